@@ -1,0 +1,101 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["keras", "matplotlib", "numpy", "opencv-python", "pandas", "tensorflow", "tqdm"]
+#
+# [tool.kaggle]
+# title = "Salt predict"
+# accelerator = "NvidiaTeslaT4"
+# internet = false
+# private = true
+# competition_sources = ["tgs-salt-identification-challenge"]
+# dataset_sources = []
+# kernel_sources = ["salt-train"]
+# model_sources = []
+# ///
+"""Predict the test tiles with the models of a training run, and write the submission.
+
+**Reads** the output of the train notebook, and the competition's `test.zip`, `sample_submission.csv` and `depths.csv`.
+**Writes** `submission.csv`, `probabilities.npz` and `manifest.json`.
+"""
+import shutil
+import subprocess
+import time
+
+import keras
+import numpy as np
+
+from salt.artifacts import find_run, library_versions, read_oof, verify_run, write_manifest
+from salt.config import config_from_dict
+from salt.data import find_competition, is_black, read_test
+from salt.files import whole_file
+from salt.inference import predict_probabilities
+from salt.postprocess import empty_black, postprocess
+from salt.report import plot_tiles
+from salt.scoring import score_oof
+from salt.submission import check_submission, write_submission
+from salt.unet import build_model
+
+# %% tags=["parameters"]
+SET = {}  # settings that differ from the training run's: {"tta": "none"}
+RUN_ID = ""  # what this run is called; empty: the time of its start
+BUILD_ID = ""  # hash of the source that this notebook was built from
+
+# %% [markdown]
+# ### Preflight
+# The training run must be whole: each of its files is checked against its manifest.
+
+# %%
+run_id = RUN_ID or time.strftime("predict-%Y%m%d-%H%M%S", time.gmtime())
+roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle and in the local stand-in
+competition = find_competition(roots)
+trained = find_run(roots, "train")
+training = verify_run(trained)
+config = config_from_dict({**training["config"], **SET})
+
+print("run", run_id, "of build", BUILD_ID or "(none)", "with the models of", training["run_id"])
+print(config)
+print("backend", keras.backend.backend(), "on", keras.distribution.list_devices(), library_versions())
+if shutil.which("nvidia-smi"):
+    print(subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout)
+if config.gpu and not keras.distribution.list_devices("gpu"):
+    raise RuntimeError("no GPU here: choose an accelerator, or predict on the CPU with gpu=false")
+
+# %% [markdown]
+# ### The models
+# One for each trained fold. Above which level a pixel is salt, the out-of-fold predictions decide.
+
+# %%
+models = []
+for fold in config.train_folds:
+    model = build_model(config)
+    model.load_weights(trained / f"fold{fold}.weights.h5")
+    models.append(model)
+level = config.level or score_oof(read_oof(trained / "oof.npz"))["best_level"]
+print(f"{len(models)} models of {models[0].count_params():,} parameters; salt from level {level} of 255")
+
+# %% [markdown]
+# ### Predictions
+
+# %%
+tiles = read_test(competition)
+probabilities = predict_probabilities(models, tiles.images, config.tta, config.padded_size, config.padding)
+probabilities = empty_black(probabilities, tiles.images)
+masks = postprocess(probabilities, level, config.minimum_area)
+black, salty = is_black(tiles.images).sum(), masks.any(axis=(1, 2)).mean()
+print(f"{len(tiles.ids)} tiles, {black} of them black; salt found in {salty:.1%}")
+
+# %%
+shown = np.linspace(0, len(tiles.ids) - 1, min(24, len(tiles.ids))).astype(int)
+plot_tiles(tiles.images[shown], {"prediction": masks[shown]}, list(tiles.ids[shown]))
+
+# %% [markdown]
+# ### The submission
+
+# %%
+write_submission("submission.csv", tiles.ids, masks)
+print(check_submission("submission.csv", competition.sample_submission))
+with whole_file("probabilities.npz") as temporary:
+    np.savez_compressed(temporary, ids=tiles.ids, probabilities=probabilities)
+more = {"build_id": BUILD_ID, "trained_by": training["run_id"], "level": level}
+manifest = write_manifest(".", run_id, "predict", config, **more)
+print(*(f"{name}  {entry['bytes']:,} bytes" for name, entry in manifest["files"].items()), sep="\n")

@@ -1,0 +1,107 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["keras", "matplotlib", "numpy", "opencv-python", "pandas", "scikit-learn", "tensorflow", "tqdm"]
+#
+# [tool.kaggle]
+# title = "Salt train"
+# accelerator = "NvidiaTeslaT4"
+# internet = true  # for ImageNet weights, unless they are mounted
+# private = true
+# competition_sources = ["tgs-salt-identification-challenge"]
+# dataset_sources = []
+# kernel_sources = []
+# model_sources = []
+# ///
+"""Train a U-Net that finds salt in seismic tiles, and predict each training tile by a model that has not seen it.
+
+**Reads** the TGS Salt Identification Challenge's `train.csv`, `train.zip` and `depths.csv`.
+**Writes** the folds' weights, `oof.npz` (out-of-fold probabilities, which tell the score before any submission),
+`history.csv` and `manifest.json`.
+"""
+import shutil
+import subprocess
+import time
+
+import keras
+import numpy as np
+
+from salt.artifacts import library_versions, write_manifest
+from salt.config import preset
+from salt.data import find_competition, is_black, is_vertical, read_train
+from salt.encoders import find_weights
+from salt.metrics import average_precision
+from salt.postprocess import postprocess
+from salt.report import plot_history, plot_tiles
+from salt.scoring import score_oof
+from salt.training import fit_folds
+
+# %% tags=["parameters"]
+PRESET = "unet"  # a line of PRESETS below
+SET = {}  # settings that differ from the preset: {"epochs": 20}
+RUN_ID = ""  # what this run is called; empty: the time of its start
+BUILD_ID = ""  # hash of the source that this notebook was built from
+
+# %% [markdown]
+# ### Preflight
+# What would fail after an hour fails here: settings, data, encoder weights, GPU.
+
+# %%
+config = preset(PRESET, **SET)
+run_id = RUN_ID or time.strftime("train-%Y%m%d-%H%M%S", time.gmtime())
+roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle and in the local stand-in
+competition = find_competition(roots)
+weights = find_weights(config.weights, roots)
+keras.mixed_precision.set_dtype_policy(config.precision)
+
+print("run", run_id, "of build", BUILD_ID or "(none)")
+print(config)
+print("data:", competition.folder, "| encoder weights:", weights)
+print("backend", keras.backend.backend(), "on", keras.distribution.list_devices(), library_versions())
+if shutil.which("nvidia-smi"):
+    print(subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout)
+if config.gpu and not keras.distribution.list_devices("gpu"):
+    raise RuntimeError("no GPU here: choose an accelerator, or train on the CPU with gpu=false")
+
+# %% [markdown]
+# ### The tiles
+
+# %%
+tiles = read_train(competition)
+print(
+    f"{len(tiles.ids)} tiles, {tiles.masks.any(axis=(1, 2)).mean():.1%} of them with salt; "
+    f"{is_black(tiles.images).sum()} black, {is_vertical(tiles.masks).sum()} with a vertical mask"
+)
+
+# %% [markdown]
+# ### Training
+# One model for each fold of `train_folds`. A tile's out-of-fold prediction comes from the model that did not train
+# on it.
+
+# %%
+oof, history = fit_folds(config, tiles, folder=".", state_folder="_state", weights=weights)
+shutil.rmtree("_state")  # what a restart would need; finished runs do not
+
+# %% [markdown]
+# ### What came out
+# The score of the out-of-fold predictions is what the public leaderboard will say, give or take its interval.
+
+# %%
+score = score_oof(oof)
+level = config.level or score["best_level"]
+print(f"{len(oof.ids)} tiles: score {score['best_score']:.4f} at level {score['best_level']} of 255, the best one,")
+print(f"95 % interval {np.round(score['best_interval'], 4)}; {score['half_score']:.4f} at level 128, probability 0.5")
+plot_history(history)
+
+# %%
+predicted = postprocess(oof.probabilities, level, config.minimum_area)
+precision = average_precision(predicted, oof.masks)
+salty = np.flatnonzero(oof.masks.any(axis=(1, 2)))
+by_precision = salty[np.argsort(precision[salty], kind="stable")]
+shown = by_precision[:: max(1, len(salty) // 24)][:24]  # from the worst to the best
+images = tiles.images[[np.flatnonzero(tiles.ids == oof.ids[index])[0] for index in shown]]
+overlays = {"truth": oof.masks[shown], "prediction": predicted[shown]}
+plot_tiles(images, overlays, [f"{precision[index]:.2f}" for index in shown])
+
+# %%
+manifest = write_manifest(".", run_id, "train", config, build_id=BUILD_ID, score=score)
+print(*(f"{name}  {entry['bytes']:,} bytes" for name, entry in manifest["files"].items()), sep="\n")

@@ -1,0 +1,203 @@
+"""A run's output folder: out-of-fold predictions, and the manifest that says which run made which file.
+
+Whoever reads a folder checks it first: a file that is missing, cut short or of another run is an error, never a result.
+"""
+import importlib.metadata
+import json
+import pathlib
+import zipfile
+from typing import NamedTuple
+
+import numpy as np
+
+from salt.config import Config, config_to_dict
+from salt.files import sha256_file, whole_file
+
+MANIFEST = "manifest.json"
+
+
+class ArtifactError(ValueError):
+    """A run's folder that is incomplete, damaged or of another run."""
+
+
+class Oof(NamedTuple):
+    """Out-of-fold predictions: each tile's come from a model that was not trained on it.
+
+    Attributes:
+        ids: str `[N]`.
+        fold: int8 `[N]`, the fold in which the tile is held out.
+        probabilities: uint8 `[N, 101, 101]`, round(255 p).
+        masks: uint8 {0, 1} `[N, 101, 101]`, the truth.
+    """
+
+    ids: np.ndarray
+    fold: np.ndarray
+    probabilities: np.ndarray
+    masks: np.ndarray
+
+
+def write_oof(path, oof: Oof):
+    """Writes out-of-fold predictions as a compressed `.npz`.
+
+    Raises:
+        ArtifactError: arrays that `read_oof` would refuse.
+    """
+    check_oof(oof, path)
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **oof._asdict())
+
+
+def read_oof(path) -> Oof:
+    """Reads and checks what `write_oof` wrote.
+
+    Raises:
+        ArtifactError: no such file, a damaged one, or arrays that do not fit each other.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; only a finished training run has out-of-fold predictions")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            oof = Oof(**{name: arrays[name] for name in Oof._fields})
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{path}: damaged, or no out-of-fold predictions ({error}); fetch it again") from error
+    check_oof(oof, path)
+    return oof
+
+
+def check_oof(oof: Oof, path):
+    """Raises `ArtifactError` unless the arrays are what `Oof` says."""
+    count = len(oof.ids)
+    expected = {
+        "ids": (count,),
+        "fold": (count,),
+        "probabilities": (count, *oof.masks.shape[1:]),
+        "masks": (count, *oof.probabilities.shape[1:]),
+    }
+    for name, shape in expected.items():
+        array = getattr(oof, name)
+        if array.shape != shape:
+            raise ArtifactError(f"{path}: {name} has shape {array.shape} where {shape} fits the {count} ids")
+    for name in ("probabilities", "masks"):
+        array = getattr(oof, name)
+        if array.dtype != np.uint8 or array.ndim != 3:
+            raise ArtifactError(f"{path}: {name} is {array.dtype} {array.shape}, not uint8 [N, H, W]")
+    if not count:
+        raise ArtifactError(f"{path}: holds no tile")
+    if oof.masks.max() > 1:
+        raise ArtifactError(f"{path}: masks has the value {oof.masks.max()}; only 0 and 1 are allowed")
+    if oof.fold.dtype.kind != "i" or oof.fold.min() < 0:
+        raise ArtifactError(f"{path}: fold must be whole numbers from 0, not {oof.fold.dtype} from {oof.fold.min()}")
+    unique, counts = np.unique(oof.ids, return_counts=True)
+    if len(unique) < count:
+        repeated = str(unique[counts > 1][0])
+        raise ArtifactError(f"{path}: id {repeated!r} is there {counts.max()} times; each tile counts once")
+
+
+def write_manifest(folder, run_id: str, kernel: str, config: Config, **more) -> dict:
+    """Writes `manifest.json`, the last file of a run: run id, settings, versions, size and SHA-256 of all others.
+
+    Args:
+        folder: the run's outputs. Files whose name begins with a dot or an underscore are not the run's (Kaggle puts
+            some).
+        run_id: what the run is called.
+        kernel: name of the kernel that ran.
+        config: the run's settings.
+        **more: further entries, ready for JSON.
+
+    Returns:
+        The manifest.
+    """
+    folder = pathlib.Path(folder)
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != MANIFEST and not any(part[0] in "._" for part in name.split("/")):
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    manifest = {
+        "run_id": run_id,
+        "kernel": kernel,
+        **more,
+        "config": config_to_dict(config),
+        "versions": library_versions(),
+        "files": files,
+    }
+    with whole_file(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def verify_run(folder) -> dict:
+    """Reads a run's manifest and checks every file in it.
+
+    Files that the manifest does not name (a score, a report, an executed notebook) are nobody's promise and not looked
+    at.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ArtifactError: no manifest, an unreadable one, or files that do not match it; the message lists up to five of
+            them.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ArtifactError(f"{folder}: no {MANIFEST}; this is no run, or one that did not reach its end")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+        manifest["run_id"], manifest["kernel"], manifest["config"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path}: damaged ({error!r}); fetch the run again") from error
+    wrong = []
+    for name, (size, digest) in files.items():
+        file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()):
+            wrong.append(f"{name} lies outside of the folder")
+        elif not file.is_file():
+            wrong.append(f"{name} is missing")
+        elif file.stat().st_size != size:
+            wrong.append(f"{name} has {file.stat().st_size} bytes, not {size}")
+        elif sha256_file(file) != digest:
+            wrong.append(f"{name} has another SHA-256")
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ArtifactError(f"{folder} does not match its manifest: {'; '.join(wrong[:5])}{more}. Fetch the run again.")
+    return manifest
+
+
+def find_run(roots, kernel: str) -> pathlib.Path:
+    """The folder of the one mounted run that a kernel made.
+
+    Args:
+        roots: folders to search, at most four levels deep, in which depth Kaggle mounts another notebook's output.
+        kernel: name of the kernel, such as `"train"`.
+
+    Raises:
+        ArtifactError: no such run, or several: predictions must not depend on which one is found first.
+    """
+    found = []
+    for root in roots:
+        for depth in range(5):
+            for path in sorted(pathlib.Path(root).glob("*/" * depth + MANIFEST)):
+                if json.loads(path.read_text(encoding="utf-8")).get("kernel") == kernel:
+                    found.append(path.parent)
+    folders = sorted({folder.resolve() for folder in found})
+    if len(folders) != 1:
+        raise ArtifactError(
+            f"{len(folders)} runs of {kernel!r} under {', '.join(map(str, roots))}: "
+            f"{', '.join(map(str, folders)) or 'none'}; attach the output of one as a kernel source"
+        )
+    return folders[0]
+
+
+def library_versions() -> dict:
+    """The versions of the libraries that decide about a result, as far as they are installed."""
+    versions = {}
+    for name in ("numpy", "keras", "tensorflow", "jax", "scikit-learn", "opencv-python", "opencv-python-headless"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # an absent library is no fact about the run
+    return versions

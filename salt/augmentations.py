@@ -1,0 +1,264 @@
+"""Random transforms of batches of (image, mask), on any Keras backend, inside the compiled training step.
+
+Padding, jitter, flip, scale, shear and rotation are one warp: for each pixel of the padded square, where in the tile
+does it come from? Image and mask go through it together, as two channels, so they cannot drift apart. What was drawn is
+a dict of tensors, apart from what is done with it, and the same dict always gives the same result.
+
+The warp is a gather, since `keras.ops.image.affine_transform` does not compile under XLA on TensorFlow. Everything is
+float32 whatever the mixed-precision policy: bfloat16 knows a pixel's place in a tile only to half a pixel.
+"""
+import math
+
+import keras
+from keras import ops
+
+from salt.data import TILE_SIZE, pad_offset
+
+
+class AugmentationError(ValueError):
+    """A padded size or a padding mode that the warp cannot make."""
+
+
+def draw_augmentation(config, batch, seed_generator, training=True):
+    """Draws the random parameters of one batch, each within the limits of `config`.
+
+    All random numbers come from one draw of fixed width, so that switching one augmentation off leaves the others as
+    they were, and the state of `seed_generator` moves by one step per batch.
+
+    Args:
+        config: a `Config`; `padded_size` and the fields under "geometry and augmentation" are used.
+        batch: number of tiles, an int or a scalar tensor (`ops.shape(images)[0]`).
+        seed_generator: a `keras.random.SeedGenerator`; its owner decides where the random numbers start.
+        training: False gives `plain_parameters`, and draws nothing.
+
+    Returns:
+        A dict of float32 tensors: `"flip"` (0 or 1), `"scale"` (log-uniform in 1 / (1 + s) ... 1 + s, so that tiles
+        shrink as often as they grow), `"shear"`, `"rotation"`, `"brightness"`, `"contrast"` (uniform), each `[batch]`;
+        and `"offset"` `[batch, 2]`, whole numbers: row and column of the padded square where the tile's corner lies.
+
+    Example:
+        >>> parameters = draw_augmentation(preset("unet"), 32, keras.random.SeedGenerator(0))
+        >>> tuple(parameters["offset"].shape)
+        (32, 2)
+    """
+    parameters = plain_parameters(batch, config.padded_size)
+    if not training:
+        return parameters
+    uniform = keras.random.uniform((batch, 8), dtype="float32", seed=seed_generator)
+    signed = 2.0 * uniform - 1.0
+    if config.flip:
+        parameters["flip"] = ops.cast(uniform[:, 0] < 0.5, "float32")
+    if config.jitter:
+        room = config.padded_size - TILE_SIZE
+        # The minimum guards against the uniform number next to 1, whose product with room + 1 float32 rounds up to it.
+        parameters["offset"] = ops.minimum(ops.floor(uniform[:, 1:3] * (room + 1.0)), float(room))
+    parameters["scale"] = ops.exp(signed[:, 3] * math.log1p(config.scale))
+    parameters["shear"] = signed[:, 4] * config.shear
+    parameters["rotation"] = signed[:, 5] * config.rotation
+    parameters["brightness"] = signed[:, 6] * config.brightness
+    parameters["contrast"] = 1.0 + signed[:, 7] * config.contrast
+    return parameters
+
+
+def plain_parameters(batch, size):
+    """The parameters that change nothing: the tile as it is, in the middle of the padded square. For validation.
+
+    Args:
+        batch: number of tiles, an int or a scalar tensor.
+        size: pixels of the padded square's side, at least 101.
+
+    Returns:
+        A dict of float32 tensors as `draw_augmentation` gives; `"offset"` is where `pad_images` puts the tile.
+    """
+    zeros, ones = ops.zeros((batch,), dtype="float32"), ops.ones((batch,), dtype="float32")
+    offset = ops.full((batch, 2), float(pad_offset(size)), dtype="float32")
+    return {
+        "flip": zeros,
+        "scale": ones,
+        "shear": zeros,
+        "rotation": zeros,
+        "offset": offset,
+        "brightness": zeros,
+        "contrast": ones,
+    }
+
+
+def augment(images, masks, parameters, size, mode):
+    """Pads and transforms a batch: what the network gets, and the truth that its loss is taken against.
+
+    The loss belongs on the tile, not on the padding, so the mask comes back as the 101 x 101 window at `"offset"`; take
+    the same window of the logits with `crop_at`.
+
+    Args:
+        images: `[B, 101, 101]`, grey levels 0 to 255, any dtype.
+        masks: `[B, 101, 101]`, 0 or 1, any dtype.
+        parameters: from `draw_augmentation` or `plain_parameters`.
+        size: pixels of the padded square's side.
+        mode: `"reflect"` or `"edge"`, what lies beyond the tile's border.
+
+    Returns:
+        `(images, masks)`: float32 `[B, size, size]` in 0 to 255, and float32 `[B, 101, 101]`, each 0 or 1.
+
+    Raises:
+        AugmentationError: unknown `mode`, or `size` below 101.
+
+    Example:
+        >>> parameters = plain_parameters(len(images), 128)
+        >>> padded, truth = augment(images, masks, parameters, 128, "reflect")
+        >>> logits = crop_at(net(padded[..., None])[..., 0], parameters["offset"])
+        >>> loss = bce_loss(logits, truth)
+    """
+    images = adjust_brightness_contrast(images, parameters["brightness"], parameters["contrast"])
+    warped = warp_tiles(ops.stack([images, ops.cast(masks, "float32")], axis=-1), parameters, size, mode)
+    # Where the warp falls between salt and no salt, the nearer one wins: the mask stays binary.
+    salt = ops.cast(warped[..., 1] >= 0.5, "float32")
+    return warped[..., 0], crop_at(salt, parameters["offset"], masks.shape[1])
+
+
+def adjust_brightness_contrast(images, brightness, contrast):
+    """Stretches each image about its own mean, shifts it, and clips it to 0 ... 255.
+
+    Args:
+        images: `[B, H, W]`, grey levels 0 to 255, any dtype.
+        brightness: `[B]`, grey levels to add.
+        contrast: `[B]`, factor on the distance from the image's mean.
+
+    Returns:
+        Float32 `[B, H, W]`. With brightness 0 and contrast 1 exactly the input.
+    """
+    images = ops.cast(images, "float32")
+    brightness, contrast = (ops.cast(value, "float32")[:, None, None] for value in (brightness, contrast))
+    mean = ops.mean(images, axis=(1, 2), keepdims=True)
+    # Written so, and not as mean + contrast * (images - mean), contrast 1 leaves every bit as it is.
+    return ops.clip(images * contrast + (mean * (1.0 - contrast) + brightness), 0.0, 255.0)
+
+
+def warp_tiles(tiles, parameters, size, mode):
+    """Padding, jitter, flip, scale, shear and rotation in one bilinear warp.
+
+    A tile is flipped left to right, then sheared, rotated and magnified about its own centre, then laid with its corner
+    at `"offset"` in a square of `size`; beyond its border it goes on as `np.pad` would continue it in `mode`.
+
+    Args:
+        tiles: `[B, n, n]`, or `[B, n, n, C]` to move several channels alike; any dtype.
+        parameters: a dict with `"flip"` (1: left and right change places), `"scale"` (magnification), `"shear"` (a
+            point one pixel further down lies this many pixels further right), `"rotation"` (degrees, counter-clockwise
+            as seen), each `[B]`, and `"offset"` `[B, 2]` (row, column).
+        size: pixels of the result's side, at least `n`.
+        mode: `"reflect"` or `"edge"`, with `np.pad`'s meaning.
+
+    Returns:
+        Float32 `[B, size, size]` or `[B, size, size, C]`. With `plain_parameters`, the same numbers as
+        `np.pad(tile, ..., mode)`.
+
+    Raises:
+        AugmentationError: unknown `mode`, or `size` below `n`.
+    """
+    if mode not in ("reflect", "edge"):
+        raise AugmentationError(f"mode={mode!r}: must be 'reflect' or 'edge'")
+    tile_size = tiles.shape[1]
+    if size < tile_size:
+        raise AugmentationError(f"size={size}: a tile of {tile_size} pixels does not fit; give at least {tile_size}")
+    rows, columns = source_coordinates(parameters, size, tile_size)
+    inside = reflect_coordinates if mode == "reflect" else clamp_coordinates
+    rows, columns = inside(rows, tile_size)[..., None], inside(columns, tile_size)[..., None]
+
+    # Folding the coordinates first, not the taps, leaves each point within a square of 2 x 2 pixels of the tile; on the
+    # last row or column the far side of the square has all the weight.
+    table, channels = tap_table(ops.cast(tiles, "float32"))
+    cells = tile_size - 1
+    top = ops.minimum(ops.floor(rows), cells - 1.0)
+    left = ops.minimum(ops.floor(columns), cells - 1.0)
+    # A flat index over the whole batch, since a gather along the first axis is by far the fastest that the backends
+    # have; an integer, since float32 cannot tell pixels apart beyond 2 ** 24, some 1,600 tiles.
+    first = ops.arange(ops.shape(tiles)[0], dtype="int32")[:, None, None] * cells**2
+    taps = ops.take(table, ops.cast(top * cells + left, "int32")[..., 0] + first, axis=0)
+
+    # The weights must belong to the square that was gathered. XLA computes a cheap tensor again in each kernel that
+    # wants it, with other roundings: `rows - top` would then be 1, not 0, of the next square wherever a row is a whole
+    # number.
+    down, right = rows - taps[..., -2:-1], columns - taps[..., -1:]
+    upper, lower = taps[..., : 2 * channels], taps[..., 2 * channels : 4 * channels]
+    sides = upper + down * (lower - upper)
+    warped = sides[..., :channels] + right * (sides[..., channels:] - sides[..., :channels])
+    return warped if len(tiles.shape) == 4 else warped[..., 0]
+
+
+def tap_table(tiles):
+    """The squares of 2 x 2 neighbours of a batch, a row each: their four values and where they are.
+
+    Args:
+        tiles: float32 `[B, n, n]` or `[B, n, n, C]`.
+
+    Returns:
+        `(table, C)`: `[B * (n - 1) ** 2, 4 * C + 2]`, the upper left, upper right, lower left and lower right pixel and
+        then the row and the column of the first; and the number of channels, 1 where there was no such axis.
+    """
+    if len(tiles.shape) == 3:
+        tiles = tiles[..., None]
+    cells, channels = tiles.shape[1] - 1, tiles.shape[3]
+    place = ops.zeros_like(tiles[:, 1:, 1:, :1]) + ops.arange(cells, dtype="float32")[:, None]
+    neighbours = [tiles[:, :-1, :-1], tiles[:, :-1, 1:], tiles[:, 1:, :-1], tiles[:, 1:, 1:]]
+    table = ops.concatenate([*neighbours, ops.swapaxes(place, 1, 2), place], axis=-1)
+    return ops.reshape(table, (-1, 4 * channels + 2)), channels
+
+
+def source_coordinates(parameters, size, tile_size):
+    """Where in the endless, not yet folded plane of its tile each pixel of the padded square comes from.
+
+    Returns:
+        `(rows, columns)`, float32 `[B, size, size]` each; 0 ... `tile_size - 1` lie inside the tile.
+    """
+    names = ("flip", "scale", "shear", "rotation")
+    flip, scale, shear, rotation = (ops.cast(parameters[name], "float32")[:, None] for name in names)
+    offset = ops.cast(parameters["offset"], "float32")
+    centre = (tile_size - 1) / 2
+    grid = ops.arange(size, dtype="float32")[None]
+    y, x = grid - offset[:, :1] - centre, grid - offset[:, 1:] - centre  # [B, size], from the tile's centre
+
+    # The inverse of flip -> shear -> rotation -> scale, step by step from the canvas back to the tile: a whole number
+    # of pixels, less a shift. The shift is small, so float32 knows it to 1e-6 where it knows a coordinate near 100 to
+    # 1e-5. For the same reason its diagonal is not 1 less something near 1, and 1 - cos is made from the half angle.
+    # (Less, not plus: TensorFlow's graph optimiser puts chains of additions into another order, and the gain is lost.)
+    angle = rotation * (math.pi / 180)
+    sine, cosine, versine = ops.sin(angle), ops.cos(angle), 2.0 * ops.square(ops.sin(angle / 2.0))
+    row_by_y, row_by_x = (scale - 1.0 + versine) / scale, -sine / scale
+    column_by_x, column_by_y = (scale - 1.0 + versine + shear * sine) / scale, (sine + shear * cosine) / scale
+    mirror = 1.0 - 2.0 * flip
+    row_shift = (row_by_y * y)[:, :, None] + (row_by_x * x)[:, None, :]
+    column_shift = (mirror * column_by_x * x)[:, None, :] + (mirror * column_by_y * y)[:, :, None]
+    return (y + centre)[:, :, None] - row_shift, (mirror * x + centre)[:, None, :] - column_shift
+
+
+def reflect_coordinates(values, tile_size):
+    """Folds coordinates into 0 ... `tile_size - 1` by mirrors at the first and the last pixel.
+
+    That is the distance to the nearest image of pixel 0, of which there is one every `2 * (tile_size - 1)` pixels.
+    """
+    period = 2.0 * (tile_size - 1)
+    return ops.abs(values - period * ops.round(values / period))
+
+
+def clamp_coordinates(values, tile_size):
+    """Sets coordinates outside 0 ... `tile_size - 1` to the nearer end."""
+    return ops.clip(values, 0.0, tile_size - 1.0)
+
+
+def crop_at(padded, offset, size=TILE_SIZE):
+    """Cuts a square window out of each item of a batch, at its own place; differentiable.
+
+    Args:
+        padded: `[B, S, S]`, any dtype, such as logits.
+        offset: `[B, 2]`, row and column of the window's corner, whole numbers in 0 ... S - size.
+        size: pixels of the window's side.
+
+    Returns:
+        `[B, size, size]` with the dtype of `padded`. The gradient goes back to the window's pixels and is 0 elsewhere;
+        no two terms are added, so that it is the same on every run.
+    """
+    height, width = padded.shape[1:3]
+    offset = ops.cast(offset, "int32")
+    window = ops.arange(size, dtype="int32")
+    rows = offset[:, :1] + window + height * ops.arange(ops.shape(padded)[0], dtype="int32")[:, None]
+    columns = offset[:, 1:] + window
+    return ops.take(ops.reshape(padded, (-1,)), rows[:, :, None] * width + columns[:, None, :], axis=0)

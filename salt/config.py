@@ -1,0 +1,194 @@
+"""Every knob of a run, in one frozen dataclass, and the presets that give them their values.
+
+A run is `preset(name, **changes)`; nothing else in the package has a setting of its own. The module holds no paths of a
+machine and reads none: where the data is and where the outputs go are arguments of the functions that need them.
+"""
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+
+
+class ConfigError(ValueError):
+    """A setting that does not exist, has the wrong type, or is out of its range."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one run.
+
+    Raises:
+        ConfigError: a value has the wrong type or is out of range; the message names the field, the value and the
+            limit.
+    """
+
+    # --- network ---
+    model: str = "unet"  # "unet" (from scratch) or "transfer_unet" (pre-trained VGG-16 encoder)
+    filter_scaling: int = 16  # filters of the first level of "unet"; each level below has twice as many
+    depth: int = 5  # levels of "unet", the bottom among them; padded_size divides by 2 ** (depth - 1)
+    batch_norm_momentum: float = 0.6  # the original search's best (.5 to .9 tried)
+    dropout: float = 0.0  # spatial dropout rate after each decoder level of either network
+    freeze_layer: int = 11  # layers of VGG-16 below this index stay as they were trained: blocks 1 to 3
+    weights: str | None = None  # encoder: "imagenet", a path, the name of a file among the mounted inputs, or None
+
+    # --- geometry and augmentation ---
+    padded_size: int = 128  # pixels; 101 is padded, never resized: +.041 on the leaderboard over resizing
+    padding: str = "reflect"  # what the border is filled with: "reflect" or "edge"
+    jitter: bool = True  # in training the tile lies anywhere inside the padded square, not in its middle
+    flip: bool = True  # horizontal flips; vertical ones hurt, since down is down in a seismic section
+    scale: float = 0.1  # magnification up to 1 +- scale
+    shear: float = 0.07  # horizontal shear up to +- this slope
+    rotation: float = 3.0  # degrees, up to +- this
+    brightness: float = 12.0  # grey levels of 255, up to +- this
+    contrast: float = 0.1  # factor up to 1 +- contrast about the tile's mean
+
+    # --- optimisation ---
+    epochs: int = 50
+    batch_size: int = 32
+    learning_rate: float = 1e-3  # of AdamW at its peak
+    weight_decay: float = 1e-4
+    warmup: float = 0.05  # share of the steps that climb from 0 to the peak; one cosine to 0 follows
+    lovasz: float = 0.5  # share of the epochs, the last ones, that train with Lovasz instead of BCE + Dice
+    ema_momentum: float = 0.99  # of the running average of the weights, which is kept in the end; 0: the last weights
+    precision: str = "float32"  # "float32", "mixed_float16" (T4) or "mixed_bfloat16" (CPU with AVX-512, H200)
+
+    gpu: bool = False  # stop at once where there is no GPU, instead of training for hours on what Kaggle fell back to
+
+    # --- folds, inference, randomness ---
+    folds: int = 5  # into how many parts the training tiles are split
+    train_folds: tuple[int, ...] = (0, 1, 2, 3, 4)  # which of them are held out, each for a model of its own
+    tta: str = "flip"  # test-time augmentation: "none" or "flip"
+    level: int = 0  # salt where round(255 p) reaches it; 0: the best of the out-of-fold predictions
+    minimum_area: int = 0  # pixels; a tile with less predicted salt than this is predicted empty
+    seed: int = 0  # of folds, weights, order and augmentation
+
+    def __post_init__(self):
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = coerce_setting(field.name, getattr(self, field.name), hints[field.name])
+            object.__setattr__(self, field.name, value)
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(map(repr, allowed))}")
+        for name, (low, high) in LIMITS.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: must lie between {low} and {high}")
+        stride = 2 ** (self.depth - 1) if self.model == "unet" else 16
+        if self.padded_size % stride:
+            raise ConfigError(f"padded_size={self.padded_size}: must divide by {stride}, the stride of {self.model!r}")
+        if not self.train_folds or len(set(self.train_folds)) < len(self.train_folds):
+            raise ConfigError(f"train_folds={self.train_folds}: name at least one fold, and each of them once")
+        if not all(0 <= fold < self.folds for fold in self.train_folds):
+            raise ConfigError(f"train_folds={self.train_folds}: with folds={self.folds} they are 0 to {self.folds - 1}")
+
+
+CHOICES = {
+    "model": ("unet", "transfer_unet"),
+    "padding": ("reflect", "edge"),
+    "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
+    "tta": ("none", "flip"),
+}
+LIMITS = {
+    "filter_scaling": (1, 256),
+    "depth": (2, 7),
+    "batch_norm_momentum": (0.0, 0.9999),
+    "dropout": (0.0, 0.9),
+    "freeze_layer": (0, 19),  # VGG-16 without its top has 19 layers, the input among them
+    "padded_size": (101, 512),
+    "scale": (0.0, 0.5),
+    "shear": (0.0, 0.5),
+    "rotation": (0.0, 45.0),
+    "brightness": (0.0, 127.0),
+    "contrast": (0.0, 0.9),
+    "epochs": (1, 10_000),
+    "batch_size": (1, 4096),
+    "learning_rate": (1e-8, 10.0),
+    "weight_decay": (0.0, 1.0),
+    "warmup": (0.0, 0.9),
+    "lovasz": (0.0, 1.0),
+    "ema_momentum": (0.0, 0.99999),
+    "folds": (2, 50),
+    "level": (0, 255),
+    "minimum_area": (0, 10_201),
+    "seed": (0, 2**31 - 1),
+}
+
+PRESETS = {
+    # The smallest run that goes through every line: a check before each push, not a model.
+    "smoke": dict(
+        filter_scaling=4, depth=3, padded_size=104, epochs=2, batch_size=16, ema_momentum=0.5, folds=2,
+        train_folds=(0,),
+    ),
+    # The demonstration of the README: a few hundred tiles, a few minutes on two cores, a result that one can look at.
+    "demo": dict(
+        filter_scaling=8, depth=4, padded_size=104, epochs=10, batch_size=16, ema_momentum=0.9, folds=4,
+        train_folds=(0, 1),
+    ),
+    # The original's network, trained from nothing.
+    "unet": dict(gpu=True),
+    # The original's transfer network. Its encoder has seen ImageNet, so that it wants a gentler rate.
+    "transfer_unet": dict(
+        model="transfer_unet", weights="imagenet", padded_size=112, batch_norm_momentum=0.7, learning_rate=5e-4,
+        gpu=True,
+    ),
+}
+
+
+def preset(name: str, **changes) -> Config:
+    """The settings of a preset, with some of them changed.
+
+    Args:
+        name: one of `PRESETS`.
+        **changes: fields of `Config` and their values.
+
+    Returns:
+        A `Config`.
+
+    Raises:
+        ConfigError: an unknown preset or field, a wrong type, or a value out of range.
+
+    Example:
+        >>> preset("unet", epochs=20).epochs
+        20
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"preset {name!r} does not exist; there are {', '.join(PRESETS)}")
+    return config_from_dict({**PRESETS[name], **changes})
+
+
+def config_from_dict(values: dict) -> Config:
+    """A `Config` from its fields, such as a manifest holds; the undoing of `config_to_dict`.
+
+    Raises:
+        ConfigError: an unknown field, a wrong type, or a value out of range.
+    """
+    known = [field.name for field in dataclasses.fields(Config)]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"setting {key!r} does not exist; there are {', '.join(known)}")
+    return Config(**values)
+
+
+def coerce_setting(name: str, value, hint):
+    """Returns `value` as the type of a field: an int where a float is meant, a list (from JSON) where a tuple is.
+
+    Raises:
+        ConfigError: the value has another type.
+    """
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for kind in allowed:
+        if typing.get_origin(kind) is tuple:
+            if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
+                return tuple(value)
+        elif kind is float and type(value) in (int, float):
+            return float(value)
+        elif type(value) is kind:  # not isinstance: True is an int
+            return value
+    wanted = getattr(hint, "__name__", None) or hint
+    raise ConfigError(f"{name}={value!r}: must be {wanted}, not {type(value).__name__}")
+
+
+def config_to_dict(config: Config) -> dict:
+    """A JSON-ready dict; `config_from_dict(config_to_dict(config)) == config`."""
+    values = dataclasses.asdict(config)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

@@ -1,0 +1,53 @@
+"""Files that are whole or not there: written under a temporary name, then renamed."""
+import contextlib
+import hashlib
+import os
+import pathlib
+import tempfile
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """Gives a temporary path beside `path`; what was written there takes the name `path` when the block ends well.
+
+    After an error, a full disk or a kill, `path` is what it was before: absent, or the earlier whole file.
+
+    Args:
+        path: where the file shall be. Missing folders are made.
+
+    Yields:
+        A `pathlib.Path` to write to. It has the suffixes of `path`, since some writers choose their format by them.
+
+    Example:
+        >>> with whole_file("runs/a/submission.csv") as temporary:
+        ...     temporary.write_text("id,rle_mask")
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".half-written-", suffix="".join(path.suffixes), dir=path.parent)
+    os.close(handle)
+    temporary = pathlib.Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())  # else a power cut may leave the new name with no bytes behind it
+        os.chmod(temporary, 0o666 & ~current_umask())  # mkstemp gives 0600
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def current_umask() -> int:
+    """The process's file mode mask; it can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def sha256_file(path) -> str:
+    """The SHA-256 of a file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,186 @@
+"""Losses of a batch of logits against binary masks, one number per tile, and the schedule that mixes them.
+
+Two phases, as the competition's best had: BCE + Dice until the network has found the salt, then the symmetric Lovasz
+hinge, which stands for the IoU itself. Give these functions the 101 x 101 crop, never the padding.
+
+All take `logits` `[B, H, W]` of any float dtype and `masks` `[B, H, W]` of 0 and 1 of any dtype, and return `[B]` in
+float32 (float64 for float64 logits): in bfloat16 a running count stops growing at 256, and a tile has 10,201 pixels.
+"""
+import keras
+from keras import ops
+
+
+class LossError(ValueError):
+    """Logits and masks that do not belong together."""
+
+
+def bce_loss(logits, masks):
+    """Mean binary cross-entropy of a tile's pixels, from logits, finite for any finite logit.
+
+    Args:
+        logits: `[B, H, W]`.
+        masks: `[B, H, W]`, 0 or 1.
+
+    Returns:
+        `[B]`.
+
+    Raises:
+        LossError: the shapes differ.
+
+    Example:
+        >>> bce_loss(ops.zeros((1, 101, 101)), ops.ones((1, 101, 101)))  # log 2, for each pixel and so for their mean
+        [0.6931472]
+    """
+    logits, masks = prepare_loss(logits, masks)
+    return ops.mean(ops.binary_crossentropy(masks, logits, from_logits=True), axis=(1, 2))
+
+
+def dice_loss(logits, masks):
+    """1 - (2 |p m| + 1) / (|p| + |m| + 1), with p = sigmoid(logits) and |.| the sum over a tile.
+
+    The 1 is one pixel: on a tile without salt the loss is s / (s + 1) for a predicted area of s pixels. So an empty
+    prediction costs 0 there and a single pixel already 1/2, but where much is predicted the slope 1 / (s + 1) ** 2 is
+    nearly flat, and it is the BCE beside it that empties the tile.
+
+    Args:
+        logits: `[B, H, W]`.
+        masks: `[B, H, W]`, 0 or 1.
+
+    Returns:
+        `[B]`, in 0 ... 1.
+
+    Raises:
+        LossError: the shapes differ.
+    """
+    logits, masks = prepare_loss(logits, masks)
+    probabilities = ops.sigmoid(logits)
+    overlap = ops.sum(probabilities * masks, axis=(1, 2))
+    area = ops.sum(probabilities, axis=(1, 2)) + ops.sum(masks, axis=(1, 2))
+    return 1.0 - (2.0 * overlap + 1.0) / (area + 1.0)
+
+
+def lovasz_hinge_loss(logits, masks):
+    """The Lovasz hinge of Berman, Rannen Triki and Blaschko (CVPR 2018), per tile, with elu + 1 in the place of relu.
+
+    With the hinge errors e = 1 - logit * (2 mask - 1), sorted downwards, the loss is sum_k (elu(e_k) + 1) * (J_k -
+    J_(k-1)): J_k is the Jaccard loss, 1 - IoU, of the mask in which the k worst pixels are wrong and all others right.
+    The paper has relu(e); the winners of the salt competition had elu(e) + 1, which is e + 1 above 0 and exp(e) below:
+    it never is quite 0, so that pixels which are right go on getting surer. For equal errors any order gives the same
+    loss.
+
+    A tile without salt: the IoU of nothing with nothing is 1, and of anything with nothing it is 0, so J_k is 1 from
+    the first wrong pixel on, and the loss is elu(e) + 1 of the worst pixel alone; no other pixel gets a gradient.
+
+    Args:
+        logits: `[B, H, W]`.
+        masks: `[B, H, W]`, 0 or 1.
+
+    Returns:
+        `[B]`, above 0; near 0 for a sure and right prediction.
+
+    Raises:
+        LossError: the shapes differ.
+    """
+    penalties, truth = sorted_penalties(*prepare_loss(logits, masks))
+    return ops.sum(penalties * jaccard_steps(truth), axis=1)
+
+
+def symmetric_lovasz_loss(logits, masks):
+    """The mean of the Lovasz hinge of the salt and of the Lovasz hinge of what is not salt.
+
+    That is `(lovasz_hinge_loss(logits, masks) + lovasz_hinge_loss(-logits, 1 - masks)) / 2`. The second gives tiles
+    without salt a gradient in every pixel. Both have the same errors, hence one sort serves both.
+
+    Args:
+        logits: `[B, H, W]`.
+        masks: `[B, H, W]`, 0 or 1.
+
+    Returns:
+        `[B]`, above 0.
+
+    Raises:
+        LossError: the shapes differ.
+    """
+    penalties, truth = sorted_penalties(*prepare_loss(logits, masks))
+    return ops.sum(penalties * (jaccard_steps(truth) + jaccard_steps(1.0 - truth)), axis=1) / 2.0
+
+
+def segmentation_loss(logits, masks, lovasz_weight):
+    """The loss of training: (1 - w) * (BCE + Dice) + w * symmetric Lovasz.
+
+    Args:
+        logits: `[B, H, W]`.
+        masks: `[B, H, W]`, 0 or 1.
+        lovasz_weight: w, from the function of that name; a number, or a scalar variable, which changes the phase
+            without a new compilation.
+
+    Returns:
+        `[B]`.
+
+    Raises:
+        LossError: the shapes differ.
+    """
+    lovasz = symmetric_lovasz_loss(logits, masks)
+    weight = ops.cast(lovasz_weight, lovasz.dtype)
+    return (1.0 - weight) * (bce_loss(logits, masks) + dice_loss(logits, masks)) + weight * lovasz
+
+
+def lovasz_weight(epoch: int, epochs: int, share: float) -> float:
+    """The weight of Lovasz in an epoch: 1.0 in the last `round(share * epochs)` of them, 0.0 before.
+
+    Args:
+        epoch: from 0.
+        epochs: how many there are.
+        share: 0.0 (never) to 1.0 (always).
+
+    Returns:
+        0.0 or 1.0.
+
+    Example:
+        >>> [lovasz_weight(epoch, 4, 0.5) for epoch in range(4)]
+        [0.0, 0.0, 1.0, 1.0]
+    """
+    return 1.0 if epoch >= epochs - round(share * epochs) else 0.0
+
+
+def prepare_loss(logits, masks):
+    """Logits and masks in the dtype in which a loss is taken.
+
+    Raises:
+        LossError: the shapes differ. They would often broadcast, `[B, H, W, 1]` with `[B, H, W]` for one, to a wrong
+            loss.
+    """
+    logits, masks = ops.convert_to_tensor(logits), ops.convert_to_tensor(masks)
+    given, wanted = tuple(logits.shape), tuple(masks.shape)
+    known = zip(given, wanted, strict=False)
+    if not len(given) == len(wanted) == 3 or any(None not in pair and pair[0] != pair[1] for pair in known):
+        raise LossError(f"logits {given} and masks {wanted}: both must be [B, H, W]; take [..., 0] of the model")
+    dtype = "float64" if keras.backend.standardize_dtype(logits.dtype) == "float64" else "float32"
+    return ops.cast(logits, dtype), ops.cast(masks, dtype)
+
+
+def sorted_penalties(logits, masks):
+    """elu(hinge error) + 1 of each tile's pixels, the greatest first, and the masks so ordered; `[B, H * W]` both."""
+    pixels = logits.shape[1] * logits.shape[2]
+    errors = ops.reshape(1.0 - logits * (2.0 * masks - 1.0), (-1, pixels))
+    order = ops.argsort(-errors, axis=1)
+    # Flat, as in `crop_at`: each pixel is taken once, so that the gradient is the same on every run.
+    order = ops.cast(order, "int32") + pixels * ops.arange(ops.shape(logits)[0], dtype="int32")[:, None]
+    penalties = ops.elu(ops.take(ops.reshape(errors, (-1,)), order, axis=0)) + 1.0
+    return penalties, ops.take(ops.reshape(masks, (-1,)), order, axis=0)
+
+
+def jaccard_steps(truth):
+    """By how much the Jaccard loss grows as one pixel after the other, in this order, turns wrong.
+
+    Args:
+        truth: `[B, P]`, 0 or 1.
+
+    Returns:
+        `[B, P]`, not below 0; a row sums to 1.
+    """
+    missed = ops.cumsum(truth, axis=1)  # salt pixels now predicted as none: they leave the intersection
+    added = ops.cumsum(1.0 - truth, axis=1)  # the others now predicted as salt: they join the union
+    salt = missed[:, -1:]
+    jaccard = 1.0 - (salt - missed) / (salt + added)  # never 0 / 0: without salt, the first pixel is an added one
+    return ops.concatenate([jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]], axis=1)

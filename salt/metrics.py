@@ -1,0 +1,179 @@
+"""The competition's metric: intersection over union (IoU), average precision, leaderboard score, threshold sweep.
+
+A tile's average precision is the share of the ten IoU thresholds t = 0.50, 0.55 ... 0.95 with IoU > t, strictly. The
+leaderboard score is its mean over tiles. Tiles without salt need a rule of their own:
+
+- empty truth, empty proposal: IoU is 1 by definition (0 / 0 otherwise), so the tile scores 1;
+- empty truth, any pixel proposed: IoU is 0, the tile scores 0;
+- salt in the truth, empty proposal: IoU is 0, the tile scores 0.
+
+All comparisons are between integers: an IoU of exactly 0.55 does not pass t = 0.55, whatever floating point makes of
+11 / 20. numpy only.
+"""
+import numpy as np
+
+from salt.rle import require_masks
+
+# The IoU thresholds in twentieths: IoU > k / 20 is decided as 20 * intersection > k * union.
+THRESHOLDS_20 = range(10, 20)
+
+# Tiles counted at a time: bounds the memory of the 8-byte indices that np.bincount needs (10,201 a tile).
+METRIC_CHUNK = 64
+
+
+class MetricError(ValueError):
+    """Arrays that cannot be scored: wrong shapes, types or values."""
+
+
+def iou(proposal, truth):
+    """Intersection over union.
+
+    Args:
+        proposal: predicted masks, `[N, H, W]` or `[H, W]`, 0 and 1.
+        truth: true masks of the same shape.
+
+    Returns:
+        float64 `[N]`, or a float for one mask. Empty against empty is 1.
+
+    Raises:
+        MetricError: shapes differ, or values other than 0 and 1.
+
+    Example:
+        >>> iou(np.array([[1, 1, 0]]), np.array([[0, 1, 1]]))
+        0.3333333333333333
+    """
+    intersection, union = intersection_and_union(proposal, truth)
+    values = np.where(union == 0, 1.0, intersection / np.maximum(union, 1))
+    return float(values[0]) if np.ndim(truth) == 2 else values
+
+
+def average_precision(proposal, truth):
+    """The metric of each tile: the share of the ten thresholds that its IoU exceeds.
+
+    Args:
+        proposal: predicted masks, `[N, H, W]` or `[H, W]`, 0 and 1.
+        truth: true masks of the same shape.
+
+    Returns:
+        float64 `[N]`, or a float for one mask; see the module's head for tiles without salt.
+
+    Raises:
+        MetricError: shapes differ, or values other than 0 and 1.
+    """
+    values = precision_from_counts(*intersection_and_union(proposal, truth))
+    return float(values[0]) if np.ndim(truth) == 2 else values
+
+
+def leaderboard_score(proposal, truth) -> float:
+    """The competition's score: the mean of `average_precision` over tiles.
+
+    Args:
+        proposal: predicted masks, `[N, H, W]`, 0 and 1.
+        truth: true masks of the same shape.
+
+    Returns:
+        A float between 0 and 1.
+
+    Raises:
+        MetricError: no tiles, shapes differ, or values other than 0 and 1.
+    """
+    if len(truth) == 0:
+        raise MetricError("truth: no tiles, so no mean over tiles")
+    return float(np.mean(average_precision(proposal, truth)))
+
+
+def threshold_sweep(probabilities, masks) -> np.ndarray:
+    """Average precision of every tile at each of the 255 levels, in one pass over the pixels.
+
+    Each tile's pixels are counted by truth and probability (2 x 256 counters). How many pixels of either truth lie at
+    or above a level, hence intersection and union at all levels, are sums over those counters; no level needs the
+    pixels again.
+
+    Args:
+        probabilities: uint8 `[N, H, W]`, round(255 p); at level l, salt is `probabilities >= l`.
+        masks: true masks `[N, H, W]`, 0 and 1.
+
+    Returns:
+        float64 `[N, 255]`; column j is level j + 1.
+
+    Raises:
+        MetricError: wrong shapes, types or values.
+
+    Example:
+        >>> scores = threshold_sweep(probabilities, masks).mean(axis=0)
+        >>> best_level = 1 + scores.argmax()
+    """
+    probabilities = np.asarray(probabilities)
+    masks = require_masks(masks, "masks", MetricError)
+    if probabilities.dtype != np.uint8:
+        raise MetricError(f"probabilities: must be uint8, round(255 p), not {probabilities.dtype}")
+    if probabilities.shape != masks.shape:
+        raise MetricError(f"probabilities: shape {probabilities.shape} differs from the masks' {masks.shape}")
+    sweep = np.empty((len(masks), 255))
+    for first in range(0, len(masks), METRIC_CHUNK):
+        part = slice(first, first + METRIC_CHUNK)
+        code = masks[part].astype(np.uint16) * 256 + probabilities[part]
+        counts = count_codes(code, 512).reshape(-1, 2, 256)
+        at_least = counts[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]  # [n, truth, v]: pixels with probability >= v
+        intersection = at_least[:, 1, 1:]
+        union = at_least[:, 0, 1:] + at_least[:, 1, :1]  # what is proposed without being salt, and all that is salt
+        sweep[part] = precision_from_counts(intersection, union)
+    return sweep
+
+
+def intersection_and_union(proposal, truth):
+    """Pixels in both masks and in either; int64 `[N]` each, N = 1 for a single mask."""
+    proposal, truth = np.asarray(proposal), np.asarray(truth)
+    if proposal.shape != truth.shape:
+        raise MetricError(f"proposal: shape {proposal.shape} differs from the truth's {truth.shape}")
+    if truth.ndim == 2:
+        proposal, truth = proposal[None], truth[None]
+    proposal = require_masks(proposal, "proposal", MetricError)
+    truth = require_masks(truth, "truth", MetricError)
+    counts = np.zeros((len(truth), 4), np.int64)
+    for first in range(0, len(truth), METRIC_CHUNK):
+        part = slice(first, first + METRIC_CHUNK)
+        # 2 * truth - proposal + 1 is 0: proposal only, 1: neither, 2: both, 3: truth only (in an order that stays >= 0)
+        counts[part] = count_codes(2 * truth[part].astype(np.uint8) + 1 - proposal[part].astype(np.uint8), 4)
+    return counts[:, 2], counts[:, 0] + counts[:, 2] + counts[:, 3]
+
+
+def count_codes(codes, kinds) -> np.ndarray:
+    """How often each code 0 ... kinds - 1 occurs in each tile: `[n, H, W]` -> int64 `[n, kinds]`."""
+    tile = np.arange(len(codes))[:, None, None]
+    return np.bincount((tile * kinds + codes).ravel(), minlength=len(codes) * kinds).reshape(len(codes), kinds)
+
+
+def precision_from_counts(intersection, union) -> np.ndarray:
+    """The share of the ten thresholds that intersection / union exceeds; 1 where both are 0."""
+    passed = np.zeros(np.shape(union))
+    for threshold in THRESHOLDS_20:
+        passed += 20 * intersection > threshold * union
+    return np.where(union == 0, 1.0, passed / len(THRESHOLDS_20))
+
+
+def coverage(masks) -> np.ndarray:
+    """The share of salt among a tile's pixels.
+
+    Args:
+        masks: `[N, H, W]`, 0 and 1.
+
+    Returns:
+        float64 `[N]`, 0 to 1.
+    """
+    masks = require_masks(masks, "masks", MetricError)
+    return masks.mean(axis=(1, 2), dtype=np.float64)
+
+
+def coverage_class(masks) -> np.ndarray:
+    """Tiles by coverage: 0 for empty ones, else 1 (up to 10 % salt) to 10 (more than 90 %).
+
+    Args:
+        masks: `[N, H, W]`, 0 and 1.
+
+    Returns:
+        int64 `[N]`: coverage in tenths, rounded up, in integers (3 tenths of salt are class 3, not 4).
+    """
+    masks = require_masks(masks, "masks", MetricError)
+    salt_pixels = masks.sum(axis=(1, 2), dtype=np.int64)
+    return -(-10 * salt_pixels // (masks.shape[1] * masks.shape[2]))

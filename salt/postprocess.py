@@ -1,0 +1,109 @@
+"""From probabilities to masks: threshold, minimum area, black tiles. numpy only.
+
+Probabilities are uint8, round(255 p), everywhere; salt is `value >= level`, level 1 ... 255 (p = 0.5 is level 128).
+"""
+import numpy as np
+
+from salt.rle import require_masks
+
+
+class PostprocessError(ValueError):
+    """Probabilities, a level or an area out of their range."""
+
+
+def binarize(probabilities, level: int) -> np.ndarray:
+    """Masks of the pixels whose probability is at least `level`.
+
+    Args:
+        probabilities: uint8 `[N, H, W]`, round(255 p).
+        level: 1 to 255.
+
+    Returns:
+        uint8 `[N, H, W]` of 0 and 1.
+
+    Raises:
+        PostprocessError: probabilities are no uint8 stack (NaN is named), or the level is out of range.
+
+    Example:
+        >>> binarize(np.array([[[127, 128]]], np.uint8), level=128).tolist()
+        [[[0, 1]]]
+    """
+    probabilities = require_probabilities(probabilities)
+    if isinstance(level, bool) or not isinstance(level, (int, np.integer)) or not 1 <= level <= 255:
+        raise PostprocessError(f"level={level!r}: must be a whole number from 1 to 255; p = 0.5 is level 128")
+    return (probabilities >= level).astype(np.uint8)
+
+
+def remove_small(masks, minimum_area: int) -> np.ndarray:
+    """Empties the tiles with fewer salt pixels than `minimum_area`; a whole tile counts, not each of its patches.
+
+    A few stray pixels on an empty tile cost its whole score.
+
+    Args:
+        masks: `[N, H, W]`, 0 and 1.
+        minimum_area: pixels; 0 and 1 change nothing.
+
+    Returns:
+        uint8 `[N, H, W]` of 0 and 1, a new array.
+
+    Raises:
+        PostprocessError: no stack of masks, or a negative area.
+    """
+    masks = require_masks(masks, "masks", PostprocessError)
+    if minimum_area < 0:
+        raise PostprocessError(f"minimum_area={minimum_area}: must be 0 or more pixels")
+    large = masks.sum(axis=(1, 2), dtype=np.int64) >= minimum_area
+    return masks.astype(np.uint8) * large[:, None, None]
+
+
+def empty_black(probabilities, images) -> np.ndarray:
+    """Sets the probabilities of black tiles to 0: their masks are empty by the data's own rule.
+
+    Args:
+        probabilities: uint8 `[N, H, W]`.
+        images: uint8 `[N, H, W]`, the same tiles.
+
+    Returns:
+        uint8 `[N, H, W]`, a new array.
+
+    Raises:
+        PostprocessError: probabilities are no uint8 stack, or `images` has another shape.
+    """
+    probabilities = require_probabilities(probabilities)
+    if np.shape(images) != probabilities.shape:
+        raise PostprocessError(f"images: shape {np.shape(images)}, but probabilities {probabilities.shape}")
+    # The rule of data.is_black, which is out of reach here: that module needs OpenCV.
+    return probabilities * np.any(images, axis=(1, 2), keepdims=True)
+
+
+def postprocess(probabilities, level: int, minimum_area: int = 0) -> np.ndarray:
+    """Threshold, then minimum area.
+
+    Args:
+        probabilities: uint8 `[N, H, W]`, round(255 p), black tiles at 0 already.
+        level: 1 to 255; salt is `probabilities >= level`.
+        minimum_area: tiles with fewer predicted pixels become empty.
+
+    Returns:
+        uint8 `[N, H, W]` of 0 and 1.
+
+    Raises:
+        PostprocessError: see `binarize` and `remove_small`.
+    """
+    return remove_small(binarize(probabilities, level), minimum_area)
+
+
+def require_probabilities(probabilities) -> np.ndarray:
+    """Returns a uint8 stack `[N, H, W]` as an array, or says what it is instead."""
+    probabilities = np.asarray(probabilities)
+    if probabilities.dtype.kind == "f" and np.isnan(probabilities).any():
+        tiles = np.unique(np.nonzero(np.isnan(probabilities))[0])
+        raise PostprocessError(
+            f"probabilities: NaN in {len(tiles)} of {len(probabilities)} tiles, the first at index {tiles[0]}; "
+            "the model diverged: lower its learning rate, or train in float32"
+        )
+    if probabilities.dtype != np.uint8:
+        raise PostprocessError(f"probabilities: must be uint8, round(255 p), not {probabilities.dtype}")
+    if probabilities.ndim != 3:
+        raise PostprocessError(f"probabilities: must have shape [N, H, W], not {probabilities.shape}")
+    return probabilities

@@ -1,0 +1,149 @@
+"""What the out-of-fold predictions say about the leaderboard, before anything is submitted. numpy only.
+
+Random folds score like the public leaderboard (both have neighbours of their tiles among the training tiles); the
+private one was about 0.02 higher. How sure a score is, its interval says; two runs closer than that need a paired
+comparison.
+"""
+import numpy as np
+
+from salt.artifacts import Oof
+from salt.metrics import coverage_class, threshold_sweep
+
+HALF_LEVEL = 128  # the level of probability 0.5
+FLAT_MARGIN = 0.002  # levels whose score is that close to the best serve as well: far less than any score's error
+BOOTSTRAP_CHUNK = 250  # draws at a time: 8 MB of counts for 4,000 tiles
+
+
+class ScoringError(ValueError):
+    """Predictions that cannot be scored."""
+
+
+def score_oof(oof: Oof, draws: int = 2000, seed: int = 0) -> dict:
+    """Scores out-of-fold predictions at the best level and at probability 0.5.
+
+    The best level is chosen on the very tiles that it is scored on, so `best_score` is slightly optimistic, and its
+    interval takes the level as given; `half_score` is free of that. A single level among 255 fits little: with some
+    thousand tiles and a wide `flat_levels` the two differ by a few thousandths.
+
+    Args:
+        oof: ids, fold `[N]`, probabilities uint8 `[N, H, W]`, masks `[N, H, W]`.
+        draws: bootstrap samples of N tiles each.
+        seed: of the bootstrap.
+
+    Returns:
+        A dict that JSON can hold:
+
+        - `tiles`: N;
+        - `best_level`, 1 to 255; of several best ones that nearest to 128. `flat_levels`: first and last of the levels
+          around it with a score within 0.002 of the best;
+        - `best_score`, `best_standard_error`, `best_interval` (95 %, `[low, high]`, bootstrap over tiles);
+          `half_score`, `half_standard_error`, `half_interval` at level 128;
+        - `folds`: for each fold `fold`, `tiles`, `score`;
+        - `classes`: for each coverage class 0 to 10 `class`, `tiles`, `share`, `score` (None without tiles);
+        - `confusion`: tiles `empty_as_empty`, `empty_as_salt`, `salt_as_empty`, `salt_as_salt` (truth first);
+        - `draws`, `seed`.
+
+        Folds, classes and confusion are those at the best level.
+
+    Raises:
+        ScoringError: no tiles, arrays of different lengths, folds that are no whole numbers from 0, or too few draws.
+        MetricError: probabilities or masks of a wrong type, shape or value.
+
+    Example:
+        >>> score = score_oof(read_oof("runs/a/oof.npz"))
+        >>> masks = postprocess(probabilities, score["best_level"])
+    """
+    fold, count = np.asarray(oof.fold), len(oof.masks)
+    lengths = {name: len(getattr(oof, name)) for name in ("ids", "fold", "probabilities", "masks")}
+    if count == 0:
+        raise ScoringError("masks: no tiles to score; was no fold trained?")
+    if len(set(lengths.values())) > 1:
+        raise ScoringError(f"arrays of different lengths: {', '.join(f'{name} {n}' for name, n in lengths.items())}")
+    if fold.dtype.kind not in "iu" or fold.min() < 0:
+        raise ScoringError(f"fold: must be whole numbers from 0, not {fold.dtype} from {fold.min()}")
+    if draws < 2:
+        raise ScoringError(f"draws={draws}: must be at least 2; 2000 give an interval to the third digit")
+
+    sweep = threshold_sweep(oof.probabilities, oof.masks)
+    curve = score_curve(sweep)
+    best_level = choose_level(curve)
+    precision = sweep[:, best_level - 1]
+    best, half = bootstrap_means(sweep[:, [best_level - 1, HALF_LEVEL - 1]], draws, seed).T
+    classes = coverage_class(oof.masks)
+    salt = classes > 0
+    found = (np.asarray(oof.probabilities) >= best_level).any(axis=(1, 2))
+    return {
+        "tiles": count,
+        "best_level": best_level,
+        "flat_levels": flat_levels(curve, best_level),
+        "best_score": float(curve[best_level - 1]),
+        "best_standard_error": float(best.std(ddof=1)),
+        "best_interval": np.percentile(best, [2.5, 97.5]).tolist(),
+        "half_score": float(curve[HALF_LEVEL - 1]),
+        "half_standard_error": float(half.std(ddof=1)),
+        "half_interval": np.percentile(half, [2.5, 97.5]).tolist(),
+        "folds": [
+            {"fold": int(k), "tiles": int(np.sum(fold == k)), "score": float(precision[fold == k].mean())}
+            for k in np.unique(fold)
+        ],
+        "classes": [
+            {
+                "class": number,
+                "tiles": int(np.sum(classes == number)),
+                "share": float(np.mean(classes == number)),
+                "score": float(precision[classes == number].mean()) if np.any(classes == number) else None,
+            }
+            for number in range(11)
+        ],
+        "confusion": {
+            "empty_as_empty": int(np.sum(~salt & ~found)),
+            "empty_as_salt": int(np.sum(~salt & found)),
+            "salt_as_empty": int(np.sum(salt & ~found)),
+            "salt_as_salt": int(np.sum(salt & found)),
+        },
+        "draws": int(draws),
+        "seed": int(seed),
+    }
+
+
+def score_curve(sweep) -> np.ndarray:
+    """The score at each level: float64 `[255]` from a sweep `[N, 255]`; equal scores are exactly equal."""
+    tenths = np.rint(10 * sweep).astype(np.int64)  # sums of 0.1, 0.2 ... in floating point depend on their order
+    return tenths.sum(axis=0) / (10 * len(sweep))
+
+
+def choose_level(curve) -> int:
+    """The level of the highest score; of several, the one nearest to probability 0.5."""
+    levels = 1 + np.flatnonzero(curve == curve.max())
+    return int(levels[np.abs(levels - HALF_LEVEL).argmin()])
+
+
+def flat_levels(curve, level: int) -> list[int]:
+    """First and last of the levels around `level` whose scores all lie within `FLAT_MARGIN` of its own."""
+    worse = curve < curve[level - 1] - FLAT_MARGIN - 1e-12  # a score exactly at the margin is within it
+    below, above = np.flatnonzero(worse[: level - 1]), np.flatnonzero(worse[level:])
+    first = int(below[-1]) + 2 if below.size else 1
+    last = int(above[0]) + level if above.size else 255
+    return [first, last]
+
+
+def bootstrap_means(values, draws: int, seed: int) -> np.ndarray:
+    """Means of `draws` samples of N tiles, drawn with replacement.
+
+    Args:
+        values: float `[N, K]`; the K columns share the samples.
+        draws: how many samples.
+        seed: another seed, other samples.
+
+    Returns:
+        float64 `[draws, K]`.
+    """
+    generator = np.random.default_rng(seed)
+    count = len(values)
+    means = np.empty((draws, values.shape[1]))
+    for first in range(0, draws, BOOTSTRAP_CHUNK):
+        size = min(BOOTSTRAP_CHUNK, draws - first)
+        # How often each tile is in a sample is all that a mean needs.
+        times = generator.multinomial(count, np.full(count, 1 / count), size=size)
+        means[first : first + size] = times @ values / count
+    return means

@@ -1,0 +1,122 @@
+"""Writes `submission.csv`, and checks one against the competition's sample, before Kaggle counts it as a submission."""
+import csv
+import pathlib
+
+import numpy as np
+
+from salt.files import whole_file
+from salt.metrics import coverage
+from salt.rle import RLEError, decode_rles, encode_rles, require_masks
+
+SUBMISSION_HEADER = ["id", "rle_mask"]
+SUBMISSION_SHAPE = (101, 101)  # of a mask: a padded one would be a valid encoding of something else
+
+
+class SubmissionError(ValueError):
+    """A submission that Kaggle would refuse or, worse, score as something else."""
+
+
+def write_submission(path, ids, masks):
+    """Writes a submission, a row for each tile, in the order given.
+
+    Args:
+        path: the file, `submission.csv`; it is whole or not there.
+        ids: N names of tiles, each once.
+        masks: `[N, 101, 101]`, 0 and 1.
+
+    Raises:
+        SubmissionError: no tiles, masks of another shape or with other values, not one id for each mask, or an id that
+            is empty or repeated.
+
+    Example:
+        >>> write_submission("submission.csv", tiles.ids, postprocess(probabilities, level=128))
+    """
+    masks = require_masks(masks, "masks", SubmissionError)
+    ids = [str(name) for name in ids]
+    if masks.shape[1:] != SUBMISSION_SHAPE:
+        raise SubmissionError(f"masks: shape {masks.shape}, not [N, 101, 101]; crop the padding off first")
+    if len(ids) != len(masks) or not ids:
+        raise SubmissionError(f"{len(ids)} ids for {len(masks)} masks; there must be one each, and at least one")
+    problems = name_some("empty", [f"row {row}" for row, name in enumerate(ids) if not name.strip()])
+    problems += name_some("repeated", repeated_names(ids))
+    if problems:
+        raise SubmissionError(f"ids: {'; '.join(problems)}")
+    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(SUBMISSION_HEADER)
+        writer.writerows(zip(ids, encode_rles(masks), strict=True))
+
+
+def check_submission(path, sample) -> dict:
+    """Checks a submission: its header, that its ids are the sample's, each once, and every run-length encoding.
+
+    The order of the rows is free, as it is on Kaggle.
+
+    Args:
+        path: the submission.
+        sample: the competition's `sample_submission.csv`.
+
+    Returns:
+        `{"rows": int, "empty_share": float, "mean_coverage": float}`: numbers to look at. The last two should be near
+        those of the training tiles (TGS: 0.39 and 0.25).
+
+    Raises:
+        SubmissionError: a file that is missing or no CSV of two columns, or rows that Kaggle would refuse. Missing,
+            extra and repeated ids are named, up to five each; a bad encoding is named by its id.
+    """
+    wanted, _ = read_submission(sample)
+    ids, rles = read_submission(path)
+    problems = name_some("missing", sorted(set(wanted) - set(ids)))
+    problems += name_some("extra", sorted(set(ids) - set(wanted)))
+    problems += name_some("repeated", repeated_names(ids))
+    if problems:
+        counts = f"rows {len(ids)}, in {pathlib.Path(sample).name} {len(wanted)}"
+        raise SubmissionError(f"{path}: {counts}; ids {'; '.join(problems)}")
+    try:
+        masks = decode_rles(rles, SUBMISSION_SHAPE, ids)
+    except RLEError as error:
+        raise SubmissionError(f"{path}: {error}") from error
+    return {
+        "rows": len(ids),
+        "empty_share": float(np.mean(~masks.any(axis=(1, 2)))),
+        "mean_coverage": float(coverage(masks).mean()),
+    }
+
+
+def read_submission(path) -> tuple[list[str], list[str]]:
+    """The ids and encodings of a CSV file, as the text that stands there: no id is a number, no "NA" a missing value.
+
+    Raises:
+        SubmissionError: no such file, not text, another header, no rows, or a row that has not two fields.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            lines = list(csv.reader(file, strict=True))
+    except FileNotFoundError:
+        raise SubmissionError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SubmissionError(f"{path}: is no readable CSV file ({error})") from error
+    if not lines or lines[0] != SUBMISSION_HEADER:
+        header = ",".join(lines[0]) if lines else ""
+        raise SubmissionError(f"{path}: the first line is {header!r}; it must be {','.join(SUBMISSION_HEADER)!r}")
+    for number, fields in enumerate(lines[1:], start=2):
+        if len(fields) != 2 or not fields[0]:
+            raise SubmissionError(f"{path}: line {number} is {','.join(fields)!r}; it must be id, comma, encoding")
+    if len(lines) == 1:
+        raise SubmissionError(f"{path}: has no rows under its header")
+    ids, rles = zip(*lines[1:], strict=True)
+    return list(ids), list(rles)
+
+
+def repeated_names(names) -> list[str]:
+    """The names that occur more than once, with their counts, sorted."""
+    unique, counts = np.unique(names, return_counts=True)
+    return [f"{name} ({count} times)" for name, count in zip(unique[counts > 1], counts[counts > 1], strict=True)]
+
+
+def name_some(what: str, names) -> list[str]:
+    """`["extra 7: a, b, c, d, e and 2 more"]`; an empty list if there are no names."""
+    if not names:
+        return []
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return [f"{what} {len(names)}: {', '.join(names[:5])}{more}"]

@@ -1,0 +1,45 @@
+"""Fixtures that several test files share."""
+import os
+import pathlib
+
+import pytest
+
+from salt.data import Competition, Tiles, find_competition, write_competition
+from salt.synthetic import synthetic_tiles
+
+TRAIN_TILES, TEST_TILES = 40, 10
+
+
+@pytest.fixture(scope="session")
+def synthetic_train() -> Tiles:
+    """The training tiles of `synthetic_folder`, one of them black, as arrays. Not to be changed."""
+    tiles = synthetic_tiles(TRAIN_TILES, seed=0, progress=False)
+    empty = [i for i in range(TRAIN_TILES) if not tiles.masks[i].any()]
+    tiles.images[empty[0]] = 0
+    return tiles
+
+
+@pytest.fixture(scope="session")
+def synthetic_test() -> Tiles:
+    """The test tiles of `synthetic_folder`, with the masks that it does not hold. Not to be changed."""
+    return synthetic_tiles(TEST_TILES, seed=0, first=TRAIN_TILES, progress=False)
+
+
+@pytest.fixture(scope="session")
+def synthetic_folder(tmp_path_factory, synthetic_train, synthetic_test) -> pathlib.Path:
+    """A small competition in Kaggle's layout. Not to be changed: copy it."""
+    train, test = synthetic_train, synthetic_test
+    folder = tmp_path_factory.mktemp("competition") / "synthetic"
+    return write_competition(
+        folder, train.ids, train.images, train.masks, train.depths, test.ids, test.images, test.depths
+    )
+
+
+@pytest.fixture(scope="session")
+def real_competition() -> Competition:
+    """The real competition, in the folder named by SALT_TGS or in ../shared/tgs; without it the test is skipped."""
+    beside = pathlib.Path(__file__).resolve().parents[2] / "shared" / "tgs"
+    folder = pathlib.Path(os.environ.get("SALT_TGS") or beside)
+    if not folder.is_dir():
+        pytest.skip("needs the real competition's files; set SALT_TGS to their folder")
+    return find_competition(folder)

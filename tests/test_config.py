@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from salt.config import PRESETS, Config, ConfigError, config_from_dict, config_to_dict, preset
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_valid_config(name):
+    assert isinstance(preset(name), Config)
+
+
+def test_a_change_wins_over_the_preset():
+    assert preset("smoke").epochs == 2
+    assert preset("smoke", epochs=7).epochs == 7
+
+
+def test_a_config_survives_json():
+    config = preset("demo", train_folds=(1, 3), weights="vgg16.weights.h5")
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match="preset 'best' does not exist; there are smoke, demo"):
+        preset("best")
+
+
+def test_an_unknown_setting_is_refused_by_name():
+    with pytest.raises(ConfigError, match="setting 'epoch' does not exist; there are .*epochs"):
+        preset("unet", epoch=3)
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("epochs", "20", "epochs='20': must be int, not str"),
+        ("epochs", 2.0, "epochs=2.0: must be int, not float"),
+        ("epochs", True, "epochs=True: must be int, not bool"),
+        ("flip", 1, "flip=1: must be bool, not int"),
+        ("train_folds", 0, "train_folds=0: must be"),
+        ("train_folds", [0.5], "must be"),
+        ("weights", 3, r"weights=3: must be str \| None"),
+    ],
+)
+def test_a_wrong_type_is_refused_with_the_right_one(key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        preset("unet", **{key: value})
+
+
+def test_whole_numbers_are_taken_where_a_float_is_meant():
+    value = preset("unet", rotation=5).rotation
+    assert value == 5.0 and type(value) is float
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"epochs": 0}, "epochs=0: must lie between 1 and 10000"),
+        ({"model": "resnet"}, "model='resnet': must be one of 'unet', 'transfer_unet'"),
+        ({"padded_size": 100}, "padded_size=100: must lie between 101"),
+        ({"padded_size": 120}, "padded_size=120: must divide by 16"),
+        ({"train_folds": []}, "name at least one fold"),
+        ({"train_folds": [0, 0]}, "each of them once"),
+        ({"train_folds": [5]}, "with folds=5 they are 0 to 4"),
+        ({"level": 256}, "level=256: must lie between 0 and 255"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_the_limit(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        preset("unet", **changes)

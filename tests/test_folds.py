@@ -1,0 +1,76 @@
+import warnings
+
+import numpy as np
+import pytest
+
+from salt.folds import FoldError, assign_folds, pool_rare_classes
+from salt.metrics import coverage_class
+
+
+def tiles_of_classes(classes, size=10):
+    """Images and masks with the given coverage classes; -1 is a black tile."""
+    masks = np.zeros((len(classes), size, size), np.uint8)
+    images = np.full(masks.shape, 90, np.uint8)
+    for index, number in enumerate(classes):
+        masks[index].flat[: max(0, number) * size * size // 10] = 1
+        if number < 0:
+            images[index] = 0
+    return images, masks
+
+
+def test_every_class_is_spread_over_the_folds_to_one_tile():
+    classes = np.random.default_rng(0).permutation(np.repeat(np.arange(-1, 11), np.arange(12) * 3 + 11))
+    images, masks = tiles_of_classes(classes)
+    fold = assign_folds(images, masks, folds=5, seed=0)
+    assert fold.dtype == np.int8 and sorted(set(fold.tolist())) == [0, 1, 2, 3, 4]
+    for number in range(-1, 11):
+        counts = np.bincount(fold[classes == number], minlength=5)
+        assert counts.max() - counts.min() <= 1, number
+
+
+def test_black_tiles_are_a_class_apart_from_empty_tiles():
+    classes = np.array([-1] * 10 + [0] * 40)
+    images, masks = tiles_of_classes(classes)
+    assert not coverage_class(masks).any()  # by coverage alone they could not be told apart
+    for seed in range(5):
+        assert np.bincount(assign_folds(images, masks, 5, seed)[:10], minlength=5).tolist() == [2] * 5
+
+
+def test_the_same_seed_gives_the_same_folds_and_another_seed_others():
+    images, masks = tiles_of_classes(np.tile(np.arange(11), 20))
+    first = assign_folds(images, masks, 5, seed=3)
+    np.random.seed(99)  # noqa: NPY002  numpy's global state must not matter
+    assert np.array_equal(first, assign_folds(images, masks, 5, seed=3))
+    assert not np.array_equal(first, assign_folds(images, masks, 5, seed=4))
+
+
+def test_tiles_are_shuffled_before_they_are_dealt():
+    images, masks = tiles_of_classes(np.zeros(100, int))
+    fold = assign_folds(images, masks, 2, seed=0)
+    assert 10 < np.abs(np.diff(fold.astype(int))).sum() < 90  # neither two blocks nor strictly alternating
+
+
+@pytest.mark.parametrize("classes", [[0] * 20 + [3, 7], [0, 1, 2, 3, 4], [0, 0, 5, 5, 9, 9, -1], [0] * 6 + [2] * 4])
+def test_classes_with_fewer_tiles_than_folds_are_dealt_without_warning(classes):
+    images, masks = tiles_of_classes(classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fold = assign_folds(images, masks, folds=5, seed=0)
+    counts = np.bincount(fold, minlength=5)
+    assert counts.min() >= len(classes) // 5 and counts.sum() == len(classes)
+
+
+def test_rare_classes_are_pooled_and_join_the_largest_class_if_still_too_few():
+    assert pool_rare_classes(np.array([0, 0, 0, 4, 5, 6]), 3).tolist() == [0, 0, 0, 7, 7, 7]
+    assert pool_rare_classes(np.array([0, 0, 0, 4, 5]), 3).tolist() == [0, 0, 0, 0, 0]
+    assert pool_rare_classes(np.array([0, 0, 1, 1]), 2).tolist() == [0, 0, 1, 1]
+
+
+def test_impossible_splits_are_refused():
+    images, masks = tiles_of_classes([0, 1, 2])
+    with pytest.raises(FoldError, match="only 3 tiles"):
+        assign_folds(images, masks, folds=4, seed=0)
+    with pytest.raises(FoldError, match="folds=1: must lie between 2 and 127"):
+        assign_folds(images, masks, folds=1, seed=0)
+    with pytest.raises(FoldError, match="the same tiles"):
+        assign_folds(images[:2], masks, folds=2, seed=0)

@@ -1,0 +1,584 @@
+import argparse
+import errno
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import zipfile
+
+import nbformat
+import numpy as np
+import psutil
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import run_local  # noqa: E402
+import sandbox  # noqa: E402
+
+from salt.artifacts import ArtifactError  # noqa: E402
+from salt.config import ConfigError  # noqa: E402
+from salt.data import DataError, find_competition, read_test, read_train  # noqa: E402
+from salt.metrics import coverage_class  # noqa: E402
+from salt.synthetic import write_synthetic  # noqa: E402
+
+MOUNT = "../input/competitions/tgs-salt-identification-challenge"
+SETTINGS_CELL = 'PRESET = "smoke"\nSET = {}\nRUN_ID = ""'
+FINISH = """
+    import hashlib, json, pathlib
+    def entry(path):
+        content = path.read_bytes()
+        return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    files = {path.name: entry(path) for path in pathlib.Path(".").iterdir()}
+    manifest = {"run_id": RUN_ID, "kernel": "tiny", "config": {}, "files": files}
+    pathlib.Path("manifest.json").write_text(json.dumps(manifest))
+"""
+
+
+@pytest.fixture(scope="session")
+def competition(tmp_path_factory):
+    return write_synthetic(tmp_path_factory.mktemp("data") / "tgs", train=40, test=10, progress=False)
+
+
+@pytest.fixture(scope="session")
+def namespaces(tmp_path_factory):
+    if reason := run_local.namespaces_refused(tmp_path_factory.mktemp("probe")):
+        pytest.skip(f"this machine gives no namespaces: {reason}")
+
+
+@pytest.fixture(params=["namespaces", "guard"])
+def mode(request):
+    if request.param == "namespaces":
+        request.getfixturevalue("namespaces")
+    return request.param
+
+
+@pytest.fixture
+def run_cells(monkeypatch, tmp_path, competition):
+    """Runs a notebook of the given cells as the kernel "tiny"; a str that begins with "#" is a heading."""
+
+    def run(*cells, settings_cell=SETTINGS_CELL, **options):
+        def build(name, out):
+            return write_notebook(name, out, settings_cell, cells)
+
+        monkeypatch.setattr(run_local, "build_notebook", build)
+        return run_local.run_kernel("tiny", **{"data": competition, "runs": tmp_path / "runs", "minutes": 1, **options})
+
+    return run
+
+
+def write_notebook(name, out, settings_cell, cells):
+    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernelspec})
+    notebook.cells = [nbformat.v4.new_code_cell(settings_cell, metadata={"tags": ["parameters"]})]
+    for cell in cells:
+        make = nbformat.v4.new_markdown_cell if cell.startswith("#") else nbformat.v4.new_code_cell
+        notebook.cells.append(make(textwrap.dedent(cell)))
+    (out / name).mkdir(parents=True)
+    nbformat.write(notebook, out / name / f"{name}.ipynb")
+    return {"id": f"local/salt-{name}"}
+
+
+def write_run(folder, run_id="train-smoke-1", kernel="train"):
+    folder.mkdir(parents=True)
+    (folder / "oof.npz").write_bytes(b"predictions")
+    (folder / "score.json").write_text("{}")  # made afterwards, not by the kernel
+    digest = run_local.fingerprints(folder)["oof.npz"]
+    manifest = {"run_id": run_id, "kernel": kernel, "config": {}, "files": {"oof.npz": {"bytes": 11, "sha256": digest}}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+# --- what the notebook finds ----------------------------------------------------------------------------------------
+
+
+def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machine(
+    run_cells, mode, tmp_path, competition, monkeypatch, capfd
+):
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "HF_TOKEN", "http_proxy", "MPLBACKEND"):
+        monkeypatch.setenv(name, "of-this-machine")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    write_run(tmp_path / "runs" / "first")
+    write_run(tmp_path / "elsewhere", "train-smoke-2")
+    weights = tmp_path / "my-weights"
+    weights.mkdir()
+    (weights / "vgg16.h5").write_bytes(b"weights")
+    folder = run_cells(
+        "# A heading",
+        "print('one epoch', 'å', flush=True)",
+        """
+        import errno, importlib, json, os, pathlib, socket, subprocess, sys
+        def attempt(function, *arguments):
+            try:
+                return f"returned {function(*arguments)!r}"
+            except Exception as error:
+                return [type(error).__name__, getattr(error, "errno", None), str(error)]
+        child = subprocess.run([sys.executable, "-c", "import salt"], capture_output=True, text=True)
+        facts = {
+            "settings": [PRESET, SET, RUN_ID],
+            "inputs": sorted(str(path) for path in pathlib.Path("../input").rglob("*") if path.is_file()),
+            "working": [os.path.basename(os.getcwd()), os.listdir(".")],
+            "home": os.listdir(os.environ["HOME"]),
+            "environment": dict(os.environ),
+            "import": attempt(importlib.import_module, "salt"),
+            "import of a part": attempt(importlib.import_module, "salt.rle"),
+            "import in a child": child.stderr.splitlines()[-1],
+            "connect": attempt(socket.create_connection, ("192.0.2.1", 80), 5),
+            "send": attempt(socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto, b"x", ("192.0.2.1", 53)),
+            "resolve": attempt(socket.getaddrinfo, "kaggle.com", 443),
+            "interfaces": [name for _, name in socket.if_nameindex()],
+        }
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            facts["loopback"] = attempt(lambda: socket.create_connection(server.getsockname(), 5).close())
+        """,
+        f"sys.path.insert(0, {str(ROOT)!r})",
+        "facts['import by path'] = attempt(importlib.import_module, 'salt')",
+        "pathlib.Path('facts.json').write_text(json.dumps(facts))",
+        FINISH,
+        sandbox=mode,
+        preset="demo",
+        settings={"epochs": 3, "train_folds": (0,), "weights": None},
+        mounted_runs=["first", tmp_path / "elsewhere"],
+        weights=weights,
+    )
+    facts = json.loads((folder / "facts.json").read_text())
+    run_id = folder.name
+    assert re.fullmatch(r"tiny-demo-\d{8}-\d{6}-[0-9a-f]{4}", run_id)
+    assert facts["settings"] == ["demo", {"epochs": 3, "train_folds": [0], "weights": None}, run_id]
+    names = ("train.zip", "test.zip", "train.csv", "depths.csv", "sample_submission.csv")
+    expected = [f"{MOUNT}/{name}" for name in names] + ["../input/datasets/local/salt-weights/vgg16.h5"]
+    for slug in ("salt-train", "salt-train-2"):
+        expected += [f"../input/notebooks/local/{slug}/{name}" for name in ("manifest.json", "oof.npz")]
+    assert facts["inputs"] == sorted(expected)
+    assert facts["working"] == ["working", []]
+    assert not {".kaggle", ".keras", ".config", ".netrc"} & set(facts["home"])
+    environment = facts["environment"]
+    assert "of-this-machine" not in environment.values()
+    assert environment["KAGGLE_KERNEL_RUN_TYPE"] == "Batch" and environment["KERAS_BACKEND"] == "jax"
+    assert [name for name in environment if name.startswith("KAGGLE")] == ["KAGGLE_KERNEL_RUN_TYPE"]
+    for how in ("import", "import of a part", "import by path"):
+        assert facts[how][0] == "ModuleNotFoundError" and "carries its own copy" in facts[how][2]
+    assert "carries its own copy" in facts["import in a child"]
+    assert facts["connect"][1] == errno.ENETUNREACH and facts["send"][1] == errno.ENETUNREACH
+    assert facts["resolve"][0] == "gaierror"
+    assert facts["loopback"] == "returned None"
+    if mode == "namespaces":
+        assert facts["interfaces"] == ["lo"]
+    else:
+        assert "run at the desk" in facts["connect"][2] and "run at the desk" in facts["send"][2]
+
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "facts.json", "manifest.json", "tiny.html", "tiny.ipynb", "tiny.log",
+    ]  # fmt: skip
+    shown = capfd.readouterr().out
+    assert re.search(r"--- \[\d/\d\] A heading\none epoch å\n", shown)
+    assert "WARNING" not in shown
+    assert "one epoch å" in (folder / "tiny.log").read_text(encoding="utf-8")
+    executed = (folder / "tiny.ipynb").read_text(encoding="utf-8")
+    assert "one epoch å" in executed and "one epoch å" in (folder / "tiny.html").read_text(encoding="utf-8")
+    assert str(tmp_path) not in executed
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["first", run_id]
+
+
+INTRUDE = f"""
+    import ctypes, errno, os, pathlib
+    table = pathlib.Path("{MOUNT}/train.csv")
+    def attempt(function, *arguments):
+        try:
+            function(*arguments)
+        except OSError as error:
+            return error.errno
+    found = [
+        attempt(os.chmod, table.parent, 0o777),
+        attempt(os.chmod, table, 0o666),
+        attempt(table.write_text, "id,rle_mask"),
+        attempt((table.parent / "new.csv").write_text, "new"),
+        attempt(os.unlink, table.parent / "depths.csv"),
+    ]
+    libc = ctypes.CDLL(None, use_errno=True)
+"""
+
+
+def test_in_namespaces_nobody_can_write_to_the_inputs_not_even_root(run_cells, namespaces):
+    folder = run_cells(
+        INTRUDE,
+        """
+        folder = os.fsencode(os.path.abspath("../input"))
+        remounted = libc.mount(None, folder, None, ctypes.c_ulong(0x20 | 0x1000), None)
+        found.append(ctypes.get_errno() if remounted else None)
+        found.append(attempt(table.write_text, "id,rle_mask"))
+        pathlib.Path("found.txt").write_text(repr(found))
+        """,
+        FINISH,
+        sandbox="namespaces",
+    )
+    assert (folder / "found.txt").read_text() == repr([errno.EROFS] * 5 + [errno.EPERM, errno.EROFS])
+
+
+def test_in_guard_mode_a_notebook_that_changes_its_inputs_fails_and_the_originals_are_safe(
+    run_cells, competition, tmp_path
+):
+    before = run_local.fingerprints(competition)
+    with pytest.raises(run_local.LocalRunError, match=r"(?s)changed its inputs.*depths.csv.*new.csv.*train.csv.*kept"):
+        run_cells(INTRUDE, FINISH, sandbox="guard")
+    assert run_local.fingerprints(competition) == before
+    assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".failed"]
+
+
+def test_namespaces_serve_a_user_who_is_not_root(namespaces, tmp_path):
+    script = f"""
+        import ctypes, encodings.idna, fcntl, os, sys
+        sys.path.insert(0, {str(ROOT / "scripts")!r})
+        import sandbox
+        os.chmod(".", 0o777)
+        if os.geteuid() == 0:
+            os.setgroups([]); os.setgid(65534); os.setuid(65534)
+            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # dumpable again, as it would be after an exec
+        sandbox.probe(os.getcwd())
+        print("uid", os.getuid())
+    """
+    open_to_all = pathlib.Path(tmp_path.anchor) / "tmp" / f"salt-probe-{os.getpid()}"  # pytest's folders are not
+    open_to_all.mkdir()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)], cwd=open_to_all, capture_output=True, text=True, timeout=30
+        )
+    finally:
+        open_to_all.rmdir()
+    if "Operation not permitted" in done.stderr:
+        pytest.skip("user namespaces are off here")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() != "uid 0"
+
+
+def test_auto_falls_back_to_the_guard_and_says_why(monkeypatch, tmp_path):
+    monkeypatch.setattr(run_local, "namespaces_refused", lambda folder: "unshare: Operation not permitted")
+    mode, why = run_local.choose_sandbox("auto", tmp_path)
+    assert mode == "guard" and "Operation not permitted" in why
+    with pytest.raises(run_local.LocalRunError, match="use --sandbox guard"):
+        run_local.choose_sandbox("namespaces", tmp_path)
+
+
+@pytest.mark.parametrize("host", ["localhost", "", None, b"127.0.0.1", "127.0.0.53", "::1", "0.0.0.0", 7])
+def test_this_machine_is_local(host):
+    assert sandbox.is_local(host)
+
+
+@pytest.mark.parametrize("host", ["kaggle.com", "8.8.8.8", "10.0.0.1", "128.0.0.1", "2001:db8::1", "localhost.org"])
+def test_any_other_machine_is_not_local(host):
+    assert not sandbox.is_local(host)
+
+
+# --- runs that do not end well --------------------------------------------------------------------------------------
+
+
+def test_a_failing_cell_shows_its_traceback_under_its_heading_and_is_kept(run_cells, tmp_path, capfd):
+    with pytest.raises(run_local.LocalRunError, match=r"(?s)the notebook failed.*kept to look at: .*\.failed"):
+        run_cells("# Read the tiles", "ratio = 1 / 0", "# Later", "print('not reached')")
+    shown = capfd.readouterr().out
+    assert re.search(r"(?s)--- \[3/4\] Read the tiles: failed\n.*ratio = 1 / 0.*ZeroDivisionError: division", shown)
+    assert "\x1b" not in shown and "not reached" not in shown
+    (kept,) = (tmp_path / "runs").iterdir()
+    assert sorted(path.name for path in kept.iterdir()) == ["tiny.ipynb", "tiny.log", "working"]
+    for name in ("tiny.log", "tiny.ipynb"):
+        assert "ZeroDivisionError" in (kept / name).read_text()
+
+
+def test_a_notebook_that_exits_with_an_error_or_dies_fails(run_cells, capfd):
+    with pytest.raises(run_local.LocalRunError, match="the notebook failed"):
+        run_cells("import sys; sys.exit('no tiles found')")
+    assert "no tiles found" in capfd.readouterr().out
+    with pytest.raises(run_local.LocalRunError, match="the notebook failed"):
+        run_cells("# Train", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert re.search(r"\] Train: the notebook's process died", capfd.readouterr().out)
+
+
+LINGER = """
+    import pathlib, subprocess, time
+    child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    print("lingering", child.pid, flush=True)
+    time.sleep(1000)
+"""
+
+
+def test_a_time_limit_ends_the_notebook_and_all_that_it_started(run_cells, capfd, tmp_path):
+    began = time.monotonic()
+    with pytest.raises(run_local.LocalRunError, match=r"(?s)limit of 0.07 minutes.*kept to look at"):
+        run_cells(LINGER, minutes=0.07)
+    assert time.monotonic() - began < 15
+    child = int(re.search(r"lingering (\d+)", capfd.readouterr().out).group(1))
+    assert not alive(child)
+    assert processes_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("sent, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_an_interrupted_run_leaves_no_process_and_no_run(sent, status, competition, tmp_path):
+    process = start_command(tmp_path, [LINGER], ["tiny", "--data", str(competition), "--runs", str(tmp_path / "runs")])
+    try:
+        child = wait_for_line(process, r"lingering (\d+)")
+        os.kill(process.pid, sent)
+        process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == status
+    deadline = time.monotonic() + 10  # after SIGKILL it is the orphans that have to notice
+    while processes_in(tmp_path, "ipykernel") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_in(tmp_path, "ipykernel") == []
+    visible = [path.name for path in (tmp_path / "runs").iterdir() if not path.name.startswith(".")]
+    assert visible == []
+    if sent is signal.SIGKILL:
+        os.kill(int(child), signal.SIGKILL)  # nobody was left to end this one
+    else:
+        assert not alive(int(child)) and list((tmp_path / "runs").iterdir()) == []
+
+
+def start_command(folder, cells, arguments):
+    """Starts run_local.py's main in a process of its own, with the given cells in place of a built kernel."""
+    script = f"""
+        import pathlib, sys
+        sys.path[:0] = {[str(ROOT / "tests"), str(ROOT / "scripts"), str(ROOT)]!r}
+        import run_local
+        from test_run_local import SETTINGS_CELL, write_notebook
+        run_local.build_notebook = lambda name, out: write_notebook(name, out, SETTINGS_CELL, {cells!r})
+        sys.exit(run_local.main({arguments!r}))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_line(process, pattern):
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if found := re.search(pattern, line):
+            return found.group(1)
+    raise AssertionError(f"{pattern} not in {seen}")
+
+
+def alive(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def processes_in(folder, word=""):
+    """Command lines of the processes whose HOME lies in a folder."""
+    found = [process for process in psutil.process_iter() if (run_local.home_of(process) or "").startswith(str(folder))]
+    lines = [" ".join(process.cmdline()) for process in found if alive(process.pid)]
+    return [line for line in lines if word in line]
+
+
+def test_a_notebook_without_manifest_is_no_run(run_cells, tmp_path):
+    with pytest.raises(run_local.LocalRunError, match=r"(?s)the working folder: no manifest.json.*kept"):
+        run_cells("print('done')")
+    assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".failed"]
+
+
+def test_a_manifest_of_another_run_is_refused(run_cells):
+    with pytest.raises(run_local.LocalRunError, match="is of run 'another', not 'tiny-smoke-"):
+        run_cells("RUN_ID = 'another'", FINISH)
+
+
+def test_outputs_that_do_not_match_their_manifest_are_refused(run_cells):
+    with pytest.raises(run_local.LocalRunError, match=r"oof.npz has 7 bytes, not 5"):
+        write = "import pathlib; pathlib.Path('oof.npz').write_text('{}')"
+        run_cells(write.format("whole"), FINISH, write.format("changed"))
+
+
+# --- bad input: found before anything runs --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"settings": {"epoch": 3}}, "setting 'epoch' does not exist"),
+        ({"settings": {"epochs": "many"}}, "epochs='many': must be int"),
+        ({"settings": {"epochs": 0}}, "epochs=0: must lie between"),
+        ({"preset": "tiny"}, "preset 'tiny' does not exist"),
+    ],
+)
+def test_a_bad_setting_is_refused_at_once(run_cells, monkeypatch, changes, message):
+    monkeypatch.setattr(run_local, "execute", lambda *_: pytest.fail("the notebook was started"))
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=message):
+        run_cells(**changes)
+    assert time.monotonic() - began < 1
+
+
+def test_settings_of_a_kernel_without_preset_are_checked_against_the_run_that_it_goes_on_from(run_cells, tmp_path):
+    earlier = write_run(tmp_path / "earlier")
+    manifest = json.loads((earlier / "manifest.json").read_text())
+    (earlier / "manifest.json").write_text(json.dumps({**manifest, "config": {"folds": 7, "train_folds": [6]}}))
+    with pytest.raises(ConfigError, match=r"train_folds=\(6,\): with folds=5"):
+        run_cells(settings_cell="SET = {}\nRUN_ID = ''", mounted_runs=[earlier], settings={"folds": 5})
+
+
+def test_a_parameter_that_the_kernel_does_not_have_is_refused(run_cells):
+    with pytest.raises(run_local.LocalRunError, match="no PRESET in its parameters cell, which has SET, RUN_ID"):
+        run_cells(settings_cell="SET = {}\nRUN_ID = ''", preset="smoke")
+
+
+def test_settings_are_literals_of_json_or_python_or_else_text():
+    pairs = ["epochs=5", "weights=a=b.h5", "train_folds=(0, 1)", "flip=False", "gpu=false", "dropout=.1", "tta=none"]
+    assert run_local.parse_settings(pairs) == {
+        "epochs": 5, "weights": "a=b.h5", "train_folds": (0, 1), "flip": False, "gpu": False, "dropout": 0.1,
+        "tta": "none",
+    }  # fmt: skip
+    with pytest.raises(run_local.LocalRunError, match="--set epochs: must be key=value"):
+        run_local.parse_settings(["epochs"])
+
+
+def test_an_unknown_kernel_is_refused(tmp_path, competition, capsys):
+    assert run_local.main(["trian", "--data", str(competition), "--runs", str(tmp_path)]) == 1
+    assert "kernel 'trian' does not exist; kernels/ has" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "--data", "x", "--synthetic", "8"], "not allowed with argument"),
+        (["train"], "one of the arguments --data --synthetic is required"),
+        (["train", "--synthetic", "8", "--tiles", "8"], "--tiles N takes a part of --data DIR"),
+    ],
+)
+def test_contradictory_options_are_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_local.main(arguments)
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_folder_that_is_missing_or_holds_no_competition_is_refused(run_cells, tmp_path):
+    with pytest.raises(run_local.LocalRunError, match="nowhere: does not exist"):
+        run_cells(data=tmp_path / "nowhere")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match="photos"):
+        run_cells(data=tmp_path / "photos")
+    with pytest.raises(run_local.LocalRunError, match="either --data DIR or --synthetic N"):
+        run_cells(data=tmp_path, synthetic=8)
+
+
+def test_an_earlier_run_that_is_missing_or_damaged_is_refused(run_cells, tmp_path):
+    with pytest.raises(run_local.LocalRunError, match="--run nothing: no such folder"):
+        run_cells(mounted_runs=["nothing"])
+    folder = write_run(tmp_path / "runs" / "earlier")
+    (folder / "oof.npz").write_bytes(b"predictionz")
+    with pytest.raises(ArtifactError, match="oof.npz has another SHA-256"):
+        run_cells(mounted_runs=["earlier"])
+    (folder / "manifest.json").unlink()
+    with pytest.raises(ArtifactError, match="no manifest.json"):
+        run_cells(mounted_runs=["earlier"])
+
+
+def test_weights_that_are_not_there_are_refused(run_cells, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "nowhere"):
+        with pytest.raises(run_local.LocalRunError, match=f"{folder}: must be a folder that holds files"):
+            run_cells(weights=tmp_path / folder)
+
+
+def test_what_was_begun_is_cleared_away_when_the_input_is_bad(run_cells, tmp_path):
+    with pytest.raises(DataError):
+        run_cells(data=tmp_path)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+# --- competitions ---------------------------------------------------------------------------------------------------
+
+
+def test_an_extracted_competition_is_mounted_as_it_is_without_what_lies_beside_it(competition, tmp_path):
+    source = tmp_path / "extracted"
+    shutil.copytree(competition, source, ignore=shutil.ignore_patterns("*.zip"))
+    for split in ("train", "test"):
+        with zipfile.ZipFile(competition / f"{split}.zip") as archive:
+            archive.extractall(source / split)
+    (source / "my notes.txt").write_text("not the competition's")
+    run_local.mount_competition(source, tmp_path / "root")
+    (mount,) = (tmp_path / "root" / "input" / "competitions").iterdir()
+    assert sorted(path.name for path in mount.iterdir()) == [
+        "depths.csv", "sample_submission.csv", "test", "train", "train.csv",
+    ]  # fmt: skip
+    assert len(read_train(find_competition([mount]), progress=False).ids) == 40
+
+
+def test_a_part_of_a_competition_holds_each_coverage_class_at_its_share(competition, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_local, "BUILD", tmp_path)
+    part = find_competition([run_local.part_of_competition(competition, 20)])
+    all_tiles, tiles = read_train(find_competition([competition]), progress=False), read_train(part, progress=False)
+    assert len(tiles.ids) == 20 and len(read_test(part, progress=False).ids) == 5
+    found = [list(all_tiles.ids).index(tile_id) for tile_id in tiles.ids]
+    np.testing.assert_array_equal(tiles.masks, all_tiles.masks[found])
+    np.testing.assert_array_equal(tiles.images, all_tiles.images[found])
+    np.testing.assert_array_equal(tiles.depths, all_tiles.depths[found])
+    wanted = np.bincount(coverage_class(all_tiles.masks), minlength=11) / 2
+    assert np.abs(np.bincount(coverage_class(tiles.masks), minlength=11) - wanted).max() < 1
+
+
+def test_a_part_is_made_once_until_the_source_changes(competition, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_local, "BUILD", tmp_path / "build")
+    source = shutil.copytree(competition, tmp_path / "source")
+    first = run_local.part_of_competition(source, 8)
+    before = run_local.fingerprints(first)
+    write_part = run_local.write_part
+    monkeypatch.setattr(run_local, "write_part", lambda *_: pytest.fail("made again"))
+    assert run_local.part_of_competition(source, 8) == first
+    monkeypatch.setattr(run_local, "write_part", write_part)
+    os.utime(source / "train.csv", (0, 0))
+    second = run_local.part_of_competition(source, 8)
+    assert second != first and run_local.fingerprints(second) == before  # the same tiles every time
+
+
+def test_more_tiles_than_there_are_is_refused(competition, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_local, "BUILD", tmp_path)
+    with pytest.raises(run_local.LocalRunError, match="--tiles 41: .* has 40 training tiles"):
+        run_local.part_of_competition(competition, 41)
+    with pytest.raises(run_local.LocalRunError, match="--synthetic 7: at least 8"):
+        run_local.competition_folder(synthetic=7)
+
+
+def fill_the_disk(*_):
+    raise OSError(errno.ENOSPC, "disk full")
+
+
+def test_a_synthetic_competition_is_made_once_and_never_half(tmp_path, monkeypatch):
+    import salt.data
+    import salt.synthetic
+
+    monkeypatch.setattr(run_local, "BUILD", tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr(salt.data, "write_text_table", fill_the_disk)
+        with pytest.raises(OSError, match="disk full"):
+            run_local.synthetic_competition(8)
+    folder = run_local.synthetic_competition(8)
+    assert len(read_train(find_competition([folder]), progress=False).ids) == 8
+    assert len(read_test(find_competition([folder]), progress=False).ids) == 2
+    monkeypatch.setattr(salt.synthetic, "write_synthetic", lambda *_, **__: pytest.fail("made again"))
+    assert run_local.synthetic_competition(8) == folder
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_help_imports_neither_tensorflow_nor_opencv_nor_papermill():
+    script = f"""
+        import runpy, sys
+        sys.argv = ["run_local.py", "--help"]
+        try:
+            runpy.run_path({str(ROOT / "scripts" / "run_local.py")!r}, run_name="__main__")
+        except SystemExit as stopped:
+            assert stopped.code == 0
+        print({{"tensorflow", "keras", "cv2", "numpy", "papermill", "nbconvert"}} & set(sys.modules))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert "--synthetic N" in done.stdout and done.stdout.endswith("set()\n")
+
+
+def test_the_defaults_of_the_command_are_kaggles_limit_and_the_repositorys_runs():
+    options = run_local.parse_arguments(["train", "--synthetic", "48"])
+    assert isinstance(options, argparse.Namespace)
+    assert (options.minutes, options.runs, options.sandbox) == (720, ROOT / "runs", "auto")

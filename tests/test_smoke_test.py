@@ -1,0 +1,150 @@
+import json
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import run_local  # noqa: E402
+import score_oof  # noqa: E402
+import smoke_test  # noqa: E402
+
+SCORE = {
+    "best_score": 0.7131, "best_level": 117, "best_interval": [0.6803, 0.7421], "half_score": 0.7014, "tiles": 24,
+}  # fmt: skip
+
+
+def metadata(slug, *sources):
+    return {"id": f"local/{slug}", "kernel_sources": [f"local/{source}" for source in sources]}
+
+
+@pytest.fixture
+def chain(monkeypatch, tmp_path):
+    """The chain with stand-ins for its slow parts; gives the list of what was called."""
+    calls = []
+
+    def run_kernel(name, **options):
+        calls.append((name, options))
+        folder = tmp_path / name
+        folder.mkdir()
+        return folder
+
+    def score(arguments):
+        calls.append(("score", arguments))
+        (pathlib.Path(arguments[0]) / "score.json").write_text(json.dumps(SCORE))
+        return 0
+
+    def check(folder, competition):
+        calls.append(("check", (folder, competition)))
+        return {"rows": 12, "empty_share": 0.25, "mean_coverage": 0.2}
+
+    def competition_folder(**options):
+        calls.append(("data", options))
+        return tmp_path / "tgs"
+
+    monkeypatch.setattr(run_local, "competition_folder", competition_folder)
+    monkeypatch.setattr(smoke_test, "plan_kernels", lambda: {"train": ([], True), "predict": (["train"], False)})
+    monkeypatch.setattr(run_local, "run_kernel", run_kernel)
+    monkeypatch.setattr(score_oof, "main", score)
+    monkeypatch.setattr(smoke_test, "check_run", check)
+    return calls
+
+
+def test_each_kernel_runs_on_the_outputs_of_those_before_it_then_both_are_judged(chain, tmp_path, capsys):
+    assert smoke_test.main(["--runs", str(tmp_path)]) == 0
+    common = {"data": tmp_path / "tgs", "runs": tmp_path}
+    assert chain == [
+        ("data", {"synthetic": 48}),
+        ("train", {**common, "preset": "smoke", "mounted_runs": []}),
+        ("predict", {**common, "preset": None, "mounted_runs": [tmp_path / "train"]}),
+        ("score", [str(tmp_path / "train")]),
+        ("check", (tmp_path / "predict", tmp_path / "tgs")),
+    ]
+    shown = capsys.readouterr().out
+    assert "0.713 at level 117 of 255 (95 % interval 0.680 to 0.742, 24 tiles)" in shown
+    for text in ("0.701", "12 rows, 25% of them empty", "train 0, predict 0", "train.html", "submission.csv"):
+        assert text in shown
+
+
+def test_the_demonstration_is_larger_and_takes_the_users_tiles(chain, tmp_path):
+    assert smoke_test.main(["--demo", "--data", "my-tgs", "--runs", str(tmp_path)]) == 0
+    assert chain[0] == ("data", {"data": pathlib.Path("my-tgs"), "tiles": 400})
+    assert chain[1][1]["preset"] == "demo"
+
+
+@pytest.mark.parametrize("error", [run_local.LocalRunError("no room"), ValueError("no room"), OSError("no room")])
+def test_a_step_that_fails_ends_the_chain_and_is_named(chain, tmp_path, monkeypatch, capsys, error):
+    run_kernel = run_local.run_kernel
+
+    def fail(name, **options):
+        if name == "predict":
+            raise error
+        return run_kernel(name, **options)
+
+    monkeypatch.setattr(run_local, "run_kernel", fail)
+    assert smoke_test.main(["--runs", str(tmp_path)]) == 1
+    assert "step 'predict' failed: no room" in capsys.readouterr().err
+    assert [name for name, _ in chain] == ["data", "train"]
+
+
+def test_a_score_that_fails_ends_the_chain(chain, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(score_oof, "main", lambda arguments: 1)
+    assert smoke_test.main(["--runs", str(tmp_path)]) == 1
+    assert "step 'score' failed" in capsys.readouterr().err
+    assert "check" not in [name for name, _ in chain]
+
+
+def test_an_interrupt_ends_the_chain_with_its_own_status(chain, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_local, "run_kernel", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert smoke_test.main(["--runs", str(tmp_path)]) == 130
+
+
+def test_kernels_run_in_the_order_of_their_sources():
+    kernels = {
+        "a_last": metadata("salt-last", "salt-predict", "salt-train/3"),
+        "predict": metadata("salt-predict", "salt-train"),
+        "train": metadata("salt-train"),
+    }
+    parameters = {"train": {"PRESET": "unet", "SET": {}}, "predict": {"SET": {}}, "a_last": {}}
+    plan = smoke_test.order_kernels(kernels, parameters)
+    assert list(plan) == ["train", "predict", "a_last"]
+    assert plan == {"train": ([], True), "predict": (["train"], False), "a_last": (["predict", "train"], False)}
+
+
+def test_a_kernel_whose_source_nobody_makes_or_a_circle_is_an_error():
+    with pytest.raises(smoke_test.StepError, match="predict needs the output of salt-tarin; kernels/ makes"):
+        smoke_test.order_kernels({"predict": metadata("salt-predict", "salt-tarin")}, {"predict": {}})
+    circle = {"a": metadata("salt-a", "salt-b"), "b": metadata("salt-b", "salt-a")}
+    with pytest.raises(smoke_test.StepError, match="in a circle"):
+        smoke_test.order_kernels(circle, {"a": {}, "b": {}})
+
+
+def test_help_imports_neither_tensorflow_nor_opencv():
+    script = f"""
+        import runpy, sys
+        sys.argv = ["smoke_test.py", "--help"]
+        try:
+            runpy.run_path({str(ROOT / "scripts" / "smoke_test.py")!r}, run_name="__main__")
+        except SystemExit as stopped:
+            assert stopped.code == 0
+        print({{"tensorflow", "keras", "cv2", "numpy", "papermill"}} & set(sys.modules))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert "--demo" in done.stdout and done.stdout.endswith("set()\n")
+
+
+@pytest.mark.slow
+def test_the_real_kernels_go_from_the_package_to_a_checked_submission(tmp_path):
+    command = [sys.executable, ROOT / "scripts" / "smoke_test.py", "--runs", tmp_path / "runs"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    train, predict = sorted((tmp_path / "runs").iterdir(), reverse=True)
+    assert train.name.startswith("train-smoke-") and predict.name.startswith("predict-")
+    assert json.loads((predict / "manifest.json").read_text())["trained_by"] == train.name
+    assert json.loads((train / "score.json").read_text())["tiles"] == 24  # one fold of two
+    assert "12 rows" in done.stdout
+    assert (train / "train.html").is_file() and (predict / "predict.html").is_file()
