@@ -4,8 +4,8 @@
     python build_kernel.py train                               kernels/train.py -> build/train/train.ipynb
     python build_kernel.py --entry main.py --package path/pkg --out flat.py
 
-An entry (a kernel, or any script) and what it reaches of its packages become one file: plain code in one namespace, with
-the comments and the layout of the source. It is made by text edits on that source, never by printing a syntax tree.
+An entry (a kernel, or any script) and what it reaches of its packages become one file: plain code in one namespace,
+with the comments and the layout of the source. It is made by text edits on that source; no syntax tree is ever printed.
 
 How it works, in the order of the sections below:
 
@@ -23,9 +23,10 @@ How it works, in the order of the sections below:
     Kaggle     the kernel's head, its settings cell, kernel-metadata.json
     Commands
 
-What the flat form cannot do faithfully (a module passed around as an object, `globals()`, `__file__`, ...) is a `BuildError`
-that names file, line and remedy. Standard library only; Python 3.11 to 3.13; same source, same bytes.
+What the flat form cannot do faithfully (a module passed around as an object, `globals()`, `__file__`, ...) is a
+`BuildError` that names file, line and remedy. Standard library only; Python 3.11 to 3.13; same source, same bytes.
 """
+
 import argparse
 import ast
 import builtins
@@ -131,7 +132,7 @@ class Module:
         if not isinstance(node, ast.If) or node.orelse:
             return False
         test = node.test
-        if isinstance(test, ast.Name | ast.Attribute) and (test.id if isinstance(test, ast.Name) else test.attr) == "TYPE_CHECKING":
+        if "TYPE_CHECKING" in (getattr(test, "id", None), getattr(test, "attr", None)):
             return True
         return not self.is_entry and (
             isinstance(test, ast.Compare)
@@ -193,13 +194,31 @@ class Scope:
             return self
         scope = self.parent
         while scope.parent is not None:
-            if scope.kind != "class":
-                with contextlib.suppress(KeyError):
-                    found = scope.table.lookup(name)
-                    if found.is_local():
-                        return scope
+            if scope.kind != "class" and scope.binds(name):
+                return scope
             scope = scope.parent
         return scope
+
+    def binds(self, name: str) -> bool:
+        try:
+            return self.table.lookup(name).is_local()
+        except KeyError:
+            return False
+
+
+class InlinedScope(Scope):
+    """A comprehension that the compiler (from 3.12 on) runs inside of the surrounding function, without a table."""
+
+    def __init__(self, parent: Scope, names: set[str]):
+        self.kind, self.table, self.parent, self.module_name = "function", parent.table, parent, parent.module_name
+        self.children = parent.children
+        self.names = names
+
+    def owner(self, name: str) -> Scope | None:
+        return self if name in self.names else self.parent.owner(name)
+
+    def binds(self, name: str) -> bool:
+        return name in self.names
 
 
 @dataclass
@@ -213,8 +232,8 @@ class Use:
         chain: the attributes that follow, `.b` and `.c` in `a.b.c`, each with its end offset; `chain_action` is what is
             done with the last of them.
         weak: in an annotation that is never evaluated.
-        pinned: the name has to stay as it is: in a class body that may or may not have bound it before, or in an f-string
-            that prints its own source, `f"{name + 1=}"`.
+        pinned: the name has to stay as it is: in a class body that may or may not have bound it before, or in an
+            f-string that prints its own source, `f"{name + 1=}"`.
         in_pattern: a value in a `match` pattern: it needs its dot, a plain name would capture.
     """
 
@@ -275,8 +294,9 @@ class NameAnalysis(ast.NodeVisitor):
         self.class_names: list[str] = []
 
     def run(self):
-        for self.index, statement in enumerate(self.module.body):
-            if self.index not in self.module.dead:
+        for index, statement in enumerate(self.module.body):
+            self.index = index
+            if index not in self.module.dead:
                 self.visit(statement)
         for use in self.module.uses:
             if use.owner.kind == "module" and use.action in ("store", "delete", "define", "import"):
@@ -309,10 +329,13 @@ class NameAnalysis(ast.NodeVisitor):
             if scope.kind == "class":
                 scope.bound_so_far.add(known)
         use = Use(
-            known if owner.kind != "module" else name, start, start + len(name), action, scope, owner, self.index, node,
-            weak=weak, pinned=pinned or self.echoed, in_pattern=self.pattern, conditional=self.branches > 0 or scope.kind != "module", in_string=self.in_string,
-            **more,
-        )  # fmt: skip
+            known if owner.kind != "module" else name, start, start + len(name), action, scope, owner, self.index, node
+        )
+        use.weak, use.pinned = weak, pinned or self.echoed
+        use.in_string, use.in_pattern = self.in_string, self.pattern
+        use.conditional = self.branches > 0 or scope.kind != "module"
+        for key, value in more.items():
+            setattr(use, key, value)
         module.uses.append(use)
         return use
 
@@ -372,7 +395,13 @@ class NameAnalysis(ast.NodeVisitor):
     def visit_comprehension_of(self, name: str, node, *elements):
         first, *others = node.generators
         self.visit(first.iter)
-        with self.inside("function", name, node):
+        if self.scope.children[name, node.lineno]:
+            scope = self.inside("function", name, node)
+        else:
+            targets = [part for generator in node.generators for part in ast.walk(generator.target)]
+            names = {part.id for part in targets if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+            scope = self.within(InlinedScope(self.scope, names))
+        with scope:
             for part in (first.target, *first.ifs):
                 self.visit(part)
             for generator in others:
@@ -401,7 +430,12 @@ class NameAnalysis(ast.NodeVisitor):
         tables = self.scope.children[name, node.lineno]
         if not tables:
             self.module.refuse(node, f"no symbol table for {name!r}", "report this as a bug of build_kernel.py")
-        outer, self.scope = self.scope, Scope(kind, tables.pop(0), self.scope, self.module.name)
+        with self.within(Scope(kind, tables.pop(0), self.scope, self.module.name)):
+            yield
+
+    @contextlib.contextmanager
+    def within(self, scope: Scope):
+        outer, self.scope = self.scope, scope
         branches, self.branches = self.branches, 0
         yield
         self.scope, self.branches = outer, branches
@@ -497,7 +531,8 @@ class NameAnalysis(ast.NodeVisitor):
         if node.type is not None:
             self.visit(node.type)
         if node.name:
-            self.record_inside(node.name, self.module.span(node.type)[1], self.module.span(node.body[0])[0], "store", node)
+            start, end = self.module.span(node.type)[1], self.module.span(node.body[0])[0]
+            self.record_inside(node.name, start, end, "store", node)
         for statement in node.body:
             self.visit(statement)
 
@@ -607,8 +642,11 @@ class Library:
                     text = file.read()
             except (OSError, SyntaxError, UnicodeDecodeError) as error:
                 raise BuildError(f"{label}: cannot be read: {error}") from None
-        module = Module(name, label, text, **kind)
-        NameAnalysis(module).run()
+        try:
+            module = Module(name, label, text, **kind)
+            NameAnalysis(module).run()
+        except RecursionError:
+            raise BuildError(f"{label}: an expression is nested too deeply. Remedy: split it.") from None
         return module
 
     def owns(self, dotted: str) -> bool:
@@ -655,9 +693,10 @@ class Library:
         if module.is_entry:
             module.refuse(node, "a relative import in the entry", "write the package's name")
         parts = module.name.split(".")
-        parts = parts[: len(parts) - node.level + module.is_package]
-        if not parts:
+        count = len(parts) - node.level + module.is_package
+        if count < 1:
             module.refuse(node, "the relative import leaves the package", "write fewer dots")
+        parts = parts[:count]
         return ".".join([*parts, node.module] if node.module else parts)
 
     def target(self, module: Module, use: Use) -> tuple[str, str | None] | External:
@@ -674,29 +713,37 @@ class Library:
 # Purity: which statements can be moved or left out without anybody noticing
 # ----------------------------------------------------------------------------------------------------------------------
 
-PURE_CALLS = {
-    *"bool bytes dict enumerate float frozenset int len list max min object range reversed round set slice sorted str sum".split(),
-    *"tuple zip collections.namedtuple collections.defaultdict collections.OrderedDict collections.Counter re.compile".split(),
-    *"typing.TypeVar typing.NewType typing.ParamSpec dataclasses.field pathlib.Path pathlib.PurePosixPath".split(),
-    *"fractions.Fraction decimal.Decimal datetime.timedelta operator.itemgetter operator.attrgetter".split(),
-    *(f"numpy.{name}" for name in "array arange linspace zeros ones full eye dtype".split()),
-    *(f"numpy.{name}" for name in "float32 float64 uint8 int8 int16 int32 int64 sqrt log exp".split()),
-}
-PURE_DECORATORS = {
-    *"property staticmethod classmethod dataclasses.dataclass contextlib.contextmanager functools.cache".split(),
-    *"functools.lru_cache functools.wraps functools.cached_property functools.total_ordering abc.abstractmethod".split(),
-    *"enum.unique typing.overload typing.final typing.runtime_checkable".split(),
-}
-PURE_BASES = {
-    *"abc.ABC enum.Enum enum.IntEnum enum.Flag enum.IntFlag enum.StrEnum typing.NamedTuple typing.TypedDict".split(),
-    *"typing.Protocol typing.Generic collections.UserDict collections.OrderedDict".split(),
-}
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+PURE_CALLS = words("""
+    bool bytes dict enumerate float frozenset int len list max min object range reversed round set slice sorted str sum
+    tuple zip collections.namedtuple collections.defaultdict collections.OrderedDict collections.Counter re.compile
+    typing.TypeVar typing.NewType typing.ParamSpec dataclasses.field pathlib.Path pathlib.PurePosixPath
+    fractions.Fraction decimal.Decimal datetime.timedelta operator.itemgetter operator.attrgetter
+    numpy.array numpy.arange numpy.linspace numpy.zeros numpy.ones numpy.full numpy.eye numpy.dtype numpy.float32
+    numpy.float64 numpy.uint8 numpy.int8 numpy.int16 numpy.int32 numpy.int64 numpy.sqrt numpy.log numpy.exp
+""")
+PURE_DECORATORS = words("""
+    property staticmethod classmethod dataclasses.dataclass contextlib.contextmanager functools.cache
+    functools.lru_cache functools.wraps functools.cached_property functools.total_ordering abc.abstractmethod
+    enum.unique typing.overload typing.final typing.runtime_checkable
+""")
+PURE_BASES = words("""
+    abc.ABC enum.Enum enum.IntEnum enum.Flag enum.IntFlag enum.StrEnum typing.NamedTuple typing.TypedDict
+    typing.Protocol typing.Generic collections.UserDict collections.OrderedDict
+""")
 PURE_BASE_PACKAGES = ("keras.", "torch.nn.")  # their classes do nothing when they are subclassed
 
 
 class Purity:
+    """Judges statements; when in doubt, they have effects."""
+
     def __init__(self, library: Library):
         self.library = library
+        self.plain: dict[tuple[str, str], bool] = {}
 
     def dotted(self, module: Module, node) -> str | None:
         """`contextlib.contextmanager` for a decorator of that meaning, the bare name for a builtin, else None."""
@@ -717,15 +764,43 @@ class Purity:
         return ".".join([target.module, *filter(None, [target.attribute]), *reversed(attributes)])
 
     def expression(self, module: Module, node) -> bool:
-        """Whether evaluating an expression changes nothing elsewhere."""
+        """Whether evaluating an expression changes nothing elsewhere.
+
+        It does not, if it calls nothing but what is known to be harmless, and if no object of unknown make takes part
+        in it: `a + b`, `a.b` and `for x in a` may run any code, if `a` is an instance of some class.
+        """
         for part in ast.walk(node):
             if isinstance(part, ast.Call) and self.dotted(module, part.func) not in PURE_CALLS:
                 return False
             if isinstance(part, ast.Await | ast.Yield | ast.YieldFrom | ast.NamedExpr):
                 return False
-            if isinstance(part, ast.Lambda):
-                continue  # its body counts too: few lambdas of module level call anything impure
+            if isinstance(part, ast.Name) and not self.is_plain(module, part.id):
+                return False
         return True
+
+    def is_plain(self, module: Module, name: str) -> bool:
+        """Whether a name of a module stands for a function, a plain class or constant, or something third-party."""
+        key = module.name, name
+        if key not in self.plain:
+            self.plain[key] = True  # for names that are defined by each other
+            self.plain[key] = all(self.binds_plainly(module, use) for use in module.bindings.get(name, []))
+        return self.plain[key]
+
+    def binds_plainly(self, module: Module, use: Use) -> bool:
+        if use.action == "import":
+            target = self.library.target(module, use)
+            if isinstance(target, External):
+                return True
+            origin, attribute = target
+            if attribute is None or not self.library.find(origin):
+                return False
+            source = self.library.module(origin)
+            return attribute in source.bindings and self.is_plain(source, attribute)
+        if use.action == "define" and isinstance(use.node, ast.ClassDef):
+            return self.definition(module, use.node)
+        if use.action == "define":
+            return all(self.decorator(module, part) for part in use.node.decorator_list)
+        return use.scope.kind == "module" and self.droppable(module, module.body[use.index])
 
     def decorator(self, module: Module, node) -> bool:
         if isinstance(node, ast.Call):
@@ -738,26 +813,38 @@ class Purity:
     def function(self, module: Module, node) -> bool:
         defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
         annotations = [argument.annotation for argument in all_arguments(node.args)] + [node.returns]
-        parts = defaults + [part for part in annotations if part is not None]
-        return all(self.decorator(module, part) for part in node.decorator_list) and all(
-            self.expression(module, part) for part in parts
+        calls = [part for each in annotations if each for part in ast.walk(each) if isinstance(part, ast.Call)]
+        return (
+            all(self.decorator(module, part) for part in node.decorator_list)
+            and all(self.expression(module, part) for part in defaults)
+            and not calls
         )
 
     def definition(self, module: Module, node) -> bool:
         """Whether a class statement does no more than make the class: no metaclass, no registration of subclasses."""
-        if self.library.lists_subclasses() or node.keywords or not all(self.decorator(module, part) for part in node.decorator_list):
+        if (
+            self.library.lists_subclasses()
+            or node.keywords
+            or not all(self.decorator(module, part) for part in node.decorator_list)
+        ):
             return False
         names = {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
         if "__init_subclass__" in names:
             return False  # its subclasses are looked at by way of this class
-        return all(self.base(module, part) for part in node.bases) and all(self.droppable(module, part) for part in node.body)
+        return all(self.base(module, part) for part in node.bases) and all(
+            self.droppable(module, part) for part in node.body
+        )
 
     def base(self, module: Module, node, depth: int = 0) -> bool:
         if isinstance(node, ast.Subscript):
             node = node.value
         dotted = self.dotted(module, node)
         if dotted is not None:
-            return dotted in PURE_BASES or dotted.startswith(PURE_BASE_PACKAGES) or isinstance(getattr(builtins, dotted, None), type)
+            return (
+                dotted in PURE_BASES
+                or dotted.startswith(PURE_BASE_PACKAGES)
+                or isinstance(getattr(builtins, dotted, None), type)
+            )
         if not isinstance(node, ast.Name) or depth > 50:
             return False
         bound = module.bindings.get(node.id, [])
@@ -781,7 +868,7 @@ class Purity:
             case ast.Assign():
                 names = [name for target in node.targets for name in getattr(target, "elts", [target])]
                 return all(isinstance(name, ast.Name) for name in names) and self.expression(module, node.value)
-            case ast.AnnAssign() | ast.AugAssign():
+            case ast.AnnAssign():  # but not x += y: it may change a list that another name means too
                 return isinstance(node.target, ast.Name) and (node.value is None or self.expression(module, node.value))
             case ast.Expr():
                 return isinstance(node.value, ast.Constant)
@@ -824,8 +911,8 @@ class Chunk:
 class Loader:
     """Follows the imports from the entry, as Python would, and writes down what runs when.
 
-    A module that is imported at the head of another comes before it. Only where statements with effects stand before the
-    import, or in a cycle of imports, does a module come in two chunks, with the imported one between them.
+    A module that is imported at the head of another comes before it. Only where statements with effects stand before
+    the import, or in a cycle of imports, does a module come in two chunks, with the imported one between them.
     """
 
     def __init__(self, library: Library):
@@ -870,7 +957,9 @@ class Loader:
             for site in sites:
                 if not self.is_standard(module, site):
                     targets = [self.library.target(module, use) for use in site.uses]
-                    self.outside |= {target.module.partition(".")[0] for target in targets if isinstance(target, External)}
+                    self.outside |= {
+                        target.module.partition(".")[0] for target in targets if isinstance(target, External)
+                    }
                 if site.plain:
                     site.hoisted = not self.disturbed or self.is_standard(module, site)
             if not self.purity.before_imports(module, statement):
@@ -895,7 +984,9 @@ class Loader:
             if site.conditional:
                 self.load_silent(module, dotted, site)
                 continue
-            effects = not all(self.purity.droppable(module, module.body[index]) for index in pending if index not in module.dead)
+            effects = not all(
+                self.purity.droppable(module, module.body[index]) for index in pending if index not in module.dead
+            )
             if effects or self.reaches(dotted, set(self.loading)):
                 self.flush(module, pending)
                 pending = []
@@ -920,7 +1011,11 @@ class Loader:
             for index in chunk.indices:
                 statement = chunk.module.body[index]
                 if index not in chunk.module.dead and not self.purity.droppable(chunk.module, statement):
-                    line = site.node if site else next(s.node for s in module.sites if dotted in self.modules_of(module, s))
+                    line = (
+                        site.node
+                        if site
+                        else next(s.node for s in module.sites if dotted in self.modules_of(module, s))
+                    )
                     where = f"{chunk.module.label}:{statement.lineno}"
                     module.refuse(
                         line,
@@ -965,16 +1060,20 @@ class Loader:
         return found
 
     def is_own_submodule(self, module: Module, origin: str, name: str) -> bool:
-        """Whether `from . import name` in a package's `__init__` can only mean its sub-module: nothing else binds the name."""
+        """Whether `from . import name` in a package's `__init__` can only be its sub-module: nothing else binds it."""
         if origin != module.name or not self.library.find(f"{origin}.{name}"):
             return False
-        bound = [use for use in module.bindings[name] if use.action == "import" and isinstance(use.node, ast.ImportFrom)]
+        bound = [
+            use for use in module.bindings[name] if use.action == "import" and isinstance(use.node, ast.ImportFrom)
+        ]
         own = [use for use in bound if use.alias.name == name and self.library.origin(module, use.node) == origin]
         return len(own) == len(module.bindings[name])
 
     def require(self, module: Module, node, dotted: str):
         if not self.library.find(dotted):
-            module.refuse(node, f"there is no module {dotted}", "correct the import; optional modules are not supported")
+            module.refuse(
+                node, f"there is no module {dotted}", "correct the import; optional modules are not supported"
+            )
 
     def reaches(self, dotted: str, goals: set[str]) -> bool:
         """Whether loading a module leads, by imports at module level, to one of `goals`."""
@@ -1007,10 +1106,8 @@ class Loader:
             if origin in self.loading:
                 module.refuse(node, f"{origin} is still loading when all its names are imported", "name them")
             for name in self.public_names(self.library.module(origin)):
-                use = Use(
-                    name, *module.span(node), "import", site.scope, site.scope.module, site.index, node,
-                    conditional=site.conditional, site=site, alias=ast.alias(name),
-                )  # fmt: skip
+                use = Use(name, *module.span(node), "import", site.scope, site.scope.module, site.index, node)
+                use.conditional, use.site, use.alias = site.conditional, site, ast.alias(name)
                 site.uses.append(use)
                 module.uses.append(use)
                 module.bindings[name].append(use)
@@ -1078,7 +1175,7 @@ class Meanings:
         if not bound:
             return None
         here = Var(module.name, name)
-        if all(use.action == "import" and use.site.plain for use in bound) and here not in self.unstable:
+        if all(use.action == "import" and use.site.plain for use in bound):
             targets = {self.target(module, use) for use in bound}
             if len(targets) == 1:
                 target = targets.pop()
@@ -1122,7 +1219,9 @@ class Meanings:
             meaning = self.of(module, name)
             if meaning != ModuleRef(dotted) and self.loader.loaded[dotted] > last:
                 line = module.bindings[name][0].node
-                module.refuse(line, f"{name!r} is overwritten by the sub-module {dotted}, loaded later", "rename one of them")
+                module.refuse(
+                    line, f"{name!r} is overwritten by the sub-module {dotted}, loaded later", "rename one of them"
+                )
             return meaning
         return self.of(module, name)
 
@@ -1185,6 +1284,7 @@ class Program:
         self.check_future()
         for module in self.modules:
             self.refer(module)
+        self.meant = {reference.meaning for references in self.references.values() for reference in references}
         self.order = {}  # (module, statement) -> position in the flat program
         for chunk in self.chunks:
             for index in chunk.indices:
@@ -1198,7 +1298,9 @@ class Program:
         with_it = [module for module in annotated if "annotations" in module.future]
         without = [module for module in annotated if "annotations" not in module.future]
         if with_it and without:
-            line = next(node for node in with_it[0].body if isinstance(node, ast.ImportFrom) and node.module == "__future__")
+            line = next(
+                node for node in with_it[0].body if isinstance(node, ast.ImportFrom) and node.module == "__future__"
+            )
             with_it[0].refuse(
                 line,
                 f"it has `from __future__ import annotations`, {without[0].label} has annotations without it",
@@ -1243,15 +1345,23 @@ class Program:
     def local_import(self, module: Module, use: Use) -> Meaning | None:
         """The meaning of a function's local variable that is bound by importing from the packages, else None."""
         bound = self.local_bindings.get((use.owner, use.name), [])
-        ours = [each for each in bound if each.action == "import" and not isinstance(self.library.target(module, each), External)]
+        ours = [
+            each
+            for each in bound
+            if each.action == "import" and not isinstance(self.library.target(module, each), External)
+        ]
         if not ours or use.owner.kind == "class":
             return None
         targets = {self.meanings.target(module, each) for each in ours}
         if len(ours) < len(bound) or len(targets) > 1:
-            module.refuse(ours[0].node, f"{use.name!r} is imported here and bound elsewhere in the function", "use two names")
+            module.refuse(
+                ours[0].node, f"{use.name!r} is imported here and bound elsewhere in the function", "use two names"
+            )
         target = targets.pop()
         if target in self.meanings.unstable:
-            module.refuse(ours[0].node, f"{use.name!r} changes after its module is loaded", "import it at the head of the module")
+            module.refuse(
+                ours[0].node, f"{use.name!r} changes after its module is loaded", "import it at the head of the module"
+            )
         return target
 
     def refer_name(self, module: Module, use: Use, meaning: Meaning | None):
@@ -1266,7 +1376,9 @@ class Program:
             attribute, end = chain.pop(0)
             found = self.meanings.attribute(place.name, attribute)
             if found is None:
-                module.refuse(use.node, f"{place.name} has no {attribute!r} that is known before it runs", "import it by name")
+                module.refuse(
+                    use.node, f"{place.name} has no {attribute!r} that is known before it runs", "import it by name"
+                )
             place = found
         if place is None:
             if use.name == "__name__" and not module.is_entry:
@@ -1274,39 +1386,51 @@ class Program:
             elif not use.weak:
                 self.builtins[module.name, use.index].add(use.name)
             return
-        if isinstance(meaning, ModuleRef) and not chain and use.chain_action != "load":
-            if use.chain_action == "delete" or use.scope.kind != "module":
-                module.refuse(
-                    use.node, f"a function sets {use.chain[-1][0]!r} of another module", "write a function for it in that module"
-                )
+        sets_attribute = isinstance(meaning, ModuleRef) and not chain and use.chain_action != "load"
+        if sets_attribute and (use.chain_action == "delete" or use.scope.kind != "module"):
+            module.refuse(
+                use.node,
+                f"a function sets {use.chain[-1][0]!r} of another module",
+                "write a function for it in that module",
+            )
         self.references[module.name, use.index].append(Reference(use, use.start, end, place))
 
     def refuse_constructs(self, module: Module):
         """What the flat form would do wrongly, as far as it can be seen in the source."""
         for use in module.uses:
-            if use.owner.kind == "module" and use.action == "load" and not module.bindings.get(use.name):
-                if use.name in REFUSED_NAMES and not (module.is_entry and use.name in ("eval", "exec")):
-                    module.refuse(use.node, f"`{use.name}` is not what it was in a flat program", REFUSED_NAMES[use.name])
-                if use.name in ("vars", "dir", "locals") and use.scope.kind == "module" and use.action == "load":
-                    module.refuse(use.node, f"`{use.name}` at module level sees the whole program", "do without it")
+            is_builtin = use.owner.kind == "module" and use.action == "load" and not module.bindings.get(use.name)
+            if is_builtin and use.name in REFUSED_NAMES:
+                reason = f"`{use.name}` is not what it was in a flat program"
+                module.refuse(use.node, reason, REFUSED_NAMES[use.name])
             if use.action == "import":
                 target = self.library.target(module, use)
                 if isinstance(target, External):
                     if self.library.stays_behind(target.module):
-                        module.refuse(use.node, f"{target.module} lies outside of the packages and is not shipped", "move it into one")
+                        module.refuse(
+                            use.node,
+                            f"{target.module} lies outside of the packages and is not shipped",
+                            "move it into one",
+                        )
                     for name in (target.module, f"{target.module}.{target.attribute}", use.alias.name):
                         if name in REFUSED_MODULES:
                             module.refuse(use.node, f"{name} needs the package's files", REFUSED_MODULES[name])
         for name in ("__getattr__", "__dir__"):
             for use in module.bindings.get(name, []):
                 module.refuse(use.node, f"a module's own `{name}`", "define the names themselves")
+        at_module_level = {use.node for use in module.uses if use.scope.kind == "module"}
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Call):
                 self.refuse_call(module, node)
-            elif isinstance(node, ast.Attribute) and self.purity.dotted(module, node) == "sys.modules":
+                lists_names = self.purity.dotted(module, node.func) in ("vars", "dir", "locals") and not node.args
+                if lists_names and node.func in at_module_level:
+                    module.refuse(node, "this call at module level sees the whole program", "do without it")
+            elif self.names_sys_modules(module, node):
                 module.refuse(node, "`sys.modules` does not hold the packages of a flat program", "do without it")
-            elif isinstance(node, ast.ImportFrom) and node.module == "sys" and any(a.name == "modules" for a in node.names):
-                module.refuse(node, "`sys.modules` does not hold the packages of a flat program", "do without it")
+
+    def names_sys_modules(self, module: Module, node) -> bool:
+        if isinstance(node, ast.ImportFrom):
+            return node.module == "sys" and any(alias.name == "modules" for alias in node.names)
+        return isinstance(node, ast.Attribute) and self.purity.dotted(module, node) == "sys.modules"
 
     def refuse_call(self, module: Module, node: ast.Call):
         called = self.purity.dotted(module, node.func) or ""
@@ -1314,6 +1438,10 @@ class Program:
         texts = [part.value for part in node.args[:1] if isinstance(part, ast.Constant) and isinstance(part.value, str)]
         if last == "import_module" and not (texts and not texts[0].startswith(".") and not self.library.owns(texts[0])):
             module.refuse(node, "a module imported by name while the program runs", "use an import statement")
+        if self.form == "notebook" and called.startswith("inspect.getso"):
+            module.refuse(
+                node, f"`{called}` does not find all sources in a notebook", "do without it, or build a .py file"
+            )
         if last in ("patch", "get_data", "run_module") and texts and self.library.owns(texts[0]):
             module.refuse(node, f"the module of {texts[0]!r} does not exist in a flat program", "do without it")
         if self.form == "notebook" and last in ("get_context", "set_start_method") and texts and texts[0] != "fork":
@@ -1325,11 +1453,7 @@ class Program:
 
     def is_reexport(self, module: Module, use: Use) -> bool:
         """Whether another module may take this third-party name from here: then it is not imported for its effect."""
-        return any(
-            reference.meaning == self.meanings.of(module, use.name)
-            for references in self.references.values()
-            for reference in references
-        )
+        return self.meanings.of(module, use.name) in self.meant
 
     # --- reachability ---
 
@@ -1367,6 +1491,9 @@ def is_annotated(node) -> bool:
 # ----------------------------------------------------------------------------------------------------------------------
 # Naming: one name for each variable of the one namespace
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+PICKLERS = {"pickle", "multiprocessing", "concurrent", "joblib", "dill", "cloudpickle", "shelve", "copyreg"}
 
 
 class Naming:
@@ -1481,33 +1608,61 @@ class Naming:
                 use, entity = reference.use, reference.meaning
                 written = module.text[reference.start : reference.end]
                 if use.in_pattern and use.chain and "." not in self.flat_text(module, reference):
-                    module.refuse(use.node, f"`{written}` in a pattern would become a capture", "use `case x if x == ...`")
+                    module.refuse(
+                        use.node, f"`{written}` in a pattern would become a capture", "use `case x if x == ...`"
+                    )
                 if use.pinned and written != self.final[entity]:
-                    module.refuse(use.node, f"{use.name!r} cannot be renamed here to {self.final[entity]!r}", "use another name")
+                    module.refuse(
+                        use.node, f"{use.name!r} cannot be renamed here to {self.final[entity]!r}", "use another name"
+                    )
                 if use.action == "define" and self.is_renamed(entity):
                     self.check_definition(module, use, entity, owners.get(use.name))
                 if use.scope is None and use.name != self.final[entity] and "get_type_hints" in self.program.all_text:
-                    module.refuse(use.node, f"{use.name!r} in quotes is called {self.final[entity]!r}", "write the annotation without quotes")
+                    module.refuse(
+                        use.node,
+                        f"{use.name!r} in quotes is called {self.final[entity]!r}",
+                        "write the annotation without quotes",
+                    )
                 if use.scope is None:
                     continue
                 if hasattr(builtins, use.name) and self.is_renamed(entity) and isinstance(entity, Var):
                     bound = module.bindings.get(use.name, [])
                     if bound and (bound[0].conditional or use.start < bound[0].start and use.scope.kind == "module"):
-                        module.refuse(use.node, f"{use.name!r} is a builtin, and not always this module's own", "use another name")
+                        module.refuse(
+                            use.node, f"{use.name!r} is a builtin, and not always this module's own", "use another name"
+                        )
 
     def flat_text(self, module: Module, reference: Reference) -> str:
         """What a use with its attributes becomes."""
-        return self.final[reference.meaning] + module.text[reference.end : max([reference.end, *(end for _, end in reference.use.chain)])]
+        return (
+            self.final[reference.meaning]
+            + module.text[reference.end : max([reference.end, *(end for _, end in reference.use.chain)])]
+        )
 
     def check_definition(self, module: Module, use: Use, entity: Var, owner: Var | External | None):
         """The plain name of a definition is bound for a moment: nobody else's may be overwritten by that."""
         if use.scope.kind != "module":
-            module.refuse(use.node, f"a global {use.name!r} defined in a function collides with another", "use another name")
+            module.refuse(
+                use.node, f"a global {use.name!r} defined in a function collides with another", "use another name"
+            )
+        for other in self.program.modules:
+            for site in other.sites:
+                for each in site.uses:
+                    target = self.program.library.target(other, each)
+                    if isinstance(target, External) and target.module.partition(".")[0] in PICKLERS:
+                        reason = (
+                            f"{use.name!r} collides with another, and {target.module}, which {other.label} imports, "
+                        )
+                        module.refuse(
+                            use.node, reason + "finds classes and functions by their names", "use another name"
+                        )
         if owner is None:
             return
         first = self.binding_order[owner][0] if isinstance(owner, Var) else -1
         if first < self.program.order[module.name, use.index]:
-            module.refuse(use.node, f"{use.name!r} collides with an earlier {owner.module}.{use.name}", "use another name")
+            module.refuse(
+                use.node, f"{use.name!r} collides with an earlier {owner.module}.{use.name}", "use another name"
+            )
 
     def renamed(self) -> list[str]:
         """One line for each rename, for the user."""
@@ -1616,7 +1771,12 @@ class Emitter:
                 rewritten[node] = []
         for node, parts in rewritten.items():
             block = self.module.siblings[node]
-            if block is not self.module.body and not parts and all(other in gone for other in block) and block[0] is node:
+            if (
+                block is not self.module.body
+                and not parts
+                and all(other in gone for other in block)
+                and block[0] is node
+            ):
                 parts = ["pass"]
             self.replace_statement(node, parts)
 
@@ -1660,7 +1820,9 @@ class Emitter:
         target = self.program.meanings.target(module, use)
         name = self.naming.final.get(target)
         if name is None:
-            module.refuse(use.node, f"{use.name!r} is imported under two meanings", "import it once, at the head of the module")
+            module.refuse(
+                use.node, f"{use.name!r} is imported under two meanings", "import it once, at the head of the module"
+            )
         return name
 
     def stays(self, meaning: External, site: ImportSite) -> bool:
@@ -1682,14 +1844,11 @@ class Emitter:
         if before.strip() or after.strip() and not after.lstrip().startswith("#"):
             if parts:
                 self.edits.append((start, end, "; ".join(parts)))
-            else:  # another statement stands on the same line: the semicolon goes too
+            else:  # another statement stands on the same line: the semicolon behind this one goes too
                 following = re.compile(r"[ \t]*;[ \t]*").match(module.text, end)
-                preceding = re.search(r"[ \t]*;[ \t]*$", before)
-                if following and (not preceding or module.text[following.end() : line_end].strip()):
+                if following:
                     end = following.end()
-                elif preceding:
-                    start = line_start + preceding.start()
-                else:  # if x: import y
+                elif not before.rstrip().endswith(";"):  # if x: import y
                     parts = ["pass"]
                 self.edits.append((start, end, "; ".join(parts)))
             return
@@ -1717,7 +1876,9 @@ class Emitter:
 
         for start, end, text in self.edits_between(position, stop):
             if start < position:
-                module.refuse(module.line_of(start), "two edits of one place", "report this as a bug of build_kernel.py")
+                module.refuse(
+                    module.line_of(start), "two edits of one place", "report this as a bug of build_kernel.py"
+                )
             copy(position, start)
             pieces.append((text, module.line_of(start)))
             position = end
@@ -1726,10 +1887,10 @@ class Emitter:
         for piece, source in pieces:
             for index, part in enumerate(piece.split("\n")):
                 if index:
-                    lines.append(Line(text, module.label, number))
+                    lines.append(Line(text, module.label, number or source))
                     text, number = "", 0
                 text += part
-                number = number or source
+                number = number or (source if part else 0)
         if text:
             lines.append(Line(text, module.label, number))
         return lines
@@ -1749,6 +1910,9 @@ class Emitter:
                 waiting = free
             gap = max(gap, blank)
             lines = self.statement_lines(group, start, end)
+            if not lines and self.is_import(group):
+                lines = [line for line in attached if not PRAGMA.match(line.text)]
+                attached = []
             if lines:
                 if waiting:
                     found.append(Block(waiting, gap))
@@ -1788,14 +1952,18 @@ class Emitter:
         for index in group:
             if index not in wanted:  # it shares a line with a statement that is kept
                 wanted.append(index)
-                module.refuse(module.body[index], "several statements on a line, of which some are not needed", "use a line for each")
-        return [line for line in self.edited(start, end) if line.text.strip() or self.keeps_blank(group)]
+                module.refuse(
+                    module.body[index],
+                    "several statements on a line, of which some are not needed",
+                    "use a line for each",
+                )
+        return [line for line in self.edited(start, end) if line.text.strip() or not self.is_import(group)]
 
-    def keeps_blank(self, group: list[int]) -> bool:
-        return not all(isinstance(self.module.body[index], ast.Import | ast.ImportFrom) for index in group)
+    def is_import(self, group: list[int]) -> bool:
+        return all(isinstance(self.module.body[index], ast.Import | ast.ImportFrom) for index in group)
 
     def comments_above(self, first: int, stop: int) -> tuple[list[Line], list[Line], int]:
-        """The comments between two statements: those that stand alone, those directly above the second, the blank lines."""
+        """The comments between two statements (standing alone; directly above the second), and the blank lines."""
         module = self.module
         rows = [
             Line("" if number in self.skipped_lines else module.lines[number - 1].rstrip(), module.label, number)
@@ -2056,14 +2224,20 @@ class Document:
             except (AttributeError, ValueError):
                 simple = False
             if not simple:
-                module.refuse(node, "the settings cell holds something else than NAME = literal", "move it to another cell")
+                module.refuse(
+                    node, "the settings cell holds something else than NAME = literal", "move it to another cell"
+                )
 
     # --- all cells ---
 
     def code_cells(self) -> list[Cell]:
         """The cells that run, in order."""
         head = [code("cell-future", self.future)] if self.future else []
-        return [*head, *filter(None, [self.settings, self.imports]), *(cell for cell in self.body if cell.kind == "code")]
+        return [
+            *head,
+            *filter(None, [self.settings, self.imports]),
+            *(cell for cell in self.body if cell.kind == "code"),
+        ]
 
     def cells(self, title: str, intro: str) -> list[Cell]:
         lines = [f"- [{title}](#{anchor})" + (f": {about}" if about else "") for anchor, title, about in self.sections]
@@ -2096,7 +2270,12 @@ def notebook_text(cells: list[Cell]) -> str:
     """The cells as a notebook, in nbformat 4.5."""
     rows = []
     for cell in cells:
-        row = {"cell_type": cell.kind, "id": cell.id, "metadata": {"tags": cell.tags} if cell.tags else {}, "source": cell.text}
+        row = {
+            "cell_type": cell.kind,
+            "id": cell.id,
+            "metadata": {"tags": cell.tags} if cell.tags else {},
+            "source": cell.text,
+        }
         if cell.kind == "code":
             row |= {"execution_count": None, "outputs": []}
         rows.append(row)
@@ -2125,7 +2304,16 @@ def script_text(cells: list[Cell], head: str = "") -> str:
 # Checks: the output compiles, has no unknown name, no import of the packages, no secret
 # ----------------------------------------------------------------------------------------------------------------------
 
-IMPLICIT_NAMES = {"__name__", "__doc__", "__file__", "__builtins__", "__annotations__", "__debug__", "__spec__", "__package__"}
+IMPLICIT_NAMES = {
+    "__name__",
+    "__doc__",
+    "__file__",
+    "__builtins__",
+    "__annotations__",
+    "__debug__",
+    "__spec__",
+    "__package__",
+}
 SECRETS = {
     "a Kaggle key": r"""["']key["']\s*:\s*["'][0-9a-f]{32}["']|KAGGLE_KEY["'\]\s]*=\s*["'][0-9a-f]{32}""",
     "a Kaggle token": r"KGAT_[0-9A-Za-z]{16,}",
@@ -2141,7 +2329,9 @@ def check_program(program: Program, cells: list[Cell]):
             ast.parse(cell.text)
         except SyntaxError as error:
             line = cell.lines[min(error.lineno or 1, len(cell.lines)) - 1]
-            raise BuildError(f"{line.label}:{line.number}: the built cell {cell.id} is not valid Python: {error.msg}") from None
+            raise BuildError(
+                f"{line.label}:{line.number}: the built cell {cell.id} is not valid Python: {error.msg}"
+            ) from None
     text = "\n".join(cell.text for cell in running)
     compile_text(text, "the flat program")
     for node in ast.walk(ast.parse(text)):
@@ -2182,7 +2372,11 @@ def unresolved_names(text: str) -> set[str]:
 
 def private_texts(root: Path) -> dict[str, str]:
     """Paths of this machine, which nobody wants to publish."""
-    found = {str(Path.home()): "your home folder", str(root): "the folder of the checkout", os.getcwd(): "the current folder"}
+    found = {
+        str(Path.home()): "your home folder",
+        str(root): "the folder of the checkout",
+        os.getcwd(): "the current folder",
+    }
     return {text: about for text, about in found.items() if len(text) > 1}
 
 
@@ -2203,12 +2397,26 @@ def find_leaks(cells: list[Cell], root: Path) -> list[str]:
 # Kaggle: the kernel's head, its settings cell, kernel-metadata.json
 # ----------------------------------------------------------------------------------------------------------------------
 
-ACCELERATORS = "NvidiaTeslaT4 NvidiaTeslaT4Highmem NvidiaL4 NvidiaL4X1 NvidiaTeslaA100 NvidiaH100 NvidiaRtxPro6000 TpuV5E8 TpuV6E8".split()
-RETIRED = "NvidiaTeslaP100 TpuV38 Tpu1VmV38 TpuV232 TpuV2256".split()  # Kaggle silently runs something else instead
+ACCELERATORS = ("NvidiaTeslaT4", "NvidiaTeslaT4Highmem", "NvidiaL4", "NvidiaL4X1", "NvidiaTeslaA100", "NvidiaH100")
+ACCELERATORS += ("NvidiaRtxPro6000", "TpuV5E8", "TpuV6E8")
+RETIRED = (
+    "NvidiaTeslaP100",
+    "TpuV38",
+    "Tpu1VmV38",
+    "TpuV232",
+    "TpuV2256",
+)  # Kaggle silently runs something else instead
 NO_OWNER = "INSERT-YOUR-KAGGLE-NAME"
-SLUG = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+SLUG, OWNER = r"[a-z0-9]+(?:-[a-z0-9]+)*", r"[A-Za-z0-9][\w-]*"
 SOURCES = ("competition_sources", "dataset_sources", "kernel_sources", "model_sources")
-KEYS = {"title": str, "accelerator": str, "internet": bool, "private": bool, "keywords": list, **dict.fromkeys(SOURCES, list)}
+KEYS = {
+    "title": str,
+    "accelerator": str,
+    "internet": bool,
+    "private": bool,
+    "keywords": list,
+    **dict.fromkeys(SOURCES, list),
+}
 
 
 def slugify(title: str) -> str:
@@ -2222,7 +2430,9 @@ def read_head(module: Module) -> dict:
     if not head:
         module.refuse(1, "no head", "begin the file with `# /// script`, `# [tool.kaggle]` ... `# ///` (PEP 723)")
     try:
-        table = tomllib.loads("".join(line[2:] if line.startswith("# ") else line[1:] for line in head["toml"].splitlines(True)))
+        table = tomllib.loads(
+            "".join(line[2:] if line.startswith("# ") else line[1:] for line in head["toml"].splitlines(True))
+        )
     except tomllib.TOMLDecodeError as error:
         module.refuse(1, f"the head is not valid TOML: {error}", "correct it")
     kaggle = table.get("tool", {}).get("kaggle")
@@ -2241,9 +2451,13 @@ def read_head(module: Module) -> dict:
 def check_head(module: Module, kaggle: dict):
     title, accelerator = kaggle.get("title", ""), kaggle.get("accelerator", "")
     if not 5 <= len(title) <= 50 or not 5 <= len(slugify(title)) <= 50 or not title.isascii():
-        module.refuse(1, f"[tool.kaggle] title = {title!r}: it and its slug need 5 to 50 characters, all ASCII", "choose another")
+        module.refuse(
+            1, f"[tool.kaggle] title = {title!r}: it and its slug need 5 to 50 characters, all ASCII", "choose another"
+        )
     if accelerator in RETIRED:
-        module.refuse(1, f"accelerator {accelerator!r} is retired by Kaggle", f'use "" for a CPU, or {", ".join(ACCELERATORS)}')
+        module.refuse(
+            1, f"accelerator {accelerator!r} is retired by Kaggle", f'use "" for a CPU, or {", ".join(ACCELERATORS)}'
+        )
     if accelerator and accelerator not in ACCELERATORS:
         module.refuse(1, f"accelerator {accelerator!r} is not known", f'use "" for a CPU, or {", ".join(ACCELERATORS)}')
     shapes = {
@@ -2253,12 +2467,14 @@ def check_head(module: Module, kaggle: dict):
         "model_sources": (r"{o}/{s}/[\w.-]+/[\w.-]+/\d+", "owner/model/framework/variation/version"),
     }
     for key, (pattern, shape) in shapes.items():
-        expression = pattern.format(s=r"[a-z0-9]+(?:-[a-z0-9]+)*", o=r"[A-Za-z0-9][\w-]*") if "{2" not in pattern else pattern
+        expression = pattern.format(s=SLUG, o=OWNER)
         for source in kaggle.get(key, []):
             if not re.fullmatch(expression, source):
                 module.refuse(1, f"[tool.kaggle] {key}: {source!r} is not {shape}", "correct it")
             if key == "kernel_sources" and len(re.sub(r"/\d+$", "", source).rpartition("/")[2]) < 5:
-                module.refuse(1, f"[tool.kaggle] {key}: the slug of {source!r} has fewer than 5 characters", "correct it")
+                module.refuse(
+                    1, f"[tool.kaggle] {key}: the slug of {source!r} has fewer than 5 characters", "correct it"
+                )
 
 
 def find_owner(flag: str | None) -> str | None:
@@ -2275,7 +2491,7 @@ def find_owner(flag: str | None) -> str | None:
             owner = found.get("username") if isinstance(found, dict) else None
             if owner:
                 break
-    if owner and not re.fullmatch(r"[A-Za-z0-9][\w-]*", owner):
+    if owner and not re.fullmatch(OWNER, owner):
         raise BuildError(f"owner {owner!r} is no Kaggle name. Remedy: give it as in kaggle.com/NAME.")
     return owner or None
 
@@ -2338,18 +2554,20 @@ def write_setting(cell: Cell, name: str, value):
 
 
 def check_run_settings(root: Path, program: Program, values: dict):
-    """Lets the package's own `preset` judge the preset and the settings, so that a bad one fails here and not on Kaggle."""
+    """Lets the package's own `preset` judge preset and settings, so that a bad one fails here and not on Kaggle."""
     tops = sorted({module.name.partition(".")[0] for module in program.modules if not module.is_entry})
     paths = [program.library.packages[top] / "config.py" for top in tops]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         if values.get("SET"):
-            raise BuildError("--set: none of the kernel's packages has a config.py with `preset`, to check the settings by")
+            raise BuildError(
+                "--set: none of the kernel's packages has a config.py with `preset`, to check the settings by"
+            )
         return
     config = import_file(path)
     if not hasattr(config, "preset") or not hasattr(config, "PRESETS"):
         raise BuildError(f"{path.name}: has no `preset` and `PRESETS`, to check the settings by")
-    # A kernel without a PRESET line changes settings that it finds at its start: then some preset must take the changes.
+    # A kernel without a PRESET line changes settings that it finds at its start: some preset must take the changes.
     candidates = [values["PRESET"]] if "PRESET" in values else list(config.PRESETS)
     refused = None
     for candidate in candidates:
@@ -2371,11 +2589,11 @@ def import_file(path: Path):
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise BuildError(f"{path.name}: cannot be imported to check the settings: {type(error).__name__}: {error}") from error
+        del sys.modules[name]
+        reason = f"{type(error).__name__}: {error}"
+        raise BuildError(f"{path.name}: cannot be imported to check the settings: {reason}") from error
     finally:
         sys.dont_write_bytecode = writes
-        del sys.modules[name]
-    sys.modules[name] = module
     return module
 
 
@@ -2413,7 +2631,7 @@ def build_kernel(
     preset: str | None = None,
     owner: str | None = None,
     form: str = "notebook",
-    out="build",
+    out=ROOT / "build",
     root=ROOT,
 ) -> Path:
     """Builds kernels/NAME.py into a folder that `kaggle kernels push -p FOLDER` takes.
@@ -2455,12 +2673,14 @@ def build_report(name, settings, run_id, preset, owner, form, out: Path, root: P
     for key, value in changes.items():
         if value is not None:
             if document.settings is None:
-                raise BuildError(f'kernels/{name}.py: has no settings cell for {key}. Remedy: begin one with # %% tags=["parameters"].')
+                library.entry.refuse(1, f"no settings cell for {key}", 'begin one with # %% tags=["parameters"]')
             write_setting(document.settings, key, value)
             values[key] = value
     check_run_settings(root, program, values)
     title = kaggle["title"]
-    cells = document.cells(title, introduction(library.entry, kaggle, build_command(name, preset, settings, form), build_id))
+    cells = document.cells(
+        title, introduction(library.entry, kaggle, build_command(name, preset, settings, form), build_id)
+    )
     check_program(program, cells)
     leaks = find_leaks(cells, root)
     if leaks:
@@ -2474,11 +2694,19 @@ def build_report(name, settings, run_id, preset, owner, form, out: Path, root: P
         compile_text(text, f"{name}.py")
     size = len(text.encode())
     if size > MAX_BYTES:
-        raise BuildError(f"{metadata['code_file']} has {size:,} bytes; Kaggle takes {MAX_BYTES:,}. Remedy: ship data as a dataset.")
+        raise BuildError(
+            f"{metadata['code_file']} has {size:,} bytes; Kaggle takes {MAX_BYTES:,}. Remedy: ship data as a dataset."
+        )
     folder = write_folder(
-        out / name, {metadata["code_file"]: text, "kernel-metadata.json": json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"}
+        out / name,
+        {
+            metadata["code_file"]: text,
+            "kernel-metadata.json": json.dumps(metadata, indent=2, ensure_ascii=False) + "\n",
+        },
     )
-    report = Report(folder, size, len(cells), len(document.sections) - 1, build_id, owner, dropped(program), naming.renamed())
+    report = Report(
+        folder, size, len(cells), len(document.sections) - 1, build_id, owner, dropped(program), naming.renamed()
+    )
     if size > WARN_BYTES:
         report.warnings.append(f"{metadata['code_file']} has {size:,} bytes; Kaggle is said to take {MAX_BYTES:,}")
     return report
@@ -2557,20 +2785,27 @@ def build_entry(entry: Path, packages: list[Path], out: Path) -> Report:
         library.entry.refuse(1, "a cell tagged `parameters`", "use it in kernels/ only")
     build_id = document.build_id()
     title, _, rest = library.entry.docstring.partition("\n")
-    command = f"python build_kernel.py --entry {entry.name} --package {' --package '.join(library.packages)} --out {out.name}"
-    intro = f"{rest.strip()}\n\n- Built by `{command}`; build id `{build_id}`\n- This file is generated: edit the package instead."
+    command = (
+        f"python build_kernel.py --entry {entry.name} --package {' --package '.join(library.packages)} --out {out.name}"
+    )
+    intro = f"{rest.strip()}\n\n- Built by `{command}`; build id `{build_id}`\n"
+    intro += "- This file is generated: edit the package instead."
     cells = document.cells(title or entry.stem, intro)
     check_program(program, cells)
     text = notebook_text(cells) if form == "notebook" else script_text(cells)
     if form == "script":
         compile_text(text, out.name)
-    warnings = find_leaks(cells, library.packages[min(library.packages)].parent if library.packages else entry.resolve().parent)
+    warnings = find_leaks(
+        cells, library.packages[min(library.packages)].parent if library.packages else entry.resolve().parent
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.part")
     temporary.write_text(text, encoding="utf-8", newline="\n")
     os.replace(temporary, out)
     sections = len(document.sections) - 1
-    return Report(out, len(text.encode()), len(cells), sections, build_id, None, dropped(program), naming.renamed(), warnings)
+    return Report(
+        out, len(text.encode()), len(cells), sections, build_id, None, dropped(program), naming.renamed(), warnings
+    )
 
 
 def parse_setting(text: str) -> tuple[str, object]:
@@ -2588,7 +2823,9 @@ def parse_arguments(arguments) -> argparse.Namespace:
         prog="build_kernel.py", description="Ships a Python package to Kaggle as one readable notebook."
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="kernels to build; default: all of kernels/")
-    parser.add_argument("--set", action="append", type=parse_setting, default=[], metavar="KEY=VALUE", help="change a setting")
+    parser.add_argument(
+        "--set", action="append", type=parse_setting, default=[], metavar="KEY=VALUE", help="change a setting"
+    )
     parser.add_argument("--preset", help="the preset of the settings cell")
     parser.add_argument("--owner", help="your Kaggle name; else KAGGLE_USERNAME or kaggle.json")
     parser.add_argument("--format", choices=["notebook", "script"], default="notebook")
@@ -2606,7 +2843,9 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 def print_report(report: Report, verbose: bool):
     names = "module" if report.modules == 1 else "modules"
-    print(f"{report.path}  {report.size:,} bytes, {report.cells} cells, {report.modules} {names}, build id {report.build_id}")
+    path = os.path.relpath(report.path) if report.path.resolve().is_relative_to(Path.cwd()) else report.path
+    print(f"{path}  {report.size:,} bytes, {report.cells} cells, {report.modules} {names}", end="")
+    print(f", build id {report.build_id}")
     for warning in report.warnings:
         print(f"  warning: {warning}")
     if verbose:
@@ -2631,7 +2870,8 @@ def main(arguments=None) -> int:
             print_report(report, options.verbose)
             owner = report.owner
         if names and owner is None:
-            print(f"No owner: before a push, build again with --owner NAME, or set KAGGLE_USERNAME ({NO_OWNER!r} stands in `id`).")
+            print(f"No Kaggle name known: {NO_OWNER!r} stands in for it.", end=" ")
+            print("Before a push, build again with --owner NAME, or set KAGGLE_USERNAME.")
         return 0
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -19,7 +19,7 @@ class AugmentationError(ValueError):
     """A padded size or a padding mode that the warp cannot make."""
 
 
-def draw_augmentation(config, batch, seed_generator, training=True):
+def draw_augmentation(config, batch, seed_generator):
     """Draws the random parameters of one batch, each within the limits of `config`.
 
     All random numbers come from one draw of fixed width, so that switching one augmentation off leaves the others as
@@ -29,7 +29,6 @@ def draw_augmentation(config, batch, seed_generator, training=True):
         config: a `Config`; `padded_size` and the fields under "geometry and augmentation" are used.
         batch: number of tiles, an int or a scalar tensor (`ops.shape(images)[0]`).
         seed_generator: a `keras.random.SeedGenerator`; its owner decides where the random numbers start.
-        training: False gives `plain_parameters`, and draws nothing.
 
     Returns:
         A dict of float32 tensors: `"flip"` (0 or 1), `"scale"` (log-uniform in 1 / (1 + s) ... 1 + s, so that tiles
@@ -42,8 +41,6 @@ def draw_augmentation(config, batch, seed_generator, training=True):
         (32, 2)
     """
     parameters = plain_parameters(batch, config.padded_size)
-    if not training:
-        return parameters
     uniform = keras.random.uniform((batch, 8), dtype="float32", seed=seed_generator)
     signed = 2.0 * uniform - 1.0
     if config.flip:
@@ -174,9 +171,10 @@ def warp_tiles(tiles, parameters, size, mode):
     first = ops.arange(ops.shape(tiles)[0], dtype="int32")[:, None, None] * cells**2
     taps = ops.take(table, ops.cast(top * cells + left, "int32")[..., 0] + first, axis=0)
 
-    # The weights must belong to the square that was gathered. XLA computes a cheap tensor again in each kernel that
-    # wants it, with other roundings: `rows - top` would then be 1, not 0, of the next square wherever a row is a whole
-    # number.
+    # The weights must belong to the square that was gathered, hence its place comes out of the gather, too. XLA may
+    # compute a cheap tensor anew in each kernel that wants it, with other roundings; wherever a row is a whole number,
+    # `rows - top` could then be 1, not 0, for the next square. With a gather per tap, that put wild pixels into sheared
+    # tiles.
     down, right = rows - taps[..., -2:-1], columns - taps[..., -1:]
     upper, lower = taps[..., : 2 * channels], taps[..., 2 * channels : 4 * channels]
     sides = upper + down * (lower - upper)

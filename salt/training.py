@@ -263,14 +263,18 @@ def fit_fold(
     Raises:
         ValueError: no tile is left to train on, or none is held out.
     """
-    trained = (fold != held_out) & ~is_black(images)
-    if not trained.any() or trained.all():
-        raise ValueError(f"fold {held_out} holds out {(fold == held_out).sum()} of {len(fold)} tiles; nothing to do")
+    held = fold == held_out
+    trained = ~held & ~is_black(images)
+    if not trained.any() or not held.any():
+        raise ValueError(
+            f"fold {held_out} holds out {held.sum()} of {len(fold)} tiles and leaves {trained.sum()} that are not black; "
+            "both must be at least 1"
+        )
     repeat_exactly_on_cpu()
     keras.utils.set_random_seed(config.seed + held_out)  # each fold starts from other weights: ensembles gain from it
     task = SegmentationTask(build_model(config, weights), config)
     batches = TileBatches(images[trained], masks[trained], config.batch_size, seed=(config.seed, held_out))
-    validation = TileBatches(images[fold == held_out], masks[fold == held_out], 2 * config.batch_size)
+    validation = TileBatches(images[held], masks[held], 2 * config.batch_size)
     task.compile(training_optimizer(config, config.epochs * len(batches)), jit_compile=use_jit())
     task(batches[0][0])  # builds the variables, which the checkpoint fills
     history = []

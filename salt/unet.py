@@ -128,7 +128,7 @@ def decoder(features: list, filters: list, batch_norm_momentum: float, dropout: 
     for level in reversed(range(len(filters))):
         name = f"up{level}"
         x = keras.layers.Conv2DTranspose(
-            filters[level], 2, strides=2, kernel_initializer="he_normal", name=f"{name}_grow"
+            filters[level], 3, strides=2, padding="same", kernel_initializer="he_normal", name=f"{name}_grow"
         )(x)
         x = keras.layers.Concatenate(name=f"{name}_skip")([x, features[level]])
         x = conv_block(x, filters[level], batch_norm_momentum, name)

@@ -20,7 +20,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-import run_local  # noqa: E402
+import run_local
 
 SIZES = {"smoke": 48, "demo": 400}  # training tiles; each size is also the name of its preset
 

@@ -1,0 +1,103 @@
+"""TensorFlow and JAX train the same network alike: logits, loss and gradients, and a small run of each."""
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# A step of plain SGD with rate 1 moves each weight by its gradient: the same way to see gradients on every backend.
+STEP = """
+import sys
+import keras
+import numpy as np
+from salt.config import preset
+from salt.training import SegmentationTask, begin_epoch, TileBatches
+from salt.unet import build_model, use_jit
+
+assert keras.backend.backend() == sys.argv[1]
+plain = dict(flip=False, jitter=False, scale=0.0, shear=0.0, rotation=0.0, brightness=0.0, contrast=0.0)
+given = np.load(sys.argv[2])
+made = {}
+for model in ("unet", "transfer_unet"):
+    for epoch in (0, 1):  # the first trains with BCE + Dice, the second with Lovasz
+        config = preset("smoke", model=model, padded_size=112, freeze_layer=15, **plain)
+        task = SegmentationTask(build_model(config), config)
+        rng = np.random.default_rng(0)
+        for weight in task.network.weights:
+            fan_in = np.prod(weight.shape[:-1]) if len(weight.shape) > 1 else 1
+            value = rng.normal(0, (2 / fan_in) ** 0.5, weight.shape) if len(weight.shape) > 1 else np.array(weight)
+            weight.assign(value.astype("float32"))
+        task.compile(keras.optimizers.SGD(1.0), jit_compile=use_jit())
+        inputs = {"image": given["images"], "mask": given["masks"]}
+        begin_epoch(task, TileBatches(given["images"], given["masks"], 4), config, 0, epoch)
+        name = f"{model}/{epoch}/"
+        made[name + "logits"] = np.array(task(inputs, training=False)["logits"])
+        before = [np.array(weight) for weight in task.trainable_weights]
+        made[name + "loss"] = np.array(task.train_on_batch(inputs, return_dict=True)["loss"])
+        for index, (old, weight) in enumerate(zip(before, task.trainable_weights)):
+            made[f"{name}gradient/{index}"] = old - np.array(weight)
+np.savez(sys.argv[3], **made)
+"""
+
+FIT = """
+import sys
+import keras
+from salt.config import preset
+from salt.synthetic import synthetic_tiles
+from salt.training import fit_folds
+
+assert keras.backend.backend() == sys.argv[1]
+config = preset("smoke", filter_scaling=4, depth=2, epochs=3, lovasz=0.0, dropout=0.1, learning_rate=0.01)
+oof, history = fit_folds(config, synthetic_tiles(32, seed=0, progress=False), sys.argv[2], sys.argv[2] + "/_state")
+assert len(oof.ids) == 16 and (history["loss"].iloc[-1] < history["loss"].iloc[0]), history
+"""
+
+
+def run_on(backend, script, *arguments):
+    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", script, backend, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("steps")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 101, 101), dtype=np.uint8)
+    masks = (np.arange(101)[:, None] > rng.integers(0, 101, (4, 1, 101))).astype(np.uint8)
+    masks[0] = 0
+    np.savez(folder / "given.npz", images=images, masks=masks)
+    made = {}
+    for backend in ("tensorflow", "jax"):
+        run_on(backend, STEP, folder / "given.npz", folder / f"{backend}.npz")
+        with np.load(folder / f"{backend}.npz") as arrays:
+            made[backend] = dict(arrays)
+    return made
+
+
+@pytest.mark.parametrize("model", ["unet", "transfer_unet"])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_logits_loss_and_gradients_agree_within_1e_4(steps, model, epoch):
+    names = [name for name in steps["tensorflow"] if name.startswith(f"{model}/{epoch}/")]
+    assert len(names) > 20 and set(steps["tensorflow"]) == set(steps["jax"])
+    moved = []
+    for name in names:
+        expected, found = steps["tensorflow"][name], steps["jax"][name]
+        scale = max(1.0, np.abs(expected).max())  # a sum over 40,000 pixels may be large
+        np.testing.assert_allclose(found / scale, expected / scale, atol=1e-4, err_msg=name)
+        moved.append(np.abs(expected).max() > 1e-6)
+    assert np.mean(moved) > 0.8  # else there was little to agree about
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_a_small_run_learns(backend, tmp_path):
+    run_on(backend, FIT, tmp_path)
+    assert (tmp_path / "oof.npz").is_file()
