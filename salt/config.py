@@ -121,8 +121,8 @@ PRESETS = {
     ),
     # The demonstration of the README: a few hundred tiles, a few minutes on two cores, a result that one can look at.
     "demo": dict(
-        filter_scaling=8, depth=4, padded_size=104, epochs=10, batch_size=16, ema_momentum=0.9, folds=4,
-        train_folds=(0, 1),
+        filter_scaling=8, depth=4, padded_size=104, epochs=25, batch_size=8, learning_rate=2e-3, lovasz=0.6,
+        ema_momentum=0.97, folds=4, train_folds=(0,),
     ),
     # The original's network, trained from nothing.
     "unet": dict(gpu=True),

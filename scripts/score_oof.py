@@ -53,7 +53,8 @@ def run_folder(run: str) -> pathlib.Path:
 
 def score_table(run_id: str, score: dict) -> str:
     """The score as text for a terminal, some 25 lines."""
-    lines = [f"{run_id}: {score['tiles']:,} tiles in {len(score['folds'])} folds", ""]
+    folds = len(score["folds"])
+    lines = [f"{run_id}: {score['tiles']:,} tiles in {folds} fold{'s' * (folds != 1)}", ""]
     lines.append("                    level   score   s.e.    95 % interval")
     for name, key, level in (("best level", "best", score["best_level"]), ("probability 0.5", "half", 128)):
         low, high = score[f"{key}_interval"]

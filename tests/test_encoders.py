@@ -51,7 +51,7 @@ def test_vgg16_gets_grey_tiles_as_imagenets_preprocessing_would_give_them(vgg):
         np.testing.assert_allclose(features, again, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("freeze_layer, trained", [(0, 13), (11, 6), (19, 0)])
+@pytest.mark.parametrize("freeze_layer, trained", [(0, 13), (8, 8), (11, 6), (19, 0)])
 def test_vgg16_layers_below_freeze_layer_are_not_trained(freeze_layer, trained):
     model = features_of(lambda tiles: vgg16_encoder(tiles, None, freeze_layer), 32)
     assert len(model.trainable_weights) == 2 * trained

@@ -314,6 +314,19 @@ def test_a_fold_without_tiles_is_refused(tmp_path, tiles):
         fit_fold(config, tiles.images, tiles.masks, np.zeros(40, int), 0, tmp_path)
 
 
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_a_fold_trains_in_mixed_precision(tmp_path, tiles, precision):
+    keras.mixed_precision.set_dtype_policy(precision)
+    try:
+        config = preset("smoke", **TINY, epochs=2, precision=precision)
+        network, history = fit_fold(config, tiles.images, tiles.masks, np.arange(40) % 2, 0, tmp_path)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    assert all(np.isfinite(list(row.values())).all() for row in history)
+    assert {keras.backend.standardize_dtype(weight.dtype) for weight in network.trainable_weights} == {"float32"}
+    assert network.get_layer("down0_conv1").compute_dtype == precision.removeprefix("mixed_")
+
+
 # --- killed and taken up again ---
 
 SCRIPT = """

@@ -63,7 +63,12 @@ def test_the_decoder_of_both_networks_is_he_normal_and_uses_every_skip():
         decoder = [layer for layer in model.layers if layer.name.startswith("up") and hasattr(layer, "kernel")]
         assert decoder and all(isinstance(layer.kernel_initializer, keras.initializers.HeNormal) for layer in decoder)
         skips = [layer for layer in model.layers if layer.name.endswith("_skip")]
-        assert len(skips) == sum(layer.name.endswith("_grow") for layer in model.layers)
+        grows = [layer for layer in model.layers if layer.name.endswith("_grow")]
+        assert len(skips) == len(grows)
+        for layer in grows:
+            layer.kernel.assign(np.zeros(layer.kernel.shape))  # what is left has come over a skip
+        for features in keras.Model(model.input, [layer.output for layer in skips])(grey_tiles(1, 32)):
+            assert np.max(features) > 0
 
 
 def test_the_models_train_as_they_come():
@@ -71,6 +76,9 @@ def test_the_models_train_as_they_come():
     tiles = grey_tiles(8, 16)
     losses = model.fit(tiles, tiles > 128, epochs=8, batch_size=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
+    logits = model.predict(tiles, verbose=0)
+    cross_entropy = np.logaddexp(0, np.where(tiles > 128, -logits, logits)).mean()
+    assert model.evaluate(tiles, tiles > 128, verbose=0) == pytest.approx(cross_entropy, rel=1e-4)
 
 
 def test_frozen_layers_keep_their_weights_in_training():
