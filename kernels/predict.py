@@ -86,7 +86,7 @@ print(f"{len(tiles.ids)} tiles, {black} of them black; salt found in {salty:.1%}
 
 # %%
 shown = np.linspace(0, len(tiles.ids) - 1, min(24, len(tiles.ids))).astype(int)
-plot_tiles(tiles.images[shown], {"prediction": masks[shown]}, list(tiles.ids[shown]))
+figure = plot_tiles(tiles.images[shown], {"prediction": masks[shown]}, list(tiles.ids[shown]))
 
 # %% [markdown]
 # ### The submission

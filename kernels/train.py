@@ -90,17 +90,20 @@ score = score_oof(oof)
 level = config.level or score["best_level"]
 print(f"{len(oof.ids)} tiles: score {score['best_score']:.4f} at level {score['best_level']} of 255, the best one,")
 print(f"95 % interval {np.round(score['best_interval'], 4)}; {score['half_score']:.4f} at level 128, probability 0.5")
-plot_history(history)
+figure = plot_history(history)
+
+# %% [markdown]
+# Held-out tiles with salt, from the worst to the best: image, truth, prediction; above each its average precision.
 
 # %%
 predicted = postprocess(oof.probabilities, level, config.minimum_area)
 precision = average_precision(predicted, oof.masks)
 salty = np.flatnonzero(oof.masks.any(axis=(1, 2)))
 by_precision = salty[np.argsort(precision[salty], kind="stable")]
-shown = by_precision[:: max(1, len(salty) // 24)][:24]  # from the worst to the best
+shown = by_precision[:: max(1, len(salty) // 24)][:24]
 images = tiles.images[[np.flatnonzero(tiles.ids == oof.ids[index])[0] for index in shown]]
 overlays = {"truth": oof.masks[shown], "prediction": predicted[shown]}
-plot_tiles(images, overlays, [f"{precision[index]:.2f}" for index in shown])
+figure = plot_tiles(images, overlays, [f"{precision[index]:.2f}" for index in shown])
 
 # %%
 manifest = write_manifest(".", run_id, "train", config, build_id=BUILD_ID, score=score)

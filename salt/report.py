@@ -20,6 +20,7 @@ def plot_history(history: pd.DataFrame) -> plt.Figure:
             panel.plot(rows["epoch"], rows[name], ":", color=colour)
             panel.plot(rows["epoch"], rows[f"val_{name}"], color=colour, label=f"fold {fold}")
         panel.set(xlabel="epoch", title=f"{name} (training dotted, held out solid)")
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
     panels[1].legend()
     return figure

@@ -41,7 +41,7 @@ class LeaderboardScore(keras.metrics.Metric):
     def update_state(self, masks, logits, sample_weight=None):
         """Takes masks `[B, H, W]` of 0 and 1 and logits `[B, H, W]`; every tile weighs the same."""
         truth = ops.cast(masks, "int32")
-        proposal = ops.cast(logits > 0, "int32")
+        proposal = ops.cast(logits >= 0, "int32")  # probability one half is level 128 of 255: salt
         intersection = ops.sum(truth * proposal, axis=(1, 2))
         union = ops.sum(ops.maximum(truth, proposal), axis=(1, 2))
         passed = [ops.logical_or(20 * intersection > twentieths * union, union == 0) for twentieths in THRESHOLDS_20]
@@ -267,8 +267,8 @@ def fit_fold(
     trained = ~held & ~is_black(images)
     if not trained.any() or not held.any():
         raise ValueError(
-            f"fold {held_out} holds out {held.sum()} of {len(fold)} tiles and leaves {trained.sum()} that are not black; "
-            "both must be at least 1"
+            f"fold {held_out} holds out {held.sum()} of {len(fold)} tiles and leaves {trained.sum()} that are not "
+            "black; both must be at least 1"
         )
     repeat_exactly_on_cpu()
     keras.utils.set_random_seed(config.seed + held_out)  # each fold starts from other weights: ensembles gain from it

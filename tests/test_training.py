@@ -60,9 +60,10 @@ def test_the_keras_metric_equals_the_leaderboard_score_exactly():
     proposal[10].flat[:] = np.arange(400) < 20  # IoU 20 / 40: a tie at .5, which does not count
     truth[10].flat[:] = np.arange(400) < 40
     truth[11], proposal[12] = 0, 0
+    truth[13], proposal[13] = 0, 0  # empty against empty scores 1
     metric = LeaderboardScore()
     for rows in (slice(0, 7), slice(7, 60)):
-        metric.update_state(truth[rows], np.where(proposal[rows] > 0, 0.1, -0.1).astype("float32"))
+        metric.update_state(truth[rows], np.where(proposal[rows] > 0, 0.0, -0.1).astype("float32"))
     assert float(metric.result()) == np.float32(leaderboard_score(proposal, truth))
 
 
@@ -165,6 +166,24 @@ def test_training_leaves_the_incomplete_batch_out_and_validation_keeps_it():
     assert len(TileBatches(images, masks, 64, seed=(0, 0))) == 1  # a demo may have fewer tiles than a batch
 
 
+def test_what_an_epoch_draws_follows_from_seed_fold_and_epoch_alone():
+    images, masks = tiles_with_ramps(12)
+    config = preset("smoke", **TINY, dropout=0.2)
+    task = SegmentationTask(training.build_model(config), config)
+    batches = TileBatches(images, masks, 4, seed=(0, 0))
+
+    def draws(fold, epoch):
+        begin_epoch(task, batches, config, fold, epoch)
+        states = [tuple(np.array(weight)) for weight in task.variables if "seed_generator" in weight.path]
+        return tuple(batches.order), tuple(states)
+
+    drawn = {(fold, epoch): draws(fold, epoch) for fold in (0, 1) for epoch in (0, 1, 2)}
+    assert draws(0, 1) == drawn[0, 1]
+    assert len({order for order, _ in drawn.values()}) == 3
+    states = [state for _, each in drawn.values() for state in each]
+    assert len(set(states)) == len(states) == 6 * 2  # augmentation and dropout, each its own
+
+
 # --- optimizer, averages, batch norm ---
 
 
@@ -207,7 +226,7 @@ def test_the_network_ends_with_the_running_average_of_its_weights(tmp_path):
     images, masks = tiles_with_ramps(24)
     fold = np.arange(24) % 3
     config = preset("smoke", **TINY, epochs=2, folds=3, ema_momentum=0.9, learning_rate=0.01)
-    network, _ = fit_fold(config, images, masks, fold, 0, tmp_path)
+    network, history = fit_fold(config, images, masks, fold, 0, tmp_path)
     task = SegmentationTask(training.build_model(config), config)
     task.compile(training_optimizer(config, 4))
     task.optimizer.build(task.trainable_variables)
@@ -218,6 +237,19 @@ def test_the_network_ends_with_the_running_average_of_its_weights(tmp_path):
     for weight, last, average in zip(network.trainable_weights, task.trainable_weights, averages, strict=True):
         np.testing.assert_allclose(weight, average, rtol=1e-6, atol=1e-7)
         assert not np.allclose(weight, last, rtol=1e-6, atol=1e-7)
+        last.assign(average)
+    found = task.evaluate(TileBatches(images[fold == 0], masks[fold == 0], 16), return_dict=True, verbose=0)
+    assert found["loss"] == pytest.approx(history[-1]["val_loss"], rel=1e-5)  # validated with averaged weights, too
+
+
+def test_a_run_killed_after_its_last_epoch_ends_with_the_same_bits(tmp_path):
+    images, masks = tiles_with_ramps(24)
+    config = preset("smoke", **TINY, epochs=1, folds=3, dropout=0.2)
+    arguments = (config, images, masks, np.arange(24) % 3, 0, tmp_path)
+    (whole, rows), (resumed, again) = fit_fold(*arguments), fit_fold(*arguments)
+    assert rows == again and len(whole.weights) == len(resumed.weights) > 0
+    for one, other in zip(whole.weights, resumed.weights, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=one.path)
 
 
 # --- folds ---
@@ -277,13 +309,15 @@ def test_each_folds_predictions_come_from_its_own_model(tmp_path, tiles, monkeyp
         return predict(models, *rest)
 
     monkeypatch.setattr(training, "predict_probabilities", spied)
-    config = preset("smoke", **TINY, epochs=1, folds=2, train_folds=(1,))
+    config = preset("smoke", **TINY, epochs=1, folds=3, train_folds=(2, 1))
     oof, _ = fit_folds(config, tiles, tmp_path, tmp_path / "_state")
-    assert set(oof.fold) == {1} and len(oof.ids) < 40
-    saved = training.build_model(config)
-    saved.load_weights(tmp_path / "fold1.weights.h5")
-    for used_weight, saved_weight in zip(used[0][0].weights, saved.weights, strict=True):
-        np.testing.assert_array_equal(used_weight, saved_weight)
+    assert set(oof.fold) == {1, 2} and len(oof.ids) < 40
+    assert [len(models) for models in used] == [1, 1]
+    for held_out, (model,) in zip((2, 1), used, strict=True):
+        saved = training.build_model(config)
+        saved.load_weights(tmp_path / f"fold{held_out}.weights.h5")
+        for used_weight, saved_weight in zip(model.weights, saved.weights, strict=True):
+            np.testing.assert_array_equal(used_weight, saved_weight)
 
 
 def test_a_finished_fold_is_not_trained_again(tmp_path, tiles, monkeypatch):

@@ -1,0 +1,425 @@
+"""The tests can fail: each bug planted here, one at a time in a copy of the repository, must turn its tests red.
+
+A test file mirrors a source file, so the mirror of the file with the bug has to catch it. Only the test that runs the
+others is slow. That every bug still fits the source is checked in every run, so that a change of the source which moves
+a bug's place is noticed by whoever makes it.
+"""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+COPIED = ("salt", "tests", "kernels", "scripts", "build_kernel.py", "pyproject.toml", "requirements.txt", "README.md")
+TIME_LIMIT = 600  # seconds for one run of pytest
+
+
+class Bug(NamedTuple):
+    """A change of the source that the tests must notice.
+
+    Attributes:
+        file: path of the source file.
+        old: text that occurs there exactly `times` times.
+        new: what stands there instead.
+        select: pytest's `-k` expression; empty for the whole test file.
+        times: how often the text occurs; each is replaced.
+    """
+
+    file: str
+    old: str
+    new: str
+    select: str = ""
+    times: int = 1
+
+    @property
+    def tests(self) -> str:
+        """The test file that must catch it."""
+        return f"tests/test_{pathlib.Path(self.file).stem}.py"
+
+
+BUGS = {
+    # --- rle ---
+    "encode_rle goes along the rows": Bug(
+        "salt/rle.py", "chunk.transpose(0, 2, 1).reshape(count, pixels)", "chunk.reshape(count, pixels)"
+    ),
+    "decode_rle goes along the rows": Bug(
+        "salt/rle.py",
+        ".reshape(len(texts), width, height)\n        masks[part] = columns.transpose(0, 2, 1)",
+        ".reshape(len(texts), height, width)\n        masks[part] = columns",
+    ),
+    "encode_rle counts from 0": Bug("salt/rle.py", "        numbers[0::2] += 1\n", ""),
+    "decode_rle counts from 0": Bug("salt/rle.py", "(height * width) + start - 1", "(height * width) + start"),
+    "decode_rle lets runs overlap by a pixel": Bug("salt/rle.py", "(step < length[:-1])", "(step < length[:-1] - 1)"),
+    # --- metrics ---
+    "an IoU at a threshold passes it": Bug(
+        "salt/metrics.py", "20 * intersection > threshold * union", "20 * intersection >= threshold * union"
+    ),
+    "empty against empty has an IoU of 0": Bug(
+        "salt/metrics.py", "np.where(union == 0, 1.0, intersection", "np.where(union == 0, 0.0, intersection"
+    ),
+    "empty against empty scores 0": Bug(
+        "salt/metrics.py", "np.where(union == 0, 1.0, passed", "np.where(union == 0, 0.0, passed"
+    ),
+    "the sweep is off by one level": Bug(
+        "salt/metrics.py",
+        "at_least[:, 1, 1:]\n        union = at_least[:, 0, 1:]",
+        "at_least[:, 1, :-1]\n        union = at_least[:, 0, :-1]",
+    ),
+    "the union leaves out what is missed": Bug(
+        "salt/metrics.py", "counts[:, 0] + counts[:, 2] + counts[:, 3]", "counts[:, 0] + counts[:, 2]"
+    ),
+    "coverage classes are rounded down": Bug("salt/metrics.py", "-(-10 * salt_pixels //", "(10 * salt_pixels //"),
+    # --- data ---
+    "padding rounds the margin up": Bug("salt/data.py", "(size - tile) // 2", "(size - tile + 1) // 2", "margin"),
+    "padding by reflection repeats the edge": Bug(
+        "salt/data.py",
+        "margins, margins), mode=mode)",
+        'margins, margins), mode=mode.replace("reflect", "symmetric"))',
+        "reflect",
+    ),
+    "crop_images is off by one row": Bug(
+        "salt/data.py", "padded[:, offset : offset + size,", "padded[:, offset + 1 : offset + 1 + size,", "cropping"
+    ),
+    # --- folds ---
+    "black tiles are dealt with the empty ones": Bug(
+        "salt/folds.py", "np.where(is_black(images), black, coverage_class(masks))", "coverage_class(masks)"
+    ),
+    "folds do not depend on the seed": Bug("salt/folds.py", "random_state=seed", "random_state=0"),
+    # --- augmentations ---
+    "the image is flipped and the mask is not": Bug(
+        "salt/augmentations.py",
+        'salt = ops.cast(warped[..., 1] >= 0.5, "float32")',
+        'alone = warp_tiles(masks, {**parameters, "flip": 0.0 * parameters["flip"]}, size, mode)\n'
+        '    salt = ops.cast(alone >= 0.5, "float32")',
+        "move_together",
+    ),
+    "the mask is not warped with the image": Bug(
+        "salt/augmentations.py",
+        'return warped[..., 0], crop_at(salt, parameters["offset"], masks.shape[1])',
+        'return warped[..., 0], ops.cast(masks, "float32")',
+        "move_together",
+    ),
+    "the mask is cut out of the middle": Bug(
+        "salt/augmentations.py",
+        'crop_at(salt, parameters["offset"], masks.shape[1])',
+        'crop_at(salt, plain_parameters(ops.shape(masks)[0], size)["offset"], masks.shape[1])',
+        "move_together",
+    ),
+    "a warped mask is not made binary again": Bug(
+        "salt/augmentations.py", 'ops.cast(warped[..., 1] >= 0.5, "float32")', "warped[..., 1]", "binary"
+    ),
+    "a mask pixel that is half salt is lost": Bug(
+        "salt/augmentations.py", "warped[..., 1] >= 0.5", "warped[..., 1] > 0.5", "half_salt"
+    ),
+    "crop_at is off by one": Bug(
+        "salt/augmentations.py",
+        'window = ops.arange(size, dtype="int32")',
+        'window = ops.arange(1, size + 1, dtype="int32")',
+        "cut_out",
+    ),
+    "the tile is laid off by one": Bug(
+        "salt/augmentations.py",
+        'grid = ops.arange(size, dtype="float32")',
+        'grid = ops.arange(1, size + 1, dtype="float32")',
+        "offset_and_a_flip",
+    ),
+    "tiles are flipped about a pixel beside their centre": Bug(
+        "salt/augmentations.py", "centre = (tile_size - 1) / 2", "centre = tile_size / 2", "offset_and_a_flip"
+    ),
+    "jitter never reaches the last place": Bug(
+        "salt/augmentations.py", "uniform[:, 1:3] * (room + 1.0)", "uniform[:, 1:3] * room", "draws_stay_within"
+    ),
+    # --- losses ---
+    "cross-entropy takes logits for probabilities": Bug(
+        "salt/losses.py", "logits, from_logits=True", "logits, from_logits=False", "bce and definition"
+    ),
+    "cross-entropy squashes its logits twice": Bug(
+        "salt/losses.py",
+        "binary_crossentropy(masks, logits",
+        "binary_crossentropy(masks, 1.0 / (1.0 + ops.exp(-logits))",
+        "bce and definition",
+    ),
+    "Dice has lost its 2": Bug("salt/losses.py", "(2.0 * overlap + 1.0)", "(overlap + 1.0)", "dice and definition"),
+    "Dice is taken over the batch": Bug(
+        "salt/losses.py",
+        "ops.sum(probabilities * masks, axis=(1, 2))",
+        "ops.sum(probabilities * masks)",
+        "dice and per_tile",
+    ),
+    "Lovasz has relu for elu + 1": Bug(
+        "salt/losses.py", "ops.elu(ops.take", "ops.relu(ops.take", "lovasz and definition"
+    ),
+    "Lovasz sorts its errors upwards": Bug(
+        "salt/losses.py", "ops.argsort(-errors", "ops.argsort(errors", "lovasz and definition"
+    ),
+    "symmetric Lovasz has lost its other half": Bug(
+        "salt/losses.py",
+        "(jaccard_steps(truth) + jaccard_steps(1.0 - truth)), axis=1) / 2.0",
+        "jaccard_steps(truth), axis=1)",
+        "lovasz and definition",
+    ),
+    "losses stay in half precision": Bug(
+        "salt/losses.py",
+        'dtype = "float64" if keras.backend.standardize_dtype(logits.dtype) == "float64" else "float32"',
+        "dtype = keras.backend.standardize_dtype(logits.dtype)",
+        "half_precision and lose",
+    ),
+    "Lovasz counts in bfloat16": Bug(
+        "salt/losses.py",
+        "missed = ops.cumsum(truth, axis=1)",
+        'missed = ops.cast(ops.cumsum(ops.cast(truth, "bfloat16"), axis=1), truth.dtype)',
+        "beyond_256",
+    ),
+    "Lovasz begins an epoch late": Bug("salt/losses.py", "if epoch >= epochs", "if epoch > epochs", "takes_over"),
+    # --- encoders ---
+    "the second convolution of a level has no ReLU": Bug(
+        "salt/encoders.py",
+        'keras.layers.ReLU(name=f"{name}_relu{index}")(x)',
+        'keras.layers.ReLU(name=f"{name}_relu{index}")(x) if index == 1 else x',
+        "plain_encoder",
+    ),
+    "the second convolution of a level has no batch norm": Bug(
+        "salt/encoders.py",
+        'name=f"{name}_norm{index}")(x)',
+        'name=f"{name}_norm{index}")(x) if index == 1 else x',
+        "plain_encoder",
+    ),
+    "the plain encoder sees a tile's brightness": Bug(
+        "salt/encoders.py", "x = x - ops.mean(x, axis=(1, 2, 3), keepdims=True)", "x = x - 0.5", "brightness"
+    ),
+    "freeze_layer freezes a layer too many": Bug(
+        "salt/encoders.py", "vgg.layers[:freeze_layer]", "vgg.layers[: freeze_layer + 1]", "freeze_layer"
+    ),
+    "freeze_layer freezes a layer too few": Bug(
+        "salt/encoders.py", "vgg.layers[:freeze_layer]", "vgg.layers[: max(0, freeze_layer - 1)]", "freeze_layer"
+    ),
+    "VGG-16 gets its colours without ImageNet's mean": Bug(
+        "salt/encoders.py", "[-mean for mean in VGG16_MEAN]", "[0.0 for mean in VGG16_MEAN]", "preprocessing"
+    ),
+    "VGG-16 gets the mean of red for blue": Bug(
+        "salt/encoders.py", "[-mean for mean in VGG16_MEAN]", "[-mean for mean in VGG16_MEAN[::-1]]", "preprocessing"
+    ),
+    # --- unet ---
+    "the network ends in a sigmoid": Bug(
+        "salt/unet.py", 'Conv2D(1, 1, dtype="float32"', 'Conv2D(1, 1, activation="sigmoid", dtype="float32"', "any_size"
+    ),
+    "logits have the precision of the rest": Bug(
+        "salt/unet.py", 'Conv2D(1, 1, dtype="float32", name', "Conv2D(1, 1, name", "mixed_precision"
+    ),
+    "the decoder looks at no skip": Bug("salt/unet.py", "([x, features[level]])", "([x, x])", "every_skip"),
+    "the models come compiled for probabilities": Bug(
+        "salt/unet.py", "BinaryCrossentropy(from_logits=True)", "BinaryCrossentropy()", "train_as_they_come"
+    ),
+    # --- tta, inference, postprocess ---
+    "the flip is not undone": Bug("salt/tta.py", "mirror_columns, mirror_columns", "mirror_columns, keep_array"),
+    "a composition is undone in the order of its making": Bug("salt/tta.py", "in reversed(steps)", "in steps"),
+    "predictions of flipped tiles are not flipped back": Bug(
+        "salt/inference.py", "transform.undo(sigmoid(logits))", "sigmoid(logits)"
+    ),
+    "the sigmoid is applied twice": Bug("salt/inference.py", "undo(sigmoid(logits))", "undo(sigmoid(sigmoid(logits)))"),
+    "the sigmoid is forgotten": Bug("salt/inference.py", "undo(sigmoid(logits))", "undo(np.clip(logits, 0, 1))"),
+    "the mean forgets that there are several transforms": Bug(
+        "salt/inference.py", "(len(transforms) * len(models))", "len(models)"
+    ),
+    "probabilities are cut down to whole levels": Bug("salt/inference.py", "np.rint(", "np.floor("),
+    "a probability at the level is no salt": Bug(
+        "salt/postprocess.py", "(probabilities >= level).astype", "(probabilities > level).astype"
+    ),
+    "a tile of just the minimum area is emptied": Bug("salt/postprocess.py", ">= minimum_area", "> minimum_area"),
+    "black tiles are not emptied": Bug(
+        "salt/postprocess.py", "probabilities * np.any(images, axis=(1, 2), keepdims=True)", "probabilities"
+    ),
+    # --- submission, files, artifacts ---
+    "the ids are sorted and their masks are not": Bug(
+        "salt/submission.py", "zip(ids, encode_rles(masks)", "zip(sorted(ids), encode_rles(masks)"
+    ),
+    "the rows are sorted": Bug(
+        "salt/submission.py", "zip(ids, encode_rles(masks), strict=True)", "sorted(zip(ids, encode_rles(masks)))"
+    ),
+    "a submission may repeat an id": Bug(
+        "salt/submission.py", 'problems += name_some("repeated", repeated_names(ids))', "", times=2
+    ),
+    "files are written in place": Bug(
+        "salt/files.py",
+        "    temporary = pathlib.Path(name)\n",
+        "    os.unlink(name)\n    yield path\n    return\n    temporary = pathlib.Path(name)\n",
+    ),
+    "what was half written stays behind": Bug("salt/files.py", "temporary.unlink(missing_ok=True)", "pass"),
+    "a file with another SHA-256 passes": Bug("salt/artifacts.py", "elif sha256_file(file) != digest:", "elif False:"),
+    "a manifest may lead out of its folder": Bug(
+        "salt/artifacts.py", "if not file.resolve().is_relative_to(folder.resolve()):", "if False:"
+    ),
+    "the first of several runs is taken": Bug("salt/artifacts.py", "if len(folders) != 1:", "if not folders:"),
+    # --- training ---
+    "the Keras metric lets an IoU at a threshold pass": Bug(
+        "salt/training.py",
+        "20 * intersection > twentieths * union",
+        "20 * intersection >= twentieths * union",
+        "keras_metric_equals",
+    ),
+    "the Keras metric gives empty against empty 0": Bug(
+        "salt/training.py", "twentieths * union, union == 0)", "twentieths * union, union < 0)", "keras_metric"
+    ),
+    "logits are cut out of the middle": Bug(
+        "salt/training.py",
+        'crop_at(logits, parameters["offset"]',
+        'crop_at(logits, plain_parameters(batch, size)["offset"]',
+        "moves_inside",
+    ),
+    "validation is augmented": Bug("salt/training.py", "if training:\n", "if True:\n", "validation_pads"),
+    "all epochs have one order": Bug("salt/training.py", "(*self.seed, epoch)", "(*self.seed, 0)", "order_of_its_own"),
+    "the order is not the seed's": Bug("salt/training.py", "((*self.seed, epoch))", "()", "order_of_its_own"),
+    "no epoch draws its order": Bug("salt/training.py", "    batches.set_epoch(epoch)\n", "", "what_an_epoch_draws"),
+    "all epochs have the same augmentation": Bug(
+        "salt/training.py", "fold, epoch, position))", "fold, 0, position))", "what_an_epoch_draws"
+    ),
+    "Lovasz never takes over": Bug(
+        "salt/training.py",
+        "task.lovasz_weight.assign(lovasz_weight(epoch, config.epochs, config.lovasz))",
+        "task.lovasz_weight.assign(0.0)",
+        "to_lovasz",
+    ),
+    "random states go on from where they were": Bug(
+        "salt/training.py",
+        'states = [variable for variable in task.variables if "seed_generator" in variable.path]',
+        "states = []",
+        "killed_in_epoch",
+    ),
+    "the network ends with its last weights, not with their average": Bug(
+        "salt/training.py",
+        "    task.fit(\n",
+        "    task.optimizer.finalize_variable_values = lambda variables: None\n    task.fit(\n",
+        "running_average",
+    ),
+    "the last weights are validated, not their average": Bug(
+        "salt/training.py", "callbacks.insert(0, keras.callbacks.SwapEMAWeights())", "pass", "running_average"
+    ),
+    "batch norm keeps the last weights' statistics": Bug(
+        "salt/training.py", "layer.momentum = index / (index + 1)", "layer.momentum = 1.0", "plain_mean"
+    ),
+    "batch norm is estimated from other draws after a restart": Bug(
+        "salt/training.py", "begin_epoch(task, batches, config, held_out, config.epochs)", "pass", "after_its_last"
+    ),
+    "black tiles are trained on": Bug(
+        "salt/training.py", "trained = ~held & ~is_black(images)", "trained = ~held", "never_trains_on"
+    ),
+    "held-out tiles are trained on": Bug(
+        "salt/training.py", "trained = ~held & ~is_black(images)", "trained = ~is_black(images)", "never_trains_on"
+    ),
+    "out-of-fold predictions of black tiles are not emptied": Bug(
+        "salt/training.py", "= empty_black(predicted, images)", "= predicted", "never_trains_on"
+    ),
+    "out-of-fold predictions come from an untrained model": Bug(
+        "salt/training.py", "([network], images", "([build_model(config)], images", "own_model"
+    ),
+    "the first fold's model predicts all folds": Bug(
+        "salt/training.py",
+        "        predicted = predict_probabilities([network],",
+        "        first = network if held_out == config.train_folds[0] else first\n"
+        "        predicted = predict_probabilities([first],",
+        "own_model",
+    ),
+    "another run's state is taken up": Bug("salt/training.py", ")) != owner:", ")) is None:", "another_run"),
+    # --- scoring, config ---
+    "the best level is off by one": Bug("salt/scoring.py", "1 + np.flatnonzero(curve ==", "np.flatnonzero(curve =="),
+    "the confusion is the wrong way round": Bug(
+        "salt/scoring.py",
+        '"empty_as_salt": int(np.sum(~salt & found)),\n            "salt_as_empty": int(np.sum(salt & ~found)),',
+        '"empty_as_salt": int(np.sum(salt & ~found)),\n            "salt_as_empty": int(np.sum(~salt & found)),',
+    ),
+    "True is a number": Bug("salt/config.py", "elif type(value) is kind:", "elif isinstance(value, kind):"),
+    # --- build_kernel ---
+    "the flattener drops the comments above definitions": Bug(
+        "build_kernel.py", "return free, rows[split:], min(2, blank)", "return [], [], min(2, blank)", "byte_for_byte"
+    ),
+    "the flattener does not rename a collision": Bug(
+        "build_kernel.py", "self.final[entity] = self.fresh(entity)", "self.final[entity] = name", "colliding_constant"
+    ),
+}
+
+
+def planted_source(bug: Bug, root: pathlib.Path = ROOT) -> str:
+    """The source file with the bug, or a failure if the source has changed so that its place is not there any more."""
+    text = (root / bug.file).read_text(encoding="utf-8")
+    found = text.count(bug.old)
+    assert found == bug.times, f"{bug.file}: {bug.old!r} occurs {found} times, not {bug.times}; find its new place"
+    return text.replace(bug.old, bug.new)
+
+
+def run_tests(root: pathlib.Path, tests: str, select: str) -> tuple[int, bool, bool, str]:
+    """Runs tests in a copy of the repository.
+
+    Returns:
+        pytest's exit status, whether any test failed, whether any passed, and the output.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environment.pop("PYTHONPATH", None)  # it could lead back to the checkout
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests]
+    done = subprocess.run(
+        [*command, *(["-k", select] if select else [])],
+        cwd=root,
+        env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT,
+    )
+    summary = done.stdout.rstrip().rpartition("\n")[2]  # such as "1 failed, 7 passed in 0.52s"
+    failed, passed = (re.search(rf"\b[1-9][0-9]* {word}\b", summary) is not None for word in ("failed", "passed"))
+    return done.returncode, failed, passed, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def healthy(tmp_path_factory):
+    """A copy of the repository as it is at the beginning: somebody may go on working on it meanwhile."""
+    folder = tmp_path_factory.mktemp("healthy") / "repository"
+    folder.mkdir()
+    for path in (ROOT / name for name in COPIED):
+        if path.is_dir():
+            # Without compiled modules: an old one of the same second and length would hide a bug.
+            shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif path.is_file():
+            shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def require_green(healthy):
+    """A function that fails unless a test file passes without a bug: if it is red anyway, red means nothing.
+
+    It runs each file once, with all that any bug selects from it.
+    """
+    results = {}
+
+    def require(tests):
+        if tests not in results:
+            selections = {bug.select for bug in BUGS.values() if bug.tests == tests}
+            select = " or ".join(f"({each})" for each in sorted(selections)) if all(selections) else ""
+            results[tests] = run_tests(healthy, tests, select)
+        status, failed, passed, output = results[tests]
+        assert status == 0 and passed and not failed, f"{tests} fails without any bug:\n{output[-5000:]}"
+
+    return require
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_the_place_of_each_bug_is_still_there(name):
+    compile(planted_source(BUGS[name]), BUGS[name].file, "exec")
+    assert (ROOT / BUGS[name].tests).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUGS)
+def test_each_planted_bug_is_caught(name, tmp_path, healthy, require_green):
+    bug = BUGS[name]
+    require_green(bug.tests)
+    root = shutil.copytree(healthy, tmp_path / "repository")
+    (root / bug.file).write_text(planted_source(bug, healthy), encoding="utf-8")
+    status, failed, _, output = run_tests(root, bug.tests, bug.select)
+    assert status == 1 and failed, f"nobody notices that {name} (exit status {status}):\n{output[-5000:]}"
+    broken = re.search(r"^E .*(NameError|ImportError|UnboundLocalError)", output, re.MULTILINE)
+    assert not broken, f"the planted code does not run, so it shows nothing: {broken[0]}"
