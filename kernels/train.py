@@ -100,7 +100,7 @@ predicted = postprocess(oof.probabilities, level, config.minimum_area)
 precision = average_precision(predicted, oof.masks)
 salty = np.flatnonzero(oof.masks.any(axis=(1, 2)))
 by_precision = salty[np.argsort(precision[salty], kind="stable")]
-shown = by_precision[:: max(1, len(salty) // 24)][:24]
+shown = by_precision[np.linspace(0, len(salty) - 1, min(24, len(salty))).astype(int)]
 images = tiles.images[[np.flatnonzero(tiles.ids == oof.ids[index])[0] for index in shown]]
 overlays = {"truth": oof.masks[shown], "prediction": predicted[shown]}
 figure = plot_tiles(images, overlays, [f"{precision[index]:.2f}" for index in shown])
