@@ -74,7 +74,11 @@ def transfer_unet_model(
         ValueError: an input shape that does not fit, or a file with other weights.
     """
     tiles = grey_input(input_shape, stride=16)
-    features = vgg16_encoder(tiles, weights, freeze_layer)
+    # VGG-16 has no batch norm and its maps reach hundreds: beside them, what the decoder brings up would not count.
+    features = [
+        keras.layers.BatchNormalization(momentum=batch_norm_momentum, name=f"skip{level}_norm")(feature)
+        for level, feature in enumerate(vgg16_encoder(tiles, weights, freeze_layer))
+    ]
     # A decoder as wide as the encoder (512 ... 64) would double the cost of a step; half as wide is what the
     # well-known ports of VGG-16 U-Nets have.
     logits = decoder(features, [32, 64, 128, 256], batch_norm_momentum, dropout)

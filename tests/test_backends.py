@@ -12,7 +12,8 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason=
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# A step of plain SGD with rate 1 moves each weight by its gradient: the same way to see gradients on every backend.
+# A step of plain SGD moves each weight by rate times gradient: the same way to see gradients on every backend. The rate is
+# high, so that a small gradient is not lost in the rounding of its weight.
 STEP = """
 import sys
 import keras
@@ -26,15 +27,17 @@ plain = dict(flip=False, jitter=False, scale=0.0, shear=0.0, rotation=0.0, brigh
 given = np.load(sys.argv[2])
 made = {}
 for model in ("unet", "transfer_unet"):
+    # He's variance; half of it for VGG-16, in which no batch norm stops the growth of rounding errors from layer to layer.
+    gain = 1 if model == "transfer_unet" else 2
     for epoch in (0, 1):  # the first trains with BCE + Dice, the second with Lovasz
         config = preset("smoke", model=model, padded_size=112, freeze_layer=15, **plain)
         task = SegmentationTask(build_model(config), config)
         rng = np.random.default_rng(0)
         for weight in task.network.weights:
             fan_in = np.prod(weight.shape[:-1]) if len(weight.shape) > 1 else 1
-            value = rng.normal(0, (2 / fan_in) ** 0.5, weight.shape) if len(weight.shape) > 1 else np.array(weight)
+            value = rng.normal(0, (gain / fan_in) ** 0.5, weight.shape) if len(weight.shape) > 1 else np.array(weight)
             weight.assign(value.astype("float32"))
-        task.compile(keras.optimizers.SGD(1.0), jit_compile=use_jit())
+        task.compile(keras.optimizers.SGD(1000.0), jit_compile=use_jit())
         inputs = {"image": given["images"], "mask": given["masks"]}
         begin_epoch(task, TileBatches(given["images"], given["masks"], 4), config, 0, epoch)
         name = f"{model}/{epoch}/"
@@ -42,7 +45,7 @@ for model in ("unet", "transfer_unet"):
         before = [np.array(weight) for weight in task.trainable_weights]
         made[name + "loss"] = np.array(task.train_on_batch(inputs, return_dict=True)["loss"])
         for index, (old, weight) in enumerate(zip(before, task.trainable_weights)):
-            made[f"{name}gradient/{index}"] = old - np.array(weight)
+            made[f"{name}gradient/{index}"] = (old - np.array(weight)) / 1000
 np.savez(sys.argv[3], **made)
 """
 
@@ -91,9 +94,11 @@ def test_logits_loss_and_gradients_agree_within_1e_4(steps, model, epoch):
     moved = []
     for name in names:
         expected, found = steps["tensorflow"][name], steps["jax"][name]
-        scale = max(1.0, np.abs(expected).max())  # a sum over 40,000 pixels may be large
-        np.testing.assert_allclose(found / scale, expected / scale, atol=1e-4, err_msg=name)
-        moved.append(np.abs(expected).max() > 1e-6)
+        largest = np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, atol=1e-4 * max(1.0, largest), err_msg=name)
+        if largest > 1e-4:  # the other gradients are within 1e-4 whatever they are
+            np.testing.assert_allclose(found, expected, atol=0.05 * largest, err_msg=name)
+        moved.append(largest > 1e-6)
     assert np.mean(moved) > 0.8  # else there was little to agree about
 
 
