@@ -215,7 +215,12 @@ class InlinedScope(Scope):
         self.names = names
 
     def owner(self, name: str) -> Scope | None:
-        return self if name in self.names else self.parent.owner(name)
+        if name in self.names:
+            return self
+        outer = self.parent
+        while outer.kind == "class":  # inlined or not, a comprehension does not see the names of its class
+            outer = outer.parent
+        return outer.owner(name) or outer.module  # what no function around it binds is a global
 
     def binds(self, name: str) -> bool:
         return name in self.names
