@@ -29,10 +29,12 @@ What the flat form cannot do faithfully (a module passed around as an object, `g
 
 import argparse
 import ast
+import base64
 import builtins
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import io
@@ -45,6 +47,7 @@ import sys
 import tempfile
 import tokenize
 import tomllib
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,7 +57,17 @@ WARN_BYTES, MAX_BYTES = 800_000, 1_000_000  # Kaggle is said to refuse a source 
 
 
 class BuildError(Exception):
-    """The build cannot go on; the message names the file, the line, the reason and the remedy."""
+    """The build cannot go on; the message names the file, the line, the reason and the remedy.
+
+    Attributes:
+        blame: the module that cannot be flat, if the modules style can do what the flat style cannot; else None.
+    """
+
+    blame: str | None = None
+
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -80,16 +93,15 @@ class Module:
         self.is_package, self.is_entry = is_package, is_entry
         try:
             self.tree = ast.parse(text)
-            self.table = symtable.symtable(text, label, "exec")
-            tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
-        except (SyntaxError, ValueError, tokenize.TokenError) as error:
+        except (SyntaxError, ValueError) as error:
             raise BuildError(f"{label}:{getattr(error, 'lineno', None) or 1}: not valid Python: {error}") from None
+        except RecursionError:
+            raise BuildError(f"{label}: an expression is nested too deeply. Remedy: split it.") from None
         self.body = self.tree.body
         self.lines = text.split("\n")
         self.starts = [0]
         for line in self.lines:
             self.starts.append(self.starts[-1] + len(line) + 1)
-        self.comments = [Comment(*token.start, token.string) for token in tokens if token.type == tokenize.COMMENT]
         self.docstring = ast.get_docstring(self.tree) or ""
         self.future = {
             alias.name
@@ -97,14 +109,39 @@ class Module:
             if isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level
             for alias in node.names
         }
-        self.siblings = sibling_statements(self.tree)
-        # Filled by the analysis of names:
+        self.dead = {index for index, node in enumerate(self.body) if self.never_runs(node)}
+        self.forget()
+
+    def forget(self):
+        """Takes back what the analysis of names found."""
         self.uses: list[Use] = []
         self.sites: list[ImportSite] = []
         self.bindings: dict[str, list[Use]] = collections.defaultdict(list)
         self.bound_inside: dict[int, set[str]] = collections.defaultdict(set)
         self.quoted: list[tuple[int, str]] = []
-        self.dead = {index for index, node in enumerate(self.body) if self.never_runs(node)}
+
+    @functools.cached_property
+    def table(self):
+        """The compiler's symbol table."""
+        try:
+            return symtable.symtable(self.text, self.label, "exec")
+        except SyntaxError as error:
+            raise BuildError(f"{self.label}:{error.lineno or 1}: not valid Python: {error}") from None
+
+    @functools.cached_property
+    def tokens(self) -> list[tokenize.TokenInfo]:
+        try:
+            return list(tokenize.generate_tokens(io.StringIO(self.text).readline))
+        except (SyntaxError, tokenize.TokenError) as error:
+            raise BuildError(f"{self.label}: cannot be read as tokens: {error}") from None
+
+    @functools.cached_property
+    def comments(self) -> list[Comment]:
+        return [Comment(*token.start, token.string) for token in self.tokens if token.type == tokenize.COMMENT]
+
+    @functools.cached_property
+    def siblings(self) -> dict[ast.stmt, list[ast.stmt]]:
+        return sibling_statements(self.tree)
 
     def offset(self, line: int, column: int) -> int:
         """The offset in `text` of a syntax tree's position, whose column counts UTF-8 bytes."""
@@ -122,10 +159,12 @@ class Module:
             low, high = (middle, high) if self.starts[middle] <= offset else (low, middle)
         return low + 1
 
-    def refuse(self, node, reason: str, remedy: str):
-        """Raises a `BuildError` for a node of the syntax tree, or a line number."""
+    def refuse(self, node, reason: str, remedy: str, blame: str | None = None):
+        """Raises a `BuildError` for a node of the syntax tree, or a line number; `blame` is this module by default."""
         line = node if isinstance(node, int) else node.lineno
-        raise BuildError(f"{self.label}:{line}: {reason}. Remedy: {remedy}.")
+        error = BuildError(f"{self.label}:{line}: {reason}. Remedy: {remedy}.")
+        error.blame = blame or self.name
+        raise error
 
     def never_runs(self, node) -> bool:
         """`if TYPE_CHECKING:`, and outside of the entry `if __name__ == "__main__":`."""
@@ -609,6 +648,7 @@ class External:
     module: str
     attribute: str | None  # None: the module itself
     bound: str  # the name by which the source calls it
+    home: str = ""  # the importing module, where another may find another value: variables of modules kept apart
 
 
 @dataclass(frozen=True)
@@ -635,9 +675,12 @@ class Library:
     def __init__(self, entry: Path, packages: dict[str, Path], entry_label: str, beside: Path | None = None):
         self.packages = packages
         self.beside = beside  # a folder whose other Python files do not travel
-        self.entry = self.read("__main__", entry_label, entry, is_entry=True)
-        self.modules = {"__main__": self.entry}
+        self.apart: frozenset[str] = frozenset()  # the modules in modules style: to the flat style they are external
         self.places: dict[str, tuple[Path, bool] | None] = {}
+        self.entry = self.read("__main__", entry_label, entry, is_entry=True)
+        self.entry_package = self.package_of(entry)
+        self.sources = {"__main__": self.entry}  # as they are read
+        self.modules: dict[str, Module] = {}  # with their names analysed
 
     def read(self, name: str, label: str, path: Path | None, **kind) -> Module:
         text = ""
@@ -647,19 +690,32 @@ class Library:
                     text = file.read()
             except (OSError, SyntaxError, UnicodeDecodeError) as error:
                 raise BuildError(f"{label}: cannot be read: {error}") from None
-        try:
-            module = Module(name, label, text, **kind)
-            NameAnalysis(module).run()
-        except RecursionError:
-            raise BuildError(f"{label}: an expression is nested too deeply. Remedy: split it.") from None
-        return module
+        return Module(name, label, text.removeprefix("\ufeff"), **kind)
+
+    def package_of(self, entry: Path) -> str:
+        """The dotted name of the package that the entry lies in; empty if in none of `packages`."""
+        for top, base in self.packages.items():
+            if base.is_dir() and entry.is_relative_to(base):
+                return ".".join([top, *entry.parent.relative_to(base).parts])
+        return ""
+
+    def start_over(self, apart: frozenset[str]):
+        """Forgets all analysis of names, and says which modules are in modules style from now on."""
+        self.apart, self.modules = apart, {}
+        for module in self.sources.values():
+            module.forget()
+
+    def holds(self, dotted: str) -> bool:
+        """Whether a module belongs to the packages, in whatever style."""
+        return dotted.partition(".")[0] in self.packages
 
     def owns(self, dotted: str) -> bool:
-        return dotted.partition(".")[0] in self.packages
+        """Whether a module belongs to the packages and is flat."""
+        return self.holds(dotted) and dotted not in self.apart
 
     def stays_behind(self, dotted: str) -> bool:
         """Whether a module lies beside the packages, outside of them: an import of it would fail elsewhere."""
-        if self.beside is None or self.owns(dotted):
+        if self.beside is None or self.holds(dotted):
             return False
         path = self.beside / dotted.partition(".")[0]
         return path.with_suffix(".py").is_file() or path.is_dir() and any(path.glob("*.py"))
@@ -671,7 +727,9 @@ class Library:
             place, base = None, self.packages.get(top)
             if base is not None:
                 path = base.joinpath(*rest)
-                if (path / "__init__.py").is_file():
+                if base.is_file():
+                    place = None if rest else (base, False)  # a package that is a single file
+                elif (path / "__init__.py").is_file():
                     place = path / "__init__.py", True
                 elif path.with_suffix(".py").is_file():
                     place = path.with_suffix(".py"), False
@@ -680,11 +738,23 @@ class Library:
             self.places[dotted] = place
         return self.places[dotted]
 
-    def module(self, dotted: str) -> Module:
-        if dotted not in self.modules:
+    def source(self, dotted: str) -> Module:
+        """A module as it is read."""
+        if dotted not in self.sources:
             path, is_package = self.find(dotted)
             label = dotted.replace(".", "/") + ("/__init__.py" if is_package else ".py")
-            self.modules[dotted] = self.read(dotted, label, path, is_package=is_package)
+            self.sources[dotted] = self.read(dotted, label, path, is_package=is_package)
+        return self.sources[dotted]
+
+    def module(self, dotted: str) -> Module:
+        """A module with its names analysed."""
+        if dotted not in self.modules:
+            module = self.source(dotted)
+            try:
+                NameAnalysis(module).run()
+            except RecursionError:
+                module.refuse(1, "an expression is nested too deeply", "split it")
+            self.modules[dotted] = module
         return self.modules[dotted]
 
     def lists_subclasses(self) -> bool:
@@ -695,32 +765,318 @@ class Library:
         """The absolute name of the module from which a `from ... import` takes its names."""
         if not node.level:
             return node.module
-        if module.is_entry:
-            module.refuse(node, "a relative import in the entry", "write the package's name")
-        parts = module.name.split(".")
+        if module.is_entry and not self.entry_package:
+            module.refuse(node, "a relative import in the entry", "write the package's name, or give --package for it")
+        parts = [*self.entry_package.split("."), ""] if module.is_entry else module.name.split(".")
         count = len(parts) - node.level + module.is_package
         if count < 1:
             module.refuse(node, "the relative import leaves the package", "write fewer dots")
         parts = parts[:count]
         return ".".join([*parts, node.module] if node.module else parts)
 
+    def named(self, module: Module, node: ast.Import | ast.ImportFrom) -> list[str]:
+        """The modules that an import statement names, without those that it may name as `from a import b`."""
+        if isinstance(node, ast.ImportFrom):
+            return [self.origin(module, node)]
+        return [alias.name for alias in node.names]
+
     def target(self, module: Module, use: Use) -> tuple[str, str | None] | External:
         """What an import binds: (module, None), (module, attribute), or something external."""
         node, alias = use.site.node, use.alias
         if isinstance(node, ast.ImportFrom):
             origin = self.origin(module, node)
-            return (origin, alias.name) if self.owns(origin) else External(origin, alias.name, use.name)
+            home = module.name if self.holds(origin) else ""
+            return (origin, alias.name) if self.owns(origin) else External(origin, alias.name, use.name, home)
         dotted = alias.name if alias.asname else alias.name.partition(".")[0]
         return (dotted, None) if self.owns(dotted) else External(dotted, None, use.name)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Purity: which statements can be moved or left out without anybody noticing
+# Reach: which modules the entry may load, what they read besides, and who looks closely
 # ----------------------------------------------------------------------------------------------------------------------
 
+TEST_TOOLS = words("pytest unittest nose doctest hypothesis")
+IMPORTERS = words("import_module __import__")  # with a constant name, they are import statements
+SEARCHERS = words("""
+    pkgutil runpy walk_packages iter_modules find_spec spec_from_file_location module_from_spec find_loader
+""")
+FILE_READERS = words("""
+    __file__ __path__ __spec__ __loader__ importlib.resources importlib_resources pkg_resources get_data PackageLoader
+    resource_filename resource_string resource_stream getfile getsourcefile
+""")
+LISTERS = words("listdir scandir glob iglob rglob iterdir walk")
+METADATA_READERS = words("importlib.metadata importlib_metadata pkg_resources")
+PROCESS_STARTERS = words("subprocess Popen system spawnv execv")
+# Who reads these sees that the modules have become one: where a class or function comes from, its source, its callers.
+OBSERVERS = words("""
+    __module__ __globals__ __mro_entries__ pickle cPickle dill cloudpickle joblib shelve copyreg marshal
+    getsource getsourcelines getsourcefile getfile getmodule getmodulename getmembers currentframe _getframe
+    inspect.stack extract_stack walk_stack setprofile settrace
+""")
+SHOWN = re.compile(r"repr|str|print|format|ascii|pprint|pformat")
 
-def words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+
+class Facts:
+    """What one module's source says about modules: the imports in it, the words and the strings."""
+
+    def __init__(self, module: Module):
+        self.imports: list[ast.Import | ast.ImportFrom] = []
+        self.words: dict[str, int] = {}  # identifier, or dotted name of an import -> first line
+        self.strings: list[str] = []
+        self.names_modules = 0  # the line in which a module is imported by a computed name
+        self.shows_class = 0  # the line in which a class itself is printed
+        docstrings = set()
+        todo: list[ast.AST] = [module.tree]
+        while todo:
+            node = todo.pop()
+            if isinstance(node, ast.If) and module.never_runs(node):
+                continue
+            todo.extend(ast.iter_child_nodes(node))
+            if isinstance(node, ast.Name):
+                self.words.setdefault(node.id, node.lineno)
+            elif isinstance(node, ast.Attribute):
+                self.words.setdefault(node.attr, node.lineno)
+                if isinstance(node.value, ast.Name):
+                    self.words.setdefault(f"{node.value.id}.{node.attr}", node.lineno)
+            elif isinstance(node, ast.Constant):
+                if isinstance(node.value, str) and node not in docstrings:
+                    self.strings.append(node.value)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                self.imports.append(node)
+                base = getattr(node, "module", None) or ""
+                for dotted in [base, *(f"{base}.{alias.name}" if base else alias.name for alias in node.names)]:
+                    for word in (dotted, *dotted.split(".")):
+                        self.words.setdefault(word, node.lineno)
+            elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                docstrings.add(node.value)
+            elif isinstance(node, ast.Call):
+                self.look_at_call(node)
+            elif isinstance(node, ast.FormattedValue):
+                self.look_at_shown(node.value)
+
+    def look_at_call(self, node: ast.Call):
+        called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        first = node.args[0] if node.args else None
+        if called in IMPORTERS:
+            text = first.value if isinstance(first, ast.Constant) else None
+            if not isinstance(text, str) or text.startswith("."):
+                self.names_modules = node.lineno
+        if SHOWN.fullmatch(called):
+            for argument in node.args:
+                self.look_at_shown(argument)
+
+    def look_at_shown(self, node):
+        """`print(type(x))` shows the module's name; so does the name of a class, which looks like this: `Unet`."""
+        is_type = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "type" and len(node.args) == 1
+        if is_type or isinstance(node, ast.Attribute) and node.attr == "__class__":
+            self.shows_class = node.lineno
+        elif isinstance(node, ast.Name):
+            self.words.setdefault(f"shown {node.id}", node.lineno)
+
+
+class Reach:
+    """The modules that the entry may load, in load order, dependencies first; found without running anything.
+
+    Every import statement counts, wherever it stands, and every string that names a module. A module that is imported
+    by a name computed at run time may be any: then all of the package's modules count, and for a suite of tests, which
+    may look at anything, too. A `tests` folder inside a package counts only where it is named.
+
+    Attributes:
+        modules: name -> `Module`, without the entry.
+        files: the packages' other files that a module may read: path in the output -> path on disk.
+        reason: why no module can be flat; empty if some can.
+        starts_processes: whether Python may be started anew, which then needs to find the modules.
+    """
+
+    def __init__(self, library: Library, form: str):
+        self.library, self.form = library, form
+        self.facts: dict[str, Facts] = {}
+        self.modules: dict[str, Module] = {}
+        self.unreadable: list[Path] = []
+        self.starts_processes = False
+        self.suite = self.is_suite(self.facts_of("__main__"))
+        self.visit("__main__")
+        for top in sorted(library.packages):
+            if self.suite or self.searches("__main__") or any(
+                self.searches(name) for name in list(self.modules) if name.partition(".")[0] == top
+            ):
+                self.visit_all(top)
+        self.reason = self.find_reason()
+        self.files = self.find_files()
+        all_words = set().union(*(facts.words for facts in self.facts.values()))
+        self.starts_processes = bool(PROCESS_STARTERS & all_words) and "executable" in all_words
+
+    def facts_of(self, name: str) -> Facts:
+        if name not in self.facts:
+            self.facts[name] = Facts(self.library.source(name))
+        return self.facts[name]
+
+    def is_suite(self, facts: Facts) -> bool:
+        return bool(TEST_TOOLS & set(facts.words))
+
+    def searches(self, name: str) -> bool:
+        """Whether a module may import others under names that its source does not hold."""
+        facts = self.facts[name]
+        listed = "__file__" in facts.words and LISTERS & set(facts.words)
+        return bool(facts.names_modules or SEARCHERS & set(facts.words) or listed)
+
+    def visit(self, name: str):
+        """Adds what a module imports, then the module."""
+        if name in self.modules or name != "__main__" and not self.library.find(name):
+            return
+        parent = name.rpartition(".")[0]
+        if parent:
+            self.visit(parent)
+            if name in self.modules:
+                return
+        module = self.library.source(name)
+        facts = self.facts_of(name)
+        if name != "__main__":
+            self.modules[name] = module  # now, since imports may go in circles; moved to its place below
+        for node in facts.imports:
+            for dotted in self.imported(module, node):
+                self.visit(dotted)
+        for text in facts.strings:
+            for dotted in re.findall(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+", text):
+                self.visit_longest(dotted)
+        if name != "__main__":
+            self.modules[name] = self.modules.pop(name)
+
+    def imported(self, module: Module, node) -> list[str]:
+        """The modules of the packages that an import statement may load, those that do not exist left out."""
+        library = self.library
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        else:
+            origin = library.origin(module, node)
+            found = [origin]
+            for alias in node.names:
+                if alias.name != "*":
+                    found.append(f"{origin}.{alias.name}")
+                elif library.holds(origin) and library.find(origin):  # a star takes the sub-modules that __all__ names
+                    names = [text for text in self.facts_of(origin).strings if text.isidentifier()]
+                    found += [f"{origin}.{name}" for name in names]
+        return [dotted for dotted in found if library.holds(dotted) and library.find(dotted)]
+
+    def visit_longest(self, dotted: str):
+        parts = dotted.split(".")
+        if parts[0] in self.library.packages:
+            for count in range(len(parts), 1, -1):
+                if self.library.find(".".join(parts[:count])):
+                    self.visit(".".join(parts[:count]))
+                    return
+
+    def visit_all(self, top: str):
+        base = self.library.packages[top]
+        for path in sorted(base.rglob("*.py")) if base.is_dir() else []:
+            parts = [top, *path.relative_to(base).with_suffix("").parts]
+            if not all(part.isidentifier() for part in parts) or {"tests", "test"} & set(parts[1:-1]):
+                continue
+            if parts[-1] == "__init__":
+                parts.pop()
+            try:
+                self.visit(".".join(parts))
+            except BuildError:  # a template, a file for another Python: it is carried as it is
+                self.unreadable.append(path)
+
+    def find_reason(self) -> str:
+        """Why somebody would notice that the modules have become one; empty if nobody would."""
+        if self.suite:
+            return f"{self.library.entry.label} is a suite of tests, which may look at a module from all sides"
+        classes = {
+            node.name for module in self.modules.values() for node in module.body if isinstance(node, ast.ClassDef)
+        }
+        for name in ["__main__", *self.modules]:
+            facts, label = self.facts[name], self.library.source(name).label
+            for word, line in facts.words.items():
+                if word in OBSERVERS or word.startswith("shown ") and word[6:] in classes:
+                    return f"{label}:{line}: {word.removeprefix('shown ')} shows where a class or function comes from"
+            if "warn" in facts.words and {"DeprecationWarning", "PendingDeprecationWarning"} & set(facts.words):
+                return f"{label}: a DeprecationWarning is shown where the main program causes it, and only there"
+            if facts.shows_class:
+                return f"{label}:{facts.shows_class}: a class is shown with its module's name"
+            if self.form == "notebook" and {"multiprocessing", "concurrent"} & set(facts.words):
+                for text in facts.strings:
+                    if text in ("spawn", "forkserver"):
+                        return f"{label}: {text!r} starts processes that cannot see what a notebook defines"
+        return ""
+
+    def find_files(self) -> dict[str, Path]:
+        """The packages' files that are no modules, if some code may read them."""
+        found = {}
+        for top, base in sorted(self.library.packages.items()):
+            mine = [name for name in self.modules if name.partition(".")[0] == top]
+            reads = set().union(*(self.facts[name].words for name in mine)) if mine else set()
+            entry_reads = set(self.facts["__main__"].words) - {"__file__"}
+            if mine and METADATA_READERS & (reads | entry_reads):
+                found.update(distribution_files(base))
+            if not base.is_dir() or not mine or not FILE_READERS & (reads | entry_reads):
+                continue
+            for path in sorted(base.rglob("*")):
+                inside = path.relative_to(base.parent)
+                hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts)
+                skipped = path.suffix in (".py", ".pyc", ".pyi", ".so", ".pyd") and path not in self.unreadable
+                if path.is_file() and not hidden and not skipped and path.name != "py.typed":
+                    found[inside.as_posix()] = path
+        return found
+
+    def closure(self, apart: set[str]) -> frozenset[str]:
+        """The modules that have to be in modules style if those of `apart` are.
+
+        A real module can import real modules only; and its package is one, too. What stays flat below such a package
+        must be imported by `from pkg.module import name`, and the package's own code may do nothing.
+        """
+        todo, closed = list(apart), set()
+        while todo:
+            name = todo.pop()
+            if name in closed or name not in self.modules:
+                continue
+            closed.add(name)
+            parent = name.rpartition(".")[0]
+            todo += [parent] if parent else []
+            module = self.modules[name]
+            for node in self.facts[name].imports:
+                todo += self.imported(module, node)
+            if module.is_package and any(not is_docstring(node) for node in module.body):
+                todo += [other for other in self.modules if other.startswith(f"{name}.")]
+            if not todo:
+                todo += self.imported_by_attribute(closed)
+        return frozenset(closed)
+
+    def imported_by_attribute(self, apart: set[str]) -> list[str]:
+        """Flat modules below packages in modules style that some flat module wants as the package's attributes."""
+        found = []
+        for name in ["__main__", *self.modules]:
+            if name in apart:
+                continue
+            module = self.library.source(name)
+            for node in self.facts[name].imports:
+                wanted = self.imported(module, node)
+                wanted = [dotted for dotted in wanted if dotted.rpartition(".")[0] in apart and dotted not in apart]
+                if isinstance(node, ast.ImportFrom):
+                    wanted = [dotted for dotted in wanted if dotted != self.library.origin(module, node)]
+                found += wanted
+        return found
+
+
+def is_docstring(node) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def distribution_files(base: Path) -> dict[str, Path]:
+    """The metadata of the installed distribution that a package belongs to, if it lies beside the package."""
+    for folder in sorted(base.parent.glob("*.dist-info")):
+        with contextlib.suppress(OSError):
+            listed = (folder / "RECORD").read_text(encoding="utf-8").splitlines()
+            if any(line.startswith((f"{base.name}/", f"{base.name},")) for line in listed):
+                names = ("METADATA", "entry_points.txt", "top_level.txt")
+                return {f"{folder.name}/{name}": folder / name for name in names if (folder / name).is_file()}
+    return {}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Purity: which statements can be moved or left out without anybody noticing
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 PURE_CALLS = words("""
@@ -940,7 +1296,7 @@ class Loader:
         if name in self.loaded or name in self.loading:
             return
         parent = name.rpartition(".")[0]
-        if parent:
+        if parent and self.library.owns(parent):
             self.load(parent)
             if name in self.loaded or name in self.loading:
                 return
@@ -965,8 +1321,10 @@ class Loader:
                     self.outside |= {
                         target.module.partition(".")[0] for target in targets if isinstance(target, External)
                     }
+                apart = any(map(self.library.holds, self.library.named(module, site.node)))
                 if site.plain:
-                    site.hoisted = not self.disturbed or self.is_standard(module, site)
+                    site.hoisted = not apart and (not self.disturbed or self.is_standard(module, site))
+                self.disturbed |= apart  # what the modules kept apart do when they are loaded is not looked at
             if not self.purity.before_imports(module, statement):
                 self.disturbed = True
             self.events += 1
@@ -1235,6 +1593,10 @@ class Meanings:
 # Shaking: what each use refers to, and which statements the entry reaches
 # ----------------------------------------------------------------------------------------------------------------------
 
+ANNOTATION_READERS = words("""
+    __annotations__ get_type_hints get_annotations signature getfullargspec fields pydantic attr attrs msgspec typeguard
+    beartype typer fastapi singledispatch NamedTuple TypedDict
+""")
 REFUSED_NAMES = {
     "__file__": "pass paths as arguments",
     "__spec__": "do without it",
@@ -1270,8 +1632,8 @@ class Reference:
 class Program:
     """The whole analysis of one build: what is kept and what it refers to."""
 
-    def __init__(self, library: Library, form: str):
-        self.library, self.form = library, form
+    def __init__(self, library: Library, form: str, words: set[str]):
+        self.library, self.form, self.words = library, form, words
         self.loader = Loader(library)
         self.chunks = self.loader.run()
         self.meanings = Meanings(library, self.loader)
@@ -1306,6 +1668,8 @@ class Program:
             line = next(
                 node for node in with_it[0].body if isinstance(node, ast.ImportFrom) and node.module == "__future__"
             )
+            if not ANNOTATION_READERS & self.words:
+                return  # nobody can tell that all annotations have become strings
             with_it[0].refuse(
                 line,
                 f"it has `from __future__ import annotations`, {without[0].label} has annotations without it",
@@ -1377,12 +1741,16 @@ class Program:
                     use.node,
                     f"the module {place.name} is used as an object",
                     f"import the names that are needed: from {place.name} import ...",
+                    blame=place.name,
                 )
             attribute, end = chain.pop(0)
             found = self.meanings.attribute(place.name, attribute)
             if found is None:
                 module.refuse(
-                    use.node, f"{place.name} has no {attribute!r} that is known before it runs", "import it by name"
+                    use.node,
+                    f"{place.name} has no {attribute!r} that is known before it runs",
+                    "import it by name",
+                    blame=place.name,
                 )
             place = found
         if place is None:
@@ -1404,7 +1772,7 @@ class Program:
         """What the flat form would do wrongly, as far as it can be seen in the source."""
         for use in module.uses:
             is_builtin = use.owner.kind == "module" and use.action == "load" and not module.bindings.get(use.name)
-            if is_builtin and use.name in REFUSED_NAMES:
+            if is_builtin and use.name in REFUSED_NAMES and not (module.is_entry and use.name == "__doc__"):
                 reason = f"`{use.name}` is not what it was in a flat program"
                 module.refuse(use.node, reason, REFUSED_NAMES[use.name])
             if use.action == "import":
@@ -1788,19 +2156,21 @@ class Emitter:
     def import_parts(self, site: ImportSite) -> list[str] | None:
         """The statements that an import statement becomes; None: it stays as it is."""
         node, module, final = site.node, self.module, self.naming.final
+        origin = self.program.library.named(module, node)[0]
         if isinstance(node, ast.ImportFrom) and node.names[0].name == "*" and not site.uses:
             return [] if self.program.library.owns(self.program.library.origin(module, node)) else None
         if site.scope.kind not in ("module", "class") or not site.at_load and site.scope.kind == "class":
             ours = [isinstance(self.program.library.target(module, use), tuple) for use in site.uses]
             outside = [use.alias for use, our in zip(site.uses, ours, strict=True) if not our]
-            return [import_text(node, outside)] * bool(outside) if any(ours) else None
+            changed = any(ours) or getattr(node, "level", 0)
+            return [import_text(node, outside, origin)] * bool(outside) if changed else None
         kept = (module.name, site.index) in self.program.kept
-        parts, changed = [], False
+        parts, changed = [], bool(getattr(node, "level", 0))
         for use in site.uses:
             target = self.program.library.target(module, use)
             if site.scope.kind == "class":
                 if isinstance(target, External):
-                    parts.append(import_text(node, [use.alias]))
+                    parts.append(import_text(node, [use.alias], origin))
                 else:
                     changed = True
                     parts.append(f"{use.name} = {final[self.program.meanings.target(module, use)]}")
@@ -1811,11 +2181,11 @@ class Emitter:
                 if not kept:
                     continue
                 if isinstance(target, External):
-                    parts.append(import_text(node, [renamed_alias(module, node, use.alias, final[meaning])]))
+                    parts.append(import_text(node, [renamed_alias(module, node, use.alias, final[meaning])], origin))
                 else:
                     parts.append(f"{final[meaning]} = {self.final_of(module, use)}")
             elif isinstance(meaning, External) and meaning in final and self.stays(meaning, site):
-                parts.append(import_text(node, [renamed_alias(module, node, use.alias, final[meaning])]))
+                parts.append(import_text(node, [renamed_alias(module, node, use.alias, final[meaning])], origin))
                 changed |= self.naming.is_renamed(meaning)
             else:
                 changed = True
@@ -1986,12 +2356,34 @@ class Emitter:
         return free, rows[split:], min(2, blank)
 
 
-def import_text(node, aliases: list[ast.alias]) -> str:
-    """An import statement for some of the names of another."""
+class EntryEmitter(Emitter):
+    """The entry beside modules in modules style: its text, with relative imports written in full."""
+
+    def __init__(self, library: Library):
+        entry = self.module = library.entry
+        self.edits, self.skipped_lines = [], set()
+        for comment in entry.comments:
+            if comment.line <= 2 and (comment.text.startswith("#!") or CODING.match(comment.text)):
+                self.skipped_lines.add(comment.line)
+        for node in ast.walk(entry.tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level:
+                self.replace_statement(node, [])
+            elif isinstance(node, ast.ImportFrom) and node.level:
+                origin = library.origin(entry, node)
+                dots = re.compile(r"from[\s\\]*[.\s\\]+(\w[\w.]*)?").match(entry.text, entry.span(node)[0])
+                self.edits.append((dots.start(), dots.end(), f"from {origin}" + " " * (not node.module)))
+        self.edits.sort()
+
+    def statement_lines(self, group: list[int], start: int, end: int) -> list[Line]:
+        if group[0] == 0 and self.module.docstring and len(group) == 1:
+            return []  # it stands above, as text
+        return [line for line in self.edited(start, end) if line.text.strip() or not self.is_import(group)]
+
+
+def import_text(node, aliases: list[ast.alias], origin: str) -> str:
+    """An import statement for some of the names of another; `origin` is the full name of what it imports from."""
     names = ", ".join(f"{alias.name} as {alias.asname}" if alias.asname else alias.name for alias in aliases)
-    if isinstance(node, ast.ImportFrom):
-        return f"from {'.' * node.level}{node.module or ''} import {names}"
-    return f"import {names}"
+    return f"from {origin} import {names}" if isinstance(node, ast.ImportFrom) else f"import {names}"
 
 
 def renamed_alias(module: Module, node, alias: ast.alias, name: str) -> ast.alias:
@@ -2033,6 +2425,263 @@ def is_comment(block: Block) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# Modules: the modules style, in which a module keeps a namespace, a name and a file of its own
+# ----------------------------------------------------------------------------------------------------------------------
+
+DYNAMIC_NAMES = words("""
+    vars dir globals locals eval exec compile attrgetter methodcaller getmembers modules __dict__ __getattr__
+    import_module __import__ patch
+""")
+NAME_CALLS = words("getattr setattr hasattr delattr")
+INDENT = "    "
+FUTURE = "from __future__ "
+MODULE_HEAD = 'if __name__ == "{name}":  # {label}'
+MODULE_HEAD_LINE = re.compile(r'if __name__ == ".+":  # \S+\.py$')
+MODULE_PATTERN = r'^if __name__ == ".+":  # (\S+\.py)\n((?:(?:    .*)?\n)+)'
+
+UNPACK = '''
+def unpack_modules():
+    """Writes each module below, `if __name__ == ...`, as a file of its own, and lets Python find them."""
+    import atexit, os, pathlib, re, shutil, sys, tempfile
+
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="flat-"))
+    owner = os.getpid()  # a forked child that ends must not take its parent's folder away
+    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+    blocks = re.findall(PATTERN, pathlib.Path(__file__).read_text(encoding="utf-8"), re.MULTILINE)
+    unindent = re.compile("^    (# (?=from __future__ ))?", re.MULTILINE)
+    files = {name: unindent.sub("", lines).encode() for name, lines in blocks}
+    files |= dict.fromkeys(EMPTY, b"")
+    files |= PACKAGE_FILES
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    sys.path.insert(0, str(folder))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+
+if __name__ != "__mp_main__":  # a process that this one starts finds the modules where they are
+    unpack_modules()
+del unpack_modules
+'''
+PREPARE = '''
+def prepare_folders():
+    """Makes the folders for the modules that the next cells write, and lets Python find them."""
+    import os, pathlib, sys
+
+    files = {}
+    files |= dict.fromkeys(EMPTY, b"")
+    files |= PACKAGE_FILES
+    for name in FOLDERS:
+        pathlib.Path(name).mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        pathlib.Path(name).write_bytes(content)
+    sys.path.insert(0, os.getcwd())
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
+
+
+prepare_folders()
+del prepare_folders
+'''
+
+
+def helper_lines(template: str, processes: bool, has_files: bool, **values) -> list[str]:
+    """A helper's lines, without those that this program does not need."""
+    lines = template.strip("\n").split("\n")
+    needless = [] if values["EMPTY"] else ["EMPTY"]
+    needless += [] if has_files else ["PACKAGE_FILES"]
+    needless += [] if processes else ["PYTHONPATH"]
+    lines = [line for line in lines if not any(word in line for word in needless)]
+    if not values["EMPTY"] and not has_files and template is PREPARE:
+        lines = [line for line in lines if "files" not in line and "content" not in line]
+    for name, value in values.items():
+        lines = [re.sub(rf"\b{name}\b", lambda _, value=value: python_literal(value), line) for line in lines]
+    return [line + ", PACKAGE_FILES" if has_files and line.startswith("del ") else line for line in lines]
+
+
+class Vocabulary:
+    """Which words the code of a program holds, statement by statement: as names, attributes, and inside of strings."""
+
+    def __init__(self, modules: list[Module]):
+        self.places: dict[str, set[tuple[str, int]]] = collections.defaultdict(set)
+        self.computed = False  # a name is put together while the program runs: anything may be meant
+        for module in modules:
+            for index, statement in enumerate(module.body):
+                if index not in module.dead and not is_docstring(statement):
+                    for word in self.words_of(statement):
+                        self.places[word].add((module.name, index))
+
+    def words_of(self, statement):
+        todo = [statement]
+        while todo:
+            node = todo.pop()
+            todo.extend(ast.iter_child_nodes(node))
+            for name in ("id", "attr", "name", "module", "arg", "asname", "rest"):
+                word = getattr(node, name, None)
+                if isinstance(word, str):
+                    yield from word.split(".")
+            for name in ("names", "kwd_attrs"):  # of global, nonlocal and class patterns
+                yield from (word for word in getattr(node, name, []) if isinstance(word, str))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield from re.findall(r"\w+", node.value)
+            if isinstance(node, ast.BinOp):
+                text = joined_text(node)
+                if text is not None:
+                    yield from re.findall(r"\w+", text)
+            called = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+            if called in NAME_CALLS and len(node.args) > 1 and joined_text(node.args[1]) is None:
+                self.computed = True
+            if getattr(node, "id", getattr(node, "attr", None)) in DYNAMIC_NAMES:
+                self.computed = True
+
+
+def joined_text(node) -> str | None:
+    """The text of a string constant, or of a sum of them; None for anything else."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        left, right = joined_text(node.left), joined_text(node.right)
+        return None if left is None or right is None else left + right
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def only_defines(node) -> str | None:
+    """The name that a statement binds, if it does nothing else and can be left out; None if it does more."""
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
+            annotations = [node.returns, *(argument.annotation for argument in all_arguments(node.args))]
+            harmless = all(isinstance(part, ast.Constant) for part in defaults) and not any(
+                isinstance(part, ast.Call) for each in annotations if each for part in ast.walk(each)
+            )
+            return node.name if harmless and not node.decorator_list else None
+        case ast.ClassDef(bases=[], keywords=[], decorator_list=[]):
+            harmless = all(is_docstring(part) or only_defines(part) is not None for part in node.body)
+            return node.name if harmless else None
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+            try:
+                ast.literal_eval(node.value)
+            except (ValueError, TypeError):
+                return None
+            return None if name.startswith("__") else name
+    return None
+
+
+def unused_statements(modules: list[Module], entry: Module) -> set[tuple[str, int]]:
+    """The definitions whose name no other code of the program mentions, not even in a string.
+
+    Nothing is unused where names are computed: `getattr(module, name)`, `vars(module)` and the like.
+    """
+    vocabulary = Vocabulary([entry, *modules])
+    if vocabulary.computed:
+        return set()
+    candidates = {}
+    for module in modules:
+        for index, statement in enumerate(module.body):
+            name = only_defines(statement)
+            if name is not None and index not in module.dead:
+                candidates[module.name, index] = name
+    unused: set[tuple[str, int]] = set()
+    found = True
+    while found:
+        found = {
+            place
+            for place, name in candidates.items()
+            if place not in unused and not vocabulary.places[name] - unused - {place}
+        }
+        unused |= found
+    return unused
+
+
+class ModuleText:
+    """One module's lines in modules style: its source, without the definitions that nothing needs."""
+
+    def __init__(self, module: Module, unused: set[tuple[str, int]]):
+        gone: set[int] = set()
+        for index, node in enumerate(module.body):
+            if (module.name, index) in unused and self.stands_alone(module, index):
+                first = first_line(node)
+                while first > 1 and module.lines[first - 2].startswith("#"):
+                    first -= 1  # its comments go with it
+                last = node.end_lineno
+                while last < len(module.lines) and not module.lines[last].strip():
+                    last += 1
+                gone |= set(range(first, last + 1))
+        future = {
+            number
+            for node in module.body
+            if isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level
+            for number in range(node.lineno, node.end_lineno + 1)
+        }
+        self.future = sorted(future)
+        self.lines = []
+        for number, text in enumerate(module.lines, 1):
+            if number <= 2 and CODING.match(text):
+                text = ""  # it is written as UTF-8
+            if number not in gone:
+                self.lines.append(Line(text.rstrip("\r"), module.label, number))
+        while self.lines and not self.lines[-1].text.strip():
+            self.lines.pop()
+        if len(module.future) and len(future) > 1:
+            self.join_future(module)
+
+    def stands_alone(self, module: Module, index: int) -> bool:
+        """Whether a statement shares no line with another."""
+        node = module.body[index]
+        others = module.body[max(0, index - 1) : index] + module.body[index + 1 : index + 2]
+        return all(other.end_lineno < first_line(node) or first_line(other) > node.end_lineno for other in others)
+
+    def join_future(self, module: Module):
+        """Several lines of `from __future__ import` become one, since each is a comment in a script."""
+        first, *others = self.future
+        text = f"{FUTURE}import {', '.join(sorted(module.future))}"
+        self.lines = [
+            dataclasses.replace(line, text=text if line.number == first else "") if line.number in self.future else line
+            for line in self.lines
+        ]
+
+    def in_script(self, name: str, label: str) -> list[Line]:
+        """As a block of a script, which the script itself never runs; `from __future__` cannot stand there."""
+        lines = [Line(MODULE_HEAD.format(name=name, label=label), label, 1)]
+        for line in self.lines:
+            text = line.text
+            if text.startswith(f"# {FUTURE}"):
+                text = f"#  {text[2:]}"  # a comment already
+            elif text.startswith(FUTURE):
+                text = f"# {text}"
+            lines.append(dataclasses.replace(line, text=INDENT + text if text else ""))
+        if not ast.parse("\n".join(line.text for line in self.lines)).body or all(
+            text.startswith(FUTURE) or not text.strip() or text.startswith("#") for text in self.texts
+        ):
+            lines.append(Line(f"{INDENT}pass", label, max(1, len(self.lines))))
+        return lines
+
+    @property
+    def texts(self) -> list[str]:
+        return [line.text for line in self.lines]
+
+
+def file_literals(files: dict[str, Path]) -> list[str]:
+    """A dictionary's lines: path -> content, as text line by line, or as compressed bytes."""
+    lines = ["{"]
+    for name, path in sorted(files.items()):
+        content = path.read_bytes()
+        try:
+            text = content.decode("utf-8")
+            is_text = len(content) <= 20_000 and not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text)
+        except UnicodeError:
+            is_text = False
+        if not is_text:
+            packed = base64.b85encode(zlib.compress(content, 9)).decode()
+            lines.append(f"    {python_literal(name)}: zlib.decompress(base64.b85decode(")
+            lines += [f"        {python_literal(packed[at : at + 100])}" for at in range(0, len(packed), 100)]
+            lines.append("    )),")
+            continue
+        lines.append(f"    {python_literal(name)}: (")
+        lines += [f"        {python_literal(line)}" for line in re.findall(r"[^\n]*\n|[^\n]+", text) or [""]]
+        lines.append("    ).encode(),")
+    return [*lines, "}"]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # Documents: cells; notebook and percent script
 # ----------------------------------------------------------------------------------------------------------------------
 
@@ -2046,6 +2695,17 @@ class Cell:
     id: str
     lines: list[Line]
     tags: list[str] = field(default_factory=list)
+    metadata: dict = field(default_factory=dict)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether a notebook writes this cell to a file, instead of running it."""
+        return self.kind == "code" and self.lines[0].text.startswith("%%writefile")
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it holds a module in modules style, which a script never runs where it stands."""
+        return self.is_file or self.kind == "code" and bool(MODULE_HEAD_LINE.match(self.lines[0].text))
 
     @property
     def text(self) -> str:
@@ -2060,6 +2720,9 @@ class EntryCell:
     tags: list[str]
     first: int
     last: int
+
+
+FOLDED = {"_kg_hide-input": True}  # Kaggle shows the cell's code on request only
 
 
 def markdown(cell_id: str, text: str) -> Cell:
@@ -2090,28 +2753,27 @@ def entry_cells(module: Module) -> list[EntryCell]:
 
 
 class Document:
-    """The cells of the flat program, before title, settings and build id are put in."""
+    """The cells of a program, before title and build id are put in: modules in modules style, flat ones, the entry."""
 
-    def __init__(self, program: Program, naming: Naming):
-        self.program, self.naming = program, naming
+    def __init__(self, library: Library, reach: Reach, form: str):
+        self.library, self.reach, self.form = library, reach, form
         self.settings: Cell | None = None
+        self.imports: Cell | None = None
         self.sections: list[tuple[str, str, str]] = []  # anchor, title, summary
-        self.future = [f"from __future__ import {', '.join(program.future)}"] if program.future else []
-        self.imports = self.import_cell()
+        self.future: list[str] = []
+        self.files: dict[str, str] = {}  # what the modules in modules style have to be, once they are unpacked
         self.body: list[Cell] = []
-        entry = program.library.entry
-        self.emitters = {module.name: Emitter(program, naming, module) for module in program.modules}
-        self.cells_of_entry = entry_cells(entry)
-        self.hide_entry_marks()
-        for position, chunk in enumerate(program.chunks):
-            if chunk.module.is_entry:
-                self.add_entry(position, chunk)
-            else:
-                self.add_module(position, chunk)
+        self.unused: list[tuple[str, str]] = []  # (module, name) of what modules in modules style leave out
+        self.reasons: dict[str, str] = {}  # module in modules style -> why it is not flat
+        self.program: Program | None = None
+        self.naming: Naming | None = None
+        self.cells_of_entry = entry_cells(library.entry)
+        if library.apart:
+            self.add_apart()
 
-    def hide_entry_marks(self):
-        entry = self.program.library.entry
-        skipped = self.emitters["__main__"].skipped_lines
+    def hide_entry_marks(self, skipped: set[int]):
+        """Adds the lines of the entry that are not for the output to `skipped`."""
+        entry = self.library.entry
         skipped |= {comment.line for comment in entry.comments if comment.column == 0 and CELL_MARK.match(comment.text)}
         head = SCRIPT_HEAD.search(entry.text)
         if head:
@@ -2123,62 +2785,59 @@ class Document:
                     if cell.first <= node.lineno <= cell.last:
                         entry.refuse(node, "code in a markdown cell", "begin a code cell with `# %%`")
 
-    # --- imports ---
+    def shows_docstring(self) -> bool:
+        return "__doc__" in self.reach.facts["__main__"].words and bool(self.library.entry.docstring)
 
-    def import_cell(self) -> Cell | None:
-        """All third-party imports, each once: the standard library sorted, then the others in load order."""
-        groups: dict[bool, tuple[list[str], dict[str, list[str]]]] = {True: ([], {}), False: ([], {})}
-        for meaning, sites in self.naming.externals.items():
-            if not any(site.hoisted for _, site, _ in sites):
+    # --- modules in modules style ---
+
+    def add_apart(self):
+        modules = [module for name, module in self.reach.modules.items() if name in self.library.apart]
+        modules = [module for module in modules if self.library.find(module.name)[0] is not None]
+        unused = set() if self.reach.suite else unused_statements(list(self.reach.modules.values()), self.library.entry)
+        self.unused = sorted((name, only_defines(self.reach.modules[name].body[index])) for name, index in unused)
+        cells, empty = [], []
+        for module in modules:
+            text = ModuleText(module, unused)
+            self.files[module.label] = "\n".join(text.texts) + "\n"
+            if not text.lines:
+                self.files[module.label] = ""
+                empty.append(module.label)
                 continue
-            name = self.naming.final[meaning]
-            plain, members = groups[meaning.module.partition(".")[0] in sys.stdlib_module_names]
-            if meaning.attribute is not None:
-                alias = "" if name == meaning.attribute else f" as {name}"
-                members.setdefault(meaning.module, []).append(meaning.attribute + alias)
-                continue
-            for module, site, alias in sites:
-                line = import_text(site.node, [renamed_alias(module, site.node, alias, name)])
-                if line not in plain:
-                    plain.append(line)
-        lines: list[str] = []
-        for is_standard in (True, False):
-            plain, members = groups[is_standard]
-            found = sorted(plain) if is_standard else plain
-            for module in sorted(members) if is_standard else members:
-                found += from_import_lines(module, sorted(members[module]))
-            lines += [""] * bool(lines and found) + found
-        return code("cell-imports", lines) if lines else None
+            anchor = self.add_heading(module, f"`{module.label}`", module.docstring.split("\n\n")[0], cells)
+            if self.form == "notebook":
+                lines = [Line(f"%%writefile {module.label}"), *text.lines]
+            else:
+                lines = text.in_script(module.name, module.label)
+            cells.append(Cell("code", cell_id(anchor), lines))
+        template, values = UNPACK, {"PATTERN": MODULE_PATTERN, "EMPTY": empty}
+        if self.form == "notebook":
+            folders = {str(Path(name).parent) for name in [*self.files, *self.reach.files]}
+            template, values = PREPARE, {"EMPTY": empty, "FOLDERS": sorted(folders)}
+        helper = helper_lines(template, self.reach.starts_processes, bool(self.reach.files), **values)
+        helpers = [code("cell-helper", helper, metadata=FOLDED)]
+        if self.reach.files:
+            lines = file_literals(self.reach.files)
+            lines[0] = f"PACKAGE_FILES = {lines[0]}"
+            helpers.insert(0, code("cell-files", ["import base64, zlib", "", *lines], metadata=FOLDED))
+        # A notebook's cells write the modules, so its folders come first; a script's helper reads what stands above.
+        self.body += [*helpers, *cells] if self.form == "notebook" else [*cells, *helpers]
 
-    # --- modules ---
-
-    def add_module(self, position: int, chunk: Chunk):
-        module, emitter = chunk.module, self.emitters[chunk.module.name]
-        parts = [other for other in self.program.chunks if other.module is module]
-        part = next(number for number, other in enumerate(parts) if other is chunk)
-        first = 1 if part == 0 else module.body[parts[part - 1].indices[-1]].end_lineno + 1
-        last = len(module.lines) if part == len(parts) - 1 else module.body[chunk.indices[-1]].end_lineno
-        cells = [cell for cell in split_blocks(emitter.blocks(chunk.indices, first, last)) if cell]
-        if not cells:
-            return
+    def add_heading(self, module: Module, title: str, paragraphs: str, cells: list[Cell], part: int = 0) -> str:
+        """Adds the heading of a module's section; returns its anchor."""
         anchor = module.name.replace(".", "-").replace("_", "-") + (f"-part-{part + 1}" if part else "")
-        title = f"`{module.label}`" + (f" ({part + 1} of {len(parts)})" if len(parts) > 1 else "")
-        paragraphs = module.docstring if part == 0 else ""
         self.sections.append((anchor, title, paragraphs.split("\n\n")[0].split(". ")[0].replace("\n", " ").rstrip(".")))
-        text = f'<a id="{anchor}"></a>\n## {title}\n\n{paragraphs}'
-        self.body.append(markdown(cell_id(anchor, "text"), text))
-        for number, lines in enumerate(cells, 1):
-            self.body.append(Cell("code", cell_id(anchor, str(number) if number > 1 else ""), lines))
+        cells.append(markdown(cell_id(anchor, "text"), f'<a id="{anchor}"></a>\n## {title}\n\n{paragraphs}'))
+        return anchor
 
     # --- the entry ---
 
-    def add_entry(self, position: int, chunk: Chunk):
-        module, emitter = chunk.module, self.emitters["__main__"]
-        is_last = not any(other.module.is_entry for other in self.program.chunks[position + 1 :])
+    def add_entry(self, chunks: list[Chunk], position: int, emitter: "Emitter | EntryEmitter"):
+        chunk, module = chunks[position], self.library.entry
+        is_last = not any(other.module.is_entry for other in chunks[position + 1 :])
         indices = set(chunk.indices)
         end = len(module.lines) if is_last else module.body[chunk.indices[-1]].end_lineno
         start = min((first_line(module.body[index]) for index in chunk.indices), default=1)
-        is_first = not any(other.module.is_entry for other in self.program.chunks[:position])
+        is_first = not any(other.module.is_entry for other in chunks[:position])
         start = 1 if is_first else start
         made: list[Cell] = []
         for cell in self.cells_of_entry:
@@ -2237,26 +2896,104 @@ class Document:
 
     def code_cells(self) -> list[Cell]:
         """The cells that run, in order."""
-        head = [code("cell-future", self.future)] if self.future else []
-        return [
-            *head,
-            *filter(None, [self.settings, self.imports]),
-            *(cell for cell in self.body if cell.kind == "code"),
-        ]
+        return [*self.head_cells(), *(cell for cell in self.body if cell.kind == "code")]
+
+    def head_cells(self) -> list[Cell]:
+        """What stands before all modules: the entry's docstring, if it is read, and `from __future__ import`."""
+        lines = []
+        if self.shows_docstring():
+            entry = self.library.entry
+            start, end = entry.span(entry.body[0].value)
+            lines += (("__doc__ = " if self.form == "notebook" else "") + entry.text[start:end]).split("\n")
+        if self.future:
+            lines += [""] * bool(lines) + [f"from __future__ import {', '.join(self.future)}"]
+        if self.form == "notebook" and self.future and self.shows_docstring():
+            lines = [lines[-1], "", *lines[:-2]]  # no docstring there, so that nothing may stand before the import
+        return [*([code("cell-head", lines)] if lines else []), *filter(None, [self.settings, self.imports])]
 
     def cells(self, title: str, intro: str) -> list[Cell]:
         lines = [f"- [{title}](#{anchor})" + (f": {about}" if about else "") for anchor, title, about in self.sections]
         contents = markdown("cell-contents", "**Contents**\n\n" + "\n".join(lines))
         first = markdown("cell-title", f"# {title}\n\n{intro}")
-        head = [code("cell-future", self.future)] if self.future else []
-        return [first, contents, *head, *filter(None, [self.settings, self.imports]), *self.body]
+        return [first, contents, *self.head_cells(), *self.body]
 
     def build_id(self) -> str:
         """12 hexadecimal digits that stand for the shipped source, before any setting is written into it."""
         digest = hashlib.sha256()
-        for cell in [*filter(None, [self.settings, self.imports]), *self.body]:
+        for cell in [*self.head_cells(), *self.body]:
             digest.update(f"{cell.kind}\0{cell.text}\0".encode())
         return digest.hexdigest()[:12]
+
+
+class FlatDocument(Document):
+    """The program with some modules, or all, in flat style."""
+
+    def __init__(self, library: Library, reach: Reach, program: Program, naming: Naming):
+        super().__init__(library, reach, program.form)
+        self.program, self.naming = program, naming
+        self.future = program.future
+        self.imports = self.import_cell()
+        emitters = {module.name: Emitter(program, naming, module) for module in program.modules}
+        self.hide_entry_marks(emitters["__main__"].skipped_lines)
+        for position, chunk in enumerate(program.chunks):
+            if chunk.module.is_entry:
+                self.add_entry(program.chunks, position, emitters["__main__"])
+            else:
+                self.add_module(position, chunk, emitters[chunk.module.name])
+
+    # --- imports ---
+
+    def import_cell(self) -> Cell | None:
+        """All third-party imports, each once: the standard library sorted, then the others in load order."""
+        groups: dict[bool, tuple[list[str], dict[str, list[str]]]] = {True: ([], {}), False: ([], {})}
+        for meaning, sites in self.naming.externals.items():
+            if not any(site.hoisted for _, site, _ in sites):
+                continue
+            name = self.naming.final[meaning]
+            plain, members = groups[meaning.module.partition(".")[0] in sys.stdlib_module_names]
+            if meaning.attribute is not None:
+                alias = "" if name == meaning.attribute else f" as {name}"
+                members.setdefault(meaning.module, []).append(meaning.attribute + alias)
+                continue
+            for module, site, alias in sites:
+                line = import_text(site.node, [renamed_alias(module, site.node, alias, name)], meaning.module)
+                if line not in plain:
+                    plain.append(line)
+        lines: list[str] = []
+        for is_standard in (True, False):
+            plain, members = groups[is_standard]
+            found = sorted(plain) if is_standard else plain
+            for module in sorted(members) if is_standard else members:
+                found += from_import_lines(module, sorted(members[module]))
+            lines += [""] * bool(lines and found) + found
+        return code("cell-imports", lines) if lines else None
+
+    # --- modules ---
+
+    def add_module(self, position: int, chunk: Chunk, emitter: Emitter):
+        module = chunk.module
+        parts = [other for other in self.program.chunks if other.module is module]
+        part = next(number for number, other in enumerate(parts) if other is chunk)
+        first = 1 if part == 0 else module.body[parts[part - 1].indices[-1]].end_lineno + 1
+        last = len(module.lines) if part == len(parts) - 1 else module.body[chunk.indices[-1]].end_lineno
+        cells = [cell for cell in split_blocks(emitter.blocks(chunk.indices, first, last)) if cell]
+        if not cells:
+            return
+        title = f"`{module.label}`" + (f" ({part + 1} of {len(parts)})" if len(parts) > 1 else "")
+        anchor = self.add_heading(module, title, module.docstring if part == 0 else "", self.body, part)
+        for number, lines in enumerate(cells, 1):
+            self.body.append(Cell("code", cell_id(anchor, str(number) if number > 1 else ""), lines))
+
+
+class ModulesDocument(Document):
+    """The program with all modules in modules style, and the entry as it is."""
+
+    def __init__(self, library: Library, reach: Reach, form: str):
+        super().__init__(library, reach, form)
+        self.future = sorted(library.entry.future)
+        emitter = EntryEmitter(library)
+        self.hide_entry_marks(emitter.skipped_lines)
+        self.add_entry([Chunk(library.entry, list(range(len(library.entry.body))))], 0, emitter)
 
 
 def from_import_lines(module: str, members: list[str]) -> list[str]:
@@ -2278,7 +3015,7 @@ def notebook_text(cells: list[Cell]) -> str:
         row = {
             "cell_type": cell.kind,
             "id": cell.id,
-            "metadata": {"tags": cell.tags} if cell.tags else {},
+            "metadata": cell.metadata | ({"tags": cell.tags} if cell.tags else {}),
             "source": cell.text,
         }
         if cell.kind == "code":
@@ -2296,7 +3033,8 @@ def script_text(cells: list[Cell], head: str = "") -> str:
     """The cells as a script in percent format."""
     parts = [head] if head else []
     for cell in cells:
-        tags = f" tags={json.dumps(cell.tags)}" if cell.tags else ""
+        metadata = cell.metadata | ({"tags": cell.tags} if cell.tags else {})
+        tags = "".join(f" {key}={json.dumps(value)}" for key, value in metadata.items())
         if cell.kind == "markdown":
             text = "\n".join(f"# {line.text}".rstrip() for line in cell.lines)
             parts.append(f"# %% [markdown]{tags}\n{text}\n")
@@ -2326,29 +3064,51 @@ SECRETS = {
 }
 
 
-def check_program(program: Program, cells: list[Cell]):
+def check_document(document: Document, cells: list[Cell]):
     """Refuses an output that cannot run; each of these would be a bug of this file."""
-    running = [cell for cell in cells if cell.kind == "code"]
-    for cell in running:
-        try:
-            ast.parse(cell.text)
-        except SyntaxError as error:
-            line = cell.lines[min(error.lineno or 1, len(cell.lines)) - 1]
-            raise BuildError(
-                f"{line.label}:{line.number}: the built cell {cell.id} is not valid Python: {error.msg}"
-            ) from None
-    text = "\n".join(cell.text for cell in running)
-    compile_text(text, "the flat program")
-    for node in ast.walk(ast.parse(text)):
+    library = document.library
+    for cell in cells:
+        if cell.kind == "code":
+            lines = cell.lines[1:] if cell.is_file else cell.lines
+            try:
+                compile("\n".join(line.text for line in lines), cell.id, "exec", dont_inherit=True)
+            except SyntaxError as error:
+                line = lines[min(error.lineno or 1, len(lines)) - 1]
+                raise BuildError(
+                    f"{line.label}:{line.number}: the built cell {cell.id} is not valid Python: {error.msg}"
+                ) from None
+    running = [cell for cell in cells if cell.kind == "code" and not cell.is_file]
+    compile_text("\n".join(cell.text for cell in running), "the flat program")
+    if document.form == "script" and library.apart:
+        check_unpacked(document, "\n".join(cell.text for cell in running))
+    text = "\n".join(cell.text for cell in running if not cell.is_module)
+    for node in ast.walk(ast.parse(text)) if document.program else []:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             names = [node.module or "." * node.level]
         for name in names:
-            if program.library.owns(name) or name.startswith("."):
+            if library.owns(name) and library.find(name) or name.startswith("."):
                 raise BuildError(f"an import of {name} is left in the output; report this as a bug of build_kernel.py")
-    unknown = unresolved_names(text) - {name for module in program.modules for name in unresolved_names(module.text)}
+    known = set().union(*(unresolved_names(module.text) for module in library.sources.values()))
+    unknown = unresolved_names(text) - known
     if unknown:
         raise BuildError(f"names without a meaning in the output: {', '.join(sorted(unknown))}")
+
+
+def check_unpacked(document: Document, text: str):
+    """Does what the helper of a script will do, and compares the modules with what they should be."""
+    unindent = re.compile("^    (# (?=from __future__ ))?", re.MULTILINE)
+    found = {name: unindent.sub("", lines) for name, lines in re.findall(MODULE_PATTERN, text, re.MULTILINE)}
+    wanted = {name: content for name, content in document.files.items() if content}
+    for name in sorted(set(found) | set(wanted)):
+        trimmed = found.get(name, "").rstrip("\n").removesuffix("\npass").rstrip("\n")
+        if name not in found or name not in wanted or trimmed.replace("\n#  from", "\n# from") != (
+            wanted[name].rstrip("\n").replace("\n#  from", "\n# from")
+        ):
+            raise BuildError(
+                f"{name}: its text cannot be carried in a script. Remedy: build a notebook, or look there for lines "
+                "that begin with a form feed or look like a module's head."
+            )
 
 
 def compile_text(text: str, name: str):
@@ -2396,6 +3156,125 @@ def find_leaks(cells: list[Cell], root: Path) -> list[str]:
                 if re.search(re.escape(text) + r"(?![\w-])", line.text):
                     found.append(f"{where}: holds the path of {about}")
     return found
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Trace: from the lines of a build back to the source
+# ----------------------------------------------------------------------------------------------------------------------
+
+FRAMES = (  # what a frame of a traceback looks like: by Python, and by IPython
+    re.compile(r'File "(?P<path>[^"\n]+)", line (?P<line>\d+)'),
+    re.compile(r"File (?P<path>[^\s:,]+\.py):(?P<line>\d+)"),
+    re.compile(r"(?:Cell )?In(?:put)? ?\[(?P<cell>\d+)\], (?:line|in <cell line:) (?P<line>\d+)>?"),
+)
+CELL_FILE = re.compile(r"<ipython-input-(?P<cell>\d+)-\w+>|.*ipykernel_\d+[/\\](?P<hash>\d+)\.py")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def map_path(out: Path) -> Path:
+    return out.with_suffix(".map.json")
+
+
+def map_text(cells: list[Cell], form: str, name: str, head: str = "") -> str:
+    """The map of a build as JSON: for each text of it, runs of lines as [line, count, source file, source line].
+
+    A text is the script, a cell by its execution count, or a file that the program writes; `hashes` leads from the
+    names that ipykernel gives to cells to their count.
+    """
+    texts: dict[str, list[list]] = {}
+    hashes = {}
+    count = 0
+    row = 1 + len(head.splitlines()) + bool(head)
+    for cell in cells:
+        lines, at = cell.lines, row + 1  # below the mark `# %%`
+        row = at + len(lines) + 1
+        if cell.kind != "code":
+            continue
+        count += 1
+        if cell.is_file:
+            texts[lines[0].text.split()[1]] = runs(lines[1:])
+            continue
+        if form == "script":
+            texts.setdefault(name, []).extend(runs(lines, at))
+            if MODULE_HEAD_LINE.match(lines[0].text):
+                texts[lines[0].label] = runs(lines[1:])
+        else:
+            texts[str(count)] = runs(lines)
+            hashes[str(murmur2(cell.text.encode(), 0xC70F6907))] = count
+    rows = [f"  {json.dumps(key, ensure_ascii=False)}: {json.dumps(value)}" for key, value in texts.items()]
+    return '{"hashes": ' + json.dumps(hashes) + ',\n "texts": {\n' + ",\n".join(rows) + "\n}}\n"
+
+
+def runs(lines: list[Line], first: int = 1) -> list[list]:
+    found: list[list] = []
+    for row, line in enumerate(lines, first):
+        if not line.label or not line.number:
+            continue
+        if found and found[-1][0] + found[-1][1] == row and found[-1][2:] == [line.label, line.number - found[-1][1]]:
+            found[-1][1] += 1
+        else:
+            found.append([row, 1, line.label, line.number])
+    return found
+
+
+def murmur2(data: bytes, seed: int) -> int:
+    """MurmurHash2 of 32 bits (Austin Appleby), by which ipykernel names the file of a cell."""
+    mixer, mask = 0x5BD1E995, 0xFFFFFFFF
+    value = (seed ^ len(data)) & mask
+    for at in range(0, len(data) // 4 * 4, 4):
+        part = int.from_bytes(data[at : at + 4], "little") * mixer & mask
+        value = value * mixer & mask ^ (part ^ part >> 24) * mixer & mask
+    rest = data[len(data) // 4 * 4 :]
+    if rest:
+        value = (value ^ int.from_bytes(rest, "little")) * mixer & mask
+    value = (value ^ value >> 13) * mixer & mask
+    return value ^ value >> 15
+
+
+def trace_log(log: Path, map_file: Path | None) -> str:
+    """A log's text, in which each frame that the map knows shows `package/module.py:line`.
+
+    Args:
+        log: Kaggle's JSON array of {stream_name, time, data}, or plain text.
+        map_file: written beside the build; None: the only one beside the log or in build/.
+
+    Raises:
+        BuildError: no log, no map, or more than one that could be meant.
+    """
+    if map_file is None:
+        found = sorted(log.parent.glob("*.map.json")) or sorted((ROOT / "build").glob("*/*.map.json"))
+        if len(found) != 1:
+            names = ", ".join(path.name for path in found) or "none"
+            raise BuildError(f"--trace {log.name}: which map? There are: {names}. Remedy: give one by --map.")
+        map_file = found[0]
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+        known = json.loads(map_file.read_text(encoding="utf-8"))
+        texts, hashes = known["texts"], known["hashes"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BuildError(f"--trace: {getattr(error, 'filename', None) or map_file.name}: {error}") from None
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        text = "".join(part.get("data", "") for part in json.loads(text))
+
+    def source(found: re.Match) -> str:
+        names = found.groupdict()
+        key, path = names.get("cell"), names.get("path", "")
+        cell = CELL_FILE.fullmatch(path)
+        if cell:
+            key = cell["cell"] or str(hashes.get(cell["hash"], ""))
+        elif path:
+            parts = path.replace("\\", "/").split("/")
+            tails = ["/".join(parts[at:]) for at in range(len(parts))]
+            key = next((tail for tail in tails if tail in texts), None)
+        for row, count, label, number in texts.get(key, []):
+            if row <= int(found["line"]) < row + count:
+                return f"File {label}:{int(found['line']) - row + number}"
+        return found[0]
+
+    text = COLOURS.sub("", text)
+    for pattern in FRAMES:
+        text = pattern.sub(source, text)
+    return text
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -2558,10 +3437,10 @@ def write_setting(cell: Cell, name: str, value):
     raise BuildError(f"the settings cell has no line {name} = ...: write one, on one line, in the kernel")
 
 
-def check_run_settings(root: Path, program: Program, values: dict):
+def check_run_settings(root: Path, library: Library, values: dict):
     """Lets the package's own `preset` judge preset and settings, so that a bad one fails here and not on Kaggle."""
-    tops = sorted({module.name.partition(".")[0] for module in program.modules if not module.is_entry})
-    paths = [program.library.packages[top] / "config.py" for top in tops]
+    tops = sorted({name.partition(".")[0] for name in library.sources if name != "__main__"})
+    paths = [library.packages[top] / "config.py" for top in tops]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         if values.get("SET"):
@@ -2619,13 +3498,42 @@ class Report:
     owner: str | None = None
     dropped: list[str] = field(default_factory=list)
     renamed: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)  # "pkg/a.py: why" for each module in modules style
     warnings: list[str] = field(default_factory=list)
 
 
-def analyse(library: Library, form: str) -> tuple[Program, Naming, Document]:
-    program = Program(library, form)
-    naming = Naming(program)
-    return program, naming, Document(program, naming)
+def analyse(library: Library, form: str, style: str = "auto") -> Document:
+    """The program's document: as flat as it can be without anybody noticing, or as `style` says.
+
+    A flat program is tried first. What one module prevents puts this module, and what it imports, in modules style; an
+    entry that itself prevents it puts all modules there. `style` "flat" and "modules" allow one of the two only.
+    """
+    reach = Reach(library, form)
+    reasons: dict[str, str] = {}  # module -> why it is not flat
+    as_it_is = bool(reach.reason) and style == "auto"  # nothing is flat, not even the entry's part of it
+    if style == "modules":
+        reasons = dict.fromkeys(reach.modules, "--style modules")
+    elif style == "auto" and reach.reason:
+        reasons = dict.fromkeys(reach.modules, reach.reason)
+    while True:
+        apart = reach.closure(set(reasons))
+        library.start_over(apart)
+        if as_it_is or reach.modules and len(apart) == len(reach.modules):
+            document = ModulesDocument(library, reach, form)
+            break
+        try:
+            program = Program(library, form, set().union(*(facts.words for facts in reach.facts.values())))
+            document = FlatDocument(library, reach, program, Naming(program))
+            break
+        except BuildError as error:
+            if style == "flat" or error.blame is None:
+                raise
+            known = set(reasons) | apart
+            as_it_is = error.blame not in reach.modules or error.blame in known
+            blamed = set(reach.modules) if as_it_is else {error.blame}
+            reasons |= {name: str(error) for name in sorted(blamed - known)}
+    document.reasons = {name: reasons.get(name, "imported by a module in modules style") for name in sorted(apart)}
+    return document
 
 
 def build_kernel(
@@ -2670,7 +3578,7 @@ def build_report(name, settings, run_id, preset, owner, form, out: Path, root: P
     packages = {path.parent.name: path.parent for path in sorted(root.glob("*/__init__.py"))}
     library = Library(source, packages, f"kernels/{name}.py", beside=root)
     kaggle = read_head(library.entry)
-    program, naming, document = analyse(library, form)
+    document = analyse(library, form)
     build_id = document.build_id()
     values = settings_values(library.entry, document.settings)
     changes = {"PRESET": preset, "SET": settings or None, "RUN_ID": run_id or None}
@@ -2681,21 +3589,22 @@ def build_report(name, settings, run_id, preset, owner, form, out: Path, root: P
                 library.entry.refuse(1, f"no settings cell for {key}", 'begin one with # %% tags=["parameters"]')
             write_setting(document.settings, key, value)
             values[key] = value
-    check_run_settings(root, program, values)
+    check_run_settings(root, library, values)
     title = kaggle["title"]
     cells = document.cells(
         title, introduction(library.entry, kaggle, build_command(name, preset, settings, form), build_id)
     )
-    check_program(program, cells)
+    check_document(document, cells)
     leaks = find_leaks(cells, root)
     if leaks:
         raise BuildError("not for publication: " + "; ".join(leaks))
     owner = find_owner(owner)
     metadata = kernel_metadata(kaggle, name, form, owner)
+    head = SCRIPT_HEAD.search(library.entry.text)[0]
     if form == "notebook":
         text = notebook_text(cells)
     else:
-        text = script_text(cells, SCRIPT_HEAD.search(library.entry.text)[0])
+        text = script_text(cells, head)
         compile_text(text, f"{name}.py")
     size = len(text.encode())
     if size > MAX_BYTES:
@@ -2707,14 +3616,13 @@ def build_report(name, settings, run_id, preset, owner, form, out: Path, root: P
         {
             metadata["code_file"]: text,
             "kernel-metadata.json": json.dumps(metadata, indent=2, ensure_ascii=False) + "\n",
+            map_path(Path(metadata["code_file"])).name: map_text(cells, form, metadata["code_file"], head),
         },
     )
-    report = Report(
-        folder, size, len(cells), len(document.sections) - 1, build_id, owner, dropped(program), naming.renamed()
-    )
+    warnings = []
     if size > WARN_BYTES:
-        report.warnings.append(f"{metadata['code_file']} has {size:,} bytes; Kaggle is said to take {MAX_BYTES:,}")
-    return report
+        warnings.append(f"{metadata['code_file']} has {size:,} bytes; Kaggle is said to take {MAX_BYTES:,}")
+    return make_report(document, folder, size, cells, build_id, owner, warnings)
 
 
 def build_command(name: str, preset: str | None, settings: dict | None, form: str) -> str:
@@ -2765,10 +3673,11 @@ def write_folder(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
-def dropped(program: Program) -> list[str]:
+def dropped(document: Document) -> list[str]:
     """The definitions that no kept code names, as module.name."""
-    found = []
-    for module in program.modules:
+    found = [f"{module}.{name}" for module, name in document.unused]
+    program = document.program
+    for module in program.modules if program else []:
         for name, uses in module.bindings.items():
             mine = [use for use in uses if use.action != "import" and not use.chain]
             if mine and not any((module.name, use.index) in program.kept for use in mine):
@@ -2776,16 +3685,27 @@ def dropped(program: Program) -> list[str]:
     return sorted(found)
 
 
-def build_entry(entry: Path, packages: list[Path], out: Path) -> Report:
-    """Flattens anybody's script with its packages into one file, .py or .ipynb."""
+def build_entry(entry: Path, packages: list[Path], out: Path, style: str = "auto") -> Report:
+    """Flattens anybody's script with its packages into one file, .py or .ipynb.
+
+    Args:
+        entry: the script.
+        packages: folders of packages, or modules that are a single file.
+        out: the file to write, and beside it `NAME.map.json`, which leads from its lines back to the source.
+        style: "auto", "flat" or "modules"; see `analyse`.
+
+    Raises:
+        BuildError: the program cannot be flattened; the message says why, where, and what to do.
+    """
     form = {".py": "script", ".ipynb": "notebook"}.get(out.suffix)
     if form is None:
         raise BuildError(f"--out {out.name}: give a name that ends in .py or .ipynb")
     for path in [entry, *packages]:
         if not path.exists():
             raise BuildError(f"{path}: does not exist")
-    library = Library(entry.resolve(), {path.resolve().name: path.resolve() for path in packages}, entry.name)
-    program, naming, document = analyse(library, form)
+    named = {path.resolve().with_suffix("").name if path.is_file() else path.resolve().name: path for path in packages}
+    library = Library(entry.resolve(), {name: path.resolve() for name, path in named.items()}, entry.name)
+    document = analyse(library, form, style)
     if document.settings:
         library.entry.refuse(1, "a cell tagged `parameters`", "use it in kernels/ only")
     build_id = document.build_id()
@@ -2796,20 +3716,39 @@ def build_entry(entry: Path, packages: list[Path], out: Path) -> Report:
     intro = f"{rest.strip()}\n\n- Built by `{command}`; build id `{build_id}`\n"
     intro += "- This file is generated: edit the package instead."
     cells = document.cells(title or entry.stem, intro)
-    check_program(program, cells)
+    check_document(document, cells)
     text = notebook_text(cells) if form == "notebook" else script_text(cells)
     if form == "script":
         compile_text(text, out.name)
-    warnings = find_leaks(
-        cells, library.packages[min(library.packages)].parent if library.packages else entry.resolve().parent
-    )
+    size = len(text.encode())
+    home = library.packages[min(library.packages)].parent if library.packages else entry.resolve().parent
+    warnings = find_leaks(cells, home)
+    if size > WARN_BYTES:
+        warnings.append(f"{out.name} has {size:,} bytes; Kaggle is said to take {MAX_BYTES:,}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.part")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, out)
-    sections = len(document.sections) - 1
+    for path, content in ((out, text), (map_path(out), map_text(cells, form, out.name))):
+        temporary = path.with_name(f".{path.name}.part")
+        temporary.write_text(content, encoding="utf-8", newline="\n")
+        os.replace(temporary, path)
+    return make_report(document, out, size, cells, build_id, None, warnings)
+
+
+def make_report(document: Document, path: Path, size: int, cells, build_id, owner, warnings=()) -> Report:
+    """What `print_report` tells about a build."""
+    renamed = document.naming.renamed() if document.naming else []
+    reasons = [f"{document.library.source(name).label}: {reason}" for name, reason in document.reasons.items()]
+    modules = len({module.name for module in document.program.modules} if document.program else ()) or 1
     return Report(
-        out, len(text.encode()), len(cells), sections, build_id, None, dropped(program), naming.renamed(), warnings
+        path,
+        size,
+        len(cells),
+        modules - 1 + len(document.reasons),
+        build_id,
+        owner,
+        dropped(document),
+        renamed,
+        reasons,
+        list(warnings),
     )
 
 
@@ -2837,6 +3776,9 @@ def parse_arguments(arguments) -> argparse.Namespace:
     parser.add_argument("--out", help="folder of the builds (default: build), or with --entry the file to write")
     parser.add_argument("--entry", type=Path, help="flatten this script instead of a kernel")
     parser.add_argument("--package", type=Path, action="append", default=[], help="with --entry: folder of a package")
+    parser.add_argument("--style", choices=["auto", "flat", "modules"], default="auto", help="with --entry: see README")
+    parser.add_argument("--trace", type=Path, metavar="LOG", help="print a log with its frames led back to the source")
+    parser.add_argument("--map", type=Path, help="with --trace: the build's .map.json; default: the only one there is")
     parser.add_argument("-v", "--verbose", action="store_true", help="print what was dropped and renamed")
     options = parser.parse_args(arguments)
     if options.entry and (options.names or not options.out or options.set or options.preset):
@@ -2853,8 +3795,14 @@ def print_report(report: Report, verbose: bool):
     print(f", build id {report.build_id}")
     for warning in report.warnings:
         print(f"  warning: {warning}")
+    if report.reasons and not verbose:
+        print(f"  {len(report.reasons)} of {names} in modules style; -v tells why")
     if verbose:
-        for about, lines in (("dropped", report.dropped), ("renamed", report.renamed)):
+        for about, lines in (
+            ("modules style:", report.reasons),
+            ("dropped", report.dropped),
+            ("renamed", report.renamed),
+        ):
             print(*(f"  {about} {line}" for line in lines), sep="\n", end="\n" if lines else "")
 
 
@@ -2865,7 +3813,11 @@ def main(arguments=None) -> int:
         return 2
     try:
         if options.entry:
-            print_report(build_entry(options.entry, options.package, Path(options.out)), options.verbose)
+            report = build_entry(options.entry, options.package, Path(options.out), options.style)
+            print_report(report, options.verbose)
+            return 0
+        if options.trace:
+            print(trace_log(options.trace, options.map), end="")
             return 0
         names = options.names or sorted(path.stem for path in (ROOT / "kernels").glob("*.py"))
         out, settings = Path(options.out or ROOT / "build"), dict(options.set)

@@ -44,10 +44,10 @@ def run_python(path: Path, cwd: Path):
     return done.returncode, done.stdout, done.stderr
 
 
-def flatten(folder: Path, suffix: str = ".py") -> str:
+def flatten(folder: Path, suffix: str = ".py", style: str = "auto") -> str:
     """Flattens main.py with pkg; returns the text of the output."""
     out = folder / "flat" / f"flat{suffix}"
-    bk.build_entry(folder / "main.py", [folder / "pkg"], out)
+    bk.build_entry(folder / "main.py", [folder / "pkg"], out, style)
     return out.read_text()
 
 
@@ -558,7 +558,7 @@ def test_every_line_of_code_knows_its_source(tmp_path):
     files = FAITHFUL["shadowing"] | {"pkg/b.py": ""}
     folder = write_files(tmp_path, files)
     library = bk.Library(folder / "main.py", {"pkg": folder / "pkg"}, "main.py")
-    document = bk.analyse(library, "script")[2]
+    document = bk.analyse(library, "script")
     lines = [line for cell in document.body if cell.kind == "code" for line in cell.lines if line.text.strip()]
     assert lines
     for line in lines:
@@ -794,7 +794,7 @@ def test_what_cannot_be_flattened_is_refused_with_file_and_line(name, tmp_path):
     _, where, what = name.split(" | ")
     folder = write_files(tmp_path, REFUSED[name] | {"pkg/b.py": "def g():\n    return max(3, 2)\n"})
     with pytest.raises(bk.BuildError) as error:
-        flatten(folder)
+        flatten(folder, style="flat")
     assert where in str(error.value) and what in str(error.value)
     assert not (folder / "flat").exists()
 
