@@ -675,6 +675,7 @@ class Library:
     def __init__(self, entry: Path, packages: dict[str, Path], entry_label: str, beside: Path | None = None):
         self.packages = packages
         self.beside = beside  # a folder whose other Python files do not travel
+        self.is_kernel = beside is not None  # the entry is written in cells, for a notebook
         self.apart: frozenset[str] = frozenset()  # the modules in modules style: to the flat style they are external
         self.places: dict[str, tuple[Path, bool] | None] = {}
         self.entry = self.read("__main__", entry_label, entry, is_entry=True)
@@ -809,10 +810,11 @@ METADATA_READERS = words("importlib.metadata importlib_metadata pkg_resources")
 PROCESS_STARTERS = words("subprocess Popen system spawnv execv")
 # Who reads these sees that the modules have become one: where a class or function comes from, its source, its callers.
 OBSERVERS = words("""
-    __module__ __globals__ __mro_entries__ pickle cPickle dill cloudpickle joblib shelve copyreg marshal
+    __module__ __globals__ __annotations__ sys.modules pickle cPickle dill cloudpickle joblib shelve copyreg marshal
     getsource getsourcelines getsourcefile getfile getmodule getmodulename getmembers currentframe _getframe
     inspect.stack extract_stack walk_stack setprofile settrace
 """)
+LOG_PLACE = re.compile(r"%\((?:module|filename|pathname|lineno)\)|\{(?:module|filename|pathname|lineno)[}:!]")
 SHOWN = re.compile(r"repr|str|print|format|ascii|pprint|pformat")
 
 
@@ -867,11 +869,17 @@ class Facts:
 
     def look_at_shown(self, node):
         """`print(type(x))` shows the module's name; so does the name of a class, which looks like this: `Unet`."""
-        is_type = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "type" and len(node.args) == 1
-        if is_type or isinstance(node, ast.Attribute) and node.attr == "__class__":
-            self.shows_class = node.lineno
+        if isinstance(node, ast.Call):
+            if getattr(node.func, "id", "") == "type" and len(node.args) == 1:
+                self.shows_class = node.lineno
+        elif isinstance(node, ast.Attribute):
+            if node.attr == "__class__":
+                self.shows_class = node.lineno
         elif isinstance(node, ast.Name):
             self.words.setdefault(f"shown {node.id}", node.lineno)
+        else:
+            for part in ast.iter_child_nodes(node):
+                self.look_at_shown(part)
 
 
 class Reach:
@@ -883,7 +891,7 @@ class Reach:
 
     Attributes:
         modules: name -> `Module`, without the entry.
-        files: the packages' other files that a module may read: path in the output -> path on disk.
+        files: the packages' other files that a module may read: path in the output -> content.
         reason: why no module can be flat; empty if some can.
         starts_processes: whether Python may be started anew, which then needs to find the modules.
     """
@@ -896,10 +904,14 @@ class Reach:
         self.starts_processes = False
         self.suite = self.is_suite(self.facts_of("__main__"))
         self.visit("__main__")
+        self.searched: dict[str, str] = {}  # top-level package -> who imports its modules by computed names
         for top in sorted(library.packages):
-            if self.suite or self.searches("__main__") or any(
-                self.searches(name) for name in list(self.modules) if name.partition(".")[0] == top
-            ):
+            for name in ["__main__", *self.modules]:
+                if name in ("__main__", top) or name.startswith(f"{top}."):
+                    line = self.searches(name)
+                    if line and top not in self.searched:
+                        self.searched[top] = f"{library.source(name).label}:{line}: may import any module of {top}"
+            if self.suite or top in self.searched:
                 self.visit_all(top)
         self.reason = self.find_reason()
         self.files = self.find_files()
@@ -914,11 +926,13 @@ class Reach:
     def is_suite(self, facts: Facts) -> bool:
         return bool(TEST_TOOLS & set(facts.words))
 
-    def searches(self, name: str) -> bool:
-        """Whether a module may import others under names that its source does not hold."""
+    def searches(self, name: str) -> int:
+        """The line in which a module may import others under names that its source does not hold; 0: nowhere."""
         facts = self.facts[name]
-        listed = "__file__" in facts.words and LISTERS & set(facts.words)
-        return bool(facts.names_modules or SEARCHERS & set(facts.words) or listed)
+        found = [facts.words[word] for word in SEARCHERS & set(facts.words)]
+        if name != "__main__" and "__file__" in facts.words and LISTERS & set(facts.words):
+            found.append(facts.words["__file__"])
+        return facts.names_modules or min(found, default=0)
 
     def visit(self, name: str):
         """Adds what a module imports, then the module."""
@@ -993,6 +1007,8 @@ class Reach:
                     return f"{label}:{line}: {word.removeprefix('shown ')} shows where a class or function comes from"
             if "warn" in facts.words and {"DeprecationWarning", "PendingDeprecationWarning"} & set(facts.words):
                 return f"{label}: a DeprecationWarning is shown where the main program causes it, and only there"
+            if any(LOG_PLACE.search(text) for text in facts.strings):
+                return f"{label}: log messages show in which file they were made"
             if facts.shows_class:
                 return f"{label}:{facts.shows_class}: a class is shown with its module's name"
             if self.form == "notebook" and {"multiprocessing", "concurrent"} & set(facts.words):
@@ -1001,9 +1017,10 @@ class Reach:
                         return f"{label}: {text!r} starts processes that cannot see what a notebook defines"
         return ""
 
-    def find_files(self) -> dict[str, Path]:
+    def find_files(self) -> dict[str, bytes]:
         """The packages' files that are no modules, if some code may read them."""
         found = {}
+        modules = {self.library.find(name)[0] for name in self.modules}
         for top, base in sorted(self.library.packages.items()):
             mine = [name for name in self.modules if name.partition(".")[0] == top]
             reads = set().union(*(self.facts[name].words for name in mine)) if mine else set()
@@ -1015,9 +1032,11 @@ class Reach:
             for path in sorted(base.rglob("*")):
                 inside = path.relative_to(base.parent)
                 hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts)
-                skipped = path.suffix in (".py", ".pyc", ".pyi", ".so", ".pyd") and path not in self.unreadable
+                in_package = path.suffix == ".py" and (path.parent / "__init__.py").is_file()
+                skipped = path.suffix in (".pyc", ".pyi", ".so", ".pyd") or in_package and path not in self.unreadable
+                skipped |= path in modules
                 if path.is_file() and not hidden and not skipped and path.name != "py.typed":
-                    found[inside.as_posix()] = path
+                    found[inside.as_posix()] = path.read_bytes()
         return found
 
     def closure(self, apart: set[str]) -> frozenset[str]:
@@ -1029,18 +1048,17 @@ class Reach:
         todo, closed = list(apart), set()
         while todo:
             name = todo.pop()
-            if name in closed or name not in self.modules:
-                continue
-            closed.add(name)
-            parent = name.rpartition(".")[0]
-            todo += [parent] if parent else []
-            module = self.modules[name]
-            for node in self.facts[name].imports:
-                todo += self.imported(module, node)
-            if module.is_package and any(not is_docstring(node) for node in module.body):
-                todo += [other for other in self.modules if other.startswith(f"{name}.")]
+            if name in self.modules and name not in closed:
+                closed.add(name)
+                parent = name.rpartition(".")[0]
+                todo += [parent] if parent else []
+                module = self.modules[name]
+                for node in self.facts[name].imports:
+                    todo += self.imported(module, node)
+                if module.is_package and any(not is_docstring(node) for node in module.body):
+                    todo += [other for other in self.modules if other.startswith(f"{name}.")]
             if not todo:
-                todo += self.imported_by_attribute(closed)
+                todo += [other for other in self.imported_by_attribute(closed) if other in self.modules]
         return frozenset(closed)
 
     def imported_by_attribute(self, apart: set[str]) -> list[str]:
@@ -1063,14 +1081,15 @@ def is_docstring(node) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def distribution_files(base: Path) -> dict[str, Path]:
+def distribution_files(base: Path) -> dict[str, bytes]:
     """The metadata of the installed distribution that a package belongs to, if it lies beside the package."""
     for folder in sorted(base.parent.glob("*.dist-info")):
         with contextlib.suppress(OSError):
             listed = (folder / "RECORD").read_text(encoding="utf-8").splitlines()
             if any(line.startswith((f"{base.name}/", f"{base.name},")) for line in listed):
                 names = ("METADATA", "entry_points.txt", "top_level.txt")
-                return {f"{folder.name}/{name}": folder / name for name in names if (folder / name).is_file()}
+                found = {f"{folder.name}/{name}": folder / name for name in names}
+                return {name: path.read_bytes() for name, path in found.items() if path.is_file()}
     return {}
 
 
@@ -1619,6 +1638,36 @@ REFUSED_MODULES = {
 }
 
 
+SHELL_NAMES = re.compile(r"_{1,3}|_i{1,3}|_i?\d+|_[dio]h|In|Out")  # IPython binds them before each cell
+
+
+def shell_edits(module: Module) -> int:
+    """The first line of a module, inside of a string, that IPython 9 would edit in a cell before it runs it; 0: none.
+
+    It empties lines of blanks, and it takes `>>> ` away where it believes that the line is no docstring's.
+    """
+    blank, prompts = set(), set()
+    delimiters = 0
+    for token in module.tokens:
+        if re.match(r"(?i)[rbfut]*(\"\"\"|''')", token.string):
+            delimiters += 1 + (token.type == tokenize.STRING)
+        if token.start[0] < token.end[0] and token.type not in (tokenize.NEWLINE, tokenize.NL):
+            inside = range(token.start[0], token.end[0] + 1)
+            blank |= {row for row in inside if module.lines[row - 1] and module.lines[row - 1].isspace()}
+            if module.lines[token.start[0] - 1][: token.start[1]].strip():  # no docstring
+                prompts |= {row for row in inside if module.lines[row - 1].lstrip().startswith((">>>", "...:"))}
+    if delimiters != len(re.findall(r"(?<!\\)(\"\"\"|''')", module.text)):  # it takes others for quotes, too
+        prompts |= {row for row, line in enumerate(module.lines, 1) if line.lstrip().startswith((">>>", "...:"))}
+    return min(blank | prompts, default=0)
+
+
+def refuse_shell_edits(module: Module):
+    line = shell_edits(module)
+    if line:
+        remedy = "write the blanks as \\x20 and `>>>` as \\x3e>>, or build a .py file"
+        module.refuse(line, "IPython would change this line of a string before it runs it", remedy)
+
+
 @dataclass
 class Reference:
     """A use that means a variable of the flat program: the text from `start` to `end` becomes that variable's name."""
@@ -1770,9 +1819,15 @@ class Program:
 
     def refuse_constructs(self, module: Module):
         """What the flat form would do wrongly, as far as it can be seen in the source."""
+        if self.form == "notebook" and not module.is_entry:
+            for name in sorted(filter(SHELL_NAMES.fullmatch, module.bindings)):
+                use = module.bindings[name][0]
+                module.refuse(use.node, f"{name!r} means something else to IPython", "use another name")
+            refuse_shell_edits(module)
         for use in module.uses:
             is_builtin = use.owner.kind == "module" and use.action == "load" and not module.bindings.get(use.name)
-            if is_builtin and use.name in REFUSED_NAMES and not (module.is_entry and use.name == "__doc__"):
+            given = module.is_entry and use.name in ("__doc__", "__file__", "__package__")
+            if is_builtin and use.name in REFUSED_NAMES and not given:
                 reason = f"`{use.name}` is not what it was in a flat program"
                 module.refuse(use.node, reason, REFUSED_NAMES[use.name])
             if use.action == "import":
@@ -1973,7 +2028,15 @@ class Naming:
         return self.final[entity] != self.plain_name(entity)
 
     def check(self):
-        """Refuses the renames that would change what the program does."""
+        """Refuses the renames that would change what the program does, and what would be read before it is bound."""
+        for place in sorted(self.program.kept):
+            for reference in self.program.references.get(place, []):
+                use, var = reference.use, reference.meaning
+                at_load = use.scope is not None and use.scope.kind == "module" and not use.conditional
+                bound = self.binding_order.get(var, (0,))[0]
+                if isinstance(var, Var) and at_load and bound > self.program.order[place] and use.action == "load":
+                    module = self.program.library.modules[place[0]]
+                    module.refuse(use.node, f"{var.module}.{var.name} is read before it is bound", "import it earlier")
         owners = {name: entity for entity, name in self.final.items()}
         for place in sorted(self.program.kept):
             module = self.program.library.modules[place[0]]
@@ -2314,7 +2377,7 @@ class Emitter:
     def statement_lines(self, group: list[int], start: int, end: int) -> list[Line]:
         module = self.module
         if group[0] == 0 and module.docstring and len(group) == 1:
-            return []  # it stands above, as text
+            return self.comments_on(module.body[0])  # the docstring stands above, as text
         wanted = [
             index
             for index in group
@@ -2333,6 +2396,11 @@ class Emitter:
                     "use a line for each",
                 )
         return [line for line in self.edited(start, end) if line.text.strip() or not self.is_import(group)]
+
+    def comments_on(self, node) -> list[Line]:
+        """The comments on a statement's lines."""
+        rows = [comment for comment in self.module.comments if node.lineno <= comment.line <= node.end_lineno]
+        return [Line(comment.text, self.module.label, comment.line) for comment in rows]
 
     def is_import(self, group: list[int]) -> bool:
         return all(isinstance(self.module.body[index], ast.Import | ast.ImportFrom) for index in group)
@@ -2370,13 +2438,15 @@ class EntryEmitter(Emitter):
                 self.replace_statement(node, [])
             elif isinstance(node, ast.ImportFrom) and node.level:
                 origin = library.origin(entry, node)
-                dots = re.compile(r"from[\s\\]*[.\s\\]+(\w[\w.]*)?").match(entry.text, entry.span(node)[0])
-                self.edits.append((dots.start(), dots.end(), f"from {origin}" + " " * (not node.module)))
+                pattern = rf"from[\s\\]*\.[\s\\.]*{re.escape(node.module or '')}(?=[\s\\]|import)"
+                dots = re.compile(pattern).match(entry.text, entry.span(node)[0])
+                text = f"from {origin}" if node.module else f"from {origin} "
+                self.edits.append((dots.start(), dots.end(), text))
         self.edits.sort()
 
     def statement_lines(self, group: list[int], start: int, end: int) -> list[Line]:
         if group[0] == 0 and self.module.docstring and len(group) == 1:
-            return []  # it stands above, as text
+            return self.comments_on(self.module.body[0])
         return [line for line in self.edited(start, end) if line.text.strip() or not self.is_import(group)]
 
 
@@ -2437,7 +2507,7 @@ INDENT = "    "
 FUTURE = "from __future__ "
 MODULE_HEAD = 'if __name__ == "{name}":  # {label}'
 MODULE_HEAD_LINE = re.compile(r'if __name__ == ".+":  # \S+\.py$')
-MODULE_PATTERN = r'^if __name__ == ".+":  # (\S+\.py)\n((?:(?:    .*)?\n)+)'
+MODULE_PATTERN = r'^if __name__ == ".+":  # (\S+\.py)\n((?:(?:    .*)?\n)*    .*\n)'
 
 UNPACK = '''
 def unpack_modules():
@@ -2556,7 +2626,7 @@ def only_defines(node) -> str | None:
         case ast.ClassDef(bases=[], keywords=[], decorator_list=[]):
             harmless = all(is_docstring(part) or only_defines(part) is not None for part in node.body)
             return node.name if harmless else None
-        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+        case ast.Assign(targets=[ast.Name(id=name)]):
             try:
                 ast.literal_eval(node.value)
             except (ValueError, TypeError):
@@ -2659,11 +2729,10 @@ class ModuleText:
         return [line.text for line in self.lines]
 
 
-def file_literals(files: dict[str, Path]) -> list[str]:
+def file_literals(files: dict[str, bytes]) -> list[str]:
     """A dictionary's lines: path -> content, as text line by line, or as compressed bytes."""
     lines = ["{"]
-    for name, path in sorted(files.items()):
-        content = path.read_bytes()
+    for name, content in sorted(files.items()):
         try:
             text = content.decode("utf-8")
             is_text = len(content) <= 20_000 and not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text)
@@ -2767,26 +2836,31 @@ class Document:
         self.reasons: dict[str, str] = {}  # module in modules style -> why it is not flat
         self.program: Program | None = None
         self.naming: Naming | None = None
+        if form == "notebook":
+            refuse_shell_edits(library.entry)
         self.cells_of_entry = entry_cells(library.entry)
+        if not library.is_kernel and any(self.code_in(cell) for cell in self.cells_of_entry if cell.kind == "markdown"):
+            self.cells_of_entry = self.cells_of_entry[:1]  # the marks mean something else to this script
+            self.cells_of_entry[0].last = len(library.entry.lines)
         if library.apart:
             self.add_apart()
 
     def hide_entry_marks(self, skipped: set[int]):
         """Adds the lines of the entry that are not for the output to `skipped`."""
         entry = self.library.entry
-        skipped |= {comment.line for comment in entry.comments if comment.column == 0 and CELL_MARK.match(comment.text)}
+        skipped |= {cell.first - 1 for cell in self.cells_of_entry[1:]}
         head = SCRIPT_HEAD.search(entry.text)
         if head:
             skipped |= set(range(entry.line_of(head.start()), entry.line_of(head.end() - 1) + 1))
         for cell in self.cells_of_entry:
             if cell.kind == "markdown":
                 skipped |= set(range(cell.first, cell.last + 1))
-                for node in entry.body:
-                    if cell.first <= node.lineno <= cell.last:
-                        entry.refuse(node, "code in a markdown cell", "begin a code cell with `# %%`")
+                for node in self.code_in(cell):
+                    entry.refuse(node, "code in a markdown cell", "begin a code cell with `# %%`")
 
-    def shows_docstring(self) -> bool:
-        return "__doc__" in self.reach.facts["__main__"].words and bool(self.library.entry.docstring)
+    def code_in(self, cell: "EntryCell") -> list[ast.stmt]:
+        """The statements of the entry that lie in a cell."""
+        return [node for node in self.library.entry.body if cell.first <= node.lineno <= cell.last]
 
     # --- modules in modules style ---
 
@@ -2795,13 +2869,16 @@ class Document:
         modules = [module for module in modules if self.library.find(module.name)[0] is not None]
         unused = set() if self.reach.suite else unused_statements(list(self.reach.modules.values()), self.library.entry)
         self.unused = sorted((name, only_defines(self.reach.modules[name].body[index])) for name, index in unused)
-        cells, empty = [], []
+        cells, empty, files = [], [], dict(self.reach.files)
         for module in modules:
             text = ModuleText(module, unused)
             self.files[module.label] = "\n".join(text.texts) + "\n"
             if not text.lines:
                 self.files[module.label] = ""
                 empty.append(module.label)
+                continue
+            if self.form == "notebook" and shell_edits(module):
+                files[module.label] = self.files[module.label].encode()  # a cell would not write it as it is
                 continue
             anchor = self.add_heading(module, f"`{module.label}`", module.docstring.split("\n\n")[0], cells)
             if self.form == "notebook":
@@ -2811,12 +2888,12 @@ class Document:
             cells.append(Cell("code", cell_id(anchor), lines))
         template, values = UNPACK, {"PATTERN": MODULE_PATTERN, "EMPTY": empty}
         if self.form == "notebook":
-            folders = {str(Path(name).parent) for name in [*self.files, *self.reach.files]}
+            folders = {str(Path(name).parent) for name in [*self.files, *files]}
             template, values = PREPARE, {"EMPTY": empty, "FOLDERS": sorted(folders)}
-        helper = helper_lines(template, self.reach.starts_processes, bool(self.reach.files), **values)
+        helper = helper_lines(template, self.reach.starts_processes, bool(files), **values)
         helpers = [code("cell-helper", helper, metadata=FOLDED)]
-        if self.reach.files:
-            lines = file_literals(self.reach.files)
+        if files:
+            lines = file_literals(files)
             lines[0] = f"PACKAGE_FILES = {lines[0]}"
             helpers.insert(0, code("cell-files", ["import base64, zlib", "", *lines], metadata=FOLDED))
         # A notebook's cells write the modules, so its folders come first; a script's helper reads what stands above.
@@ -2856,6 +2933,8 @@ class Document:
                 continue
             # The author of cells decides where they end; an entry without marks is split like a module.
             texts = [join_blocks(blocks)] if len(self.cells_of_entry) > 1 else split_blocks(blocks)
+            if len(self.cells_of_entry) == 1:
+                texts = [self.quiet(lines) for lines in texts]
             made += [Cell("code", "", lines, cell.tags) for lines in texts if lines]
         if not made:
             return
@@ -2866,6 +2945,16 @@ class Document:
         for number, cell in enumerate(made, 1):
             cell.id = cell_id(anchor, str(number))
             self.body.append(cell)
+
+    def quiet(self, lines: list[Line]) -> list[Line]:
+        """Puts a semicolon behind an expression at the end of a cell, whose value a notebook would show."""
+        body = ast.parse("\n".join(line.text for line in lines)).body if self.form == "notebook" else []
+        if body and isinstance(body[-1], ast.Expr) and getattr(getattr(body[-1].value, "func", 0), "id", "") != "print":
+            at = body[-1].end_lineno - 1
+            row = lines[at].text.encode()
+            end = body[-1].end_col_offset
+            lines[at] = dataclasses.replace(lines[at], text=(row[:end] + b";" + row[end:]).decode())
+        return lines
 
     def entry_markdown(self, module: Module, cell: EntryCell) -> Cell:
         lines = []
@@ -2900,15 +2989,20 @@ class Document:
 
     def head_cells(self) -> list[Cell]:
         """What stands before all modules: the entry's docstring, if it is read, and `from __future__ import`."""
-        lines = []
-        if self.shows_docstring():
-            entry = self.library.entry
+        entry, words = self.library.entry, self.reach.facts["__main__"].words
+        docstring, assignments = [], []
+        if "__doc__" in words and entry.docstring:
             start, end = entry.span(entry.body[0].value)
-            lines += (("__doc__ = " if self.form == "notebook" else "") + entry.text[start:end]).split("\n")
-        if self.future:
-            lines += [""] * bool(lines) + [f"from __future__ import {', '.join(self.future)}"]
-        if self.form == "notebook" and self.future and self.shows_docstring():
-            lines = [lines[-1], "", *lines[:-2]]  # no docstring there, so that nothing may stand before the import
+            docstring = entry.text[start:end].split("\n")
+        if self.form == "notebook":
+            assignments = ["__doc__ = " + docstring[0], *docstring[1:]] if docstring else []
+            docstring = []
+            if "__file__" in words:
+                assignments.append(f"__file__ = {python_literal(entry.label)}  # a notebook has none")
+        if "__package__" in words and self.library.entry_package:
+            assignments.append(f"__package__ = {python_literal(self.library.entry_package)}")
+        future = [f"from __future__ import {', '.join(self.future)}"] if self.future else []
+        lines = [line for part in (docstring, future, assignments) if part for line in ["", *part]][1:]
         return [*([code("cell-head", lines)] if lines else []), *filter(None, [self.settings, self.imports])]
 
     def cells(self, title: str, intro: str) -> list[Cell]:
@@ -2982,7 +3076,7 @@ class FlatDocument(Document):
         title = f"`{module.label}`" + (f" ({part + 1} of {len(parts)})" if len(parts) > 1 else "")
         anchor = self.add_heading(module, title, module.docstring if part == 0 else "", self.body, part)
         for number, lines in enumerate(cells, 1):
-            self.body.append(Cell("code", cell_id(anchor, str(number) if number > 1 else ""), lines))
+            self.body.append(Cell("code", cell_id(anchor, str(number) if number > 1 else ""), self.quiet(lines)))
 
 
 class ModulesDocument(Document):
@@ -3502,6 +3596,9 @@ class Report:
     warnings: list[str] = field(default_factory=list)
 
 
+MANY_TRIES, FEW_TRIES, LARGE = 12, 1, 10_000  # flat programs tried; fewer where the packages have many lines
+
+
 def analyse(library: Library, form: str, style: str = "auto") -> Document:
     """The program's document: as flat as it can be without anybody noticing, or as `style` says.
 
@@ -3515,6 +3612,10 @@ def analyse(library: Library, form: str, style: str = "auto") -> Document:
         reasons = dict.fromkeys(reach.modules, "--style modules")
     elif style == "auto" and reach.reason:
         reasons = dict.fromkeys(reach.modules, reach.reason)
+    if style == "auto":
+        tops = {name: reach.searched.get(name.partition(".")[0]) for name in reach.modules}
+        reasons |= {name: reason for name, reason in tops.items() if reason and name not in reasons}
+    tries = MANY_TRIES if sum(len(module.lines) for module in reach.modules.values()) < LARGE else FEW_TRIES
     while True:
         apart = reach.closure(set(reasons))
         library.start_over(apart)
@@ -3529,7 +3630,8 @@ def analyse(library: Library, form: str, style: str = "auto") -> Document:
             if style == "flat" or error.blame is None:
                 raise
             known = set(reasons) | apart
-            as_it_is = error.blame not in reach.modules or error.blame in known
+            tries -= 1
+            as_it_is = error.blame not in reach.modules or error.blame in known or not tries
             blamed = set(reach.modules) if as_it_is else {error.blame}
             reasons |= {name: str(error) for name in sorted(blamed - known)}
     document.reasons = {name: reasons.get(name, "imported by a module in modules style") for name in sorted(apart)}
