@@ -810,7 +810,7 @@ METADATA_READERS = words("importlib.metadata importlib_metadata pkg_resources")
 PROCESS_STARTERS = words("subprocess Popen system spawnv execv")
 # Who reads these sees that the modules have become one: where a class or function comes from, its source, its callers.
 OBSERVERS = words("""
-    __module__ __globals__ __annotations__ sys.modules pickle cPickle dill cloudpickle joblib shelve copyreg marshal
+    __module__ __globals__ sys.modules pickle cPickle dill cloudpickle joblib shelve copyreg marshal
     getsource getsourcelines getsourcefile getfile getmodule getmodulename getmembers currentframe _getframe
     inspect.stack extract_stack walk_stack setprofile settrace
 """)
@@ -855,6 +855,7 @@ class Facts:
                 self.look_at_call(node)
             elif isinstance(node, ast.FormattedValue):
                 self.look_at_shown(node.value)
+        self.imports.sort(key=lambda node: (node.lineno, node.col_offset))
 
     def look_at_call(self, node: ast.Call):
         called = getattr(node.func, "attr", getattr(node.func, "id", ""))
@@ -902,6 +903,7 @@ class Reach:
         self.modules: dict[str, Module] = {}
         self.unreadable: list[Path] = []
         self.starts_processes = False
+        self.dotted_name = re.compile(rf"\b(?:{'|'.join(map(re.escape, library.packages)) or '!'})(?:\.[^\W\d]\w*)+")
         self.suite = self.is_suite(self.facts_of("__main__"))
         self.visit("__main__")
         self.searched: dict[str, str] = {}  # top-level package -> who imports its modules by computed names
@@ -948,10 +950,14 @@ class Reach:
         if name != "__main__":
             self.modules[name] = module  # now, since imports may go in circles; moved to its place below
         for node in facts.imports:
+            for dotted in self.library.named(module, node):
+                if self.library.stays_behind(dotted):
+                    reason = f"{dotted} lies outside of the packages and is not shipped"
+                    module.refuse(node, reason, "move it into one")
             for dotted in self.imported(module, node):
                 self.visit(dotted)
         for text in facts.strings:
-            for dotted in re.findall(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+", text):
+            for dotted in self.dotted_name.findall(text):
                 self.visit_longest(dotted)
         if name != "__main__":
             self.modules[name] = self.modules.pop(name)
@@ -974,11 +980,10 @@ class Reach:
 
     def visit_longest(self, dotted: str):
         parts = dotted.split(".")
-        if parts[0] in self.library.packages:
-            for count in range(len(parts), 1, -1):
-                if self.library.find(".".join(parts[:count])):
-                    self.visit(".".join(parts[:count]))
-                    return
+        for count in range(len(parts), 1, -1):
+            if self.library.find(".".join(parts[:count])):
+                self.visit(".".join(parts[:count]))
+                return
 
     def visit_all(self, top: str):
         base = self.library.packages[top]
@@ -1833,12 +1838,6 @@ class Program:
             if use.action == "import":
                 target = self.library.target(module, use)
                 if isinstance(target, External):
-                    if self.library.stays_behind(target.module):
-                        module.refuse(
-                            use.node,
-                            f"{target.module} lies outside of the packages and is not shipped",
-                            "move it into one",
-                        )
                     for name in (target.module, f"{target.module}.{target.attribute}", use.alias.name):
                         if name in REFUSED_MODULES:
                             module.refuse(use.node, f"{name} needs the package's files", REFUSED_MODULES[name])
@@ -2034,7 +2033,9 @@ class Naming:
                 use, var = reference.use, reference.meaning
                 at_load = use.scope is not None and use.scope.kind == "module" and not use.conditional
                 bound = self.binding_order.get(var, (0,))[0]
-                if isinstance(var, Var) and at_load and bound > self.program.order[place] and use.action == "load":
+                if isinstance(var, Var) and at_load and bound > self.program.order[place] and use.action == "load" and (
+                    not hasattr(builtins, use.name)
+                ):
                     module = self.program.library.modules[place[0]]
                     module.refuse(use.node, f"{var.module}.{var.name} is read before it is bound", "import it earlier")
         owners = {name: entity for entity, name in self.final.items()}

@@ -677,6 +677,7 @@ def f(): pass
 --- main.py
 from pkg.a import f
 def g(x: int): pass
+print(g.__annotations__)
 --- pkg/a.py
 from __future__ import annotations
 def f(x: int): pass
@@ -1058,7 +1059,11 @@ def test_a_failed_build_leaves_the_earlier_one_whole(tmp_path):
         build(root, preset="huge")
     assert (root / "build/tiny/tiny.ipynb").read_bytes() == before
     build(root, form="script")
-    assert sorted(path.name for path in (root / "build/tiny").iterdir()) == ["kernel-metadata.json", "tiny.py"]
+    assert sorted(path.name for path in (root / "build/tiny").iterdir()) == [
+        "kernel-metadata.json",
+        "tiny.map.json",
+        "tiny.py",
+    ]
     assert [path.name for path in (root / "build").iterdir()] == ["tiny"]
 
 
@@ -1175,3 +1180,197 @@ def test_the_command_refuses_what_the_function_refuses(tmp_path):
     assert done.returncode == 1 and done.stderr.startswith("error: there is no kernel 'nothing'")
     done = subprocess.run([*command, "--set", "no_such=1"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1 and "no_such" in done.stderr and not list((tmp_path).glob("out/*"))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Styles: what is flat, what keeps a namespace of its own, and who decides
+# ----------------------------------------------------------------------------------------------------------------------
+
+MIXED = {
+    "main.py": "from pkg import state\nfrom pkg.plain import double\nprint(double(3), [state][0].COUNT)\n",
+    "pkg/__init__.py": "",
+    "pkg/state.py": "COUNT = 3\n",
+    "pkg/plain.py": "def double(x):\n    return 2 * x\n",
+}
+
+
+def sections(text: str) -> list[str]:
+    return re.findall(r'(?m)^if __name__ == "(.+)":  # ', text)
+
+
+def test_only_the_module_that_cannot_be_flat_keeps_its_namespace(tmp_path):
+    folder = write_files(tmp_path, MIXED)
+    text = flatten(folder)
+    assert sections(text) == ["pkg.state"]
+    assert "\ndef double(x):" in text and "from pkg import state" in text
+    assert run_python(folder / "flat/flat.py", tmp_path) == (0, "6 3\n", "")
+
+
+def test_an_entry_that_looks_into_modules_keeps_them_all(tmp_path):
+    folder = write_files(tmp_path, MIXED)
+    (folder / "main.py").write_text(MIXED["main.py"] + "import sys\nprint(sys.modules['pkg.state'] is state)\n")
+    text = flatten(folder)
+    assert sections(text) == ["pkg.state", "pkg.plain"]
+    shutil.rmtree(folder / "pkg")
+    assert run_python(folder / "flat/flat.py", tmp_path) == (0, "6 3\nTrue\n", "")
+
+
+def test_the_modules_style_can_be_asked_for_and_the_flat_one_refuses(tmp_path):
+    files = {"main.py": "from pkg.a import f\nprint(f())\n", "pkg/__init__.py": "", "pkg/a.py": "def f(): return 1\n"}
+    folder = write_files(tmp_path, files)
+    assert sections(flatten(folder)) == []
+    assert sections(flatten(folder, style="modules")) == ["pkg.a"]
+    (folder / "main.py").write_text("import pkg.a\nprint(vars(pkg.a))\n")
+    with pytest.raises(bk.BuildError, match=r"main.py:2: the module pkg.a is used as an object"):
+        flatten(folder, style="flat")
+
+
+def test_a_suite_of_tests_gets_every_module_as_it_is(tmp_path):
+    files = {
+        "main.py": "import pytest\nfrom pkg.a import f\ndef test_f():\n    assert f() == 1\n",
+        "pkg/a.py": "def f(): return 1\n\ndef unused(): pass\n",
+        "pkg/b.py": "def never_named(): pass\n",
+    }
+    text = flatten(write_files(tmp_path, {"pkg/__init__.py": "", **files}))
+    assert sections(text) == ["pkg.a", "pkg.b"] and "def unused" in text
+
+
+@pytest.mark.parametrize("form", [".py", ".ipynb"])
+def test_modules_style_leaves_out_what_nothing_names_and_says_so(form, tmp_path):
+    files = {
+        "main.py": "import pickle\nfrom pkg.a import K\nprint(pickle.loads(pickle.dumps(K())).x)\n",
+        "pkg/__init__.py": "",
+        "pkg/a.py": "class K:\n    x = 1\n\n\n# nobody calls it\ndef lost():\n    return LOST\n\n\nLOST = 2\n",
+    }
+    folder = write_files(tmp_path, files)
+    out = folder / f"flat/flat{form}"
+    report = bk.build_entry(folder / "main.py", [folder / "pkg"], out)
+    assert report.dropped == ["pkg.a.LOST", "pkg.a.lost"]
+    assert not re.search("lost|LOST|nobody", out.read_text())
+
+
+def test_the_helper_is_short_and_only_there_when_needed(tmp_path):
+    folder = write_files(tmp_path, MIXED)
+    flatten(folder, ".ipynb", "modules")
+    cells = json.loads((folder / "flat/flat.ipynb").read_text())["cells"]
+    helper = next(cell for cell in cells if cell["id"] == "cell-helper")
+    assert helper["source"].count("\n") < 25 and helper["metadata"] == {"_kg_hide-input": True}
+    assert len(bk.UNPACK.strip().split("\n")) <= 25
+    plain = write_files(tmp_path / "plain", {**MIXED, "main.py": "from pkg.plain import double\nprint(double(1))\n"})
+    assert "helper" not in flatten(plain, ".ipynb")
+
+
+def test_files_of_the_package_are_carried_as_text_or_compressed(tmp_path):
+    files = {
+        "main.py": "from pkg import words, blob\nprint(words(), len(blob()))\n",
+        "pkg/__init__.py": (
+            "import pathlib\nHERE = pathlib.Path(__file__).parent\n"
+            "def words():\n    return (HERE / 'data/words.txt').read_text().split()\n"
+            "def blob():\n    return (HERE / 'blob.bin').read_bytes()\n"
+        ),
+        "pkg/data/words.txt": "salt\nsäule\n",
+    }
+    folder = write_files(tmp_path, files)
+    (folder / "pkg/blob.bin").write_bytes(bytes(range(256)) * 100)
+    text = flatten(folder)
+    shutil.rmtree(folder / "pkg")
+    assert '"salt\\n"' in text and len(text) < 6_000
+    assert run_python(folder / "flat/flat.py", tmp_path) == (0, "['salt', 'säule'] 25600\n", "")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Trace: from a log back to the source
+# ----------------------------------------------------------------------------------------------------------------------
+
+BOOM = {
+    "main.py": "from pkg.losses import boom\n\ndef main():\n    boom(41)\n\nif __name__ == '__main__':\n    main()\n",
+    "pkg/__init__.py": "",
+    "pkg/losses.py": '"""Losses."""\n\nEPS = 1\n\n\ndef unused():\n    return EPS\n\n\ndef boom(x):\n    # here\n'
+    "    y = x + 1\n    raise RuntimeError(f'boom {y}')\n",
+}
+
+
+def failed_run(folder: Path, form: str) -> str:
+    """What a failing flat program writes, as Python or as a notebook's kernel prints it."""
+    if form == ".py":
+        status, _, error = run_python(folder / "flat/flat.py", folder / "flat")
+    else:
+        code = (
+            "import json, sys\nfrom IPython.core.interactiveshell import InteractiveShell\n"
+            "shell = InteractiveShell.instance()\n"
+            "for cell in json.load(open('flat.ipynb'))['cells']:\n"
+            "    if cell['cell_type'] == 'code' and not shell.run_cell(cell['source'], store_history=True).success:\n"
+            "        sys.exit(1)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder / "flat", capture_output=True, text=True, timeout=60,
+            env={**os.environ, "IPYTHONDIR": str(folder / "ipython")},
+        )
+        status, error = done.returncode, done.stdout + done.stderr
+    assert status == 1 and "raise RuntimeError(f'boom {y}')" in bk.COLOURS.sub("", error)
+    return error
+
+
+@pytest.mark.parametrize("style", ["flat", "modules"])
+@pytest.mark.parametrize("form", [".py", ".ipynb"])
+def test_trace_leads_every_frame_of_a_log_to_its_source(form, style, tmp_path, capsys):
+    folder = write_files(tmp_path, BOOM)
+    flatten(folder, form, style)
+    error = failed_run(folder, form)
+    assert "pkg/losses.py:13" not in error
+    log, book = tmp_path / "kernel.log", tmp_path / "flat/flat.map.json"
+    rows = [{"stream_name": "stderr", "time": 1.5, "data": error[at : at + 7]} for at in range(0, len(error), 7)]
+    for text in (error, json.dumps(rows)):
+        log.write_text(text)
+        assert bk.main(["--trace", str(log), "--map", str(book)]) == 0
+        traced = capsys.readouterr().out
+        assert "pkg/losses.py:13" in traced and "main.py:4" in traced and "main.py:7" in traced
+        assert "raise RuntimeError(f'boom {y}')" in traced
+
+
+def test_trace_knows_the_files_that_ipykernel_gives_to_cells(tmp_path):
+    folder = write_files(tmp_path, BOOM)
+    flatten(folder, ".ipynb", "flat")
+    cells = json.loads((folder / "flat/flat.ipynb").read_text())["cells"]
+    cell = next(cell["source"] for cell in cells if "def boom" in cell["source"])
+    compiler = pytest.importorskip("ipykernel.compiler")
+    line = cell.split("\n").index("    raise RuntimeError(f'boom {y}')") + 1
+    log = tmp_path / "kernel.log"
+    log.write_text(f'  File "{compiler.get_file_name(cell)}", line {line}, in boom\n  File "/x/y.py", line 3, in z\n')
+    traced = bk.trace_log(log, folder / "flat/flat.map.json")
+    assert traced == '  File pkg/losses.py:13, in boom\n  File "/x/y.py", line 3, in z\n'
+
+
+def test_trace_without_a_map_or_with_a_broken_one_says_what_to_do(tmp_path, capsys):
+    (tmp_path / "kernel.log").write_text("text")
+    (tmp_path / "a.map.json").write_text("{}")
+    (tmp_path / "b.map.json").write_text("{}")
+    assert bk.main(["--trace", str(tmp_path / "kernel.log")]) == 1
+    assert "a.map.json, b.map.json. Remedy: give one by --map" in capsys.readouterr().err
+    assert bk.main(["--trace", str(tmp_path / "kernel.log"), "--map", str(tmp_path / "a.map.json")]) == 1
+    assert "a.map.json" in capsys.readouterr().err
+    assert bk.main(["--trace", str(tmp_path / "no.log"), "--map", str(tmp_path / "a.map.json")]) == 1
+    assert "no.log" in capsys.readouterr().err
+
+
+def test_the_maps_of_this_project_know_every_line_of_its_kernels(tmp_path):
+    folder = bk.build_kernel("train", out=tmp_path)
+    known = json.loads((folder / "train.map.json").read_text())["texts"]
+    cells = [cell for cell in json.loads((folder / "train.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
+    for number, cell in enumerate(cells, 1):
+        lines = cell["source"].split("\n")
+        for row, count, label, first in known.get(str(number), []):
+            source = (ROOT / label).read_text().split("\n") if (ROOT / label).is_file() else None
+            assert source is not None, label
+            for at in range(count):
+                if lines[row - 1 + at].startswith(("def ", "class ")):
+                    assert lines[row - 1 + at] == source[first - 1 + at]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_kernels_of_this_project_are_flat_without_helper_or_rename(name, tmp_path):
+    report = bk.build_report(name, None, "", None, None, "notebook", tmp_path, ROOT)
+    assert report.reasons == [] and report.renamed == []
+    ids = [cell["id"] for cell in json.loads((report.path / f"{name}.ipynb").read_text())["cells"]]
+    assert "cell-helper" not in ids
+    assert "__name__ =" not in (report.path / f"{name}.ipynb").read_text()
