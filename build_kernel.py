@@ -3,28 +3,41 @@
 
     python build_kernel.py train                               kernels/train.py -> build/train/train.ipynb
     python build_kernel.py --entry main.py --package path/pkg --out flat.py
+    python build_kernel.py --trace kernel.log --map build/train/train.ipynb.map.json
 
-An entry (a kernel, or any script) and what it reaches of its packages become one file: plain code in one namespace,
-with the comments and the layout of the source. It is made by text edits on that source; no syntax tree is ever printed.
+An entry (a kernel, or any script) and what it reaches of its packages become one file: plain code, with the comments
+and the layout of the source. It is made by text edits on that source; no syntax tree is ever printed. A module comes in
+one of two styles:
+
+    flat       its code stands in the one namespace of the program, without the imports of the packages and without what
+               nothing needs; only names that collide are changed
+    modules    it keeps a namespace, a name and a file of its own: in a script as a block `if __name__ == "pkg.module":`
+               that a helper writes to a folder, in a notebook as a `%%writefile` cell
+
+Flat is what a reader wants; it is chosen for every module for which it can be shown that nobody will notice. The other
+style is what Python itself does, so that it is right for all that is left: modules passed around as objects, pickles,
+`globals()`, patched names, package data. What neither can do is a `BuildError` that names file, line and remedy.
 
 How it works, in the order of the sections below:
 
     Source     text and syntax tree of one file; positions as offsets into the text
     Names      which variable each name means, by the compiler's own `symtable`
     Library    where the packages' modules lie
+    Reach      which modules the entry may load, what they read besides, and who looks closely
     Purity     which statements can be moved or left out without anybody noticing
-    Loading    the statements of all modules in the order in which Python would run them
+    Loading    the statements of all flat modules in the order in which Python would run them
     Meaning    what an imported name stands for, through re-exports, aliases and module attributes
     Shaking    which statements the entry reaches
     Naming     one name for each variable of the one namespace
-    Emission   the edited text of each module, with the source line of every line
+    Emission   the edited text of each flat module, with the source line of every line
+    Modules    the text of each module in modules style, and the helper that it needs
     Documents  cells; notebook and percent script
-    Checks     the output compiles, has no unknown name, no import of the packages, no secret
+    Checks     the output compiles, has no unknown name, no import of flat packages, no secret
+    Trace      from the lines of a log back to the source
     Kaggle     the kernel's head, its settings cell, kernel-metadata.json
     Commands
 
-What the flat form cannot do faithfully (a module passed around as an object, `globals()`, `__file__`, ...) is a
-`BuildError` that names file, line and remedy. Standard library only; Python 3.11 to 3.13; same source, same bytes.
+Standard library only; Python 3.11 to 3.13; same source, same bytes.
 """
 
 import argparse
@@ -2713,17 +2726,17 @@ class ModuleText:
         """As a block of a script, which the script itself never runs; `from __future__` cannot stand there."""
         lines = [Line(MODULE_HEAD.format(name=name, label=label), label, 1)]
         for line in self.lines:
-            text = line.text
-            if text.startswith(f"# {FUTURE}"):
-                text = f"#  {text[2:]}"  # a comment already
-            elif text.startswith(FUTURE):
-                text = f"# {text}"
+            text = f"# {line.text}" if line.text.startswith(FUTURE) else line.text
             lines.append(dataclasses.replace(line, text=INDENT + text if text else ""))
-        if not ast.parse("\n".join(line.text for line in self.lines)).body or all(
-            text.startswith(FUTURE) or not text.strip() or text.startswith("#") for text in self.texts
-        ):
-            lines.append(Line(f"{INDENT}pass", label, max(1, len(self.lines))))
         return lines
+
+    def make_unambiguous(self):
+        """What a block of a script cannot hold as it is: comments like its own for `from __future__`; no statement."""
+        for at, line in enumerate(self.lines):
+            if line.text.startswith(f"# {FUTURE}"):
+                self.lines[at] = dataclasses.replace(line, text=f"#  {line.text[2:]}")
+        if all(not text.strip() or text.startswith((FUTURE, "#")) for text in self.texts):
+            self.lines.append(Line("pass"))
 
     @property
     def texts(self) -> list[str]:
@@ -2873,6 +2886,8 @@ class Document:
         cells, empty, files = [], [], dict(self.reach.files)
         for module in modules:
             text = ModuleText(module, unused)
+            if text.lines and self.form == "script":
+                text.make_unambiguous()
             self.files[module.label] = "\n".join(text.texts) + "\n"
             if not text.lines:
                 self.files[module.label] = ""
@@ -3196,10 +3211,7 @@ def check_unpacked(document: Document, text: str):
     found = {name: unindent.sub("", lines) for name, lines in re.findall(MODULE_PATTERN, text, re.MULTILINE)}
     wanted = {name: content for name, content in document.files.items() if content}
     for name in sorted(set(found) | set(wanted)):
-        trimmed = found.get(name, "").rstrip("\n").removesuffix("\npass").rstrip("\n")
-        if name not in found or name not in wanted or trimmed.replace("\n#  from", "\n# from") != (
-            wanted[name].rstrip("\n").replace("\n#  from", "\n# from")
-        ):
+        if found.get(name) != wanted.get(name):
             raise BuildError(
                 f"{name}: its text cannot be carried in a script. Remedy: build a notebook, or look there for lines "
                 "that begin with a form feed or look like a module's head."
@@ -3267,7 +3279,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def map_path(out: Path) -> Path:
-    return out.with_suffix(".map.json")
+    return out.with_name(f"{out.name}.map.json")
 
 
 def map_text(cells: list[Cell], form: str, name: str, head: str = "") -> str:
@@ -3794,7 +3806,7 @@ def build_entry(entry: Path, packages: list[Path], out: Path, style: str = "auto
     Args:
         entry: the script.
         packages: folders of packages, or modules that are a single file.
-        out: the file to write, and beside it `NAME.map.json`, which leads from its lines back to the source.
+        out: the file to write, and beside it `NAME.py.map.json`, which leads from its lines back to the source.
         style: "auto", "flat" or "modules"; see `analyse`.
 
     Raises:
@@ -3816,8 +3828,8 @@ def build_entry(entry: Path, packages: list[Path], out: Path, style: str = "auto
     command = (
         f"python build_kernel.py --entry {entry.name} --package {' --package '.join(library.packages)} --out {out.name}"
     )
-    intro = f"{rest.strip()}\n\n- Built by `{command}`; build id `{build_id}`\n"
-    intro += "- This file is generated: edit the package instead."
+    intro = f"{rest.strip()}\n\n" if rest.strip() else ""
+    intro += f"- Built by `{command}`; build id `{build_id}`\n- This file is generated: edit the package instead."
     cells = document.cells(title or entry.stem, intro)
     check_document(document, cells)
     text = notebook_text(cells) if form == "notebook" else script_text(cells)

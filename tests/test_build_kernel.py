@@ -1061,8 +1061,8 @@ def test_a_failed_build_leaves_the_earlier_one_whole(tmp_path):
     build(root, form="script")
     assert sorted(path.name for path in (root / "build/tiny").iterdir()) == [
         "kernel-metadata.json",
-        "tiny.map.json",
         "tiny.py",
+        "tiny.py.map.json",
     ]
     assert [path.name for path in (root / "build").iterdir()] == ["tiny"]
 
@@ -1318,7 +1318,7 @@ def test_trace_leads_every_frame_of_a_log_to_its_source(form, style, tmp_path, c
     flatten(folder, form, style)
     error = failed_run(folder, form)
     assert "pkg/losses.py:13" not in error
-    log, book = tmp_path / "kernel.log", tmp_path / "flat/flat.map.json"
+    log, book = tmp_path / "kernel.log", tmp_path / f"flat/flat{form}.map.json"
     rows = [{"stream_name": "stderr", "time": 1.5, "data": error[at : at + 7]} for at in range(0, len(error), 7)]
     for text in (error, json.dumps(rows)):
         log.write_text(text)
@@ -1337,7 +1337,7 @@ def test_trace_knows_the_files_that_ipykernel_gives_to_cells(tmp_path):
     line = cell.split("\n").index("    raise RuntimeError(f'boom {y}')") + 1
     log = tmp_path / "kernel.log"
     log.write_text(f'  File "{compiler.get_file_name(cell)}", line {line}, in boom\n  File "/x/y.py", line 3, in z\n')
-    traced = bk.trace_log(log, folder / "flat/flat.map.json")
+    traced = bk.trace_log(log, folder / "flat/flat.ipynb.map.json")
     assert traced == '  File pkg/losses.py:13, in boom\n  File "/x/y.py", line 3, in z\n'
 
 
@@ -1355,7 +1355,7 @@ def test_trace_without_a_map_or_with_a_broken_one_says_what_to_do(tmp_path, caps
 
 def test_the_maps_of_this_project_know_every_line_of_its_kernels(tmp_path):
     folder = bk.build_kernel("train", out=tmp_path)
-    known = json.loads((folder / "train.map.json").read_text())["texts"]
+    known = json.loads((folder / "train.ipynb.map.json").read_text())["texts"]
     cells = [cell for cell in json.loads((folder / "train.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
     for number, cell in enumerate(cells, 1):
         lines = cell["source"].split("\n")
