@@ -827,6 +827,7 @@ OBSERVERS = words("""
     getsource getsourcelines getsourcefile getfile getmodule getmodulename getmembers currentframe _getframe
     inspect.stack extract_stack walk_stack setprofile settrace
 """)
+DEPRECATIONS = words("DeprecationWarning PendingDeprecationWarning")
 LOG_PLACE = re.compile(r"%\((?:module|filename|pathname|lineno)\)|\{(?:module|filename|pathname|lineno)[}:!]")
 SHOWN = re.compile(r"repr|str|print|format|ascii|pprint|pformat")
 
@@ -900,8 +901,8 @@ class Reach:
     """The modules that the entry may load, in load order, dependencies first; found without running anything.
 
     Every import statement counts, wherever it stands, and every string that names a module. A module that is imported
-    by a name computed at run time may be any: then all of the package's modules count, and for a suite of tests, which
-    may look at anything, too. A `tests` folder inside a package counts only where it is named.
+    by a name computed at run time may be any: then all of the package's modules count. So they do for a suite of tests,
+    which may look at anything. A `tests` folder inside a package counts only where it is named.
 
     Attributes:
         modules: name -> `Module`, without the entry.
@@ -939,7 +940,9 @@ class Reach:
         return self.facts[name]
 
     def is_suite(self, facts: Facts) -> bool:
-        return bool(TEST_TOOLS & set(facts.words))
+        imported = [alias.name for node in facts.imports for alias in node.names if isinstance(node, ast.Import)]
+        imported += [node.module or "" for node in facts.imports if isinstance(node, ast.ImportFrom)]
+        return any(name.partition(".")[0] in TEST_TOOLS for name in imported)
 
     def searches(self, name: str) -> int:
         """The line in which a module may import others under names that its source does not hold; 0: nowhere."""
@@ -1023,7 +1026,7 @@ class Reach:
             for word, line in facts.words.items():
                 if word in OBSERVERS or word.startswith("shown ") and word[6:] in classes:
                     return f"{label}:{line}: {word.removeprefix('shown ')} shows where a class or function comes from"
-            if "warn" in facts.words and {"DeprecationWarning", "PendingDeprecationWarning"} & set(facts.words):
+            if name != "__main__" and "warn" in facts.words and DEPRECATIONS & set(facts.words):
                 return f"{label}: a DeprecationWarning is shown where the main program causes it, and only there"
             if any(LOG_PLACE.search(text) for text in facts.strings):
                 return f"{label}: log messages show in which file they were made"
