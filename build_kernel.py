@@ -106,6 +106,7 @@ class Module:
         self.is_package, self.is_entry = is_package, is_entry
         try:
             self.tree = ast.parse(text)
+            compile(self.tree, label, "exec", dont_inherit=True)  # what parses does not always compile
         except (SyntaxError, ValueError) as error:
             raise BuildError(f"{label}:{getattr(error, 'lineno', None) or 1}: not valid Python: {error}") from None
         except RecursionError:
@@ -183,9 +184,9 @@ class Module:
         """`if TYPE_CHECKING:`, and outside of the entry `if __name__ == "__main__":`."""
         if not isinstance(node, ast.If) or node.orelse:
             return False
-        test = node.test
-        if "TYPE_CHECKING" in (getattr(test, "id", None), getattr(test, "attr", None)):
+        if is_type_checking(node):
             return True
+        test = node.test
         return not self.is_entry and (
             isinstance(test, ast.Compare)
             and isinstance(test.left, ast.Name)
@@ -194,6 +195,11 @@ class Module:
             and isinstance(test.comparators[0], ast.Constant)
             and test.comparators[0].value == "__main__"
         )
+
+
+def is_type_checking(node: ast.If) -> bool:
+    test = node.test
+    return "TYPE_CHECKING" in (getattr(test, "id", None), getattr(test, "attr", None)) and not node.orelse
 
 
 def sibling_statements(tree) -> dict[ast.stmt, list[ast.stmt]]:
@@ -423,6 +429,8 @@ class NameAnalysis(ast.NodeVisitor):
         self.record(root.id, start, "load", node, chain=tuple(reversed(chain)), chain_action=action)
 
     def visit_Constant(self, node):
+        if isinstance(node.value, str) and "@" in node.value:  # DataFrame.query("x > @LIMIT")
+            self.module.quoted += [(self.index, name) for name in re.findall(r"@([^\W\d]\w*)", node.value)]
         if self.annotation and isinstance(node.value, str):
             with contextlib.suppress(SyntaxError):
                 for part in ast.walk(ast.parse(node.value.strip(), mode="eval")):
@@ -812,23 +820,28 @@ class Library:
 TEST_TOOLS = words("pytest unittest nose doctest hypothesis")
 IMPORTERS = words("import_module __import__")  # with a constant name, they are import statements
 SEARCHERS = words("""
-    pkgutil runpy walk_packages iter_modules find_spec spec_from_file_location module_from_spec find_loader
+    pkgutil pydoc.locate lazy_loader lazy_import attach_stub runpy walk_packages iter_modules find_spec find_loader
+    spec_from_file_location module_from_spec
 """)
 FILE_READERS = words("""
     __file__ __path__ __spec__ __loader__ importlib.resources importlib_resources pkg_resources get_data PackageLoader
-    resource_filename resource_string resource_stream getfile getsourcefile
+    resource_filename resource_string resource_stream getfile getsourcefile co_filename find_spec attach_stub
 """)
 LISTERS = words("listdir scandir glob iglob rglob iterdir walk")
 METADATA_READERS = words("importlib.metadata importlib_metadata pkg_resources")
 PROCESS_STARTERS = words("subprocess Popen system spawnv execv")
 # Who reads these sees that the modules have become one: where a class or function comes from, its source, its callers.
-OBSERVERS = words("""
+OBSERVERS = frozenset(["filterwarnings of a module"]) | words("""
     __module__ __globals__ sys.modules pickle cPickle dill cloudpickle joblib shelve copyreg marshal
     getsource getsourcelines getsourcefile getfile getmodule getmodulename getmembers currentframe _getframe
-    inspect.stack extract_stack walk_stack setprofile settrace
+    inspect.stack extract_stack walk_stack setprofile settrace global_enum .__repr__ allow_pickle
+    read_pickle to_pickle torch.load torch.save co_filename
 """)
 DEPRECATIONS = words("DeprecationWarning PendingDeprecationWarning")
 LOG_PLACE = re.compile(r"%\((?:module|filename|pathname|lineno)\)|\{(?:module|filename|pathname|lineno)[}:!]")
+TAKE_CLASSES = words("""
+    isinstance issubclass get_type_hints fields getattr hasattr setattr super signature register __new__
+""")
 SHOWN = re.compile(r"repr|str|print|format|ascii|pprint|pformat")
 
 
@@ -841,38 +854,67 @@ class Facts:
         self.strings: list[str] = []
         self.names_modules = 0  # the line in which a module is imported by a computed name
         self.shows_class = 0  # the line in which a class itself is printed
-        docstrings = set()
+        docstrings, harmless = set(), set()
+        stored = set()
+        importers = 0  # how often an importer is mentioned, other than to be called
         todo: list[ast.AST] = [module.tree]
         while todo:
             node = todo.pop()
-            if isinstance(node, ast.If) and module.never_runs(node):
+            if isinstance(node, ast.If) and is_type_checking(node):
                 continue
             todo.extend(ast.iter_child_nodes(node))
             if isinstance(node, ast.Name):
                 self.words.setdefault(node.id, node.lineno)
+                importers += node.id in IMPORTERS
+                if isinstance(node.ctx, ast.Store):
+                    stored.add(node.id)
             elif isinstance(node, ast.Attribute):
+                harmless.add(node.value)
+                importers += node.attr in IMPORTERS
                 self.words.setdefault(node.attr, node.lineno)
+                self.words.setdefault(f".{node.attr}", node.lineno)
                 if isinstance(node.value, ast.Name):
                     self.words.setdefault(f"{node.value.id}.{node.attr}", node.lineno)
+            elif isinstance(node, ast.Compare):
+                harmless |= {node.left, *node.comparators}
             elif isinstance(node, ast.Constant):
                 if isinstance(node.value, str) and node not in docstrings:
                     self.strings.append(node.value)
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 self.imports.append(node)
                 base = getattr(node, "module", None) or ""
+                importers += any(alias.name in IMPORTERS and alias.asname for alias in node.names)
                 for dotted in [base, *(f"{base}.{alias.name}" if base else alias.name for alias in node.names)]:
                     for word in (dotted, *dotted.split(".")):
                         self.words.setdefault(word, node.lineno)
             elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 docstrings.add(node.value)
             elif isinstance(node, ast.Call):
-                self.look_at_call(node)
+                importers -= getattr(node.func, "attr", getattr(node.func, "id", "")) in IMPORTERS
+                self.look_at_call(node, harmless)
             elif isinstance(node, ast.FormattedValue):
                 self.look_at_shown(node.value)
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
+                self.look_at_shown(node.right)
+        lazy = [node for node in module.body if getattr(node, "name", "") == "__getattr__"]
+        if importers or lazy or "__getattr__" in stored:  # a module's own __getattr__ is there to import others late
+            self.names_modules = self.names_modules or 1
+        if {"exec", "eval", "compile"} & set(self.words) and any("import " in text for text in self.strings):
+            self.names_modules = self.names_modules or 1
         self.imports.sort(key=lambda node: (node.lineno, node.col_offset))
 
-    def look_at_call(self, node: ast.Call):
+    def look_at_call(self, node: ast.Call, harmless: set):
+        """Notes what a call says of modules and classes; `harmless` are expressions that show nobody what they are."""
         called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        harmless.add(node.func)
+        if called in TAKE_CLASSES:
+            harmless |= set(node.args)
+        if called == "type" and len(node.args) == 1 and node not in harmless:
+            self.shows_class = node.lineno  # unless only its name is asked for, or it is compared or called
+        if called == "filterwarnings" and any(keyword.arg == "module" for keyword in node.keywords):
+            self.words.setdefault("filterwarnings of a module", node.lineno)
+        if any(keyword.arg == "allow_pickle" and getattr(keyword.value, "value", 1) for keyword in node.keywords):
+            self.words.setdefault("allow_pickle", node.lineno)
         first = node.args[0] if node.args else None
         if called in IMPORTERS:
             text = first.value if isinstance(first, ast.Constant) else None
@@ -884,15 +926,12 @@ class Facts:
 
     def look_at_shown(self, node):
         """`print(type(x))` shows the module's name; so does the name of a class, which looks like this: `Unet`."""
-        if isinstance(node, ast.Call):
-            if getattr(node.func, "id", "") == "type" and len(node.args) == 1:
-                self.shows_class = node.lineno
-        elif isinstance(node, ast.Attribute):
+        if isinstance(node, ast.Attribute):
             if node.attr == "__class__":
                 self.shows_class = node.lineno
         elif isinstance(node, ast.Name):
             self.words.setdefault(f"shown {node.id}", node.lineno)
-        else:
+        elif not isinstance(node, ast.Call):
             for part in ast.iter_child_nodes(node):
                 self.look_at_shown(part)
 
@@ -929,10 +968,18 @@ class Reach:
                         self.searched[top] = f"{library.source(name).label}:{line}: may import any module of {top}"
             if self.suite or top in self.searched:
                 self.visit_all(top)
-        self.reason = self.find_reason()
         self.files = self.find_files()
+        for content in list(self.files.values()):  # a configuration may name classes: {"target": "pkg.models.Unet"}
+            for dotted in self.dotted_name.findall(content.decode("utf-8", "ignore")) if len(content) < 100_000 else []:
+                self.visit_longest(dotted)
         all_words = set().union(*(facts.words for facts in self.facts.values()))
+        texts = [text for facts in self.facts.values() for text in facts.strings]
         self.starts_processes = bool(PROCESS_STARTERS & all_words) and "executable" in all_words
+        tops = rf"\b(?:{'|'.join(map(re.escape, library.packages)) or '!'})\b"
+        self.named = self.starts_processes and any(re.search(tops, text) for text in texts)
+        for top in library.packages if self.named else []:
+            self.visit_all(top)
+        self.reason = self.find_reason()
 
     def facts_of(self, name: str) -> Facts:
         if name not in self.facts:
@@ -961,7 +1008,11 @@ class Reach:
             self.visit(parent)
             if name in self.modules:
                 return
-        module = self.library.source(name)
+        try:
+            module = self.library.source(name)
+        except BuildError:  # a template, a file for another Python: it is carried as it is
+            self.unreadable.append(self.library.find(name)[0])
+            return
         facts = self.facts_of(name)
         if name != "__main__":
             self.modules[name] = module  # now, since imports may go in circles; moved to its place below
@@ -1005,17 +1056,21 @@ class Reach:
         base = self.library.packages[top]
         for path in sorted(base.rglob("*.py")) if base.is_dir() else []:
             parts = [top, *path.relative_to(base).with_suffix("").parts]
-            if not all(part.isidentifier() for part in parts) or {"tests", "test"} & set(parts[1:-1]):
+            if {"tests", "test"} & set(parts[1:-1]):
+                continue
+            if not all(part.isidentifier() for part in parts):
+                self.unreadable.append(path)  # a module for those who import it by name, a file for us
                 continue
             if parts[-1] == "__init__":
                 parts.pop()
-            try:
-                self.visit(".".join(parts))
-            except BuildError:  # a template, a file for another Python: it is carried as it is
-                self.unreadable.append(path)
+            self.visit(".".join(parts))
 
     def find_reason(self) -> str:
         """Why somebody would notice that the modules have become one; empty if nobody would."""
+        if self.named:
+            return "it starts Python anew and names a package there"
+        if self.unreadable:
+            return f"{self.unreadable[0].name} cannot be read by this Python"
         if self.suite:
             return f"{self.library.entry.label} is a suite of tests, which may look at a module from all sides"
         classes = {
@@ -1042,20 +1097,26 @@ class Reach:
         """The packages' files that are no modules, if some code may read them."""
         found = {}
         modules = {self.library.find(name)[0] for name in self.modules}
+        reads = set(self.facts["__main__"].words)
+        if ".__file__" not in reads:
+            reads.discard("__file__")  # the entry's own
+        reads = reads.union(*(self.facts[name].words for name in self.modules))
+        texts = {text for facts in self.facts.values() for text in facts.strings}
         for top, base in sorted(self.library.packages.items()):
-            mine = [name for name in self.modules if name.partition(".")[0] == top]
-            reads = set().union(*(self.facts[name].words for name in mine)) if mine else set()
-            entry_reads = set(self.facts["__main__"].words) - {"__file__"}
-            if mine and METADATA_READERS & (reads | entry_reads):
+            mine = any(name.partition(".")[0] == top for name in self.modules)
+            if mine and METADATA_READERS & reads:
                 found.update(distribution_files(base))
-            if not base.is_dir() or not mine or not FILE_READERS & (reads | entry_reads):
+            found.update((path.relative_to(base.parent).as_posix(), path.read_bytes()) for path in self.unreadable)
+            if not base.is_dir() or not FILE_READERS & reads or not (mine or top in texts):
                 continue
+            sources = any(".py" in text for text in texts)  # then files of Python code may be read as data
             for path in sorted(base.rglob("*")):
                 inside = path.relative_to(base.parent)
-                hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts)
+                hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts[:-1])
                 in_package = path.suffix == ".py" and (path.parent / "__init__.py").is_file()
-                skipped = path.suffix in (".pyc", ".pyi", ".so", ".pyd") or in_package and path not in self.unreadable
-                skipped |= path in modules
+                skipped = path.suffix in (".pyc", ".so", ".pyd") or path in modules
+                skipped |= in_package and not sources and path.stem not in texts
+                skipped |= path.suffix == ".pyi" and "attach_stub" not in reads
                 if path.is_file() and not hidden and not skipped and path.name != "py.typed":
                     found[inside.as_posix()] = path.read_bytes()
         return found
@@ -1136,6 +1197,7 @@ PURE_BASES = words("""
     abc.ABC enum.Enum enum.IntEnum enum.Flag enum.IntFlag enum.StrEnum typing.NamedTuple typing.TypedDict
     typing.Protocol typing.Generic collections.UserDict collections.OrderedDict
 """)
+PURE_ROOTS = ("numpy.", "math.", "re.", "logging.getLogger", "functools.partial", "typing.", "collections.")
 PURE_BASE_PACKAGES = ("keras.", "torch.nn.")  # their classes do nothing when they are subclassed
 
 
@@ -1208,7 +1270,7 @@ class Purity:
             arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
             return self.decorator(module, node.func) and all(self.expression(module, part) for part in arguments)
         if isinstance(node, ast.Attribute) and node.attr in ("setter", "getter", "deleter"):
-            return True
+            return isinstance(node.value, ast.Name) and node.value.id not in module.bindings  # of the class around it
         return self.dotted(module, node) in PURE_DECORATORS
 
     def function(self, module: Module, node) -> bool:
@@ -1277,6 +1339,86 @@ class Purity:
                 return True
         return False
 
+    def movable(self, module: Module, node) -> bool:
+        """Whether a statement that only binds names may run earlier: it reads nothing that could change until then."""
+        if not self.droppable(module, node):
+            return False
+        match node:
+            case ast.Import():
+                return True
+            case ast.ImportFrom():
+                origin = self.library.origin(module, node)
+                if not self.library.holds(origin):
+                    return not self.patches_others()
+                return all(self.is_settled(origin, alias.name) for alias in node.names)
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                parts = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
+                return all(self.reads_nothing(module, part) for part in parts)
+            case ast.ClassDef():
+                return all(self.movable(module, part) for part in node.body)
+            case ast.Assign() | ast.AnnAssign():
+                return node.value is None or self.reads_nothing(module, node.value)
+        return True
+
+    def patches_others(self) -> bool:
+        """Whether some code sets an attribute of a module from outside, such as `time.time = ...`."""
+        for module in self.library.modules.values():
+            for use in module.uses:
+                if use.chain and use.chain_action == "store" and use.owner.kind == "module":
+                    bound = module.bindings.get(use.name, [])
+                    if any(
+                        each.action == "import" and isinstance(self.library.target(module, each), External)
+                        for each in bound
+                    ):
+                        return True
+        return False
+
+    def is_settled(self, origin: str, name: str) -> bool:
+        """Whether what is imported from a module of the packages is bound once and for all; others do not matter."""
+        if not self.library.owns(origin) or not self.library.find(origin) or self.library.find(f"{origin}.{name}"):
+            return True
+        bound = self.library.module(origin).bindings.get(name, [])
+        return len(bound) == 1 and bound[0].scope.kind == "module" and not bound[0].conditional
+
+    def reads_nothing(self, module: Module, node) -> bool:
+        """Whether an expression reads only what never changes: functions, classes, and calls known to be harmless."""
+        for part in ast.walk(node):
+            if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Store):
+                bound = module.bindings.get(part.id, [])
+                called = self.dotted(module, part) in PURE_CALLS or not bound and hasattr(builtins, part.id)
+                if not called and not self.is_definition(module, part.id):
+                    return False
+            if isinstance(part, ast.Attribute) and self.dotted(module, part) not in PURE_CALLS:
+                return False
+        return True
+
+    def is_definition(self, module: Module, name: str, depth: int = 0) -> bool:
+        """Whether a name always means one function or class, or something imported from outside."""
+        bound = module.bindings.get(name, [])
+        if len(bound) != 1 or bound[0].conditional or depth > 50:
+            return False
+        if bound[0].action != "import":
+            return bound[0].action == "define"
+        target = self.library.target(module, bound[0])
+        if isinstance(target, External):
+            return not self.library.holds(target.module)
+        origin, attribute = target
+        known = attribute is not None and self.library.find(origin)
+        return bool(known) and self.is_definition(self.library.module(origin), attribute, depth + 1)
+
+    def makes_value(self, module: Module, node) -> bool:
+        """Whether what a call calls only makes a value: a known function, or a named tuple of the module's own."""
+        dotted = self.dotted(module, node)
+        if dotted is not None:
+            return dotted in PURE_CALLS or dotted.startswith(PURE_ROOTS)
+        bound = module.bindings.get(getattr(node, "id", ""), [])
+        made = bound[0].node if len(bound) == 1 and bound[0].action == "define" else None
+        return isinstance(made, ast.ClassDef) and (
+            [self.dotted(module, base) for base in made.bases] == ["typing.NamedTuple"]
+            and self.definition(module, made)
+            and not any(getattr(part, "name", "") in ("__new__", "__init__") for part in made.body)
+        )
+
     def before_imports(self, module: Module, node) -> bool:
         """Whether a third-party import may be moved from below a statement to above it.
 
@@ -1291,14 +1433,20 @@ class Purity:
             if not all(isinstance(target, ast.Name) for target in targets) or node.value is None:
                 return False
             roots = {part.id for part in ast.walk(node.value) if isinstance(part, ast.Name)}
-            calls = [self.dotted(module, part.func) for part in ast.walk(node.value) if isinstance(part, ast.Call)]
-            return None not in calls and not roots & {"os", "sys", "warnings", "environ"}
+            calls = [part.func for part in ast.walk(node.value) if isinstance(part, ast.Call)]
+            return all(self.makes_value(module, call) for call in calls) and not roots & {"os", "sys", "environ"}
         return self.droppable(module, node) or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Loading: all statements in the order in which Python would run them
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+NOT_EVERYWHERE = words("""
+    msvcrt winreg winsound _winapi nt fcntl grp pwd resource termios tty pty posix syslog crypt spwd ossaudiodev curses
+    readline tkinter sqlite3 lzma bz2 dbm
+""")
 
 
 @dataclass
@@ -1326,7 +1474,7 @@ class Loader:
         self.events = 0
         self.disturbed = False  # a statement has run above which no third-party import may be moved
         self.outside: set[str] = set()  # third-party modules imported at module level so far
-        self.late: list[str] = []  # modules imported in functions, and not loaded yet
+        self.late: list[tuple[Module, str]] = []  # who imports what in functions, not loaded yet
 
     def run(self) -> list[Chunk]:
         self.load("__main__")
@@ -1361,9 +1509,10 @@ class Loader:
                     self.outside |= {
                         target.module.partition(".")[0] for target in targets if isinstance(target, External)
                     }
-                apart = any(map(self.library.holds, self.library.named(module, site.node)))
+                apart = any(dotted in self.library.apart for dotted in self.library.named(module, site.node))
                 if site.plain:
-                    site.hoisted = not apart and (not self.disturbed or self.is_standard(module, site))
+                    modules_only = isinstance(site.node, ast.Import) and self.is_standard(module, site)
+                    site.hoisted = not apart and (not self.disturbed or modules_only)
                 self.disturbed |= apart  # what the modules kept apart do when they are loaded is not looked at
             if not self.purity.before_imports(module, statement):
                 self.disturbed = True
@@ -1374,10 +1523,10 @@ class Loader:
         self.loading.remove(name)
         self.events += 1
         self.loaded[name] = self.events
-        self.late += self.wanted(module, lambda site: not site.at_load)
-        for dotted in list(self.late):
+        self.late += [(module, dotted) for dotted in self.wanted(module, lambda site: not site.at_load)]
+        for importer, dotted in list(self.late):
             if not self.reaches(dotted, set(self.loading)):
-                self.load_silent(module, dotted)
+                self.load_silent(importer, dotted)
 
     def load_imports(self, module: Module, site: ImportSite, pending: list[int]) -> list[int]:
         """Loads what an import statement needs; returns the statements of `module` that still wait for their place."""
@@ -1388,9 +1537,11 @@ class Loader:
                 self.load_silent(module, dotted, site)
                 continue
             effects = not all(
-                self.purity.droppable(module, module.body[index]) for index in pending if index not in module.dead
+                self.purity.movable(module, module.body[index]) for index in pending if index not in module.dead
             )
             if effects or self.reaches(dotted, set(self.loading)):
+                if pending and module.body[pending[-1]].end_lineno >= module.body[site.index].lineno:
+                    module.refuse(site.node, "an import in the middle of a line", "use a line for each statement")
                 self.flush(module, pending)
                 pending = []
             self.load(dotted)
@@ -1402,7 +1553,9 @@ class Loader:
             return
         before, known = len(self.chunks), set(self.outside)
         self.load(dotted)
-        new = sorted(self.outside - known)
+        loaded = {chunk.module.name: chunk.module for chunk in self.chunks[before:]}
+        some = {name for each in loaded.values() for node in each.sites for name in self.library.named(each, node.node)}
+        new = sorted(self.outside - known | some & NOT_EVERYWHERE)
         if new:
             line = site.node if site else next(s.node for s in module.sites if dotted in self.modules_of(module, s))
             module.refuse(
@@ -1413,7 +1566,7 @@ class Loader:
         for chunk in self.chunks[before:]:
             for index in chunk.indices:
                 statement = chunk.module.body[index]
-                if index not in chunk.module.dead and not self.purity.droppable(chunk.module, statement):
+                if index not in chunk.module.dead and not self.purity.movable(chunk.module, statement):
                     line = (
                         site.node
                         if site
@@ -1635,7 +1788,7 @@ class Meanings:
 
 ANNOTATION_READERS = words("""
     __annotations__ get_type_hints get_annotations signature getfullargspec fields pydantic attr attrs msgspec typeguard
-    beartype typer fastapi singledispatch NamedTuple TypedDict
+    beartype typer fastapi singledispatch NamedTuple TypedDict __dataclass_fields__
 """)
 REFUSED_NAMES = {
     "__file__": "pass paths as arguments",
@@ -1857,6 +2010,10 @@ class Program:
                     for name in (target.module, f"{target.module}.{target.attribute}", use.alias.name):
                         if name in REFUSED_MODULES:
                             module.refuse(use.node, f"{name} needs the package's files", REFUSED_MODULES[name])
+        for site in module.sites:
+            for name in self.library.named(module, site.node):
+                if name.partition(".")[0] in FRAME_READERS:
+                    module.refuse(site.node, f"{name} reads the names of its caller", "do without it")
         for name in ("__getattr__", "__dir__"):
             for use in module.bindings.get(name, []):
                 module.refuse(use.node, f"a module's own `{name}`", "define the names themselves")
@@ -1865,7 +2022,11 @@ class Program:
             if isinstance(node, ast.Call):
                 self.refuse_call(module, node)
                 lists_names = self.purity.dotted(module, node.func) in ("vars", "dir", "locals") and not node.args
-                if lists_names and node.func in at_module_level:
+                own_local = any(
+                    not site.at_load and any(map(self.library.owns, self.library.named(module, site.node)))
+                    for site in module.sites
+                )
+                if lists_names and (own_local or node.func in at_module_level):
                     module.refuse(node, "this call at module level sees the whole program", "do without it")
             elif self.names_sys_modules(module, node):
                 module.refuse(node, "`sys.modules` does not hold the packages of a flat program", "do without it")
@@ -2080,7 +2241,8 @@ class Naming:
                     continue
                 if hasattr(builtins, use.name) and self.is_renamed(entity) and isinstance(entity, Var):
                     bound = module.bindings.get(use.name, [])
-                    if bound and (bound[0].conditional or use.start < bound[0].start and use.scope.kind == "module"):
+                    early = bound and use.start < bound[0].start and use.scope.kind == "module"
+                    if bound and (bound[0].conditional or early or any(each.action == "delete" for each in bound)):
                         module.refuse(
                             use.node, f"{use.name!r} is a builtin, and not always this module's own", "use another name"
                         )
@@ -2515,6 +2677,7 @@ def is_comment(block: Block) -> bool:
 # Modules: the modules style, in which a module keeps a namespace, a name and a file of its own
 # ----------------------------------------------------------------------------------------------------------------------
 
+FRAME_READERS = words("ply fire numexpr patsy formulaic statsmodels")
 DYNAMIC_NAMES = words("""
     vars dir globals locals eval exec compile attrgetter methodcaller getmembers modules __dict__ __getattr__
     import_module __import__ patch
@@ -2594,7 +2757,7 @@ class Vocabulary:
         self.computed = False  # a name is put together while the program runs: anything may be meant
         for module in modules:
             for index, statement in enumerate(module.body):
-                if index not in module.dead and not is_docstring(statement):
+                if not is_docstring(statement):
                     for word in self.words_of(statement):
                         self.places[word].add((module.name, index))
 
@@ -2619,6 +2782,10 @@ class Vocabulary:
             if called in NAME_CALLS and len(node.args) > 1 and joined_text(node.args[1]) is None:
                 self.computed = True
             if getattr(node, "id", getattr(node, "attr", None)) in DYNAMIC_NAMES:
+                self.computed = True
+            if isinstance(node, ast.Import) and any(alias.name.split(".")[0] in FRAME_READERS for alias in node.names):
+                self.computed = True
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in FRAME_READERS:
                 self.computed = True
 
 
@@ -2648,18 +2815,21 @@ def only_defines(node) -> str | None:
                 ast.literal_eval(node.value)
             except (ValueError, TypeError):
                 return None
-            return None if name.startswith("__") else name
+            return None if "__" in name else name
     return None
 
 
-def unused_statements(modules: list[Module], entry: Module) -> set[tuple[str, int]]:
-    """The definitions whose name no other code of the program mentions, not even in a string.
+def unused_statements(modules: list[Module], entry: Module, texts: list[str]) -> set[tuple[str, int]]:
+    """The definitions whose name no other code of the program mentions, not even in a string, nor one of the texts.
 
     Nothing is unused where names are computed: `getattr(module, name)`, `vars(module)` and the like.
     """
     vocabulary = Vocabulary([entry, *modules])
     if vocabulary.computed:
         return set()
+    for text in texts:
+        for word in set(re.findall(r"\w+", text)):
+            vocabulary.places[word].add(("", 0))
     candidates = {}
     for module in modules:
         for index, statement in enumerate(module.body):
@@ -2707,7 +2877,7 @@ class ModuleText:
                 self.lines.append(Line(text.rstrip("\r"), module.label, number))
         while self.lines and not self.lines[-1].text.strip():
             self.lines.pop()
-        if len(module.future) and len(future) > 1:
+        if len(future) > 1 or any(not module.lines[number - 1].startswith(FUTURE) for number in future):
             self.join_future(module)
 
     def stands_alone(self, module: Module, index: int) -> bool:
@@ -2732,6 +2902,11 @@ class ModuleText:
             text = f"# {line.text}" if line.text.startswith(FUTURE) else line.text
             lines.append(dataclasses.replace(line, text=INDENT + text if text else ""))
         return lines
+
+    def has_future_in_string(self, module: Module) -> bool:
+        """Whether a string has a line that looks like a commented `from __future__ import`."""
+        rows = {number for number, line in enumerate(module.lines, 1) if line.startswith(f"# {FUTURE}")}
+        return bool(rows and rows - {comment.line for comment in module.comments})
 
     def make_unambiguous(self):
         """What a block of a script cannot hold as it is: comments like its own for `from __future__`; no statement."""
@@ -2884,21 +3059,24 @@ class Document:
     def add_apart(self):
         modules = [module for name, module in self.reach.modules.items() if name in self.library.apart]
         modules = [module for module in modules if self.library.find(module.name)[0] is not None]
-        unused = set() if self.reach.suite else unused_statements(list(self.reach.modules.values()), self.library.entry)
+        unused = set()
+        if not self.reach.suite:
+            texts = [content.decode("utf-8", "ignore") for content in self.reach.files.values()]
+            unused = unused_statements(list(self.reach.modules.values()), self.library.entry, texts)
         self.unused = sorted((name, only_defines(self.reach.modules[name].body[index])) for name, index in unused)
         cells, empty, files = [], [], dict(self.reach.files)
         for module in modules:
             text = ModuleText(module, unused)
-            if text.lines and self.form == "script":
-                text.make_unambiguous()
-            self.files[module.label] = "\n".join(text.texts) + "\n"
             if not text.lines:
                 self.files[module.label] = ""
                 empty.append(module.label)
                 continue
-            if self.form == "notebook" and shell_edits(module):
-                files[module.label] = self.files[module.label].encode()  # a cell would not write it as it is
+            if shell_edits(module) if self.form == "notebook" else text.has_future_in_string(module):
+                files[module.label] = ("\n".join(text.texts) + "\n").encode()  # the usual form would change it
                 continue
+            if self.form == "script":
+                text.make_unambiguous()
+            self.files[module.label] = "\n".join(text.texts) + "\n"
             anchor = self.add_heading(module, f"`{module.label}`", module.docstring.split("\n\n")[0], cells)
             if self.form == "notebook":
                 lines = [Line(f"%%writefile {module.label}"), *text.lines]
@@ -3258,12 +3436,13 @@ def private_texts(root: Path) -> dict[str, str]:
 def find_leaks(cells: list[Cell], root: Path) -> list[str]:
     """What must not be published: secrets, and paths of this machine; one message for each."""
     found = []
+    private = {re.compile(re.escape(text) + r"(?![\w-])"): about for text, about in private_texts(root).items()}
     for cell in cells:
         for line in cell.lines:
             where = f"{line.label}:{line.number}" if line.label else f"cell {cell.id}"
             found += [f"{where}: holds {about}" for about, pattern in SECRETS.items() if re.search(pattern, line.text)]
-            for text, about in private_texts(root).items():
-                if re.search(re.escape(text) + r"(?![\w-])", line.text):
+            for pattern, about in private.items():
+                if pattern.search(line.text):
                     found.append(f"{where}: holds the path of {about}")
     return found
 
