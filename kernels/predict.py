@@ -24,12 +24,18 @@ import time
 import keras
 import numpy as np
 
-from salt.artifacts import find_run, library_versions, read_oof, verify_run, write_manifest
+from salt.artifacts import (
+    find_run,
+    library_versions,
+    read_oof,
+    verify_run,
+    write_manifest,
+    write_probabilities,
+)
 from salt.config import config_from_dict
 from salt.data import find_competition, is_black, read_test
-from salt.files import whole_file
 from salt.inference import predict_probabilities
-from salt.postprocess import empty_black, postprocess
+from salt.postprocess import choose_minimum_area, empty_black, postprocess
 from salt.report import plot_tiles
 from salt.scoring import score_oof
 from salt.submission import check_submission, write_submission
@@ -62,7 +68,8 @@ if config.gpu and not keras.distribution.list_devices("gpu"):
 
 # %% [markdown]
 # ### The models
-# One for each trained fold. Above which level a pixel is salt, the out-of-fold predictions decide.
+# One for each trained fold. From which level on a pixel is salt, and from which area on a tile's salt counts, the
+# out-of-fold predictions decide.
 
 # %%
 models = []
@@ -70,8 +77,13 @@ for fold in config.train_folds:
     model = build_model(config)
     model.load_weights(trained / f"fold{fold}.weights.h5")
     models.append(model)
-level = config.level or score_oof(read_oof(trained / "oof.npz"))["best_level"]
-print(f"{len(models)} models of {models[0].count_params():,} parameters; salt from level {level} of 255")
+oof = read_oof(trained / "oof.npz")
+level = config.level or score_oof(oof)["best_level"]
+area = config.minimum_area
+if area < 0:
+    area = choose_minimum_area(oof.probabilities, oof.masks, level)
+print(f"{len(models)} models of {models[0].count_params():,} parameters")
+print(f"salt from level {level} of 255 on, in tiles with at least {area} pixels of it")
 
 # %% [markdown]
 # ### Predictions
@@ -80,7 +92,7 @@ print(f"{len(models)} models of {models[0].count_params():,} parameters; salt fr
 tiles = read_test(competition)
 probabilities = predict_probabilities(models, tiles.images, config.tta, config.padded_size, config.padding)
 probabilities = empty_black(probabilities, tiles.images)
-masks = postprocess(probabilities, level, config.minimum_area)
+masks = postprocess(probabilities, level, area)
 black, salty = is_black(tiles.images).sum(), masks.any(axis=(1, 2)).mean()
 print(f"{len(tiles.ids)} tiles, {black} of them black; salt found in {salty:.1%}")
 
@@ -94,8 +106,7 @@ figure = plot_tiles(tiles.images[shown], {"prediction": masks[shown]}, list(tile
 # %%
 write_submission("submission.csv", tiles.ids, masks)
 print(check_submission("submission.csv", competition.sample_submission))
-with whole_file("probabilities.npz") as temporary:
-    np.savez_compressed(temporary, ids=tiles.ids, probabilities=probabilities)
-more = {"build_id": BUILD_ID, "trained_by": training["run_id"], "level": level}
+write_probabilities("probabilities.npz", tiles.ids, probabilities)
+more = {"build_id": BUILD_ID, "trained_by": training["run_id"], "level": level, "minimum_area": area}
 manifest = write_manifest(".", run_id, "predict", config, **more)
 print(*(f"{name}  {entry['bytes']:,} bytes" for name, entry in manifest["files"].items()), sep="\n")

@@ -9,7 +9,7 @@
 # private = true
 # competition_sources = ["tgs-salt-identification-challenge"]
 # dataset_sources = []
-# kernel_sources = []
+# kernel_sources = []  # "salt-predict" for a second round, with pseudo-labels
 # model_sources = []
 # ///
 """Train a U-Net that finds salt in seismic tiles, and predict each training tile by a model that has not seen it.
@@ -25,18 +25,18 @@ import time
 import keras
 import numpy as np
 
-from salt.artifacts import library_versions, write_manifest
+from salt.artifacts import find_run, library_versions, write_manifest
 from salt.config import preset
-from salt.data import find_competition, is_black, is_vertical, read_train
+from salt.data import find_competition, is_black, is_vertical, read_test, read_train
 from salt.encoders import find_weights
 from salt.metrics import average_precision
-from salt.postprocess import postprocess
+from salt.postprocess import choose_minimum_area, postprocess
 from salt.report import plot_history, plot_tiles
 from salt.scoring import score_oof
-from salt.training import fit_folds
+from salt.training import fit_folds, read_pseudo_labels
 
 # %% tags=["parameters"]
-PRESET = "unet"  # a line of PRESETS below
+PRESET = "t4"  # a line of PRESETS below
 SET = {}  # settings that differ from the preset: {"epochs": 20}
 RUN_ID = ""  # what this run is called; empty: the time of its start
 BUILD_ID = ""  # hash of the source that this notebook was built from
@@ -46,11 +46,13 @@ BUILD_ID = ""  # hash of the source that this notebook was built from
 # What would fail after an hour fails here: settings, data, encoder weights, GPU.
 
 # %%
+began = time.monotonic()
 config = preset(PRESET, **SET)
 run_id = RUN_ID or time.strftime("train-%Y%m%d-%H%M%S", time.gmtime())
 roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle and in the local stand-in
 competition = find_competition(roots)
 weights = find_weights(config.weights, roots)
+earlier = find_run(roots, "predict") if config.pseudo else None
 keras.mixed_precision.set_dtype_policy(config.precision)
 
 print("run", run_id, "of build", BUILD_ID or "(none)")
@@ -72,13 +74,19 @@ print(
     f"{is_black(tiles.images).sum()} black, {is_vertical(tiles.masks).sum()} with a vertical mask"
 )
 
+pseudo = None
+if earlier is not None:
+    pseudo = read_pseudo_labels(config, read_test(competition), earlier)
+
 # %% [markdown]
 # ### Training
 # One model for each fold of `train_folds`. A tile's out-of-fold prediction comes from the model that did not train
-# on it.
+# on it. With `minutes`, the number of steps follows from the time that a step takes on this machine.
 
 # %%
-oof, history = fit_folds(config, tiles, folder=".", state_folder="_state", weights=weights)
+oof, history = fit_folds(
+    config, tiles, folder=".", state_folder="_state", weights=weights, pseudo=pseudo, clock=time.monotonic, began=began
+)
 shutil.rmtree("_state")  # what a restart would need; finished runs do not
 
 # %% [markdown]
@@ -88,16 +96,20 @@ shutil.rmtree("_state")  # what a restart would need; finished runs do not
 # %%
 score = score_oof(oof)
 level = config.level or score["best_level"]
+area = config.minimum_area
+if area < 0:
+    area = choose_minimum_area(oof.probabilities, oof.masks, level)
 print(f"{len(oof.ids)} tiles: score {score['best_score']:.4f} at level {score['best_level']} of 255, the best one,")
 print(f"95 % interval {np.round(score['best_interval'], 4)}; {score['half_score']:.4f} at level 128, probability 0.5")
+predicted = postprocess(oof.probabilities, level, area)
+precision = average_precision(predicted, oof.masks)
+print(f"{precision.mean():.4f} at level {level} where tiles with less than {area} pixels of salt are taken for empty")
 figure = plot_history(history)
 
 # %% [markdown]
 # Held-out tiles with salt, from the worst to the best: image, truth, prediction; above each its average precision.
 
 # %%
-predicted = postprocess(oof.probabilities, level, config.minimum_area)
-precision = average_precision(predicted, oof.masks)
 salty = np.flatnonzero(oof.masks.any(axis=(1, 2)))
 by_precision = salty[np.argsort(precision[salty], kind="stable")]
 shown = by_precision[np.linspace(0, len(salty) - 1, min(24, len(salty))).astype(int)]
@@ -106,5 +118,8 @@ overlays = {"truth": oof.masks[shown], "prediction": predicted[shown]}
 figure = plot_tiles(images, overlays, [f"{precision[index]:.2f}" for index in shown])
 
 # %%
-manifest = write_manifest(".", run_id, "train", config, build_id=BUILD_ID, score=score)
+minutes = round((time.monotonic() - began) / 60, 1)
+more = {"build_id": BUILD_ID, "minutes": minutes, "score": score, "minimum_area": area}
+manifest = write_manifest(".", run_id, "train", config, **more)
+print(f"{minutes} minutes")
 print(*(f"{name}  {entry['bytes']:,} bytes" for name, entry in manifest["files"].items()), sep="\n")

@@ -94,6 +94,31 @@ def check_oof(oof: Oof, path):
         raise ArtifactError(f"{path}: id {repeated!r} is there {counts.max()} times; each tile counts once")
 
 
+def write_probabilities(path, ids: np.ndarray, probabilities: np.ndarray):
+    """Writes the probabilities of test tiles, uint8 `[N, 101, 101]`, with their ids `[N]`, as a compressed `.npz`."""
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, ids=ids, probabilities=probabilities)
+
+
+def read_probabilities(path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads what `write_probabilities` wrote: ids and probabilities.
+
+    Raises:
+        ArtifactError: no such file, a damaged one, or arrays that do not fit each other.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; only a finished run of the predict kernel has probabilities")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            ids, probabilities = arrays["ids"], arrays["probabilities"]
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{path}: damaged, or no probabilities ({error}); fetch it again") from error
+    if probabilities.dtype != np.uint8 or probabilities.ndim != 3 or ids.shape != probabilities.shape[:1]:
+        raise ArtifactError(f"{path}: {probabilities.dtype} {probabilities.shape} is no uint8 [{ids.size}, H, W]")
+    return ids, probabilities
+
+
 def write_manifest(folder, run_id: str, kernel: str, config: Config, **more) -> dict:
     """Writes `manifest.json`, the last file of a run: run id, settings, versions, size and SHA-256 of all others.
 

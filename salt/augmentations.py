@@ -33,7 +33,9 @@ def draw_augmentation(config, batch, seed_generator):
     Returns:
         A dict of float32 tensors: `"flip"` (0 or 1), `"scale"` (log-uniform in 1 / (1 + s) ... 1 + s, so that tiles
         shrink as often as they grow), `"shear"`, `"rotation"`, `"brightness"`, `"contrast"` (uniform), each `[batch]`;
-        and `"offset"` `[batch, 2]`, whole numbers: row and column of the padded square where the tile's corner lies.
+        `"offset"` `[batch, 2]`, whole numbers: row and column of the padded square where the tile's corner lies; and
+        `"hole"` `[batch, 3]`: row, column and side of the square that `cut_out` blots out, side 0 for half of the
+        tiles.
 
     Example:
         >>> parameters = draw_augmentation(preset("unet"), 32, keras.random.SeedGenerator(0))
@@ -41,7 +43,7 @@ def draw_augmentation(config, batch, seed_generator):
         (32, 2)
     """
     parameters = plain_parameters(batch, config.padded_size)
-    uniform = keras.random.uniform((batch, 8), dtype="float32", seed=seed_generator)
+    uniform = keras.random.uniform((batch, 12), dtype="float32", seed=seed_generator)
     signed = 2.0 * uniform - 1.0
     if config.flip:
         parameters["flip"] = ops.cast(uniform[:, 0] < 0.5, "float32")
@@ -54,6 +56,9 @@ def draw_augmentation(config, batch, seed_generator):
     parameters["rotation"] = signed[:, 5] * config.rotation
     parameters["brightness"] = signed[:, 6] * config.brightness
     parameters["contrast"] = 1.0 + signed[:, 7] * config.contrast
+    if config.cutout:
+        side = ops.cast(uniform[:, 8:9] < 0.5, "float32") * uniform[:, 9:10] * config.cutout
+        parameters["hole"] = ops.concatenate([uniform[:, 10:12] * config.padded_size, side], axis=1)
     return parameters
 
 
@@ -77,14 +82,15 @@ def plain_parameters(batch, size):
         "offset": offset,
         "brightness": zeros,
         "contrast": ones,
+        "hole": ops.zeros((batch, 3), dtype="float32"),
     }
 
 
 def augment(images, masks, parameters, size, mode):
     """Pads and transforms a batch: what the network gets, and the truth that its loss is taken against.
 
-    The loss belongs on the tile, not on the padding, so the mask comes back as the 101 x 101 window at `"offset"`; take
-    the same window of the logits with `crop_at`.
+    The loss belongs on the tile, not on the padding: take the 101 x 101 window at `"offset"` of mask and logits with
+    `crop_at`. The mask comes back whole for losses at a coarser resolution.
 
     Args:
         images: `[B, 101, 101]`, grey levels 0 to 255, any dtype.
@@ -94,7 +100,7 @@ def augment(images, masks, parameters, size, mode):
         mode: `"reflect"` or `"edge"`, what lies beyond the tile's border.
 
     Returns:
-        `(images, masks)`: float32 `[B, size, size]` in 0 to 255, and float32 `[B, 101, 101]`, each 0 or 1.
+        `(images, masks)`: float32 `[B, size, size]` in 0 to 255, and float32 `[B, size, size]`, each 0 or 1.
 
     Raises:
         AugmentationError: unknown `mode`, or `size` below 101.
@@ -103,13 +109,28 @@ def augment(images, masks, parameters, size, mode):
         >>> parameters = plain_parameters(len(images), 128)
         >>> padded, truth = augment(images, masks, parameters, 128, "reflect")
         >>> logits = crop_at(net(padded[..., None])[..., 0], parameters["offset"])
-        >>> loss = bce_loss(logits, truth)
+        >>> loss = bce_loss(logits, crop_at(truth, parameters["offset"]))
     """
     images = adjust_brightness_contrast(images, parameters["brightness"], parameters["contrast"])
     warped = warp_tiles(ops.stack([images, ops.cast(masks, "float32")], axis=-1), parameters, size, mode)
     # Where the warp falls between salt and no salt, the nearer one wins: the mask stays binary.
-    salt = ops.cast(warped[..., 1] >= 0.5, "float32")
-    return warped[..., 0], crop_at(salt, parameters["offset"], masks.shape[1])
+    return cut_out(warped[..., 0], parameters["hole"]), ops.cast(warped[..., 1] >= 0.5, "float32")
+
+
+def cut_out(images, hole):
+    """Blots out a square of each image with the image's mean; the mask stays (DeVries & Taylor 2017, cutout).
+
+    Args:
+        images: float32 `[B, S, S]`.
+        hole: `[B, 3]`, row and column of the square's centre and its side in pixels; side 0 leaves the image alone.
+
+    Returns:
+        Float32 `[B, S, S]`.
+    """
+    row, column, side = (hole[:, index, None, None] for index in range(3))
+    middle = ops.arange(images.shape[1], dtype="float32") + 0.5  # of each pixel
+    hidden = ops.logical_and(ops.abs(middle[:, None] - row) < side / 2, ops.abs(middle - column) < side / 2)
+    return ops.where(hidden, ops.mean(images, axis=(1, 2), keepdims=True), images)
 
 
 def adjust_brightness_contrast(images, brightness, contrast):

@@ -23,13 +23,22 @@ class Config:
     """
 
     # --- network ---
-    model: str = "unet"  # "unet" (from scratch) or "transfer_unet" (pre-trained VGG-16 encoder)
-    filter_scaling: int = 16  # filters of the first level of "unet"; each level below has twice as many
+    model: str = "unet"  # "unet" (from scratch), "transfer_unet" (VGG-16) or "encoder_unet" (any encoder, thin decoder)
+    filter_scaling: int = 16  # filters of the first level of "unet" or "residual"; each level below has twice as many
     depth: int = 5  # levels of "unet", the bottom among them; padded_size divides by 2 ** (depth - 1)
     batch_norm_momentum: float = 0.6  # the original search's best (.5 to .9 tried)
     dropout: float = 0.0  # spatial dropout rate after each decoder level of either network
-    freeze_layer: int = 11  # layers of VGG-16 below this index stay as they were trained: blocks 1 to 3
+    freeze_layer: int = 11  # layers of the encoder below this index stay as they were trained: VGG-16's blocks 1 to 3
     weights: str | None = None  # encoder: "imagenet", a path, the name of a file among the mounted inputs, or None
+
+    # --- network, "encoder_unet" only ---
+    encoder: str = "vgg16"  # "residual" (from scratch), "vgg16", "efflite0" (CPU) or "efficientnetv2s" (GPU)
+    stem_stride: int = 1  # of the encoder's first map; 1 keeps the edges that 101 pixels have
+    decoder_filters: tuple[int, ...] = (32, 64, 128)  # fine to coarse, one a halving: how deep the encoder is used
+    attention: bool = False  # squeeze-and-excitation over channels and pixels (scSE) after each decoder level
+    hypercolumn: bool = False  # the logits see all decoder levels, not the last alone
+    deep_supervision: bool = False  # each coarser decoder level gives logits of its own, "deep_1" ...
+    empty_head: bool = False  # one more logit a tile, "empty": does it hold salt?
 
     # --- geometry and augmentation ---
     padded_size: int = 128  # pixels; 101 is padded, never resized: +.041 on the leaderboard over resizing
@@ -41,14 +50,22 @@ class Config:
     rotation: float = 3.0  # degrees, up to +- this
     brightness: float = 12.0  # grey levels of 255, up to +- this
     contrast: float = 0.1  # factor up to 1 +- contrast about the tile's mean
+    cutout: int = 0  # pixels; half of the tiles lose a square of up to this side to the tile's mean
 
     # --- optimisation ---
-    epochs: int = 50
+    epochs: int = 50  # passes through the training tiles, where neither minutes nor steps say how long
+    minutes: float = 0.0  # for the whole run, all folds and their predictions; 0: as many epochs or steps as are given
+    steps: int = 0  # of each fold; what a run with minutes came to, to repeat it anywhere; 0: not given
     batch_size: int = 32
     learning_rate: float = 1e-3  # of AdamW at its peak
+    encoder_rate: float = 1.0  # a pre-trained encoder learns at this times the rate
     weight_decay: float = 1e-4
     warmup: float = 0.05  # share of the steps that climb from 0 to the peak; one cosine to 0 follows
-    lovasz: float = 0.5  # share of the epochs, the last ones, that train with Lovasz instead of BCE + Dice
+    lovasz: float = 0.5  # share of the steps, the last ones, that train with Lovasz instead of BCE + Dice
+    deep_weight: float = 0.1  # of the coarser levels' mean loss, if "deep_supervision" gives them one
+    empty_weight: float = 0.1  # of the loss of "does the tile hold salt?", if "empty_head" asks
+    pseudo: float = 0.0  # share of each batch that are test tiles with the masks of an earlier run; 0: none
+    pseudo_confidence: float = 0.9  # of that run in a tile, its mean over the pixels, from which it is learned from
     ema_momentum: float = 0.99  # of the running average of the weights, which is kept in the end; 0: the last weights
     precision: str = "float32"  # "float32", "mixed_float16" (T4) or "mixed_bfloat16" (CPU with AVX-512, H200)
 
@@ -59,7 +76,7 @@ class Config:
     train_folds: tuple[int, ...] = (0, 1, 2, 3, 4)  # which of them are held out, each for a model of its own
     tta: str = "flip"  # test-time augmentation: "none" or "flip"
     level: int = 0  # salt where round(255 p) reaches it; 0: the best of the out-of-fold predictions
-    minimum_area: int = 0  # pixels; a tile with less predicted salt than this is predicted empty
+    minimum_area: int = -1  # pixels; a tile with less predicted salt is predicted empty; -1: the best out of fold
     seed: int = 0  # of folds, weights, order and augmentation
 
     def __post_init__(self):
@@ -73,7 +90,10 @@ class Config:
         for name, (low, high) in LIMITS.items():
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: must lie between {low} and {high}")
-        stride = 2 ** (self.depth - 1) if self.model == "unet" else 16
+        if self.model == "encoder_unet":
+            self.check_encoder()
+        strides = {"unet": 2 ** (self.depth - 1), "transfer_unet": 16, "encoder_unet": 2 ** len(self.decoder_filters)}
+        stride = strides[self.model]
         if self.padded_size % stride:
             raise ConfigError(f"padded_size={self.padded_size}: must divide by {stride}, the stride of {self.model!r}")
         if not self.train_folds or len(set(self.train_folds)) < len(self.train_folds):
@@ -81,9 +101,22 @@ class Config:
         if not all(0 <= fold < self.folds for fold in self.train_folds):
             raise ConfigError(f"train_folds={self.train_folds}: with folds={self.folds} they are 0 to {self.folds - 1}")
 
+    def check_encoder(self):
+        """Raises `ConfigError` where encoder and decoder do not fit each other."""
+        if self.encoder == "vgg16" and self.stem_stride != 1:
+            raise ConfigError(f"stem_stride={self.stem_stride}: must be 1, the stride of VGG-16's first map")
+        fewest, most = self.stem_stride, self.stem_stride + 3  # five maps at most, and two at least
+        if not fewest <= len(self.decoder_filters) <= most or min(self.decoder_filters) < 1:
+            raise ConfigError(
+                f"decoder_filters={self.decoder_filters}: with stem_stride={self.stem_stride} must have {fewest} to "
+                f"{most} numbers, each at least 1"
+            )
+
 
 CHOICES = {
-    "model": ("unet", "transfer_unet"),
+    "model": ("unet", "transfer_unet", "encoder_unet"),
+    "encoder": ("residual", "vgg16", "efflite0", "efficientnetv2s"),
+    "stem_stride": (1, 2),
     "padding": ("reflect", "edge"),
     "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
     "tta": ("none", "flip"),
@@ -93,23 +126,31 @@ LIMITS = {
     "depth": (2, 7),
     "batch_norm_momentum": (0.0, 0.9999),
     "dropout": (0.0, 0.9),
-    "freeze_layer": (0, 19),  # VGG-16 without its top has 19 layers, the input among them
+    "freeze_layer": (0, 600),  # with its input, VGG-16 has 19 layers, EfficientNet-Lite0 138, EfficientNetV2-S 512
     "padded_size": (101, 512),
     "scale": (0.0, 0.5),
     "shear": (0.0, 0.5),
     "rotation": (0.0, 45.0),
     "brightness": (0.0, 127.0),
     "contrast": (0.0, 0.9),
+    "cutout": (0, 101),
     "epochs": (1, 10_000),
+    "minutes": (0.0, 10_000.0),
+    "steps": (0, 10_000_000),
     "batch_size": (1, 4096),
     "learning_rate": (1e-8, 10.0),
+    "encoder_rate": (0.0, 1.0),
     "weight_decay": (0.0, 1.0),
     "warmup": (0.0, 0.9),
     "lovasz": (0.0, 1.0),
+    "deep_weight": (0.0, 10.0),
+    "empty_weight": (0.0, 10.0),
+    "pseudo": (0.0, 0.9),
+    "pseudo_confidence": (0.5, 1.0),
     "ema_momentum": (0.0, 0.99999),
     "folds": (2, 50),
     "level": (0, 255),
-    "minimum_area": (0, 10_201),
+    "minimum_area": (-1, 10_201),
     "seed": (0, 2**31 - 1),
 }
 
@@ -123,6 +164,27 @@ PRESETS = {
     "demo": dict(
         filter_scaling=8, depth=4, padded_size=104, epochs=25, batch_size=8, learning_rate=2e-3, lovasz=0.6,
         ema_momentum=0.97, folds=4, train_folds=(0,),
+    ),
+    # An hour on two cores, for one fold. VGG-16's first two blocks are the costly ones to train, and edges are edges.
+    "cpu": dict(
+        model="encoder_unet", encoder="vgg16", weights="vgg16.weights.h5", freeze_layer=7,
+        decoder_filters=(32, 64, 128), batch_norm_momentum=0.9, padded_size=112, padding="edge", scale=0.0, shear=0.0,
+        rotation=0.0, minutes=60, batch_size=24, learning_rate=6e-4, encoder_rate=0.5, lovasz=0.55,
+        ema_momentum=0.995, precision="mixed_bfloat16", train_folds=(0,),
+    ),
+    # One Kaggle session: 5 folds on one of its two T4s, an hour below the limit of 12.
+    "t4": dict(
+        model="encoder_unet", encoder="vgg16", weights="imagenet", freeze_layer=0, decoder_filters=(32, 64, 128, 256),
+        attention=True, hypercolumn=True, deep_supervision=True, empty_head=True, batch_norm_momentum=0.9, dropout=0.1,
+        padded_size=128, cutout=30, minutes=660, learning_rate=1e-3, encoder_rate=0.2, lovasz=0.7, ema_momentum=0.999,
+        precision="mixed_float16", gpu=True,
+    ),
+    # 20 minutes of an H200, where there is no internet: 5 folds.
+    "h200": dict(
+        model="encoder_unet", encoder="vgg16", weights="vgg16.weights.h5", freeze_layer=0,
+        decoder_filters=(32, 64, 128, 256), attention=True, hypercolumn=True, deep_supervision=True, empty_head=True,
+        batch_norm_momentum=0.9, dropout=0.1, padded_size=128, cutout=30, minutes=20, learning_rate=1e-3,
+        encoder_rate=0.2, lovasz=0.7, ema_momentum=0.998, precision="mixed_bfloat16", gpu=True,
     ),
     # The original's network, trained from nothing.
     "unet": dict(gpu=True),

@@ -1,16 +1,58 @@
 """Backbones: networks that answer one question, which feature maps does this image have, from fine to coarse.
 
-A decoder (`salt/unet.py`) needs nothing else of them. Each takes grey tiles of 0 to 255 and normalises them itself.
+A decoder (`salt/unet.py`) needs nothing else of them. Each takes grey tiles of 0 to 255 and normalises them itself;
+each map is half the size of the one before. `encoder_features` is the one that a configuration asks.
 """
 import pathlib
 
 import keras
 from keras import ops
 
+from salt.config import Config
+
 # The last convolution of each VGG-16 block: strides 1, 2, 4, 8, 16 and 64, 128, 256, 512, 512 channels.
 VGG16_FEATURES = ("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3")
 # What ImageNet's mean colour is to VGG-16 (blue, green, red; Simonyan & Zisserman 2015, as in keras.applications).
 VGG16_MEAN = (103.939, 116.779, 123.68)
+
+# EfficientNet-Lite0's seven stages: blocks, kernel, stride, expansion, channels.
+EFFLITE0_STAGES = (
+    (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+# The last map at each of its five sizes: 16, 24, 40, 112 and 320 channels.
+EFFLITE0_FEATURES = ("block0_project_bn", "block2_add", "block4_add", "block10_add", "block15_project_bn")
+
+# The last map at each of EfficientNetV2-S's five sizes: 24, 48, 64, 160 and 256 channels.
+EFFICIENTNETV2S_FEATURES = ("block1b_add", "block2d_add", "block3d_add", "block5i_add", "block6o_add")
+
+
+def encoder_features(tiles, config: Config, weights: str | None = None) -> list:
+    """The feature maps of the encoder that a configuration names.
+
+    Args:
+        tiles: symbolic tensor `[B, H, W, 1]`, grey 0 to 255.
+        config: of its fields, `encoder`, `stem_stride`, `freeze_layer`, `decoder_filters` (how far down the encoder is
+            used) and, for the residual one, `filter_scaling` and `batch_norm_momentum`.
+        weights: `"imagenet"`, the path of a file, or None for random ones.
+
+    Returns:
+        Maps from fine to coarse, of strides `stem_stride`, twice that ... `2 ** len(decoder_filters)`.
+
+    Raises:
+        FileNotFoundError: `weights` is a path and there is no file.
+        ValueError: weights that this encoder does not have.
+    """
+    levels = len(config.decoder_filters) + 2 - config.stem_stride  # a stem of stride 2 leaves out the finest
+    if config.encoder == "vgg16":
+        return vgg16_encoder(tiles, weights, config.freeze_layer, levels)
+    if config.encoder == "efflite0":
+        return efflite0_encoder(tiles, weights, config.freeze_layer, levels, config.stem_stride)
+    if config.encoder == "efficientnetv2s":
+        return efficientnetv2s_encoder(tiles, weights, config.freeze_layer, levels, config.stem_stride)
+    if weights is not None:
+        raise ValueError(f"weights={weights!r}: the residual encoder is trained from nothing; set weights to null")
+    return residual_encoder(tiles, config.filter_scaling, levels, config.stem_stride, config.batch_norm_momentum)
 
 
 def conv_block(x, filters: int, batch_norm_momentum: float, name: str):
@@ -36,9 +78,7 @@ def plain_encoder(tiles, filter_scaling: int, depth: int, batch_norm_momentum: f
     Returns:
         `depth` feature maps, level k of size `[B, H / 2 ** k, W / 2 ** k, filter_scaling * 2 ** k]`.
     """
-    # In float32 whatever the precision of the rest: 8 bits of mantissa would blur 256 grey levels.
-    x = keras.layers.Rescaling(1 / 255, dtype="float32", name="to_unit_range")(tiles)
-    x = x - ops.mean(x, axis=(1, 2, 3), keepdims=True)  # a tile's brightness says nothing about salt
+    x = centre_grey(tiles)
     features = []
     for level in range(depth):
         if level:
@@ -48,7 +88,60 @@ def plain_encoder(tiles, filter_scaling: int, depth: int, batch_norm_momentum: f
     return features
 
 
-def vgg16_encoder(tiles, weights: str | None, freeze_layer: int) -> list:
+def centre_grey(tiles):
+    """Grey 0 to 255 to a unit range about each tile's mean, for the encoders from scratch."""
+    # In float32 whatever the precision of the rest: 8 bits of mantissa would blur 256 grey levels.
+    x = keras.layers.Rescaling(1 / 255, dtype="float32", name="to_unit_range")(tiles)
+    return x - ops.mean(x, axis=(1, 2, 3), keepdims=True)  # a tile's brightness says nothing about salt
+
+
+def residual_encoder(tiles, filter_scaling: int, levels: int, stem_stride: int, batch_norm_momentum: float) -> list:
+    """A residual network (He et al. 2016) from scratch, of dense 3 x 3 convolutions, which every device is fast at.
+
+    The finest level has one convolution, each other one two blocks: on a CPU the full size costs most and says least.
+
+    Args:
+        tiles: symbolic tensor `[B, H, W, 1]`, grey 0 to 255.
+        filter_scaling: filters of the first level; each level below has twice as many.
+        levels: how many feature maps.
+        stem_stride: stride of the first map, 1 or 2.
+        batch_norm_momentum: share of the old running statistics that survives a step.
+
+    Returns:
+        `levels` feature maps of strides `stem_stride`, twice that and so on.
+    """
+    x = conv_norm(centre_grey(tiles), filter_scaling, 3, stem_stride, batch_norm_momentum, "stem")
+    x = keras.layers.ReLU(name="stem_relu")(x)
+    features = [x]
+    for level in range(1, levels):
+        x = residual_block(x, filter_scaling * 2**level, 2, batch_norm_momentum, f"down{level}a")
+        x = residual_block(x, filter_scaling * 2**level, 1, batch_norm_momentum, f"down{level}b")
+        features.append(x)
+    return features
+
+
+def residual_block(x, filters: int, stride: int, batch_norm_momentum: float, name: str):
+    """Two 3 x 3 convolutions beside a shortcut: `[B, H, W, C]` to `[B, H / stride, W / stride, filters]`."""
+    shortcut = x
+    if stride > 1:
+        # Averaged before the 1 x 1 convolution, whose stride would throw three of four pixels away (He et al. 2019).
+        shortcut = keras.layers.AveragePooling2D(stride, name=f"{name}_pool")(x)
+        shortcut = conv_norm(shortcut, filters, 1, 1, batch_norm_momentum, f"{name}_short")
+    x = conv_norm(x, filters, 3, stride, batch_norm_momentum, f"{name}_first")
+    x = keras.layers.ReLU(name=f"{name}_relu")(x)
+    x = conv_norm(x, filters, 3, 1, batch_norm_momentum, f"{name}_second")
+    return keras.layers.ReLU(name=f"{name}_out")(keras.layers.Add(name=f"{name}_add")([shortcut, x]))
+
+
+def conv_norm(x, filters: int, kernel: int, stride: int, batch_norm_momentum: float, name: str):
+    """A convolution and its batch norm."""
+    x = keras.layers.Conv2D(
+        filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
+    )(x)
+    return keras.layers.BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_norm")(x)
+
+
+def vgg16_encoder(tiles, weights: str | None, freeze_layer: int, levels: int = 5) -> list:
     """The convolutions of VGG-16 (Simonyan & Zisserman 2015) on grey tiles.
 
     Args:
@@ -56,30 +149,148 @@ def vgg16_encoder(tiles, weights: str | None, freeze_layer: int) -> list:
         weights: `"imagenet"` (downloaded by Keras), the path of a weights file without the top, or None for random
             ones.
         freeze_layer: layers below this index (the input is 0) are not trained; 11 freezes blocks 1 to 3.
+        levels: how many feature maps; 4 leave out the fifth block.
 
     Returns:
-        5 feature maps of strides 1 to 16, with 64, 128, 256, 512 and 512 channels.
+        `levels` feature maps of strides 1 to 16, with 64, 128, 256, 512 and 512 channels.
 
     Raises:
         FileNotFoundError: `weights` is a path and there is no file.
         ValueError: the file holds no VGG-16 weights.
     """
-    if weights not in (None, "imagenet") and not pathlib.Path(weights).is_file():
-        raise FileNotFoundError(f"weights={str(weights)!r}: no such file; give its path, 'imagenet' or None")
-    vgg = keras.applications.VGG16(include_top=False, weights=None, input_shape=(*tiles.shape[1:3], 3))
+    shape = (*tiles.shape[1:3], 3)
+    vgg = keras.applications.VGG16(
+        include_top=False, weights="imagenet" if weights == "imagenet" else None, input_shape=shape
+    )
+    load_encoder(vgg, weights, "VGG-16 without its top")
+    return features_of_grey(tiles, vgg, VGG16_FEATURES[:levels], freeze_layer, 1.0, [-mean for mean in VGG16_MEAN])
+
+
+def efflite0_encoder(tiles, weights: str | None, freeze_layer: int, levels: int, stem_stride: int) -> list:
+    """EfficientNet-Lite0 (Tan & Le 2019; its Lite form by Google 2020) on grey tiles: small, for a CPU.
+
+    Args:
+        tiles: symbolic tensor `[B, H, W, 1]`, grey 0 to 255.
+        weights: the path of a file of `efficientnet_lite0`'s weights, with or without its head, or None.
+        freeze_layer: layers below this index (the input is 0) are not trained.
+        levels: how many feature maps, at most 5.
+        stem_stride: stride of the first map: 2 as it was trained, or 1 for maps of twice the size.
+
+    Returns:
+        `levels` feature maps of strides `stem_stride`, twice that and so on; 16, 24, 40, 112 and 320 channels.
+
+    Raises:
+        FileNotFoundError: `weights` is a path and there is no file.
+        ValueError: the file holds other weights, or `weights` is `"imagenet"`, which Keras does not have for it.
+    """
     if weights == "imagenet":
-        vgg = keras.applications.VGG16(include_top=False, weights=weights, input_shape=(*tiles.shape[1:3], 3))
-    elif weights is not None:
-        try:
-            vgg.load_weights(weights)
-        except Exception as error:  # h5py and Keras have many ways of saying that this is another network's file
-            raise ValueError(f"{weights}: not the weights of VGG-16 without its top ({error})") from error
-    for layer in vgg.layers[:freeze_layer]:
+        raise ValueError("weights='imagenet': Keras has none for efflite0; give the path of a file, or null")
+    lite = efficientnet_lite0((*tiles.shape[1:3], 3), stem_stride)
+    load_encoder(lite, weights, "EfficientNet-Lite0")
+    return features_of_grey(tiles, lite, EFFLITE0_FEATURES[:levels], freeze_layer, 1 / 128, -127 / 128)
+
+
+def efficientnet_lite0(input_shape: tuple, stem_stride: int = 2) -> keras.Model:
+    """EfficientNet-B0 without squeeze-and-excitation, with ReLU6 for swish, without its head.
+
+    A file of weights knows layers by their class and order: do not change the order in which they are made here.
+    """
+
+    def norm(x, name):
+        return keras.layers.BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{name}_bn")(x)
+
+    def relu6(x, name):
+        return keras.layers.ReLU(6.0, name=f"{name}_relu6")(x)
+
+    def conv(x, filters, name, kernel=1, stride=1):
+        return keras.layers.Conv2D(filters, kernel, stride, "same", use_bias=False, name=f"{name}_conv")(x)
+
+    colour = keras.Input(input_shape)
+    x = relu6(norm(conv(colour, 32, "stem", 3, stem_stride), "stem"), "stem")
+    block = 0
+    for blocks, kernel, stage_stride, expansion, filters in EFFLITE0_STAGES:
+        for index in range(blocks):
+            name, stride, before = f"block{block}", stage_stride if index == 0 else 1, x
+            if expansion > 1:
+                x = conv(x, x.shape[-1] * expansion, f"{name}_expand")
+                x = relu6(norm(x, f"{name}_expand"), f"{name}_expand")
+            x = keras.layers.DepthwiseConv2D(kernel, stride, "same", use_bias=False, name=f"{name}_dw_conv")(x)
+            x = relu6(norm(x, f"{name}_dw"), f"{name}_dw")
+            x = norm(conv(x, filters, f"{name}_project"), f"{name}_project")
+            if stride == 1 and before.shape[-1] == filters:
+                x = keras.layers.Add(name=f"{name}_add")([before, x])
+            block += 1
+    return keras.Model(colour, x, name="efflite0")
+
+
+def efficientnetv2s_encoder(tiles, weights: str | None, freeze_layer: int, levels: int, stem_stride: int) -> list:
+    """EfficientNetV2-S (Tan & Le 2021) on grey tiles: 20 million parameters, for a GPU.
+
+    Of keras.applications' networks of 20 to 30 million it knows ImageNet best (83.9 % top-1; ConvNeXt-T 81.3 %,
+    ResNet50 74.9 %), and where its maps are large, which a stem of stride 1 makes larger still, its convolutions are
+    dense 3 x 3 ones. ConvNeXt's stem cuts the image into 4 x 4 patches, so that no stride of 1 fits its weights.
+
+    Args:
+        tiles: symbolic tensor `[B, H, W, 1]`, grey 0 to 255.
+        weights: `"imagenet"` (downloaded by Keras), the path of a weights file without the top, or None.
+        freeze_layer: layers below this index (the input is 0) are not trained.
+        levels: how many feature maps, at most 5.
+        stem_stride: stride of the first map: 2 as it was trained, or 1 for maps of twice the size.
+
+    Returns:
+        `levels` feature maps of strides `stem_stride`, twice that and so on; 24, 48, 64, 160 and 256 channels.
+
+    Raises:
+        FileNotFoundError: `weights` is a path and there is no file.
+        ValueError: the file holds other weights.
+    """
+    network = keras.applications.EfficientNetV2S(
+        include_top=False, weights="imagenet" if weights == "imagenet" else None,
+        input_shape=(*tiles.shape[1:3], 3), include_preprocessing=False,
+    )
+    load_encoder(network, weights, "EfficientNetV2-S without its top")
+    if stem_stride != 2:
+        network = change_stride(network, "stem_conv", stem_stride)
+    return features_of_grey(tiles, network, EFFICIENTNETV2S_FEATURES[:levels], freeze_layer, 1 / 128, -1.0)
+
+
+def change_stride(network: keras.Model, name: str, stride: int) -> keras.Model:
+    """A copy of a network, weights and all, with another stride in the layer of this name."""
+
+    def copy(layer):
+        settings = layer.get_config()
+        if layer.name == name:
+            settings["strides"] = (stride, stride)
+        return type(layer).from_config(settings)
+
+    changed = keras.models.clone_model(network, clone_function=copy)
+    changed.set_weights(network.get_weights())
+    return changed
+
+
+def load_encoder(network: keras.Model, weights: str | None, content: str):
+    """Fills a network from a file, if `weights` is a path; `content` says in errors what the file should hold."""
+    if weights in (None, "imagenet"):
+        return
+    if not pathlib.Path(weights).is_file():
+        raise FileNotFoundError(f"weights={str(weights)!r}: no such file; give its path, 'imagenet' or None")
+    try:
+        network.load_weights(weights)
+    except Exception as error:  # h5py and Keras have many ways of saying that this is another network's file
+        raise ValueError(f"{weights}: not the weights of {content} ({error})") from error
+
+
+def features_of_grey(tiles, network: keras.Model, names, freeze_layer: int, scale: float, offset) -> list:
+    """The maps of some layers of a colour network, on grey tiles times `scale` plus `offset`.
+
+    The network stays a model of its own inside the whole, under its own name: it is what was trained before.
+    """
+    for layer in network.layers[:freeze_layer]:
         layer.trainable = False
+    # In float32 whatever the precision of the rest: 8 bits of mantissa would blur 256 grey levels.
     colour = keras.layers.Concatenate(dtype="float32", name="grey_to_colour")([tiles] * 3)
-    x = keras.layers.Rescaling(1.0, [-mean for mean in VGG16_MEAN], dtype="float32", name="imagenet_mean")(colour)
-    features = keras.Model(vgg.input, [vgg.get_layer(name).output for name in VGG16_FEATURES], name="vgg16")
-    return features(x)
+    x = keras.layers.Rescaling(scale, offset, dtype="float32", name="imagenet_scale")(colour)
+    return keras.Model(network.input, [network.get_layer(name).output for name in names], name=network.name)(x)
 
 
 def find_weights(weights: str | None, roots) -> str | None:

@@ -18,7 +18,8 @@ def predict_probabilities(
     """The mean probability of salt over models and transforms.
 
     Args:
-        models: Keras models from `[B, S, S, 1]` grey 0 to 255 to logits `[B, S, S, 1]`, S being `padded_size`.
+        models: Keras models from `[B, S, S, 1]` grey 0 to 255 to logits `[B, S, S, 1]`, S being `padded_size`, or to a
+            dict in which `"logits"` are these.
         images: uint8 `[N, 101, 101]`.
         tta: name of the test-time augmentation, `"none"` or `"flip"`.
         padded_size: pixels; what the models take.
@@ -43,7 +44,10 @@ def predict_probabilities(
         for transform in transforms:
             padded = pad_images(transform.apply(batch), padded_size, padding)[..., None]
             for model in models:
-                logits = crop_images(np.asarray(model.predict_on_batch(padded), np.float32)[..., 0], batch.shape[1])
+                logits = model.predict_on_batch(padded)
+                if isinstance(logits, dict):
+                    logits = logits["logits"]
+                logits = crop_images(np.asarray(logits, np.float32)[..., 0], batch.shape[1])
                 if not np.isfinite(logits).all():
                     raise ValueError(f"model {model.name!r} gives logits that are not finite: its training diverged")
                 total += transform.undo(sigmoid(logits))

@@ -1,4 +1,4 @@
-"""Losses of a batch of logits against binary masks, one number per tile, and the schedule that mixes them.
+"""Losses of a batch of logits against binary masks, one number per tile.
 
 Two phases, as the competition's best had: BCE + Dice until the network has found the salt, then the symmetric Lovasz
 hinge, which stands for the IoU itself. Give these functions the 101 x 101 crop, never the padding.
@@ -111,8 +111,7 @@ def segmentation_loss(logits, masks, lovasz_weight):
     Args:
         logits: `[B, H, W]`.
         masks: `[B, H, W]`, 0 or 1.
-        lovasz_weight: w, from the function of that name; a number, or a scalar variable, which changes the phase
-            without a new compilation.
+        lovasz_weight: w; a number, or a scalar tensor, which changes the phase without a new compilation.
 
     Returns:
         `[B]`.
@@ -125,22 +124,41 @@ def segmentation_loss(logits, masks, lovasz_weight):
     return (1.0 - weight) * (bce_loss(logits, masks) + dice_loss(logits, masks)) + weight * lovasz
 
 
-def lovasz_weight(epoch: int, epochs: int, share: float) -> float:
-    """The weight of Lovasz in an epoch: 1.0 in the last `round(share * epochs)` of them, 0.0 before.
+def deep_loss(logits, masks):
+    """Cross-entropy of coarse logits against the share of salt in the pixels that each of them stands for.
+
+    On the whole padded square: what the padding shows is as much salt as what it mirrors.
 
     Args:
-        epoch: from 0.
-        epochs: how many there are.
-        share: 0.0 (never) to 1.0 (always).
+        logits: `[B, s, s]`.
+        masks: `[B, S, S]`, 0 or 1; S divides by s.
 
     Returns:
-        0.0 or 1.0.
+        `[B]`.
 
-    Example:
-        >>> [lovasz_weight(epoch, 4, 0.5) for epoch in range(4)]
-        [0.0, 0.0, 1.0, 1.0]
+    Raises:
+        LossError: sizes of which one is no multiple of the other.
     """
-    return 1.0 if epoch >= epochs - round(share * epochs) else 0.0
+    logits, masks = ops.convert_to_tensor(logits), ops.convert_to_tensor(masks)
+    coarse, fine = logits.shape[1], masks.shape[1]
+    if len(logits.shape) != 3 or fine % coarse:
+        raise LossError(f"logits {tuple(logits.shape)} and masks {tuple(masks.shape)}: S must be a multiple of s")
+    blocks = ops.reshape(ops.cast(masks, "float32"), (-1, coarse, fine // coarse, coarse, fine // coarse))
+    return bce_loss(logits, ops.mean(blocks, axis=(2, 4)))
+
+
+def empty_loss(logits, masks):
+    """Cross-entropy of one logit a tile, "this tile holds salt".
+
+    Args:
+        logits: `[B, 1]`.
+        masks: `[B, H, W]`, 0 or 1.
+
+    Returns:
+        `[B]`.
+    """
+    salty = ops.max(ops.cast(masks, "float32"), axis=(1, 2))
+    return bce_loss(ops.reshape(logits, (-1, 1, 1)), ops.reshape(salty, (-1, 1, 1)))
 
 
 def prepare_loss(logits, masks):

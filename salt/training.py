@@ -4,7 +4,10 @@ Keras's own `fit` does the work. A thin model around the network pads, augments 
 that the network itself stays a plain function from tiles to logits; it alone is saved. A run that was killed goes on
 from its last epoch and ends with the same weights to the last bit (float32, on a CPU).
 """
+import dataclasses
+import functools
 import json
+import math
 import pathlib
 
 import keras
@@ -12,17 +15,39 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
-from salt.artifacts import ArtifactError, Oof, write_oof
+from salt.artifacts import ArtifactError, Oof, read_probabilities, verify_run, write_oof
 from salt.augmentations import augment, crop_at, draw_augmentation, plain_parameters
 from salt.config import Config, config_to_dict
 from salt.data import Tiles, is_black
 from salt.files import whole_file
 from salt.folds import assign_folds
 from salt.inference import predict_probabilities
-from salt.losses import lovasz_weight, segmentation_loss
+from salt.losses import deep_loss, empty_loss, segmentation_loss
 from salt.metrics import THRESHOLDS_20
-from salt.postprocess import empty_black
-from salt.unet import build_model, use_jit
+from salt.postprocess import choose_pseudo_labels, empty_black
+from salt.schedule import (
+    Budget,
+    Course,
+    Pace,
+    Stopwatch,
+    course_from_list,
+    course_of_epochs,
+    course_of_steps,
+    follow_segment,
+    lovasz_step,
+    training_optimizer,
+)
+from salt.tta import tta_transforms
+from salt.unet import build_model, encoder_layers, use_jit
+
+PROBE_BATCHES = 5  # in an epoch that only measures; beside them, what an epoch's begin takes does not count
+PROBE_SHARE = 0.01  # of a fold's time goes into measuring, not counting compilation
+BATCH_NORM_BATCHES = 30  # from which batch norm's statistics are estimated in the end
+ENDLESS = 10**6  # epochs of a `fit` whose course may still be corrected; it stops itself
+
+
+class TrainingError(ValueError):
+    """Settings, tiles or an earlier run that cannot be trained with."""
 
 
 class LeaderboardScore(keras.metrics.Metric):
@@ -54,10 +79,10 @@ class LeaderboardScore(keras.metrics.Metric):
 
 
 class SegmentationTask(keras.Model):
-    """What happens around a network in training: augmentation before it, crop and loss behind it.
+    """What happens around a network in training: augmentation before it, crop and losses behind it.
 
     Args:
-        network: model from `[B, S, S, 1]` to logits `[B, S, S, 1]`.
+        network: model from `[B, S, S, 1]` to logits `[B, S, S, 1]`, or to a dict of them, see `encoder_unet_model`.
         config: the run's settings.
     """
 
@@ -66,24 +91,43 @@ class SegmentationTask(keras.Model):
         self.network = network
         self.config = config
         self.seed_generator = keras.random.SeedGenerator(config.seed)
-        self.lovasz_weight = self.add_weight(shape=(), initializer="zeros", trainable=False, name="lovasz_weight")
+        # Whole numbers in float32, since a GPU under TensorFlow would keep integer variables on the CPU.
+        self.step = self.add_weight(shape=(), initializer="zeros", trainable=False, name="step")
+        self.lovasz_step = self.add_weight(shape=(), initializer="zeros", trainable=False, name="lovasz_step")
         self.score = LeaderboardScore()
 
     def call(self, inputs, training=False):
         """Takes uint8 `image` and `mask` `[B, 101, 101]`; returns `logits` and `mask` `[B, 101, 101]` of what they
-        show."""
+        show, and, if the network has more heads, their logits as `heads` and the mask with its padding as `padded`."""
         batch, size = ops.shape(inputs["image"])[0], self.config.padded_size
         if training:
             parameters = draw_augmentation(self.config, batch, self.seed_generator)
+            self.step.assign_add(1.0)
         else:
             parameters = plain_parameters(batch, size)
-        images, masks = augment(inputs["image"], inputs["mask"], parameters, size, self.config.padding)
-        logits = self.network(images[..., None], training=training)[..., 0]
-        return {"logits": crop_at(logits, parameters["offset"], inputs["image"].shape[1]), "mask": masks}
+        images, padded = augment(inputs["image"], inputs["mask"], parameters, size, self.config.padding)
+        outputs = self.network(images[..., None], training=training)
+        heads = dict(outputs) if isinstance(outputs, dict) else {"logits": outputs}
+        logits = heads.pop("logits")[..., 0]
+        tile = inputs["image"].shape[1]
+        result = {
+            "logits": crop_at(logits, parameters["offset"], tile),
+            "mask": crop_at(padded, parameters["offset"], tile),
+        }
+        return {**result, "heads": heads, "padded": padded} if heads else result
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The mean over tiles of the loss on the tile itself, never on its padding."""
-        return ops.mean(segmentation_loss(y_pred["logits"], y_pred["mask"], self.lovasz_weight))
+        """The mean over tiles of the loss on the tile itself, never on its padding, and of the other heads' losses."""
+        # `step` counts the steps begun, so that validation has the loss of the last one.
+        lovasz = ops.cast(ops.convert_to_tensor(self.step) > self.lovasz_step, "float32")
+        losses = segmentation_loss(y_pred["logits"], y_pred["mask"], lovasz)
+        heads = y_pred.get("heads", {})
+        deep = [deep_loss(heads[name][..., 0], y_pred["padded"]) for name in sorted(heads) if name.startswith("deep")]
+        if deep:
+            losses = losses + self.config.deep_weight * sum(deep) / len(deep)
+        if "empty" in heads:
+            losses = losses + self.config.empty_weight * empty_loss(heads["empty"], y_pred["mask"])
+        return ops.mean(losses)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Adds the batch to the leaderboard score."""
@@ -97,38 +141,71 @@ class TileBatches(keras.utils.PyDataset):
     Args:
         images: uint8 `[N, 101, 101]`.
         masks: uint8 `[N, 101, 101]`.
-        batch_size: tiles a batch. When shuffling, an incomplete last batch is left out, another one each epoch.
+        batch_size: tiles a batch. When shuffling, an incomplete last batch is left out, another one each pass.
         seed: of the order, or None to keep it.
+        passes: how often an epoch goes through the tiles.
+        pseudo: None, or images and masks of further tiles that fill `pseudo_share` of each batch.
+        pseudo_share: see there.
     """
 
-    def __init__(self, images: np.ndarray, masks: np.ndarray, batch_size: int, seed=None):
+    def __init__(
+        self, images: np.ndarray, masks: np.ndarray, batch_size: int, seed=None, passes=1, pseudo=None, pseudo_share=0.0
+    ):
         super().__init__(workers=1)
-        self.images, self.masks, self.seed = images, masks, seed
-        self.batch_size = min(batch_size, len(images))
+        self.images, self.masks, self.seed, self.passes = images, masks, seed, passes
+        self.tiles, self.batch_size, self.guests = len(images), min(batch_size, len(images)), 0
+        if pseudo is not None:
+            self.images, self.masks = np.concatenate([images, pseudo[0]]), np.concatenate([masks, pseudo[1]])
+            self.guests = min(round(pseudo_share * self.batch_size), self.batch_size - 1)
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int):
         """Draws the order of an epoch."""
-        self.order = np.arange(len(self.images))
-        if self.seed is not None:
-            np.random.default_rng((*self.seed, epoch)).shuffle(self.order)
+        if self.seed is None:
+            self.order = np.arange(self.tiles)
+            return
+        generator = np.random.default_rng((*self.seed, epoch))
+        self.order = np.concatenate([self.draw_pass(generator) for _ in range(self.passes)])
+
+    def draw_pass(self, generator) -> np.ndarray:
+        """The order of one pass: whole batches, the pseudo-labelled tiles at the end of each."""
+        hosts = self.batch_size - self.guests
+        count = self.tiles // hosts
+        own = generator.permutation(self.tiles)[: count * hosts]
+        if not self.guests:
+            return own
+        # However few guests there are, each comes as often as any other, to within one.
+        guests = np.resize(self.tiles + generator.permutation(len(self.images) - self.tiles), count * self.guests)
+        return np.concatenate([own.reshape(count, -1), guests.reshape(count, -1)], axis=1).ravel()
 
     def __len__(self):
-        count = len(self.images) / self.batch_size
-        return int(count if self.seed is not None else np.ceil(count))
+        return math.ceil(len(self.order) / self.batch_size)
 
     def __getitem__(self, index):
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         return ({"image": self.images[rows], "mask": self.masks[rows]},)
 
 
-def begin_epoch(task: SegmentationTask, batches: TileBatches, config: Config, fold: int, epoch: int):
-    """Sets all that an epoch draws or switches, from (seed, fold, epoch) alone.
+def begin_epoch(
+    task: SegmentationTask, batches: TileBatches, config: Config, fold: int, epoch: int, course: Course | None = None
+):
+    """Sets all that an epoch draws or switches, from (seed, fold, epoch) and the course alone.
 
     Keras saves no random state: without this, dropout and augmentation would go on differently after a restart.
+
+    Args:
+        task: the model around the network.
+        batches: of the training tiles.
+        config: the run's settings.
+        fold: that is held out.
+        epoch: from 0.
+        course: of the training; None: that of `config.epochs`.
     """
     batches.set_epoch(epoch)
-    task.lovasz_weight.assign(lovasz_weight(epoch, config.epochs, config.lovasz))
+    step = epoch * len(batches)
+    segment = (course or course_of_epochs(config.epochs, len(batches))).segment(step)
+    task.step.assign(step)
+    task.lovasz_step.assign(lovasz_step(segment, config.lovasz))
     states = [variable for variable in task.variables if "seed_generator" in variable.path]
     for position, state in enumerate(states):
         drawn = np.random.SeedSequence((config.seed, fold, epoch, position)).generate_state(1)[0]
@@ -144,7 +221,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     Args:
         folder: where the state is kept.
-        history: the list that gets one row of logs an epoch; earlier epochs' rows are put back into it.
+        history: the list that gets one row of logs an epoch, with the number of steps done; earlier epochs' rows are
+            put back into it.
     """
 
     def __init__(self, folder, history: list):
@@ -167,7 +245,7 @@ class Checkpoint(keras.callbacks.Callback):
         print(f"goes on after epoch {epoch} from {saved[-1].name}")
 
     def on_epoch_end(self, epoch, logs=None):
-        self.history.append({name: float(value) for name, value in logs.items()})
+        self.history.append({"step": int(self.model.step), **{name: float(value) for name, value in logs.items()}})
         with whole_file(self.folder / f"epoch-{epoch + 1:05d}.json") as temporary:
             temporary.write_text(json.dumps(self.history), encoding="utf-8")
         with whole_file(self.weights_path(epoch + 1)) as temporary:
@@ -176,24 +254,131 @@ class Checkpoint(keras.callbacks.Callback):
         (self.folder / f"epoch-{epoch:05d}.json").unlink(missing_ok=True)
 
 
-def training_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) with a linear warm-up, one cosine to 0, and a running average of the weights.
+class Guide(keras.callbacks.Callback):
+    """Leads `fit` along a course: begins each epoch, stops after the last step, says how it goes.
 
     Args:
+        batches: of the training tiles.
         config: the run's settings.
-        steps: of the whole training.
+        fold: that is held out.
+        course: of the training.
+        history: of the `Checkpoint`, which comes before in the list of callbacks.
+        correct: None, or a function of (course, steps done) that returns the course to go on with.
     """
-    warmup = int(config.warmup * steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else config.learning_rate,
-        decay_steps=max(steps - warmup, 1),
-        warmup_target=config.learning_rate if warmup else None,
-        warmup_steps=warmup,
+
+    def __init__(self, batches: TileBatches, config: Config, fold: int, course: Course, history: list, correct=None):
+        super().__init__()
+        self.batches, self.config, self.fold, self.course = batches, config, fold, course
+        self.history, self.correct = history, correct
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.first = epoch * len(self.batches)
+        begin_epoch(self.model, self.batches, self.config, self.fold, epoch, self.course)
+        follow_segment(self.model.optimizer, self.course.segment(self.first))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Before the last step, not behind it: Keras may call what comes behind steps later, from a thread.
+        if self.first + batch + 1 >= self.course.end:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = self.history[-1]
+        values = "  ".join(f"{name} {value:.4f}" for name, value in row.items() if name != "step")
+        print(f"fold {self.fold}  epoch {epoch + 1}  step {row['step']} of {self.course.end}  {values}", flush=True)
+        if self.correct is not None:
+            self.course = self.correct(self.course, row["step"])
+
+
+def measure_pace(task: SegmentationTask, batches: TileBatches, validation: TileBatches, clock, limit: float) -> tuple:
+    """Trains a little to see how long that takes, and then undoes it: no bit of what follows depends on it.
+
+    Args:
+        task: the compiled model around the network.
+        batches: some training batches.
+        validation: some of the held-out tiles.
+        clock: function that returns seconds.
+        limit: how many seconds to measure for, at least; compilation comes on top.
+
+    Returns:
+        Seconds of a step, of a held-out tile and of compilation.
+    """
+    task.optimizer.build(task.trainable_variables)
+    variables = [*task.variables, *task.optimizer.variables]
+    values = [np.array(ops.convert_to_numpy(variable)) for variable in variables]  # copies: training reuses the memory
+    watch = Stopwatch(clock, limit)
+    callbacks = [keras.callbacks.SwapEMAWeights(), watch] if task.config.ema_momentum else [watch]
+    task.fit(batches, validation_data=validation, epochs=ENDLESS, callbacks=callbacks, shuffle=False, verbose=0)
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    train, test = np.median(watch.epochs[1:], axis=0)
+    compiling = max(0.0, sum(watch.epochs[0]) - train - test)
+    return train / len(batches), test / len(validation.order), compiling
+
+
+def plan_within_budget(
+    task: SegmentationTask, batches: TileBatches, validation: TileBatches, budget: Budget, folder: pathlib.Path
+) -> Course:
+    """The course of a fold that has minutes instead of epochs, from what this machine is seen to do.
+
+    Args:
+        task: the compiled model around the network.
+        batches: of the training tiles, one pass an epoch.
+        validation: of the held-out tiles.
+        budget: of the run.
+        folder: where checkpoints will be written, to see how long one takes.
+    """
+    config, count = task.config, PROBE_BATCHES * batches.batch_size
+    some = TileBatches(batches.images[:count], batches.masks[:count], batches.batch_size, seed=(config.seed,))
+    few = TileBatches(validation.images[:count], validation.masks[:count], validation.batch_size)
+    limit = PROBE_SHARE * (budget.fold_end - budget.fold_began)
+    step, tile, compiling = measure_pace(task, some, few, budget.clock, limit)
+    began = budget.clock()
+    with whole_file(folder / "trial.weights.h5") as temporary:
+        task.save_weights(temporary)
+    (folder / "trial.weights.h5").unlink()
+    held_out = tile * validation.tiles
+    # Prediction is a validation for each transform and compiles once more; batch norm is the first half of some steps.
+    tail = held_out * len(tta_transforms(config.tta)) + compiling + min(BATCH_NORM_BATCHES, len(batches)) * step / 2
+    pace = Pace(step, held_out + budget.clock() - began, tail)
+    course = budget.first_course(pace, len(batches))
+    print(
+        f"a step takes {1000 * pace.step:.0f} ms, an epoch's end {pace.epoch:.1f} s, the fold's end {pace.tail:.0f} s: "
+        f"{course.end} steps, {course.end / len(batches):.1f} passes, fit into the "
+        f"{(budget.fold_end - budget.clock()) / 60:.1f} minutes of this fold"
     )
-    average = dict(use_ema=True, ema_momentum=config.ema_momentum) if config.ema_momentum else {}
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, **average)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+    return course
+
+
+def correct_course(course: Course, done: int, watch: Stopwatch, budget: Budget, batches: int, path) -> Course:
+    """The course after an epoch: if the machine has become slower or faster, another one, which is kept at once.
+
+    Args:
+        course: so far.
+        done: steps done.
+        watch: that timed the epochs.
+        budget: of the run.
+        batches: in one pass through the training tiles.
+        path: of the course's file.
+    """
+    train, other = np.mean(watch.epochs[-3:], axis=0)
+    pace = Pace(train / (course.passes * batches), other, 0.0)
+    corrected = budget.corrected_course(course, done, pace, batches)
+    if corrected is not course:
+        print(f"{corrected.end} steps instead of {course.end}, since a step now takes {1000 * pace.step:.0f} ms")
+        write_course(path, corrected)
+    budget.course = corrected
+    return corrected
+
+
+def write_course(path: pathlib.Path, course: Course):
+    """Keeps a course, for a restart and for the record."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(course._asdict()), encoding="utf-8")
+
+
+def read_course(path: pathlib.Path) -> Course:
+    """The undoing of `write_course`."""
+    return course_from_list(json.loads(path.read_text(encoding="utf-8")))
 
 
 def repeat_exactly_on_cpu():
@@ -219,7 +404,7 @@ def batch_norm_layers(model: keras.Model) -> list:
     return found
 
 
-def reestimate_batch_norm(task: SegmentationTask, batches: TileBatches, most: int = 30):
+def reestimate_batch_norm(task: SegmentationTask, batches: TileBatches, most: int = BATCH_NORM_BATCHES):
     """Replaces running batch-norm statistics by their mean over training batches, with the weights as they are now.
 
     Averaged weights were never run before, so the statistics of the last step's weights do not belong to them (Izmailov
@@ -242,9 +427,20 @@ def reestimate_batch_norm(task: SegmentationTask, batches: TileBatches, most: in
 
 
 def fit_fold(
-    config: Config, images: np.ndarray, masks: np.ndarray, fold: np.ndarray, held_out: int, folder, weights=None
+    config: Config,
+    images: np.ndarray,
+    masks: np.ndarray,
+    fold: np.ndarray,
+    held_out: int,
+    folder,
+    weights=None,
+    pseudo: Tiles | None = None,
+    budget: Budget | None = None,
 ) -> tuple[keras.Model, list[dict]]:
     """Trains a network on all tiles but the black ones and those of one fold.
+
+    How long: `config.steps` if there are any, else what fits into the budget if there are `config.minutes`, else
+    `config.epochs`.
 
     Args:
         config: the run's settings.
@@ -252,72 +448,117 @@ def fit_fold(
         masks: uint8 `[N, 101, 101]`.
         fold: int8 `[N]`, the fold in which each tile is held out.
         held_out: the fold that is not trained on.
-        folder: keeps the state after each epoch; a later call with the same arguments goes on from it.
+        folder: keeps the state after each epoch, and the course; a later call with the same arguments goes on from it.
         weights: of a pre-trained encoder, as for `build_model`.
+        pseudo: further tiles, from `read_pseudo_labels`.
+        budget: of a run with minutes.
 
     Returns:
-        The trained network, with averaged weights, and one dict of logs an epoch: `loss`, `score` (of the training
-        tiles as augmented), `val_loss` and `val_score` (of the held-out tiles, with averaged weights, without test-time
-        augmentation).
+        The trained network, with averaged weights, and one dict of logs an epoch: `step` (how many are done), `loss`,
+        `score` (of the training tiles as augmented), `val_loss` and `val_score` (of the held-out tiles, with averaged
+        weights, without test-time augmentation).
 
     Raises:
-        ValueError: no tile is left to train on, or none is held out.
+        TrainingError: no tile is left to train on, or none is held out; minutes without a budget.
     """
     held = fold == held_out
     trained = ~held & ~is_black(images)
     if not trained.any() or not held.any():
-        raise ValueError(
+        raise TrainingError(
             f"fold {held_out} holds out {held.sum()} of {len(fold)} tiles and leaves {trained.sum()} that are not "
             "black; both must be at least 1"
         )
+    folder = pathlib.Path(folder)
     repeat_exactly_on_cpu()
     keras.utils.set_random_seed(config.seed + held_out)  # each fold starts from other weights: ensembles gain from it
     task = SegmentationTask(build_model(config, weights), config)
-    batches = TileBatches(images[trained], masks[trained], config.batch_size, seed=(config.seed, held_out))
+    more = {} if pseudo is None else dict(pseudo=(pseudo.images, pseudo.masks), pseudo_share=config.pseudo)
+    batches = TileBatches(images[trained], masks[trained], config.batch_size, seed=(config.seed, held_out), **more)
     validation = TileBatches(images[held], masks[held], 2 * config.batch_size)
-    task.compile(training_optimizer(config, config.epochs * len(batches)), jit_compile=use_jit())
+    # Weights that were learned elsewhere want a gentler rate; random ones in their place do not.
+    learned = encoder_layers(task.network) if weights is not None else []
+    slow = [variable for layer in learned for variable in layer.trainable_variables]
+    task.compile(training_optimizer(config, slow=slow), jit_compile=use_jit())
     task(batches[0][0])  # builds the variables, which the checkpoint fills
+
+    path, watch, correct = folder / "course.json", None, None
+    if path.is_file():
+        course = read_course(path)
+    elif config.steps:
+        course = course_of_steps(config.steps, len(batches))
+    elif not config.minutes:
+        course = course_of_epochs(config.epochs, len(batches))
+    elif budget is None:
+        raise TrainingError(f"minutes={config.minutes}: needs a Budget, which has a clock; or set minutes to 0")
+    else:
+        course = plan_within_budget(task, batches, validation, budget, folder)
+        watch = Stopwatch(budget.clock)
+        correct = functools.partial(correct_course, watch=watch, budget=budget, batches=len(batches), path=path)
+    write_course(path, course)
+    batches.passes = course.passes
+    batches.set_epoch(0)
     history = []
-    callbacks = [
-        keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: begin_epoch(task, batches, config, held_out, epoch)
-        ),
-        Checkpoint(folder, history),
-    ]
+    guide = Guide(batches, config, held_out, course, history, correct)
+    callbacks = [Checkpoint(folder, history), guide] if watch is None else [Checkpoint(folder, history), watch, guide]
     if config.ema_momentum:
         # Validates with averaged weights and swaps back, so that the checkpoint has both kinds; `fit` itself puts the
         # averaged ones into the model at its end.
         callbacks.insert(0, keras.callbacks.SwapEMAWeights())
-    task.fit(
-        batches, validation_data=validation, epochs=config.epochs, callbacks=callbacks, shuffle=False, verbose=2
-    )
-    begin_epoch(task, batches, config, held_out, config.epochs)  # a run killed after its last epoch draws the same
+    epochs = ENDLESS if correct else math.ceil(course.end / len(batches))
+    task.fit(batches, validation_data=validation, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=0)
+    if budget is not None:
+        budget.end_training()
+    begin_epoch(task, batches, config, held_out, len(history), guide.course)  # as after a kill behind the last epoch
     reestimate_batch_norm(task, batches)
     return task.network, history
 
 
-def fit_folds(config: Config, tiles: Tiles, folder, state_folder, weights=None) -> tuple[Oof, pd.DataFrame]:
+def fit_folds(
+    config: Config,
+    tiles: Tiles,
+    folder,
+    state_folder,
+    weights=None,
+    pseudo: Tiles | None = None,
+    clock=None,
+    began: float | None = None,
+) -> tuple[Oof, pd.DataFrame]:
     """Trains the folds that the configuration names and predicts what each of them holds out.
 
     A call that was killed is repeated with the same arguments: finished folds are taken as they are, the one in work
-    goes on from its last epoch.
+    goes on from its last epoch. Where a run has minutes, the repetition has none of its own: it keeps to the course
+    that it finds, and further folds take as many steps.
 
     Args:
         config: the run's settings.
         tiles: training tiles with masks.
-        folder: gets `fold<k>.weights.h5`, `history.csv` and `oof.npz`.
+        folder: gets `fold<k>.weights.h5`, `history.csv`, `courses.json` and `oof.npz`.
         state_folder: keeps what a restart needs; of no use afterwards.
         weights: of a pre-trained encoder, as for `build_model`.
+        pseudo: further tiles to train on, from `read_pseudo_labels`.
+        clock: function that returns seconds, such as `time.monotonic`; needed where `config.minutes` count.
+        began: what the clock said when the run began; None: now.
 
     Returns:
         The out-of-fold predictions and the history: one row an epoch and fold.
 
     Raises:
         ArtifactError: `state_folder` is another run's, with other settings or tiles.
+        TrainingError: minutes without a clock, or a fold without tiles.
     """
     folder, state_folder = pathlib.Path(folder), pathlib.Path(state_folder)
-    claim_state(state_folder, config, tiles)
+    claim_state(state_folder, config, tiles, pseudo)
     fold = assign_folds(tiles.images, tiles.masks, config.folds, config.seed)
+    paths = {held_out: state_folder / f"fold{held_out}" / "course.json" for held_out in config.train_folds}
+    known = [read_course(path) for path in paths.values() if path.is_file()]
+    budget = None
+    if config.minutes and not config.steps:
+        if clock is None:
+            raise TrainingError(f"minutes={config.minutes}: give a clock, such as time.monotonic, to plan by")
+        if known:
+            config = dataclasses.replace(config, steps=known[-1].end)
+        else:
+            budget = Budget(config.minutes, len(config.train_folds), clock, began)
     probabilities = np.zeros_like(tiles.images)
     rows = []
     for held_out in config.train_folds:
@@ -329,8 +570,9 @@ def fit_folds(config: Config, tiles: Tiles, folder, state_folder, weights=None) 
             history = json.loads(log.read_text(encoding="utf-8"))
         else:
             print(f"fold {held_out}: {int((fold != held_out).sum())} tiles, {int((fold == held_out).sum())} held out")
+            state = state_folder / f"fold{held_out}"
             network, history = fit_fold(
-                config, tiles.images, tiles.masks, fold, held_out, state_folder / f"fold{held_out}", weights
+                config, tiles.images, tiles.masks, fold, held_out, state, weights, pseudo, budget
             )
             with whole_file(log) as temporary:
                 temporary.write_text(json.dumps(history), encoding="utf-8")
@@ -340,18 +582,57 @@ def fit_folds(config: Config, tiles: Tiles, folder, state_folder, weights=None) 
         images = tiles.images[fold == held_out]
         predicted = predict_probabilities([network], images, config.tta, config.padded_size, config.padding)
         probabilities[fold == held_out] = empty_black(predicted, images)
+        if budget is not None:
+            budget.finish_fold()
     history = pd.DataFrame(rows)
     with whole_file(folder / "history.csv") as temporary:
         history.to_csv(temporary, index=False)
+    with whole_file(folder / "courses.json") as temporary:
+        courses = {held_out: read_course(path)._asdict() for held_out, path in paths.items()}
+        temporary.write_text(json.dumps(courses) + "\n", encoding="utf-8")
     seen = np.isin(fold, config.train_folds)
     oof = Oof(tiles.ids[seen], fold[seen], probabilities[seen], tiles.masks[seen])
     write_oof(folder / "oof.npz", oof)
     return oof, history
 
 
-def claim_state(state_folder: pathlib.Path, config: Config, tiles: Tiles):
+def read_pseudo_labels(config: Config, test: Tiles, folder) -> Tiles:
+    """The test tiles on which an earlier run is sure, with its predictions as their masks.
+
+    The models behind these predictions have seen all training tiles, so the labels know something of each fold: the
+    out-of-fold score of a run that learns from them is too high. Judge such a run by tiles that neither has seen.
+
+    Args:
+        config: the run's settings.
+        test: test tiles.
+        folder: output of the predict kernel on these tiles; checked against its manifest.
+
+    Raises:
+        ArtifactError: the folder does not match its manifest, or is of other tiles.
+        TrainingError: the earlier run is sure of no tile.
+    """
+    manifest = verify_run(folder)
+    ids, probabilities = read_probabilities(pathlib.Path(folder) / "probabilities.npz")
+    if not np.array_equal(ids, test.ids):
+        raise ArtifactError(f"{folder}: predictions of {len(ids)} tiles that are not these {len(test.ids)} test tiles")
+    masks, sure = choose_pseudo_labels(
+        probabilities, manifest["level"], manifest["minimum_area"], config.pseudo_confidence
+    )
+    sure &= ~is_black(test.images)
+    if not sure.any():
+        raise TrainingError(
+            f"pseudo_confidence={config.pseudo_confidence}: {manifest['run_id']} is that sure of none of the "
+            f"{len(ids)} test tiles; lower it"
+        )
+    print(f"{sure.sum()} of {len(ids)} test tiles come with the predictions of {manifest['run_id']}")
+    return Tiles(test.ids[sure], test.images[sure], masks[sure], test.depths[sure])
+
+
+def claim_state(state_folder: pathlib.Path, config: Config, tiles: Tiles, pseudo: Tiles | None = None):
     """Writes into a state folder whose it is, or raises `ArtifactError` if it is another run's."""
-    owner = {"config": config_to_dict(config), "tiles": len(tiles.ids), "pixels": int(tiles.images.sum(dtype=np.int64))}
+    arrays = [tiles.images] if pseudo is None else [tiles.images, pseudo.images, pseudo.masks]
+    pixels = [int(array.sum(dtype=np.int64)) for array in arrays]
+    owner = {"config": config_to_dict(config), "tiles": len(tiles.ids), "pixels": pixels}
     path = state_folder / "run.json"
     if not path.is_file():
         with whole_file(path) as temporary:

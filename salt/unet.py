@@ -6,7 +6,7 @@ that it serves in any segmentation project. `build_model` is the one that this p
 import keras
 
 from salt.config import Config
-from salt.encoders import conv_block, plain_encoder, vgg16_encoder
+from salt.encoders import conv_block, conv_norm, encoder_features, plain_encoder, vgg16_encoder
 
 
 def unet_model(
@@ -94,8 +94,10 @@ def build_model(config: Config, weights: str | None = None) -> keras.Model:
             afterwards.
 
     Returns:
-        A model as `unet_model` and `transfer_unet_model` return them.
+        A compiled model to float32 logits `[B, S, S, 1]`, or to a dict of them, see `encoder_unet_model`.
     """
+    if config.model == "encoder_unet":
+        return encoder_unet_model(config, weights)
     shared = dict(
         batch_norm_momentum=config.batch_norm_momentum,
         input_shape=(config.padded_size, config.padded_size, 1),
@@ -104,6 +106,45 @@ def build_model(config: Config, weights: str | None = None) -> keras.Model:
     if config.model == "transfer_unet":
         return transfer_unet_model(freeze_layer=config.freeze_layer, weights=weights, **shared)
     return unet_model(filter_scaling=config.filter_scaling, depth=config.depth, **shared)
+
+
+def encoder_unet_model(config: Config, weights: str | None = None) -> keras.Model:
+    """A U-Net of any encoder with a thin decoder, and of the parts that a configuration turns on.
+
+    Args:
+        config: the run's settings.
+        weights: as in `build_model`.
+
+    Returns:
+        A compiled model: `[B, S, S, 1]` grey 0 to 255 to float32 logits `[B, S, S, 1]`. With `deep_supervision` or
+        `empty_head` it gives a dict: `"logits"`; `"deep_1"`, `"deep_2"` ... `[B, S / 2 ** k, S / 2 ** k, 1]`; `"empty"`
+        `[B, 1]`, the logit of a tile that holds salt.
+
+    Raises:
+        FileNotFoundError: `weights` is a path and there is no file.
+        ValueError: a size that does not fit the encoder, or weights that do not.
+    """
+    filters, momentum = config.decoder_filters, config.batch_norm_momentum
+    tiles = grey_input((config.padded_size, config.padded_size, 1), stride=2 ** len(filters))
+    features = encoder_features(tiles, config, weights)
+    maps = thin_decoder(features, filters, momentum, config.dropout, config.attention)
+    finest = merge_levels(maps, momentum) if config.hypercolumn else maps[0]
+    outputs = {"logits": logits_of(finest, "logits")}
+    if config.deep_supervision:
+        outputs |= {f"deep_{level}": logits_of(maps[level], f"deep_{level}") for level in range(1, len(maps))}
+    if config.empty_head:
+        mean = keras.layers.GlobalAveragePooling2D(dtype="float32", name="empty_mean")(features[-1])
+        outputs["empty"] = keras.layers.Dense(1, dtype="float32", name="empty")(mean)
+    model = keras.Model(tiles, outputs if len(outputs) > 1 else outputs["logits"], name="encoder_unet")
+    return compile_with_cross_entropy(model, "adam")
+
+
+def encoder_layers(model: keras.Model) -> list:
+    """The layers of a network that were trained elsewhere, if it was built with weights: its encoder, as one layer.
+
+    It is empty for a network from scratch. Their variables want a gentler learning rate than the others.
+    """
+    return [layer for layer in model.layers if isinstance(layer, keras.Model)]
 
 
 def grey_input(input_shape: tuple, stride: int):
@@ -138,13 +179,85 @@ def decoder(features: list, filters: list, batch_norm_momentum: float, dropout: 
         x = conv_block(x, filters[level], batch_norm_momentum, name)
         if dropout:
             x = keras.layers.SpatialDropout2D(dropout, name=f"{name}_dropout")(x)
+    return logits_of(x, "logits")
+
+
+def thin_decoder(features: list, filters: tuple, batch_norm_momentum: float, dropout: float, attention: bool) -> list:
+    """Climbs from the coarsest feature map to full size with few filters, whatever the encoder has.
+
+    Skips are narrowed by a 1 x 1 convolution and added: concatenated, they would double the cost of what follows. Both
+    sides are normalised first, since an encoder without batch norm gives maps that reach hundreds.
+
+    Args:
+        features: maps from fine to coarse, each half the size of the one before.
+        filters: the decoder's filters at strides 1, 2, 4 ...; strides finer than the finest map get no skip.
+        batch_norm_momentum: as in the builders.
+        dropout: rate of spatial dropout after each level.
+        attention: whether each level ends in `squeeze_and_excite`.
+
+    Returns:
+        The decoder's maps, from fine to coarse, as many as there are filters.
+    """
+    skips = [None] * (len(filters) - len(features) + 1) + features[:-1]
+    x, maps = features[-1], []
+    for level in reversed(range(len(filters))):
+        name = f"up{level}"
+        x = keras.layers.Conv2DTranspose(
+            filters[level], 2, strides=2, use_bias=False, kernel_initializer="he_normal", name=f"{name}_grow"
+        )(x)
+        x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_grow_norm")(x)
+        if skips[level] is not None:
+            skip = conv_norm(skips[level], filters[level], 1, 1, batch_norm_momentum, f"{name}_narrow")
+            x = keras.layers.Add(name=f"{name}_skip")([x, skip])
+        x = keras.layers.ReLU(name=f"{name}_relu")(x)
+        x = conv_block(x, filters[level], batch_norm_momentum, name)
+        if attention:
+            x = squeeze_and_excite(x, name)
+        if dropout:
+            x = keras.layers.SpatialDropout2D(dropout, name=f"{name}_dropout")(x)
+        maps.insert(0, x)
+    return maps
+
+
+def squeeze_and_excite(x, name: str):
+    """Weighs channels by what the whole map holds, and pixels by their channels (scSE, Roy et al. 2018)."""
+    filters = x.shape[-1]
+    channels = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
+    channels = keras.layers.Dense(max(filters // 8, 4), activation="relu", name=f"{name}_reduce")(channels)
+    channels = keras.layers.Dense(filters, activation="sigmoid", name=f"{name}_channels")(channels)
+    pixels = keras.layers.Conv2D(1, 1, activation="sigmoid", name=f"{name}_pixels")(x)
+    # x * channels + x * pixels, with one large product instead of two.
+    return keras.layers.Multiply(name=f"{name}_excite")([x, keras.layers.Add(name=f"{name}_gate")([channels, pixels])])
+
+
+def merge_levels(maps: list, batch_norm_momentum: float):
+    """A hypercolumn (Hariharan et al. 2015): the finest map, with what the coarser ones say of each pixel.
+
+    A 1 x 1 convolution of all maps enlarged and stacked is the sum of 1 x 1 convolutions of each; summed from coarse to
+    fine, nothing but one thin map is ever enlarged.
+    """
+    filters = maps[0].shape[-1]
+    x = None
+    for level in reversed(range(len(maps))):
+        narrow = keras.layers.Conv2D(filters, 1, use_bias=False, name=f"merge{level}_narrow")(maps[level])
+        x = narrow if x is None else keras.layers.Add(name=f"merge{level}_add")([x, narrow])
+        if level:
+            x = keras.layers.UpSampling2D(2, interpolation="bilinear", name=f"merge{level}_grow")(x)
+    x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, name="merge_norm")(x)
+    x = conv_norm(keras.layers.ReLU(name="merge_relu")(x), filters, 3, 1, batch_norm_momentum, "merge_last")
+    return keras.layers.ReLU(name="merge_out")(x)
+
+
+def logits_of(x, name: str):
+    """One logit a pixel."""
     # float32 whatever the precision of the rest: the losses sort and sum logits.
-    return keras.layers.Conv2D(1, 1, dtype="float32", name="logits")(x)
+    return keras.layers.Conv2D(1, 1, dtype="float32", name=name)(x)
 
 
 def compile_with_cross_entropy(model: keras.Model, optimizer) -> keras.Model:
-    """Compiles a model that ends in logits."""
-    model.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=use_jit())
+    """Compiles a model that ends in logits, or in a dict with them, whose other outputs are left untrained."""
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(optimizer, {"logits": loss} if isinstance(model.output, dict) else loss, jit_compile=use_jit())
     return model
 
 

@@ -2,6 +2,7 @@
 
     python scripts/run_local.py train --data path/to/tgs --preset unet --set epochs=20
     python scripts/run_local.py predict --data path/to/tgs --run train-unet-20261122-131502-ab12
+    python scripts/run_local.py train --data path/to/tgs --set pseudo=0.3 --run predict-20261122-141502-cd34
 
 The notebook finds `../input` laid out like Kaggle's mounts and read-only, `salt` nowhere and no network (sandbox.py).
 What it leaves in its working folder is checked against its manifest.json and becomes `runs/<run id>/`, together with
@@ -83,7 +84,8 @@ def parse_arguments(arguments) -> argparse.Namespace:
     parser.add_argument("--set", metavar="key=value", action="extend", nargs="+", default=[], help="change settings")
     parser.add_argument(
         "--run", metavar="RUN", action="extend", nargs="+", default=[],
-        help="mount the outputs of these earlier runs: folders, or names of folders in RUNS",
+        help="mount the outputs of these earlier runs, folders or names of folders in RUNS: of train for predict, of "
+        "predict for a train that learns from its predictions",
     )  # fmt: skip
     parser.add_argument("--weights", metavar="DIR", type=pathlib.Path, help="mount this folder as a dataset of weights")
     parser.add_argument("--minutes", metavar="LIMIT", type=float, default=720, help="time limit (default: 720)")

@@ -3,7 +3,17 @@ import json
 import numpy as np
 import pytest
 
-from salt.artifacts import ArtifactError, Oof, find_run, read_oof, verify_run, write_manifest, write_oof
+from salt.artifacts import (
+    ArtifactError,
+    Oof,
+    find_run,
+    read_oof,
+    read_probabilities,
+    verify_run,
+    write_manifest,
+    write_oof,
+    write_probabilities,
+)
 from salt.config import config_from_dict, preset
 
 
@@ -144,3 +154,23 @@ def test_two_mounted_runs_are_refused(run, tmp_path):
     write_manifest(second, "train-2", "train", preset("smoke"))
     with pytest.raises(ArtifactError, match="2 runs of 'train'.*attach the output of one"):
         find_run([tmp_path], "train")
+
+
+def test_probabilities_survive_writing_and_reading(tmp_path, oof):
+    write_probabilities(tmp_path / "probabilities.npz", oof.ids, oof.probabilities)
+    ids, probabilities = read_probabilities(tmp_path / "probabilities.npz")
+    assert list(ids) == ["a", "b", "c"] and probabilities.dtype == np.uint8
+    np.testing.assert_array_equal(probabilities, oof.probabilities)
+
+
+def test_probabilities_that_are_missing_damaged_or_of_other_tiles_are_refused(tmp_path, oof):
+    path = tmp_path / "probabilities.npz"
+    with pytest.raises(ArtifactError, match="no such file; only a finished run of the predict kernel"):
+        read_probabilities(path)
+    path.write_bytes(b"PK")
+    with pytest.raises(ArtifactError, match="damaged"):
+        read_probabilities(path)
+    for ids, probabilities in ((oof.ids[:2], oof.probabilities), (oof.ids, oof.probabilities / 255)):
+        write_probabilities(path, ids, probabilities)
+        with pytest.raises(ArtifactError, match=r"is no uint8 \[\d, H, W\]"):
+            read_probabilities(path)

@@ -11,6 +11,7 @@ from salt.augmentations import (
     adjust_brightness_contrast,
     augment,
     crop_at,
+    cut_out,
     draw_augmentation,
     plain_parameters,
     warp_tiles,
@@ -45,6 +46,7 @@ def parameters_of(*cases):
         "offset": np.stack([row, column], axis=1),
         "brightness": zeros,
         "contrast": zeros + 1,
+        "hole": np.zeros((len(cases), 3), "float32"),
     }
 
 
@@ -163,11 +165,11 @@ def test_an_unknown_mode_and_a_square_smaller_than_the_tile_are_refused_with_the
 # --- image and mask ---
 
 
-def test_plain_parameters_give_the_padded_image_and_the_untouched_mask():
+def test_plain_parameters_give_the_padded_image_and_the_padded_mask():
     images, masks = noise(3), blobs(3)
     padded, truth = augment(images, masks, plain_parameters(3, 128), 128, "reflect")
     assert np.array_equal(padded, np.pad(images, ((0, 0), (13, 14), (13, 14)), "reflect"))
-    assert np.array_equal(truth, masks)
+    assert np.array_equal(truth, np.pad(masks, ((0, 0), (13, 14), (13, 14)), "reflect"))
     assert np.asarray(padded).dtype == np.asarray(truth).dtype == np.float32
 
 
@@ -177,18 +179,18 @@ def test_image_and_mask_move_together(mode):
     config = preset("unet", brightness=0, contrast=0)
     parameters = draw_augmentation(config, 32, keras.random.SeedGenerator(1))
     padded, truth = augment(255 * masks, masks, parameters, 128, mode)
-    seen = np.asarray(crop_at(padded, parameters["offset"])) / 255
+    seen = np.asarray(padded) / 255
     clear = np.abs(seen - 0.5) > 1e-4  # elsewhere rounding decides
     assert clear.mean() > 0.99
     assert np.array_equal((seen >= 0.5)[clear], np.asarray(truth)[clear] == 1)
-    assert (np.asarray(truth) != masks).mean() > 0.05  # or nothing was moved at all
+    assert (np.asarray(crop_at(truth, parameters["offset"])) != masks).mean() > 0.05  # or nothing was moved at all
 
 
 def test_warped_masks_are_binary_and_agree_with_plain_loops():
     masks, case = blobs(1), (1, 0.92, -0.06, 2.5, 27, 8)
     _, truth = augment(255 * masks, masks, parameters_of(case), 128, "reflect")
     truth = np.asarray(truth)[0]
-    reference = slow_warp(masks[0], case, 128, "reflect")[27 : 27 + 101, 8 : 8 + 101]
+    reference = slow_warp(masks[0], case, 128, "reflect")
     assert set(np.unique(truth)) == {0, 1}
     clear = np.abs(reference - 0.5) > 1e-4
     assert np.array_equal(truth[clear], (reference >= 0.5)[clear])
@@ -200,6 +202,18 @@ def test_a_mask_pixel_that_is_half_salt_counts_as_salt():
     parameters = parameters_of((0, 2.0, 0.0, 0.0, 0, 0))  # column 51 comes from half way between 50 and 51
     _, truth = augment(masks, masks, parameters, 101, "edge")
     assert np.array_equal(np.asarray(truth)[0, 50, 49:53], [0, 0, 1, 1])
+
+
+def test_a_hole_has_the_mean_of_its_image_and_the_mask_knows_nothing_of_it():
+    images, masks = noise(3), blobs(3)
+    parameters = {**plain_parameters(3, 101), "hole": np.float32([[10, 20, 6], [0, 101, 10], [50, 50, 0]])}
+    holed, truth = augment(images, masks, parameters, 101, "edge")
+    expected = images.astype(np.float32)
+    expected[0, 7:13, 17:23] = images[0].mean()
+    expected[1, :5, 96:] = images[1].mean()
+    np.testing.assert_allclose(holed, expected, rtol=1e-5)
+    assert np.array_equal(truth, masks)
+    assert np.array_equal(np.asarray(cut_out(ops.cast(images, "float32"), np.zeros((3, 3), "float32"))), images)
 
 
 def test_brightness_and_contrast_change_the_image_and_leave_the_mask():
@@ -282,7 +296,7 @@ def test_the_gradient_of_a_window_lies_in_the_window_alone_and_is_the_same_twice
 
 
 def test_draws_stay_within_the_limits_of_the_configuration_and_come_near_them():
-    config = preset("unet", scale=0.25, shear=0.07, rotation=3, brightness=12, contrast=0.1)
+    config = preset("unet", scale=0.25, shear=0.07, rotation=3, brightness=12, contrast=0.1, cutout=30)
     parameters = draw_augmentation(config, 4000, keras.random.SeedGenerator(0))
     drawn = {name: np.asarray(values) for name, values in parameters.items()}
     limits = {
@@ -302,15 +316,19 @@ def test_draws_stay_within_the_limits_of_the_configuration_and_come_near_them():
         places, counts = np.unique(drawn["offset"][:, axis], return_counts=True)
         assert places.tolist() == list(range(28))  # both ends of the 27 pixels of room, whole numbers only
         assert counts.min() > 4000 / 28 / 2
-    columns = np.stack([drawn[name] for name in (*limits, "flip")] + list(drawn["offset"].T))
-    correlations = np.corrcoef(columns) - np.eye(8)
-    assert np.abs(correlations).max() < 0.1  # eight numbers of their own, none used twice
+    row, column, side = drawn["hole"].T
+    assert 0.47 < (side > 0).mean() < 0.53 and 29.5 < side.max() <= 30 and side.min() == 0
+    assert all(0 <= place.min() < 1 and 127 < place.max() <= 128 for place in (row, column))
+    columns = np.stack([drawn[name] for name in (*limits, "flip")] + list(drawn["offset"].T) + [row, column, side])
+    correlations = np.corrcoef(columns) - np.eye(11)
+    assert np.abs(correlations).max() < 0.1  # eleven numbers of their own, none used twice
 
 
 def test_the_same_seed_gives_the_same_draws_and_the_next_batch_other_ones():
-    config, generator = preset("unet"), keras.random.SeedGenerator(5)
+    config, generator = preset("unet", cutout=30), keras.random.SeedGenerator(5)
     first, second = (draw_augmentation(config, 8, generator) for _ in range(2))
     again = draw_augmentation(config, 8, keras.random.SeedGenerator(5))
+    assert set(first) == set(plain_parameters(8, 128))
     for name in first:
         assert np.array_equal(first[name], again[name]), name
         assert not np.array_equal(first[name], second[name]), name
@@ -361,7 +379,7 @@ def test_the_warp_compiles_under_xla_and_agrees_with_itself(mode):
 def test_drawing_and_warping_compile_in_one_step_for_any_batch(jit_compile):
     import tensorflow as tf
 
-    config, generator = preset("unet"), keras.random.SeedGenerator(0)
+    config, generator = preset("unet", cutout=30), keras.random.SeedGenerator(0)
     spec = tf.TensorSpec([None, 101, 101], tf.uint8)
 
     @tf.function(jit_compile=jit_compile, input_signature=[spec, spec])
@@ -372,7 +390,7 @@ def test_drawing_and_warping_compile_in_one_step_for_any_batch(jit_compile):
 
     for batch in (4, 3):
         padded, truth, window = step(noise(batch), blobs(batch))
-        assert padded.shape == (batch, 128, 128) and truth.shape == window.shape == (batch, 101, 101)
+        assert padded.shape == truth.shape == (batch, 128, 128) and window.shape == (batch, 101, 101)
         assert np.min(padded) >= 0 and np.max(padded) <= 255.001
     first, second = step(noise(2), blobs(2))[0], step(noise(2), blobs(2))[0]
     assert not np.array_equal(first, second)  # the generator's state moves within the compiled step

@@ -1,5 +1,6 @@
 """TensorFlow and JAX train the same network alike: logits, loss and gradients, and a small run of each."""
 import importlib.util
+import json
 import os
 import pathlib
 import subprocess
@@ -47,6 +48,46 @@ for model in ("unet", "transfer_unet"):
         for index, (old, weight) in enumerate(zip(before, task.trainable_weights)):
             made[f"{name}gradient/{index}"] = (old - np.array(weight)) / 1000
 np.savez(sys.argv[3], **made)
+"""
+
+# Adam's first step moves each weight by its rate: here the compiled one of `fit`, on a course that is then corrected.
+RATES = """
+import json
+import sys
+import keras
+import numpy as np
+from keras import ops
+from salt import training
+from salt.config import preset
+from salt.schedule import course_of_epochs
+
+assert keras.backend.backend() == sys.argv[1]
+kept = []
+
+def network(config, weights=None):
+    encoder = keras.Sequential([keras.Input((102, 102, 1)), keras.layers.Conv2D(2, 3, padding="same")])
+    inputs = keras.Input((102, 102, 1))
+    outputs = keras.layers.Conv2D(1, 1)(encoder(ops.cast(inputs, "float32") / 255))
+    kept.append(keras.Model(inputs, outputs))
+    return kept[-1]
+
+training.build_model = network
+rng = np.random.default_rng(0)
+images = rng.integers(1, 256, (12, 101, 101), dtype=np.uint8)
+masks, fold = (images > 128).astype(np.uint8), np.arange(12) % 3
+rates = dict(warmup=0.0, weight_decay=0.0, learning_rate=0.01, encoder_rate=0.25, ema_momentum=0.0)
+config = preset("smoke", depth=2, padded_size=102, batch_size=8, **rates)
+moved = {}
+for name, end in (("first", 1), ("corrected", 3)):
+    folder = sys.argv[2] + "/" + name
+    course = course_of_epochs(1, 1) if end == 1 else course_of_epochs(100, 1).corrected(1, end)
+    training.write_course(training.pathlib.Path(folder) / "course.json", course)
+    keras.utils.set_random_seed(config.seed)
+    before = network(config).get_weights()
+    trained, history = training.fit_fold(config, images, masks, fold, 0, folder, "some")
+    moved[name] = [float(np.abs(new - old).max()) for new, old in zip(trained.get_weights(), before)]
+    assert history[-1]["step"] == end, history
+json.dump(moved, open(sys.argv[2] + "/moved.json", "w"))
 """
 
 FIT = """
@@ -103,6 +144,15 @@ def test_logits_loss_and_gradients_agree_within_1e_4(steps, model, epoch):
             np.testing.assert_allclose(found, expected, rtol=0, atol=0.05 * largest, err_msg=name)
         moved.append(largest > 1e-6)
     assert np.mean(moved) > 0.8  # else there was little to agree about
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_the_compiled_step_follows_the_course_and_the_encoders_rate(backend, tmp_path):
+    run_on(backend, RATES, tmp_path)
+    moved = json.loads((tmp_path / "moved.json").read_text())
+    assert moved["first"] == pytest.approx([0.0025, 0.0025, 0.01, 0.01], rel=1e-2)
+    # Steps at progress 0, 0.01 and then half way from there to 1, by the cosine: 1, almost 1 and a half.
+    assert moved["corrected"][2:] == pytest.approx([0.025, 0.025], rel=0.1)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])

@@ -23,7 +23,7 @@ from salt.config import preset
 
 assert keras.backend.backend() == sys.argv[1], keras.backend.backend()
 given = dict(np.load(sys.argv[2]))
-names = ("flip", "scale", "shear", "rotation", "offset", "brightness", "contrast")
+names = ("flip", "scale", "shear", "rotation", "offset", "brightness", "contrast", "hole")
 parameters = {name: ops.convert_to_tensor(given[name]) for name in names}
 images, masks, logits = (ops.convert_to_tensor(given[name]) for name in ("images", "masks", "logits"))
 
@@ -91,6 +91,7 @@ def results(tmp_path_factory):
         brightness=12 * uniform[:, 3],
         contrast=1 + 0.1 * uniform[:, 4],
         offset=rng.integers(0, 28, (count, 2)).astype("float32"),
+        hole=rng.uniform(0, [128, 128, 30], (count, 3)).astype("float32"),
     )
     (folder / "script.py").write_text(SCRIPT)
     made = {}

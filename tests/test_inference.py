@@ -39,6 +39,16 @@ def test_flip_averages_what_the_model_says_of_the_tile_and_of_its_mirror_image(i
     np.testing.assert_allclose(found[:, :, 1:-1], 255 * inner, atol=0.51)
 
 
+def test_a_model_with_more_heads_is_asked_for_its_logits_only(images):
+    def heads(tiles):
+        logits = ops.cast(tiles, "float32") / 64.0 - 2.0
+        return {"deep_1": logits[:, ::2, ::2], "empty": logits[:, 0, 0], "logits": logits}
+
+    plain = model_of(lambda tiles: heads(tiles)["logits"])
+    found = predict_probabilities([model_of(heads)], images, "flip", 104, progress=False)
+    np.testing.assert_array_equal(found, predict_probabilities([plain], images, "flip", 104, progress=False))
+
+
 def test_an_ensemble_averages_probabilities_not_logits(images):
     models = [model_of(lambda tiles, value=value: 0.0 * ops.cast(tiles, "float32") + value) for value in (-9.0, 1.0)]
     found = predict_probabilities(models, images, "none", 104, progress=False)

@@ -9,9 +9,10 @@ from keras import ops
 from salt.losses import (
     LossError,
     bce_loss,
+    deep_loss,
     dice_loss,
+    empty_loss,
     lovasz_hinge_loss,
-    lovasz_weight,
     segmentation_loss,
     symmetric_lovasz_loss,
 )
@@ -289,12 +290,36 @@ def test_losses_and_their_gradients_compile_under_xla_for_any_batch(loss):
     np.testing.assert_allclose(slopes, gradient(loss, logits, masks), atol=1e-6)
 
 
-# --- schedule ---
+# --- other heads ---
 
 
-@pytest.mark.parametrize(
-    ("epochs", "share", "last"), [(10, 0.5, 5), (10, 0.0, 0), (10, 1.0, 10), (7, 0.4, 3), (50, 0.01, 0)]
-)
-def test_lovasz_takes_over_for_the_last_share_of_the_epochs(epochs, share, last):
-    weights = [lovasz_weight(epoch, epochs, share) for epoch in range(epochs)]
-    assert weights == [0.0] * (epochs - last) + [1.0] * last
+def test_a_deep_loss_is_the_cross_entropy_against_the_share_of_salt_under_each_coarse_logit():
+    rng = np.random.default_rng(0)
+    logits, masks = rng.normal(size=(2, 3, 3)), (rng.random((2, 12, 12)) < 0.4).astype(np.uint8)
+    expected = np.zeros(2)
+    for tile, row, column in np.ndindex(2, 3, 3):
+        share = masks[tile, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].mean()
+        probability = 1 / (1 + math.exp(-logits[tile, row, column]))
+        expected[tile] -= (share * math.log(probability) + (1 - share) * math.log(1 - probability)) / 9
+    np.testing.assert_allclose(deep_loss(logits.astype("float32"), masks), expected, rtol=1e-5)
+
+
+def test_a_deep_loss_at_full_size_is_the_cross_entropy():
+    logits, masks = tiles()
+    logits = logits.astype("float32")
+    np.testing.assert_allclose(deep_loss(logits, masks), bce_loss(logits, masks), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("coarse", "fine"), [((2, 5, 5), (2, 12, 12)), ((2, 3, 3, 1), (2, 12, 12))])
+def test_coarse_logits_that_do_not_fit_their_mask_are_refused(coarse, fine):
+    with pytest.raises(LossError, match="S must be a multiple of s"):
+        deep_loss(np.zeros(coarse, "float32"), np.zeros(fine, "uint8"))
+
+
+def test_the_empty_loss_asks_whether_a_tile_holds_any_salt():
+    masks = np.zeros((3, 6, 6), np.uint8)
+    masks[1, 2, 3] = 1
+    masks[2] = 1
+    losses = empty_loss(np.float32([[-2], [-2], [3]]), masks)
+    expected = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(2)), math.log(1 + math.exp(-3))]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)

@@ -93,22 +93,21 @@ BUGS = {
     # --- augmentations ---
     "the image is flipped and the mask is not": Bug(
         "salt/augmentations.py",
-        'salt = ops.cast(warped[..., 1] >= 0.5, "float32")',
-        'alone = warp_tiles(masks, {**parameters, "flip": 0.0 * parameters["flip"]}, size, mode)\n'
-        '    salt = ops.cast(alone >= 0.5, "float32")',
+        'ops.cast(warped[..., 1] >= 0.5, "float32")',
+        'ops.cast(warp_tiles(masks, {**parameters, "flip": 0.0 * parameters["flip"]}, size, mode) >= 0.5, "float32")',
         "move_together",
     ),
     "the mask is not warped with the image": Bug(
         "salt/augmentations.py",
-        'return warped[..., 0], crop_at(salt, parameters["offset"], masks.shape[1])',
-        'return warped[..., 0], ops.cast(masks, "float32")',
+        'ops.cast(warped[..., 1] >= 0.5, "float32")',
+        "warp_tiles(masks, plain_parameters(ops.shape(masks)[0], size), size, mode)",
         "move_together",
     ),
     "the mask is cut out of the middle": Bug(
-        "salt/augmentations.py",
-        'crop_at(salt, parameters["offset"], masks.shape[1])',
-        'crop_at(salt, plain_parameters(ops.shape(masks)[0], size)["offset"], masks.shape[1])',
-        "move_together",
+        "salt/training.py",
+        'crop_at(padded, parameters["offset"], tile)',
+        'crop_at(padded, plain_parameters(batch, size)["offset"], tile)',
+        "moves_inside",
     ),
     "a warped mask is not made binary again": Bug(
         "salt/augmentations.py", 'ops.cast(warped[..., 1] >= 0.5, "float32")', "warped[..., 1]", "binary"
@@ -130,6 +129,18 @@ BUGS = {
     ),
     "tiles are flipped about a pixel beside their centre": Bug(
         "salt/augmentations.py", "centre = (tile_size - 1) / 2", "centre = tile_size / 2", "offset_and_a_flip"
+    ),
+    "a hole is cut into the mask's place, too": Bug(
+        "salt/augmentations.py",
+        "ops.cast(warped[..., 1] >= 0.5",
+        'ops.cast(cut_out(warped[..., 1], parameters["hole"]) >= 0.5',
+        "hole",
+    ),
+    "a hole is black": Bug(
+        "salt/augmentations.py",
+        "ops.where(hidden, ops.mean(images, axis=(1, 2), keepdims=True)",
+        "ops.where(hidden, 0.0",
+        "hole",
     ),
     "jitter never reaches the last place": Bug(
         "salt/augmentations.py", "uniform[:, 1:3] * (room + 1.0)", "uniform[:, 1:3] * room", "draws_stay_within"
@@ -175,7 +186,45 @@ BUGS = {
         'missed = ops.cast(ops.cumsum(ops.cast(truth, "bfloat16"), axis=1), truth.dtype)',
         "beyond_256",
     ),
-    "Lovasz begins an epoch late": Bug("salt/losses.py", "if epoch >= epochs", "if epoch > epochs", "takes_over"),
+    "coarse logits are taught by the pixel in their corner": Bug(
+        "salt/losses.py", "ops.mean(blocks, axis=(2, 4))", "blocks[:, :, 0, :, 0]", "deep"
+    ),
+    "the empty head learns the tile's coverage": Bug(
+        "salt/losses.py", 'ops.max(ops.cast(masks, "float32")', 'ops.mean(ops.cast(masks, "float32")', "empty_loss"
+    ),
+    # --- schedule ---
+    "Lovasz begins a step late": Bug(
+        "salt/schedule.py", "segment.step + max(0, math.ceil", "segment.step + 1 + max(0, math.ceil", "takes_over"
+    ),
+    "Lovasz forgets the progress made on another course": Bug(
+        "salt/schedule.py", "(1.0 - share - segment.progress) / (1.0 - segment.progress)", "1.0 - share", "lovasz"
+    ),
+    "a corrected course begins anew": Bug(
+        "salt/schedule.py", "Segment(step, progress, max(", "Segment(step, 0.0, max(", "corrected_course"
+    ),
+    "the encoder learns as fast as the rest": Bug(
+        "salt/schedule.py",
+        "super().update_step(gradient, variable, rate)",
+        "super().update_step(gradient, variable, learning_rate)",
+        "factor",
+    ),
+    "the rest learns as slowly as the encoder": Bug(
+        "salt/schedule.py", "self.slow_rate if id(variable) in self.slow_ids else 1.0", "self.slow_rate", "factor"
+    ),
+    "biases decay": Bug(
+        "salt/schedule.py", "if len(variable.shape) > 1 else 0.0", "if len(variable.shape) > 0 else 0.0", "decay"
+    ),
+    "decay forgets the encoder's rate": Bug(
+        "salt/schedule.py",
+        "variable * (rate * self.decays[index])",
+        "variable * (ops.cast(learning_rate, variable.dtype) * self.decays[index])",
+        "decay",
+    ),
+    "all of the minutes are planned": Bug(
+        "salt/schedule.py", "PLANNED_SHARE = 0.9", "PLANNED_SHARE = 1.0", "nine_tenths"
+    ),
+    "the ends of epochs take no time": Bug("salt/schedule.py", "* pace.epoch + pace.tail", "* 0.0 + pace.tail", "fit"),
+    "noise corrects a course": Bug("salt/schedule.py", "EARLY, LATE = 0.1, 0.05", "EARLY, LATE = 0.0, 0.0", "noise"),
     # --- encoders ---
     "the second convolution of a level has no ReLU": Bug(
         "salt/encoders.py",
@@ -190,13 +239,16 @@ BUGS = {
         "plain_encoder",
     ),
     "the plain encoder sees a tile's brightness": Bug(
-        "salt/encoders.py", "x = x - ops.mean(x, axis=(1, 2, 3), keepdims=True)", "x = x - 0.5", "brightness"
+        "salt/encoders.py", "return x - ops.mean(x, axis=(1, 2, 3), keepdims=True)", "return x - 0.5", "brightness"
     ),
     "freeze_layer freezes a layer too many": Bug(
-        "salt/encoders.py", "vgg.layers[:freeze_layer]", "vgg.layers[: freeze_layer + 1]", "freeze_layer"
+        "salt/encoders.py", "network.layers[:freeze_layer]", "network.layers[: freeze_layer + 1]", "freeze_layer"
     ),
     "freeze_layer freezes a layer too few": Bug(
-        "salt/encoders.py", "vgg.layers[:freeze_layer]", "vgg.layers[: max(0, freeze_layer - 1)]", "freeze_layer"
+        "salt/encoders.py",
+        "network.layers[:freeze_layer]",
+        "network.layers[: max(0, freeze_layer - 1)]",
+        "freeze_layer",
     ),
     "VGG-16 gets its colours without ImageNet's mean": Bug(
         "salt/encoders.py", "[-mean for mean in VGG16_MEAN]", "[0.0 for mean in VGG16_MEAN]", "preprocessing"
@@ -204,7 +256,53 @@ BUGS = {
     "VGG-16 gets the mean of red for blue": Bug(
         "salt/encoders.py", "[-mean for mean in VGG16_MEAN]", "[-mean for mean in VGG16_MEAN[::-1]]", "preprocessing"
     ),
+    "VGG-16 goes down to its fifth block": Bug(
+        "salt/encoders.py", "VGG16_FEATURES[:levels]", "VGG16_FEATURES[: levels + 1]", "fourth_block"
+    ),
+    "EfficientNet-Lite0's grey levels are centred elsewhere": Bug(
+        "salt/encoders.py", "1 / 128, -127 / 128)", "1 / 128, -1.0)", "efflite0_takes_weights"
+    ),
+    "the residual encoder has no shortcuts": Bug(
+        "salt/encoders.py",
+        'keras.layers.Add(name=f"{name}_add")([shortcut, x])',
+        'keras.layers.Add(name=f"{name}_add")([x, x])',
+        "residual_block",
+    ),
+    "another stride costs the weights": Bug(
+        "salt/encoders.py", "    changed.set_weights(network.get_weights())\n", "", "another_stride"
+    ),
+    "the residual encoder ignores its weights in silence": Bug(
+        "salt/encoders.py",
+        "    if weights is not None:\n        raise",
+        "    if False:\n        raise",
+        "no_weights_to_load",
+    ),
     # --- unet ---
+    "the thin decoder looks at no skip": Bug("salt/unet.py", "([x, skip])", "([x, x])", "thin_decoder_uses"),
+    "what comes from below is not normalised in the thin decoder": Bug(
+        "salt/unet.py",
+        '        x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_grow_norm")(x)\n',
+        "        x = x * 0.01\n",
+        "thin_decoder",
+    ),
+    "the hypercolumn sees the finest level alone": Bug(
+        "salt/unet.py",
+        'narrow if x is None else keras.layers.Add(name=f"merge{level}_add")([x, narrow])',
+        "narrow",
+        "hypercolumn",
+    ),
+    "attention multiplies its two gates": Bug(
+        "salt/unet.py",
+        'keras.layers.Add(name=f"{name}_gate")',
+        'keras.layers.Multiply(name=f"{name}_gate")',
+        "squeeze_and_excite",
+    ),
+    "the heads have the precision of the rest": Bug(
+        "salt/unet.py", 'Dense(1, dtype="float32", name="empty")', 'Dense(1, name="empty")', "every_head"
+    ),
+    "the encoder is not found among the layers": Bug(
+        "salt/unet.py", "isinstance(layer, keras.Model)]", "isinstance(layer, keras.Sequential)]", "pretrained_ones"
+    ),
     "the network ends in a sigmoid": Bug(
         "salt/unet.py", 'Conv2D(1, 1, dtype="float32"', 'Conv2D(1, 1, activation="sigmoid", dtype="float32"', "any_size"
     ),
@@ -280,8 +378,8 @@ BUGS = {
     ),
     "Lovasz never takes over": Bug(
         "salt/training.py",
-        "task.lovasz_weight.assign(lovasz_weight(epoch, config.epochs, config.lovasz))",
-        "task.lovasz_weight.assign(0.0)",
+        "task.lovasz_step.assign(lovasz_step(segment, config.lovasz))",
+        "task.lovasz_step.assign(10**6)",
         "to_lovasz",
     ),
     "random states go on from where they were": Bug(
@@ -292,8 +390,9 @@ BUGS = {
     ),
     "the network ends with its last weights, not with their average": Bug(
         "salt/training.py",
-        "    task.fit(\n",
-        "    task.optimizer.finalize_variable_values = lambda variables: None\n    task.fit(\n",
+        "    task.fit(batches, validation_data=validation, epochs=epochs,",
+        "    task.optimizer.finalize_variable_values = lambda variables: None\n"
+        "    task.fit(batches, validation_data=validation, epochs=epochs,",
         "running_average",
     ),
     "the last weights are validated, not their average": Bug(
@@ -303,7 +402,10 @@ BUGS = {
         "salt/training.py", "layer.momentum = index / (index + 1)", "layer.momentum = 1.0", "plain_mean"
     ),
     "batch norm is estimated from other draws after a restart": Bug(
-        "salt/training.py", "begin_epoch(task, batches, config, held_out, config.epochs)", "pass", "after_its_last"
+        "salt/training.py",
+        "begin_epoch(task, batches, config, held_out, len(history), guide.course)",
+        "pass",
+        "after_its_last",
     ),
     "black tiles are trained on": Bug(
         "salt/training.py", "trained = ~held & ~is_black(images)", "trained = ~held", "never_trains_on"
@@ -323,6 +425,19 @@ BUGS = {
         "        first = network if held_out == config.train_folds[0] else first\n"
         "        predicted = predict_probabilities([first],",
         "own_model",
+    ),
+    "measuring leaves its traces": Bug(
+        "salt/training.py", "        variable.assign(value)\n", "        pass\n", "no_trace"
+    ),
+    "the last epoch is always a whole one": Bug("salt/training.py", ">= self.course.end:", ">= 10**9:", "shorter"),
+    "a machine that becomes slower goes on as planned": Bug(
+        "salt/training.py", "            self.course = self.correct(", "            self.correct(", "becomes_slower"
+    ),
+    "an unsure prediction is a pseudo-label": Bug(
+        "salt/training.py",
+        "    sure &= ~is_black(test.images)\n",
+        "    sure[:] = ~is_black(test.images)\n",
+        "sure_predictions",
     ),
     "another run's state is taken up": Bug("salt/training.py", ")) != owner:", ")) is None:", "another_run"),
     # --- scoring, config ---

@@ -421,6 +421,16 @@ def test_settings_of_a_kernel_without_preset_are_checked_against_the_run_that_it
         run_cells(settings_cell="SET = {}\nRUN_ID = ''", mounted_runs=[earlier], settings={"folds": 5})
 
 
+def test_a_second_round_finds_the_predictions_that_it_learns_from_and_keeps_its_own_preset(run_cells, tmp_path):
+    earlier = write_run(tmp_path / "earlier", "predict-1", kernel="predict")
+    mounted = "json.loads(pathlib.Path('../input/notebooks/local/salt-predict/manifest.json').read_text())['run_id']"
+    folder = run_cells(
+        f"import json, pathlib\npathlib.Path('found.json').write_text(json.dumps([PRESET, SET, {mounted}]))",
+        FINISH, mounted_runs=[earlier], settings={"pseudo": 0.25},
+    )  # fmt: skip
+    assert json.loads((folder / "found.json").read_text()) == ["smoke", {"pseudo": 0.25}, "predict-1"]
+
+
 def test_a_parameter_that_the_kernel_does_not_have_is_refused(run_cells):
     with pytest.raises(run_local.LocalRunError, match="no PRESET in its parameters cell, which has SET, RUN_ID"):
         run_cells(settings_cell="SET = {}\nRUN_ID = ''", preset="smoke")

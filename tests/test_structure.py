@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = [
     *("config", "files", "rle", "metrics", "data", "folds", "synthetic", "augmentations", "losses", "encoders", "unet"),
-    *("tta", "inference", "postprocess", "submission", "artifacts", "training", "scoring", "report"),
+    *("tta", "inference", "postprocess", "submission", "artifacts", "schedule", "training", "scoring", "report"),
 ]
 NUMPY_ONLY = ("rle", "metrics", "postprocess", "submission", "artifacts", "scoring")
 HEAVY = ("tensorflow", "keras", "cv2", "sklearn", "matplotlib", "pandas")

@@ -1,12 +1,33 @@
+import importlib.util
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 
 from salt.config import preset
-from salt.unet import build_model, transfer_unet_model, unet_model
+from salt.unet import (
+    build_model,
+    encoder_layers,
+    merge_levels,
+    squeeze_and_excite,
+    thin_decoder,
+    transfer_unet_model,
+    unet_model,
+)
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+HEADS = dict(attention=True, hypercolumn=True, deep_supervision=True, empty_head=True)
+
+
+def encoder_unet(**changes):
+    """A network of a small residual encoder, with the changes to its configuration."""
+    settings = dict(model="encoder_unet", encoder="residual", filter_scaling=4, decoder_filters=[4, 8, 8])
+    return build_model(preset("smoke", **{**settings, **changes}))
 
 
 def grey_tiles(count, size):
@@ -107,6 +128,175 @@ def test_build_model_follows_the_configuration():
     transfer = build_model(preset("transfer_unet", freeze_layer=15))
     assert transfer.name == "transfer_unet" and transfer.input_shape == (None, 112, 112, 1)
     assert len(transfer.get_layer("vgg16").trainable_weights) == 6
+
+
+def test_encoder_unet_without_heads_gives_logits_alone():
+    model = encoder_unet()
+    assert model.name == "encoder_unet" and model(grey_tiles(1, 104)).shape == (1, 104, 104, 1)
+
+
+def test_encoder_unet_with_heads_gives_each_at_its_own_size():
+    outputs = encoder_unet(**HEADS)(grey_tiles(2, 104))
+    assert {name: tuple(output.shape) for name, output in outputs.items()} == {
+        "logits": (2, 104, 104, 1), "deep_1": (2, 52, 52, 1), "deep_2": (2, 26, 26, 1), "empty": (2, 1),
+    }
+    assert set(encoder_unet(empty_head=True)(grey_tiles(1, 104))) == {"logits", "empty"}
+    assert set(encoder_unet(deep_supervision=True)(grey_tiles(1, 104))) == {"logits", "deep_1", "deep_2"}
+
+
+@pytest.mark.parametrize("encoder, stem_stride", [("vgg16", 1), ("efflite0", 2), ("residual", 2)])
+def test_every_encoder_gives_logits_at_full_size(encoder, stem_stride):
+    model = encoder_unet(encoder=encoder, stem_stride=stem_stride, padded_size=112)
+    assert model(grey_tiles(1, 112)).shape == (1, 112, 112, 1)
+    skips = [layer.name for layer in model.layers if layer.name.endswith("_skip")]
+    assert skips == [f"up{level}_skip" for level in (2, 1, 0)][: 4 - stem_stride]
+    assert len(encoder_layers(model)) == (encoder != "residual")
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_every_head_is_float32_in_mixed_precision_and_the_rest_is_not(precision):
+    keras.mixed_precision.set_dtype_policy(precision)
+    try:
+        model = encoder_unet(**HEADS)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    outputs = model(grey_tiles(1, 104))
+    assert {keras.backend.standardize_dtype(output.dtype) for output in outputs.values()} == {"float32"}
+    computed = {layer.compute_dtype for layer in model.layers if layer.name.startswith(("down", "up", "merge"))}
+    assert computed == {precision.removeprefix("mixed_")}
+    assert model.get_layer("to_unit_range").compute_dtype == "float32"
+
+
+def test_encoder_layers_are_the_pretrained_ones():
+    (vgg,) = encoder_layers(transfer_unet_model(weights=None, input_shape=(32, 32, 1)))
+    assert vgg.name == "vgg16"
+    assert encoder_layers(unet_model(4, 2, input_shape=(16, 16, 1))) == []
+    model = encoder_unet(encoder="efflite0", freeze_layer=0)
+    mine = {weight.path for layer in encoder_layers(model) for weight in layer.trainable_weights}
+    assert mine and not any(path.startswith(("up", "logits")) for path in mine)
+    assert all(path.startswith(("up", "logits")) for path in {weight.path for weight in model.trainable_weights} - mine)
+
+
+def levels_of(model):
+    """The skips of a thin decoder, in a model of their own."""
+    skips = [layer.output for layer in model.layers if layer.name.endswith("_skip")]
+    return keras.Model(model.input, skips)
+
+
+def test_the_thin_decoder_uses_every_skip_and_what_lies_below_it():
+    model = encoder_unet()
+    for kind in ("_grow", "_narrow_conv"):  # what is left has come from the other side
+        changed = encoder_unet()
+        changed.set_weights(model.get_weights())
+        for layer in changed.layers:
+            if layer.name.endswith(kind):
+                layer.kernel.assign(np.zeros(layer.kernel.shape))
+        found, expected = (levels_of(network)(grey_tiles(1, 104)) for network in (changed, model))
+        for features, before in zip(found, expected, strict=True):
+            assert np.std(features) > 0 and not np.allclose(features, before)
+
+
+def test_the_thin_decoder_brings_maps_of_any_scale_to_one():
+    """VGG-16's maps reach hundreds; beside them, what comes from below would not count."""
+    fine, coarse = keras.Input((16, 16, 3)), keras.Input((8, 8, 5))
+    maps = thin_decoder([fine, coarse], (4,), 0.5, 0.0, False)
+    model = keras.Model([fine, coarse], maps)
+    rng = np.random.default_rng(0)
+    given = [rng.normal(size=(4, *shape)).astype("float32") for shape in ((16, 16, 3), (8, 8, 5))]
+    plain = np.array(model(given, training=True)[0])
+    for fine_scale, coarse_scale in ((300, 1), (1, 300)):
+        scaled = model([fine_scale * given[0], coarse_scale * given[1]], training=True)[0]
+        np.testing.assert_allclose(scaled, plain, rtol=0.05, atol=0.05)
+
+
+def test_dropout_and_attention_are_at_every_level_of_the_thin_decoder():
+    names = {layer.name for layer in encoder_unet(dropout=0.1, attention=True).layers}
+    for level in range(3):
+        assert {f"up{level}_dropout", f"up{level}_excite"} <= names
+    assert not {f"up{level}_{part}" for level in range(3) for part in ("dropout", "excite")} & {
+        layer.name for layer in encoder_unet().layers
+    }
+
+
+def test_squeeze_and_excite_weighs_channels_and_pixels():
+    features = keras.Input((4, 4, 16))
+    model = keras.Model(features, squeeze_and_excite(features, "level"))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    x = rng.normal(size=(2, 4, 4, 16)).astype("float32")
+    reduce, channels, pixels = (
+        [np.array(weight) for weight in model.get_layer(f"level_{name}").weights]
+        for name in ("reduce", "channels", "pixels")
+    )
+    assert reduce[0].shape == (16, 4)
+    hidden = np.maximum(x.mean(axis=(1, 2)) @ reduce[0] + reduce[1], 0)
+    channel = 1 / (1 + np.exp(-(hidden @ channels[0] + channels[1])))
+    pixel = 1 / (1 + np.exp(-(x @ pixels[0][0, 0] + pixels[1])))
+    np.testing.assert_allclose(model(x), x * channel[:, None, None] + x * pixel, rtol=1e-4, atol=1e-5)
+
+
+def test_a_hypercolumn_sees_every_level():
+    maps = [keras.Input((16 // 2**level, 16 // 2**level, 4)) for level in range(3)]
+    model = keras.Model(maps, merge_levels(maps, 0.5))
+    rng = np.random.default_rng(0)
+    given = [rng.normal(size=(1, *level.shape[1:])).astype("float32") for level in maps]
+    before = np.array(model(given))
+    assert before.shape == (1, 16, 16, 4)
+    for level in range(3):
+        changed = [x + (index == level) for index, x in enumerate(given)]
+        assert not np.allclose(model(changed), before)
+
+
+def test_encoder_unet_learns_as_it_comes_with_all_its_heads():
+    tiles = grey_tiles(2, 104)
+    truth = {"logits": (tiles > 128).astype("float32")}
+    model = encoder_unet(decoder_filters=[4, 8], **HEADS)
+    losses = model.fit(tiles, truth, epochs=6, batch_size=2, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+# What another backend, or another compiler, says of the same weights: outputs, and the weights after a step of SGD.
+STEP = """
+import sys
+import keras
+import numpy as np
+from salt.config import preset
+from salt.unet import build_model
+
+assert keras.backend.backend() == sys.argv[1]
+heads = dict(attention=True, hypercolumn=True, deep_supervision=True, empty_head=True)
+config = preset("smoke", model="encoder_unet", encoder="residual", filter_scaling=4, decoder_filters=[4, 8], **heads)
+model = build_model(config)
+rng = np.random.default_rng(0)
+for weight in model.weights:
+    if len(weight.shape) > 1:
+        weight.assign(rng.normal(0, (2 / np.prod(weight.shape[:-1])) ** 0.5, weight.shape))
+tiles = rng.integers(0, 256, (2, 104, 104, 1), dtype=np.uint8)
+loss = keras.losses.BinaryCrossentropy(from_logits=True)
+outputs = model.predict_on_batch(tiles)
+truth = {name: np.ones(output.shape, "float32") for name, output in outputs.items()}
+model.compile(keras.optimizers.SGD(0.1), {name: loss for name in truth}, jit_compile=True)
+model.train_on_batch(tiles, truth)
+weights = {f"weight/{index}": np.array(weight) for index, weight in enumerate(model.weights)}
+np.savez(sys.argv[2], **outputs, **weights)
+"""
+
+
+@pytest.mark.slow  # XLA takes most of a minute to compile two training steps
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+def test_all_heads_compile_under_xla_on_both_backends_and_agree(tmp_path):
+    made = {}
+    for backend in ("tensorflow", "jax"):
+        environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, "-c", STEP, backend, str(tmp_path / f"{backend}.npz")]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        with np.load(tmp_path / f"{backend}.npz") as arrays:
+            made[backend] = dict(arrays)
+    assert set(made["jax"]) == set(made["tensorflow"]) and {"logits", "deep_1", "empty"} <= set(made["jax"])
+    for name, expected in made["tensorflow"].items():
+        np.testing.assert_allclose(made["jax"][name], expected, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):

@@ -1,0 +1,223 @@
+"""Courses, rates and budgets; the clock is made up."""
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from salt.config import preset
+from salt.schedule import (
+    MOST_EPOCHS,
+    Budget,
+    Course,
+    Pace,
+    Segment,
+    course_from_list,
+    course_of_epochs,
+    course_of_steps,
+    course_within,
+    follow_segment,
+    lovasz_step,
+    seconds_for,
+    segment_progress,
+    steps_within,
+    training_optimizer,
+)
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+# --- courses ---
+
+
+def test_epochs_are_single_passes_and_steps_come_in_few_epochs():
+    assert course_of_epochs(50, 10) == Course(1, (Segment(0, 0.0, 500),))
+    assert course_of_steps(500, 10).end == 500
+    for steps in (1, 100, 239, 240, 241, 10_000):
+        course = course_of_steps(steps, 10)
+        assert math.ceil(steps / (10 * course.passes)) <= MOST_EPOCHS
+        assert course.passes == 1 or math.ceil(steps / (10 * (course.passes - 1))) > MOST_EPOCHS
+
+
+def test_a_corrected_course_goes_on_from_its_progress_to_the_new_end():
+    course = course_of_steps(100, 10).corrected(40, 60).corrected(50, 150)
+    progress = [segment_progress(course.segment(step), step) for step in range(151)]
+    assert progress[:41] == pytest.approx(np.arange(41) / 100)
+    assert progress[40:51] == pytest.approx(0.4 + 0.6 * np.arange(11) / 20)
+    assert progress[50:] == pytest.approx(0.7 + 0.3 * np.arange(101) / 100)
+    assert course.end == 150 and course.passes == course_of_steps(100, 10).passes
+
+
+def test_a_course_survives_json():
+    course = course_of_steps(100, 10).corrected(40, 60)
+    assert course_from_list(json.loads(json.dumps(course._asdict()))) == course
+
+
+def test_a_course_is_never_corrected_to_end_where_it_is():
+    assert course_of_steps(100, 10).corrected(40, 30).end == 41
+
+
+@pytest.mark.parametrize(
+    ("steps", "share", "last"), [(10, 0.5, 5), (10, 0.0, 0), (10, 1.0, 10), (10, 0.7, 7), (10, 0.3, 3), (7, 0.5, 3)]
+)
+def test_lovasz_takes_over_for_the_last_share_of_the_steps(steps, share, last):
+    assert lovasz_step(Segment(0, 0.0, steps), share) == steps - last
+
+
+def test_lovasz_keeps_its_share_of_the_progress_on_a_corrected_course():
+    course = course_of_steps(100, 10).corrected(40, 80)  # 60 % of the progress in 40 steps
+    assert lovasz_step(course.segment(0), 0.3) == 70 and lovasz_step(course.segment(40), 0.3) == 60
+    late = course.corrected(70, 75)  # progress .85: it has taken over long since
+    assert lovasz_step(late.segment(70), 0.3) == 70
+
+
+# --- rate and optimizer ---
+
+
+def rates_of(optimizer, course):
+    rates = []
+    for step in range(course.end + 1):
+        follow_segment(optimizer, course.segment(step))
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    return np.array(rates)
+
+
+def test_the_rate_climbs_to_its_peak_and_falls_to_0():
+    rates = rates_of(training_optimizer(preset("unet")), course_of_epochs(50, 4))
+    assert rates[0] == 0 and rates[200] == pytest.approx(0, abs=1e-9)
+    assert np.argmax(rates) == 10 and max(rates) == pytest.approx(1e-3)
+    assert all(np.diff(rates[10:]) < 0)
+    assert rates[105] == pytest.approx(5e-4)
+    assert rates_of(training_optimizer(preset("unet", warmup=0.0)), course_of_epochs(1, 9))[0] == pytest.approx(1e-3)
+
+
+def test_the_rate_of_a_corrected_course_does_not_jump_and_still_ends_at_0():
+    plain = course_of_epochs(10, 10)
+    shorter = plain.corrected(30, 60)
+    rates = rates_of(training_optimizer(preset("unet")), shorter)
+    np.testing.assert_allclose(rates[:31], rates_of(training_optimizer(preset("unet")), plain)[:31], rtol=1e-5)
+    assert abs(np.diff(rates[10:])).max() < 6e-5 and rates[60] == pytest.approx(0, abs=1e-9)
+
+
+def dense_model():
+    first, norm, last = keras.layers.Dense(3), keras.layers.BatchNormalization(), keras.layers.Dense(2)
+    model = keras.Sequential([keras.Input((4,)), first, norm, last])
+    first.bias.assign(np.ones(3))
+    return model, first
+
+
+def test_a_first_step_moves_the_encoder_by_the_factor():
+    model, encoder = dense_model()
+    config = preset("unet", warmup=0.0, weight_decay=0.0, learning_rate=0.01, encoder_rate=0.25)
+    optimizer = training_optimizer(config, 10, slow=encoder.trainable_variables)
+    before = [np.array(weight) for weight in model.trainable_weights]
+    gradients = [ops.ones(weight.shape) for weight in model.trainable_weights]
+    optimizer.apply(gradients, model.trainable_weights)
+    slow = {id(variable) for variable in encoder.trainable_variables}
+    for weight, old in zip(model.trainable_weights, before, strict=True):
+        expected = 0.01 * (0.25 if id(weight) in slow else 1.0)  # Adam's first step is the rate, whatever the gradient
+        np.testing.assert_allclose(old - np.array(weight), expected, rtol=1e-3)
+    assert len(slow) == 2 and len(before) == 6
+
+
+def test_weight_decay_shrinks_kernels_and_nothing_else_and_the_encoder_by_its_rate():
+    model, encoder = dense_model()
+    before = [np.array(weight) for weight in model.trainable_weights]
+    config = preset("unet", warmup=0.0, weight_decay=0.5, learning_rate=0.1, encoder_rate=0.5)
+    optimizer = training_optimizer(config, 10, slow=encoder.trainable_variables)
+    optimizer.apply([ops.zeros(weight.shape) for weight in model.trainable_weights], model.trainable_weights)
+    for weight, old in zip(model.trainable_weights, before, strict=True):
+        rate = 0.05 if weight is encoder.kernel else 0.1
+        expected = old * (1 - rate * 0.5) if weight.path.endswith("kernel") else old
+        np.testing.assert_allclose(weight, expected, rtol=1e-6)
+
+
+def test_without_slow_variables_the_optimizer_is_keras_adamw():
+    rng = np.random.default_rng(0)
+    ends = []
+    for ours in (True, False):
+        keras.utils.set_random_seed(0)
+        model, _ = dense_model()
+        config = preset("unet", warmup=0.0, weight_decay=0.1, learning_rate=0.01, ema_momentum=0.9)
+        optimizer = training_optimizer(config, 20)
+        if not ours:
+            schedule = keras.optimizers.schedules.CosineDecay(0.01, 20)
+            optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.1, use_ema=True, ema_momentum=0.9)
+            optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        rng = np.random.default_rng(0)
+        for _ in range(5):
+            gradients = [ops.convert_to_tensor(rng.normal(size=w.shape), "float32") for w in model.trainable_weights]
+            optimizer.apply(gradients, model.trainable_weights)
+        ends.append([np.array(w) for w in (*model.trainable_weights, *optimizer._model_variables_moving_average)])
+    for ours, theirs in zip(*ends, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+# --- budgets ---
+
+
+def test_as_many_steps_fit_as_their_seconds_say():
+    pace = Pace(step=1.0, epoch=5.0, tail=20.0)
+    for seconds in (10, 21, 26, 27, 36, 100, 101, 104, 500):
+        steps = steps_within(seconds, pace, 10)
+        assert steps == 1 or seconds_for(steps, pace, 10) <= seconds
+        assert seconds_for(steps + 1, pace, 10) > seconds
+
+
+def test_a_course_within_some_seconds_is_that_of_its_number_of_steps():
+    for seconds in (30, 1000, 5000, 40_000):
+        course = course_within(seconds, Pace(0.5, 7.0, 20.0), 10)
+        assert course == course_of_steps(course.end, 10)
+        took = seconds_for(course.end, Pace(0.5, 7.0, 20.0), 10 * course.passes)
+        assert seconds - 10 < took <= seconds
+
+
+def test_folds_share_what_is_left_of_nine_tenths_of_the_minutes():
+    clock = Clock()
+    budget = Budget(10, 3, clock, began=900.0)  # 100 s of 540 have passed
+    assert budget.fold_end == pytest.approx(1000 + 440 / 3)
+    clock.now = 1200
+    budget.end_training()
+    clock.now = 1240
+    budget.finish_fold()
+    assert budget.tail == 40 and budget.fold_end == pytest.approx(1240 + 200 / 2)
+
+
+def test_a_later_fold_has_the_same_course_if_there_is_about_the_time_for_it():
+    clock = Clock()
+    budget = Budget(100, 2, clock)
+    pace = Pace(1.0, 0.0, 0.0)
+    budget.course = budget.first_course(pace, 10)
+    assert budget.course.end == 2700
+    clock.now += 2700
+    budget.end_training()
+    budget.finish_fold()
+    assert budget.first_course(Pace(1.04, 0.0, 0.0), 10).end == 2700
+    assert budget.first_course(Pace(1.2, 0.0, 0.0), 10).end == 2250
+    assert budget.first_course(Pace(0.5, 0.0, 0.0), 10).end == 5400
+
+
+def test_a_course_is_corrected_when_the_machine_changes_and_not_for_noise():
+    clock = Clock()
+    budget = Budget(100, 1, clock)  # 5,400 s are planned
+    course = budget.first_course(Pace(1.0, 0.0, 0.0), 100)
+    clock.now += 1000
+    assert budget.corrected_course(course, 1000, Pace(1.05, 0.0, 0.0), 100) is course
+    slower = budget.corrected_course(course, 1000, Pace(2.0, 0.0, 0.0), 100)
+    assert slower.end == 1000 + 2200 and slower.segments[:-1] == course.segments
+    faster = budget.corrected_course(course, 1000, Pace(0.5, 0.0, 0.0), 100)
+    assert faster.end == 1000 + 8800
+    clock.now += 100_000  # far too late already: the next step is the last one
+    assert budget.corrected_course(course, 1000, Pace(1.0, 0.0, 0.0), 100).end == 1001
+    assert budget.corrected_course(course, 5400, Pace(1.0, 0.0, 0.0), 100) is course
