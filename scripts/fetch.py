@@ -1,0 +1,431 @@
+"""Waits for a run on Kaggle, and brings its output home: whole, of this very run, or not at all.
+
+    python scripts/fetch.py train-t4-20261122-131502-ab12 --wait
+    python scripts/fetch.py train-t4                               the beginning of a name is enough
+
+While the run goes on, its log is shown as it grows. When it has finished, every file of its manifest.json is
+downloaded into a fresh folder and checked there by size and SHA-256; then the files move to `runs/<run id>/`, the
+manifest last. What Kaggle gives of another run, an earlier version or an error page is refused. Of a run that failed
+come its log, with the lines of the package's files in the traceback, and what it had written, into `partial/`.
+"""
+import argparse
+import contextlib
+import json
+import pathlib
+import re
+import shutil
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from scripts.kaggle_link import (
+    AccessError,
+    AmbiguousError,
+    ConfigurationError,
+    KaggleError,
+    KaggleLink,
+    NotFoundError,
+    OutputError,
+    Status,
+    UnreachableError,
+    duration,
+    read_record,
+    run_command,
+    run_folder,
+    utc_now,
+    write_record,
+)
+
+POLL = 45.0  # seconds between looks, give or take a third: unpublished limits, and runs of hours
+DEADLINE_HOURS = 14.0  # Kaggle's 12 hours, and two in the queue
+UNREADABLE = 20  # looks in a row without an answer, after which it is given up
+LISTINGS = 4  # of the output: addresses expire, and a new version's files may come late
+RELIST = 20.0  # seconds between them
+TAIL = 40  # lines of a failed run's log that are shown
+MANIFEST = "manifest.json"
+OURS = {MANIFEST, "push.json", "fetch.json", "submit.json", "pushed", "partial", ".fetching"}  # in a run's folder
+
+
+class RunFailed(KaggleError):
+    """The run came to a bad end on Kaggle."""
+
+
+class StillRunning(KaggleError):
+    """The run has not finished."""
+
+    exit_status = 75
+
+
+def main(arguments=None, link=None) -> int:
+    return run_command(fetch, arguments, link)
+
+
+def parse_arguments(arguments) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Bring a run's output from Kaggle to runs/<run id>/, checked against its manifest.",
+        epilog="example: python scripts/fetch.py train-t4-20261122-131502-ab12 --wait",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run that push.py recorded: its id, the beginning of it, a folder")
+    parser.add_argument("--wait", action="store_true", help="until it has finished, and show its log")
+    parser.add_argument("--hours", metavar="H", type=float, default=DEADLINE_HOURS, help="how long (default: 14)")
+    parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs", help="where runs are kept (default: runs)")
+    return parser.parse_args(arguments)
+
+
+def fetch(arguments=None, link=None) -> int:
+    options = parse_arguments(arguments)
+    folder = run_folder(options.run, options.runs)
+    record = read_record(folder, "push.json")
+    if not record:
+        raise ConfigurationError(f"{folder.name}: has no push.json; only runs that push.py started can be fetched")
+    if is_whole(folder, record):
+        print(f"{record['run_id']} is here already, whole: {shown(folder)}")
+        return 0
+    link = link or KaggleLink()
+    settle(link, folder, record)
+    print(f"{record['run_id']}: {record['ref']} version {record['version']}", flush=True)
+
+    status, told = watch(link, folder, record, options)
+    if status.state != "COMPLETE":
+        return bring_failed(link, folder, record, status)
+    manifest, log = bring_output(link, folder, record)
+    if told and log.startswith(told):
+        show_log(log[len(told) :])
+    keep(folder, record, manifest, log)
+    show_finished(folder, record, manifest)
+    return 0
+
+
+def shown(path) -> str:
+    from scripts.run_local import shown
+
+    return shown(path)
+
+
+def is_whole(folder, record) -> bool:
+    """Whether the run's output is here; what a kill interrupted is not whole, since the manifest comes last."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    from salt.artifacts import ArtifactError, verify_run
+
+    with contextlib.suppress(ArtifactError):
+        return verify_run(folder)["run_id"] == record["run_id"]
+    return False
+
+
+def settle(link, folder, record):
+    """Finds the version of a push whose answer was lost."""
+    if record["state"] in ("sending", "ambiguous"):
+        from scripts.push import look_up
+
+        if not look_up(link, folder, record):
+            raise AmbiguousError(f"{record['run_id']}: Kaggle does not show its push; look again in some minutes")
+        print(f"the push did arrive, as version {record['version']}")
+
+
+# --- waiting --------------------------------------------------------------------------------------------------------
+
+
+def watch(link, folder, record, options) -> tuple[Status, str]:
+    """(status in which the run ended, the part of its log that was shown); shows the log as it grows.
+
+    Raises:
+        StillRunning: it goes on, and nobody wants to wait, or the time is up.
+        UnreachableError: Kaggle gives no status any more.
+    """
+    began, silent, line, log, told = link.clock(), 0, ProgressLine(), "", None
+    while True:
+        try:
+            status = read_status(link, record)
+            silent = 0
+        except (UnreachableError, NotFoundError, AccessError) as error:
+            silent += 1
+            status = Status("UNREADABLE", str(error))
+            if silent >= UNREADABLE or not options.wait:
+                line.end()
+                raise UnreachableError(
+                    f"the status of {record['ref']} is UNREADABLE, {silent} looks in a row; the run itself may be well "
+                    f"({error}). Look at {record['url']}, and fetch again later"
+                ) from None
+        if status.state in ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED"):
+            line.end()
+            return status, log
+        waited = link.clock() - began
+        if not options.wait:
+            raise StillRunning(f"{record['run_id']} is {status.state}; add --wait, or come back later")
+        about = f"{status.state}, waited {duration(waited)}"
+        if status.message:
+            about += f": {status.message}"
+        if line.is_terminal or status.state != told or status.state == "UNREADABLE":
+            line.show(about)  # a log file gets a line for each change only
+        told = status.state
+        if status.state == "RUNNING":
+            grown = link.live_log(record["ref"], record["version"])
+            if grown.startswith(log) and len(grown) > len(log):
+                line.end()
+                show_log(grown[len(log) :])
+                log = grown
+                if line.is_terminal:
+                    line.show(about)
+        if waited >= 3600 * options.hours:
+            line.end()
+            stuck = "it never left the queue" if status.state == "QUEUED" else "it goes on"
+            raise StillRunning(
+                f"{record['run_id']} is {status.state} after {duration(waited)} of waiting: {stuck}. Fetch again "
+                f"later, or stop it on {record['url']}"
+            )
+        link.sleep(POLL * (2 + 2 * link.jitter()) / 3)
+
+
+def show_log(text):
+    print(text, end="" if text.endswith("\n") or not text else "\n", flush=True)
+
+
+def read_status(link, record) -> Status:
+    """The status of the very version; of the newest run where Kaggle does not know versions."""
+    try:
+        return link.status(record["ref"], record["version"])
+    except NotFoundError:
+        return link.status(record["ref"])  # its output is checked against the run id, whichever this is
+
+
+class ProgressLine:
+    """One line that is written anew on a terminal; elsewhere each is a line of its own."""
+
+    def __init__(self, stream=None):
+        self.stream = stream or sys.stdout
+        self.is_terminal = self.stream.isatty()
+        self.open = False
+
+    def show(self, text):
+        if self.is_terminal:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[K{text[:width]}", end="", file=self.stream, flush=True)
+            self.open = True
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def end(self):
+        if self.open:
+            print("\r\x1b[K", end="", file=self.stream, flush=True)
+            self.open = False
+
+
+# --- output of a finished run ---------------------------------------------------------------------------------------
+
+
+def bring_output(link, folder, record) -> tuple[dict, str]:
+    """Downloads a run's files into `folder`/.fetching and checks them; returns (manifest, log).
+
+    What is there already, of an earlier try that was killed, is kept if it is right. Each round begins with a new
+    listing, because addresses expire.
+
+    Raises:
+        OutputError: Kaggle has no right files for this run.
+    """
+    fresh = folder / ".fetching"
+    fresh.mkdir(exist_ok=True)
+    problem = None
+    for attempt in range(1, LISTINGS + 1):
+        if problem:
+            link.say(f"{problem}; listing the output again ({attempt} of {LISTINGS})")
+            link.sleep(RELIST)
+        try:
+            files, log = list_output(link, record)
+            manifest = bring_manifest(link, files, fresh, record)
+            bring_files(link, files, manifest, fresh)
+            return manifest, log
+        except (OutputError, UnreachableError, NotFoundError, AccessError) as error:
+            if isinstance(error, UnsafeName):
+                raise
+            problem = error
+    raise OutputError(f"{problem}. Nothing of it was taken; look at {record['url']}, and fetch again later")
+
+
+class UnsafeName(OutputError):
+    """A file whose name leads out of the run's folder."""
+
+
+def list_output(link, record) -> tuple[dict, str]:
+    try:
+        files, log = link.outputs(record["ref"], record["version"])
+    except NotFoundError:
+        files, log = link.outputs(record["ref"])
+    for name in files:
+        check_name(name)
+    return files, log
+
+
+def check_name(name):
+    parts = name.replace("\\", "/").split("/")
+    if not name or any(part in ("", ".", "..") for part in parts) or "\0" in name or re.match(r"[A-Za-z]:", name):
+        raise UnsafeName(f"output file {name!r}: its name leads out of the run's folder; nothing was taken")
+
+
+def bring_manifest(link, files, fresh, record) -> dict:
+    """The manifest, if it is one and of this run."""
+    if MANIFEST not in files:
+        raise OutputError(f"the run has left no {MANIFEST} (it has {len(files)} files): it did not reach its end")
+    path = fresh / ".manifest.part"
+    link.download(files[MANIFEST], path)
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found, kernel = manifest["run_id"], manifest["kernel"]
+        for name, entry in manifest["files"].items():
+            check_name(name)
+            entry["bytes"] + 0, entry["sha256"] + ""
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise OutputError(f"what Kaggle gives as {MANIFEST} is none") from None
+    if (found, kernel) != (record["run_id"], record["kernel"]):
+        raise OutputError(f"Kaggle gives the output of {kernel} run {found!r}, not of {record['run_id']!r}: stale")
+    for name in manifest["files"]:
+        if name in OURS or name.partition("/")[0] in OURS:
+            raise UnsafeName(f"{MANIFEST} names {name}, which is not a run's to write")
+    return manifest
+
+
+def bring_files(link, files, manifest, fresh):
+    """Downloads what is missing of a manifest's files, each under a temporary name until it is checked."""
+    from tqdm import tqdm
+
+    from salt.files import sha256_file
+
+    wanted = manifest["files"]
+    for path in sorted(fresh.rglob("*")):
+        if path.is_file() and path.name != ".manifest.part" and path.relative_to(fresh).as_posix() not in wanted:
+            path.unlink()
+    total, bad = sum(entry["bytes"] for entry in wanted.values()), []
+    bar = tqdm(total=total, unit="B", unit_scale=True, desc="output", disable=None, leave=False)
+    with bar:
+        for name, entry in wanted.items():
+            path = fresh / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            right = path.is_file() and path.stat().st_size == entry["bytes"] and sha256_file(path) == entry["sha256"]
+            if not right:
+                try:
+                    bring_file(link, files, name, entry, path)
+                except (OutputError, UnreachableError) as error:
+                    bad.append(str(error))
+            bar.update(entry["bytes"])
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise OutputError(f"{len(bad)} of {len(wanted)} files are not right: {'; '.join(bad[:3])}{more}")
+
+
+def bring_file(link, files, name, entry, path):
+    from salt.files import sha256_file
+
+    if name not in files:
+        raise OutputError(f"{name} is in the manifest, but not in the output")
+    part = path.with_name(f"{path.name}.part")
+    try:
+        link.download(files[name], part)
+        if part.stat().st_size != entry["bytes"]:
+            raise OutputError(f"{name} has {part.stat().st_size:,} bytes, not {entry['bytes']:,}")
+        if sha256_file(part) != entry["sha256"]:
+            raise OutputError(f"{name} has another SHA-256 than the manifest says")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def keep(folder, record, manifest, log):
+    """Moves the checked files to the run's folder; the manifest, which says that all is there, comes last."""
+    fresh = folder / ".fetching"
+    for name in manifest["files"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (fresh / name).replace(folder / name)
+    if f"{record['kernel']}.log" not in manifest["files"]:
+        write_log(folder, record, log)
+    facts = {"state": "COMPLETE", "at": utc_now(), "version": record["version"], "seconds": run_seconds(manifest)}
+    write_record(folder, "fetch.json", facts)
+    (fresh / ".manifest.part").replace(folder / MANIFEST)
+    shutil.rmtree(fresh)
+
+
+def run_seconds(manifest):
+    minutes = manifest.get("minutes")
+    return round(60 * minutes) if isinstance(minutes, int | float) else None
+
+
+def write_log(folder, record, log) -> pathlib.Path:
+    from salt.files import whole_file
+
+    path = folder / f"{record['kernel']}.log"
+    with whole_file(path) as temporary:
+        temporary.write_text(log, encoding="utf-8")
+    return path
+
+
+def show_finished(folder, record, manifest):
+    size = sum(entry["bytes"] for entry in manifest["files"].values())
+    count = len(manifest["files"])
+    print(f"\nfetched: {count} file{'s' * (count != 1)}, {size / 1e6:,.1f} MB, each as the manifest says")
+    score = manifest.get("score")
+    if isinstance(score, dict) and "best_score" in score:
+        low, high = score.get("best_interval", (float("nan"), float("nan")))
+        print(f"out-of-fold score {score['best_score']:.4f} (95 % interval {low:.4f} to {high:.4f})")
+    print(f"  {shown(folder)}")
+    after = {"train": "score_oof.py", "predict": "submit.py"}.get(record["kernel"])
+    if after:
+        print(f"next: python scripts/{after} {record['run_id']}")
+
+
+# --- a failed run ---------------------------------------------------------------------------------------------------
+
+
+def bring_failed(link, folder, record, status) -> int:
+    """Brings the log and what else there is of a run that failed, and shows why it did."""
+    log, names, lost = "", [], ""
+    try:
+        files, log = list_output(link, record)
+        names = bring_partial(link, files, folder / "partial")
+        lost = f", {len(files) - len(names)} did not come" if len(names) < len(files) else ""
+    except KaggleError as error:
+        lost = f" ({error})"
+    log = log or link.live_log(record["ref"], record["version"])
+    path = write_log(folder, record, log)
+    write_record(
+        folder, "fetch.json",
+        {"state": status.state, "at": utc_now(), "version": record["version"], "message": status.message},
+    )  # fmt: skip
+    text = traced(path, folder) if log else ""
+    if text:
+        lines = text.rstrip().splitlines()
+        print("\n".join(["", *(["..."] if len(lines) > TAIL else []), *lines[-TAIL:], ""]))
+    ended = "was stopped" if status.state == "CANCEL_ACKNOWLEDGED" else "failed"
+    message = f" Kaggle says: {status.message.strip()}" if status.message.strip() else ""
+    kept = f"the log is {shown(path)}" if log else "there is no log"
+    if names or lost:
+        kept += f"; {len(names)} unchecked files of its output are in {shown(folder / 'partial')}{lost}"
+    raise RunFailed(f"{record['run_id']} {ended} on Kaggle ({status.state}).{message}\n{kept}")
+
+
+def bring_partial(link, files, folder) -> list[str]:
+    """Downloads what a failed run had written by then; whatever does not come is left out."""
+    names = []
+    for name, url in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part")
+        with contextlib.suppress(UnreachableError):
+            link.download(url, part)
+            part.replace(path)
+            names.append(name)
+        part.unlink(missing_ok=True)
+    return names
+
+
+def traced(log, folder) -> str:
+    """The log, with the lines of the package's files instead of those of notebook cells."""
+    from build_kernel import BuildError, trace_log
+
+    maps = sorted((folder / "pushed").glob("*.map.json"))
+    with contextlib.suppress(BuildError):
+        if maps:
+            return trace_log(log, maps[0])
+    return log.read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,346 @@
+import json
+import os
+import subprocess
+import sys
+
+import kaggle_stand_in
+import pytest
+from kaggle_stand_in import COMPETITION, USER, assert_no_secret, kill_when_reached, make_link, start_script
+
+from scripts import push
+from scripts.kaggle_link import read_record, write_record
+
+stand_in = kaggle_stand_in.stand_in
+REF = f"{USER}/salt-train"
+KERNEL = '''\
+# /// script
+# requires-python = ">=3.11"
+# [tool.kaggle]
+# title = "Salt train"
+# accelerator = "NvidiaTeslaT4"
+# internet = true
+# competition_sources = ["tgs-salt-identification-challenge"]
+# ///
+"""Train something small."""
+
+# %% tags=["parameters"]
+RUN_ID = ""
+
+# %%
+print(RUN_ID)
+'''
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository with one small kernel, `train`."""
+    root = tmp_path / "repository"
+    (root / "kernels").mkdir(parents=True)
+    (root / "kernels" / "train.py").write_text(KERNEL)
+    monkeypatch.setattr(push, "ROOT", root)
+    monkeypatch.setattr(push, "BUILD", root / "build")
+    return root
+
+
+@pytest.fixture
+def push_train(stand_in, repository, capsys):
+    """Pushes the small kernel; gives (exit status, what was printed, the link)."""
+
+    def run(*arguments, link=None):
+        link = link or make_link(seconds=0.5)
+        status = push.main(["train", "--runs", str(repository / "runs"), *arguments], link)
+        captured = capsys.readouterr()
+        assert_no_secret(repository, text=captured.out + captured.err)
+        return status, captured.out + captured.err, link
+
+    return run
+
+
+def run_folders(repository):
+    return sorted((repository / "runs").glob("[!.]*"))
+
+
+def test_a_push_is_recorded_with_its_version(stand_in, repository, push_train):
+    status, text, _ = push_train("--hours", "9")
+    assert status == 0 and "pushed: version 1, https://www.kaggle.com/code/tester/salt-train" in text
+    (folder,) = run_folders(repository)
+    record = read_record(folder, "push.json")
+    assert record["state"] == "pushed" and record["version"] == 1 and record["run_id"] == folder.name
+    (body,) = stand_in.calls("SaveKernel")
+    assert folder.name in body["text"] and body["sessionTimeoutSeconds"] == 32400
+    assert body["machineShape"] == "NvidiaTeslaT4" and body["enableGpu"]
+    notebook = folder / "pushed" / "train.ipynb"
+    assert notebook.read_text() == body["text"]
+    assert list((folder / "pushed").glob("*.map.json"))
+    assert f"fetch.py {folder.name} --wait" in text
+
+
+def test_a_dry_run_looks_at_everything_and_pushes_nothing(stand_in, repository, push_train):
+    status, text, _ = push_train("--dry-run")
+    assert status == 0 and "nothing was pushed (--dry-run)" in text
+    assert not stand_in.calls("SaveKernel") and not run_folders(repository)
+    for what in ("title and id agree", "29.0 of 30 GPU hours left", f"competition {COMPETITION}", "tester, from"):
+        assert what in text
+
+
+def test_the_real_kernels_pass_the_check(stand_in, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(push, "BUILD", tmp_path / "build")
+    assert push.main(["train", "--runs", str(tmp_path / "runs"), "--dry-run", "--preset", "t4"], make_link()) == 0
+    assert "preset t4" in capsys.readouterr().out
+
+
+def test_a_cpu_can_be_asked_for(stand_in, push_train):
+    assert push_train("--accelerator", "none")[0] == 0
+    (body,) = stand_in.calls("SaveKernel")
+    assert not body["enableGpu"] and "machineShape" not in body
+    assert not stand_in.calls("GetAcceleratorQuotaStatistics")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--accelerator", "NvidiaTeslaP100"], "retired"), (["--accelerator", "NvidiaTeslaV100"], "not known"),
+     (["--owner", "no one"], "owner"), (["--set", "epochs"], "must be key=value")],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_before_anything_is_asked(stand_in, repository, push_train, arguments, message):
+    status, text, _ = push_train(*arguments)
+    assert status == 1 and message in text
+    assert not stand_in.calls("SaveKernel") and not run_folders(repository)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [("title", "Salt training", "becomes 'salt-training'"), ("enable_gpus", True, "unknown key"),
+     ("enable_internet", "true", "is no bool"), ("competition_sources", "tgs", "is no list"),
+     ("dataset_sources", ["datasets/a/b"], "no name that Kaggle takes"), ("kernel_sources", ["a/b"], "no name"),
+     ("competition_sources", ["https://kaggle.com/c/tgs"], "no name"), ("machine_shape", "Gpu", "not known"),
+     ("enable_gpu", False, "do not fit"), ("code_file", "other.ipynb", "is not there"), ("id", "salt-train", "owner")],
+)  # fmt: skip
+def test_metadata_is_checked_strictly(stand_in, repository, push_train, key, value, message):
+    push_train("--dry-run")
+    folder = repository / "build" / "train"
+    metadata = json.loads((folder / "kernel-metadata.json").read_text())
+    push.check_metadata(metadata, folder)
+    with pytest.raises(push.ConfigurationError, match=message):
+        push.check_metadata(metadata | {key: value}, folder)
+
+
+def test_a_notebook_without_kernelspec_is_refused(stand_in, repository, push_train):
+    push_train("--dry-run")
+    folder = repository / "build" / "train"
+    metadata = json.loads((folder / "kernel-metadata.json").read_text())
+    (folder / "train.ipynb").write_text('{"cells": [], "metadata": {}}')
+    with pytest.raises(push.ConfigurationError, match="no kernelspec"):
+        push.check_metadata(metadata, folder)
+
+
+def test_a_credential_in_the_source_is_not_shipped(stand_in, repository, push_train):
+    path = repository / "kernels" / "train.py"
+    path.write_text(KERNEL.replace("print(RUN_ID)", f'print(RUN_ID, "{kaggle_stand_in.KEY}")'))
+    link = make_link()
+    status = push.main(["train", "--runs", str(repository / "runs")], link)
+    assert status == 1 and not stand_in.calls("SaveKernel")
+
+
+# --- preflight ------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_quota_stops_the_push(stand_in, push_train):
+    stand_in.quota = {"timeUsed": "108000s", "totalTimeAllowed": "108000s"}
+    status, text, _ = push_train()
+    assert status == 75 and "30 GPU hours are used up, renewed Sat 28 Nov 00:00 UTC" in text
+    assert not stand_in.calls("SaveKernel")
+
+
+def test_a_quota_that_cannot_be_read_does_not_stop_it(stand_in, push_train):
+    stand_in.fault("GetAcceleratorQuotaStatistics", "http", status=500, times=9)
+    status, text, _ = push_train()
+    assert status == 0 and "quota        UNKNOWN" in text
+
+
+def test_a_kernel_that_runs_is_not_pushed_again_unless_told_so(stand_in, push_train):
+    stand_in.add_version(REF, states=["RUNNING"])
+    status, text, _ = push_train()
+    assert status == 75 and "version 1 is RUNNING" in text and "--beside" in text
+    assert not stand_in.calls("SaveKernel")
+    assert push_train("--beside")[0] == 0
+
+
+def test_two_running_gpu_sessions_stop_the_push(stand_in, repository, push_train):
+    for name in ("salt-a-fold", "salt-b-fold"):
+        stand_in.add_version(f"{USER}/{name}", states=["RUNNING"])
+        record = {"run_id": name, "ref": f"{USER}/{name}", "state": "pushed", "version": 1, "machine": "NvidiaTeslaT4"}
+        write_record(repository / "runs" / name, "push.json", record)
+    status, text, _ = push_train()
+    assert status == 75 and "2 GPU sessions run already (tester/salt-a-fold, tester/salt-b-fold)" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [('competition_sources = ["no-such-competition"]', "does not exist"),
+     ('dataset_sources = ["tester/weights"]', "upload_weights.py"),
+     ('dataset_sources = ["tester/half-done"]', "is BLOBS_RECEIVED, not READY"),
+     ('kernel_sources = ["salt-other"]', "push and finish that kernel first"),
+     ('kernel_sources = ["salt-failed"]', "is ERROR: only a COMPLETE run has output"),
+     ('model_sources = ["keras/vgg/klingon/v/1"]', "knows no framework 'klingon'"),
+     ('model_sources = ["keras/vgg/keras/v/1"]', "look at the model")],
+)  # fmt: skip
+def test_sources_are_looked_at_before_the_push(stand_in, repository, push_train, change, message):
+    stand_in.datasets["tester/half-done"] = {"files": {}, "states": ["BLOBS_RECEIVED"]}
+    stand_in.add_version(f"{USER}/salt-failed", states=["ERROR"])
+    kernel = KERNEL.replace(f'competition_sources = ["{COMPETITION}"]', change)
+    (repository / "kernels" / "train.py").write_text(kernel)
+    status, text, _ = push_train()
+    assert status == 1 and message in text
+    assert not stand_in.calls("SaveKernel") and not run_folders(repository)
+
+
+def test_rules_that_are_not_accepted_are_named_with_their_page(stand_in, push_train):
+    stand_in.accepted_rules = False
+    status, text, _ = push_train()
+    assert status == 1 and f"https://www.kaggle.com/competitions/{COMPETITION}/rules" in text
+
+
+def test_a_run_can_be_pinned_for_mounting(stand_in, repository, push_train):
+    stand_in.add_version(f"{USER}/salt-first", states=["COMPLETE"])
+    stand_in.add_version(f"{USER}/salt-first", states=["RUNNING"])
+    record = {"run_id": "first", "ref": f"{USER}/salt-first", "state": "pushed", "version": 1}
+    write_record(repository / "runs" / "first", "push.json", record)
+    assert push_train("--run", "first")[0] == 0
+    (body,) = stand_in.calls("SaveKernel")
+    assert body["kernelDataSources"] == [f"{USER}/salt-first/1"]
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "message"),
+    [({"kind": "answer", "body": {"error": "Maximum weekly GPU quota of 30.00 hours reached."}}, 75, "quota"),
+     ({"kind": "answer", "body": {"error": "Maximum batch GPU session count of 2 reached."}}, 75, "when a run"),
+     ({"kind": "answer", "body": {"error": "Notebook not found"}}, 1, "Notebook not found"),
+     ({"kind": "http", "status": 401, "message": "Unauthorized"}, 1, "new token"),
+     ({"kind": "http", "status": 403, "message": "Permission denied"}, 1, "Permission denied"),
+     ({"kind": "http", "status": 409, "message": "title already in use"}, 1, "already in use"),
+     ({"kind": "http", "status": 429, "headers": {"Retry-After": "9999"}}, 75, "slow down")],
+)  # fmt: skip
+def test_a_refused_push_leaves_no_run(stand_in, repository, push_train, fault, status, message):
+    stand_in.fault("SaveKernel", times=9, **fault)
+    found, text, _ = push_train()
+    assert found == status and message in text and "pushed:" not in text
+    assert not run_folders(repository) and len(stand_in.calls("SaveKernel")) == 1
+
+
+def test_dropped_sources_are_an_error_that_names_the_running_version(stand_in, repository, push_train):
+    body = {"versionNumber": 4, "url": "https://www.kaggle.com/x", "invalidCompetitionSources": ["tgs"]}
+    stand_in.fault("SaveKernel", "answer", body=body)
+    status, text, _ = push_train()
+    assert status == 1 and "version 4 runs WITHOUT competition tgs" in text and "stop it on" in text
+    assert read_record(run_folders(repository)[0], "push.json")["state"] == "crippled"
+
+
+# --- pushes without an answer ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["cut_after", "hang_after"])
+def test_a_push_whose_answer_is_lost_is_found(stand_in, repository, push_train, kind):
+    stand_in.add_version(REF, states=["COMPLETE"])
+    stand_in.fault("SaveKernel", kind)
+    status, text, link = push_train()
+    assert status == 0 and "found: the push arrived, as version 2" in text
+    assert read_record(run_folders(repository)[0], "push.json")["version"] == 2
+    assert len(stand_in.calls("SaveKernel")) == 1 and link.time.pauses == [5.0]
+
+
+@pytest.mark.parametrize(
+    "fault", [{"kind": "cut"}, {"kind": "hang"}, {"kind": "html"}, {"kind": "http", "status": 500}]
+)
+def test_a_push_that_is_not_found_stays_open_and_is_not_repeated(stand_in, repository, push_train, fault):
+    stand_in.fault("SaveKernel", **fault)
+    status, text, link = push_train()
+    assert status == 3 and "Do not repeat the push" in text
+    (folder,) = run_folders(repository)
+    assert read_record(folder, "push.json")["state"] == "ambiguous"
+    assert link.time.pauses == [5.0, 15.0, 30.0] and len(stand_in.calls("SaveKernel")) == 1
+
+    status, text, _ = push_train()  # a moment later
+    assert status == 3 and "its fate is open" in text and len(stand_in.calls("SaveKernel")) == 1
+
+    write_record(folder, "push.json", read_record(folder, "push.json") | {"at": "2026-01-01T00:00:00Z"})
+    status, text, _ = push_train()  # long after
+    assert status == 0 and "never arrived; its record is removed" in text
+    assert [path.name for path in run_folders(repository)] != [folder.name]
+
+
+def test_a_push_that_arrives_late_is_not_made_twice(stand_in, repository, push_train):
+    stand_in.fault("SaveKernel", "cut")
+    assert push_train()[0] == 3
+    (body,) = stand_in.calls("SaveKernel")
+    stand_in.add_version(REF, body["text"], states=["RUNNING"])
+    status, text, _ = push_train()
+    assert status == 0 and "nothing was pushed: this very notebook is on Kaggle as version 1" in text
+    assert len(stand_in.calls("SaveKernel")) == 1 and len(run_folders(repository)) == 1
+
+
+def test_a_version_that_somebody_else_saved_is_not_taken_for_the_lost_push(stand_in, repository, push_train):
+    stand_in.add_version(REF, "first", states=["COMPLETE"])
+    stand_in.fault("SaveKernel", "cut")
+    link = make_link(seconds=0.5)
+    link.sleep = lambda seconds: stand_in.add_version(REF, "saved in the browser", states=["COMPLETE"])
+    status, text, _ = push_train(link=link)
+    assert status == 3 and "Do not repeat the push" in text
+    assert read_record(run_folders(repository)[0], "push.json")["version"] is None
+
+
+def test_a_lost_push_is_found_below_a_newer_version(stand_in, repository, push_train):
+    stand_in.add_version(REF, "first", states=["COMPLETE"])
+    stand_in.on_push = lambda version: stand_in.add_version(REF, "saved in the browser", states=["COMPLETE"])
+    stand_in.fault("SaveKernel", "cut_after")
+    status, text, _ = push_train()
+    assert status == 0 and "arrived, as version 2" in text
+    assert read_record(run_folders(repository)[0], "push.json")["version"] == 2
+
+
+def test_another_notebook_is_no_twin_of_one_that_arrived_late(stand_in, repository, push_train):
+    stand_in.fault("SaveKernel", "cut")
+    push_train()
+    (body,) = stand_in.calls("SaveKernel")
+    stand_in.add_version(REF, body["text"], states=["COMPLETE"])
+    (repository / "kernels" / "train.py").write_text(KERNEL + "print(2)\n")
+    status, text, _ = push_train()
+    assert status == 0 and "did arrive, as version 1" in text and "pushed: version 2" in text
+
+
+@pytest.mark.parametrize("stage", ["GetKernel", "ListDataFiles"])
+def test_after_kill_9_before_the_push_there_is_no_run(stand_in, repository, push_train, stage):
+    stand_in.fault(stage, "hang")
+    runs = repository / "runs"
+    kill_when_reached(stand_in, start_script(stand_in, "push.py", "train", "--runs", runs, root=repository))
+    assert not run_folders(repository)
+    assert push_train()[0] == 0 and len(stand_in.calls("SaveKernel")) == 1
+
+
+@pytest.mark.parametrize("kind", ["hang", "hang_after"])
+def test_after_kill_9_in_the_middle_of_a_push_nothing_is_pushed_twice(stand_in, repository, capsys, kind):
+    runs = repository / "runs"
+    stand_in.next_states = ["COMPLETE"]
+    stand_in.fault("SaveKernel", kind)
+    kill_when_reached(stand_in, start_script(stand_in, "push.py", "train", "--runs", runs, root=repository))
+    (folder,) = runs.glob("[!.]*")
+    assert read_record(folder, "push.json")["state"] == "sending"
+    status = push.main(["train", "--runs", str(runs)], make_link())
+    text = capsys.readouterr()
+    if kind == "hang":
+        assert status == 3 and "its fate is open" in text.err
+    else:
+        assert status == 0 and "is on Kaggle as version 1" in text.out
+    assert len(stand_in.calls("SaveKernel")) == 1
+    assert_no_secret(runs, text=text.out + text.err)
+
+
+def test_what_was_built_can_be_pushed_by_the_plain_client(stand_in, repository, push_train):
+    push_train("--dry-run")
+    code = "import sys; sys.argv[0] = 'kaggle'; from kaggle.cli import main; main()"
+    arguments = ["kernels", "push", "-p", str(repository / "build" / "train")]
+    environment = {**os.environ, **stand_in.environment(stand_in.home)}
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True)
+    assert "Kernel version 1 successfully pushed" in done.stdout and "does not resolve" not in done.stdout

@@ -1,0 +1,202 @@
+import csv
+import re
+
+import kaggle_stand_in
+import pytest
+from kaggle_stand_in import COMPETITION, assert_no_secret, kill_when_reached, make_link, start_script
+
+from salt.artifacts import write_manifest
+from salt.config import preset
+from scripts import submit
+from scripts.kaggle_link import read_record, write_record
+
+stand_in = kaggle_stand_in.stand_in
+RUN = "predict-20261122-141502-cd34"
+IDS = [f"t{index}" for index in range(12)]
+
+
+def write_csv(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([("id", "rle_mask"), *rows])
+
+
+def make_run(folder, rows=None, run_id=RUN):
+    default = [(name, "1 101" if index % 2 else "") for index, name in enumerate(IDS)]
+    write_csv(folder / "submission.csv", rows or default)
+    write_manifest(folder, run_id, "predict", preset("smoke"))
+    return folder
+
+
+@pytest.fixture
+def run(stand_in, tmp_path, monkeypatch):
+    root = tmp_path / "repository"
+    write_csv(root / "made" / "sample.csv", [(name, "1 1") for name in IDS])
+    stand_in.competitions[COMPETITION]["sample_submission.csv"] = (root / "made" / "sample.csv").read_bytes()
+    monkeypatch.setattr(submit, "ROOT", root)
+    return make_run(root / "runs" / RUN)
+
+
+@pytest.fixture
+def submit_run(run, capsys):
+    def call(*arguments, link=None):
+        link = link or make_link(seconds=0.5)
+        status = submit.main([RUN, "--runs", str(run.parent), *arguments], link)
+        captured = capsys.readouterr()
+        text = captured.out + captured.err + "\n".join(link.said)
+        assert_no_secret(run.parent, text=text)
+        return status, text, link
+
+    return call
+
+
+def test_a_submission_is_checked_sent_scored_and_recorded(stand_in, run, submit_run):
+    status, text, link = submit_run("--message", "five folds")
+    assert status == 0 and "12 rows, 50% of them empty" in text and "public 0.78543, private 0.80123" in text
+    (one,) = stand_in.submissions
+    assert one["description"] == f"five folds [{RUN}]" and one["data"] == (run / "submission.csv").read_bytes()
+    record = read_record(run, "submit.json")
+    assert record["state"] == "COMPLETE" and record["public"] == 0.78543 and record["ref"] == 4000
+    assert link.time.pauses == [10.0]
+
+
+def test_a_run_is_submitted_once(stand_in, submit_run):
+    submit_run()
+    status, text, _ = submit_run()
+    assert status == 0 and "is submitted already, as 4000" in text and "0.78543" in text
+    assert len(stand_in.submissions) == 1
+
+
+def test_a_dry_run_checks_and_submits_nothing(stand_in, run, submit_run):
+    status, text, _ = submit_run("--dry-run")
+    assert status == 0 and "12 rows" in text and not stand_in.submissions
+    assert not (run / "submit.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [([(name, "") for name in IDS[1:]], "missing 1: t0"), ([(name, "") for name in [*IDS, "x"]], "extra 1: x"),
+     ([(name, "10201 2") for name in IDS], "t0"), ([(name, "5 0") for name in IDS], "t0")],
+)  # fmt: skip
+def test_a_file_that_kaggle_would_refuse_is_refused_here(stand_in, run, submit_run, rows, message):
+    make_run(run, rows)
+    status, text, _ = submit_run()
+    assert status == 1 and message in text
+    assert not stand_in.calls("StartSubmissionUpload")
+
+
+def test_a_file_that_is_not_what_the_run_wrote_is_refused(stand_in, run, submit_run):
+    (run / "submission.csv").write_text("id,rle_mask\n")
+    status, text, _ = submit_run()
+    assert status == 1 and "does not match its manifest" in text and not stand_in.requests
+
+
+def test_a_run_under_another_name_is_refused(stand_in, run, submit_run):
+    make_run(run, run_id="predict-other")
+    status, text, _ = submit_run()
+    assert status == 1 and "is of run 'predict-other'" in text
+
+
+def test_without_a_submission_left_nothing_is_sent(stand_in, submit_run):
+    stand_in.submissions_left = 0
+    status, text, _ = submit_run()
+    assert status == 75 and "no submission is left today" in text
+    assert not stand_in.calls("StartSubmissionUpload")
+
+
+def test_a_limit_that_kaggle_finds_itself_is_called_so(stand_in, run, submit_run):
+    message = "Submission not allowed: Your team has used its daily Submission limit (5)"
+    stand_in.fault("GetSubmissionLimits", "http", status=404)
+    stand_in.fault("CreateSubmission", "http", status=400, message=message)
+    status, text, _ = submit_run()
+    assert status == 75 and "daily Submission limit" in text and "left today   UNKNOWN" in text
+    assert not (run / "submit.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [({"kind": "http", "status": 400, "message": "Submission refused"}, "Submission refused"),
+     ({"kind": "http", "status": 403, "message": "no"}, "accept the competition's rules"),
+     ({"kind": "http", "status": 401, "message": "no"}, "new token"),
+     ({"kind": "answer", "body": {"message": "Could not submit to competition"}}, "Could not submit")],
+)  # fmt: skip
+def test_a_refused_submission_is_an_error_and_may_be_sent_again(stand_in, run, submit_run, fault, message):
+    stand_in.fault("CreateSubmission", **fault)
+    status, text, _ = submit_run()
+    assert status == 1 and message in text and "leaderboard" not in text
+    assert not (run / "submit.json").exists()
+    assert submit_run()[0] == 0
+
+
+@pytest.mark.parametrize("code", [400, 503])
+def test_a_failed_upload_submits_nothing(stand_in, run, submit_run, code):
+    stand_in.fault("PUT /upload/.*", "http", status=code, times=99)
+    status, text, _ = submit_run()
+    assert status == 75 and "nothing was submitted" in text
+    assert not stand_in.calls("CreateSubmission") and not (run / "submit.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["cut_after", "hang_after"])
+def test_a_submission_whose_answer_is_lost_is_found(stand_in, submit_run, kind):
+    stand_in.fault("CreateSubmission", kind)
+    status, text, _ = submit_run()
+    assert status == 0 and "found: the submission arrived, as 4000" in text and "0.78543" in text
+    assert len(stand_in.submissions) == 1
+
+
+@pytest.mark.parametrize("fault", [{"kind": "cut"}, {"kind": "http", "status": 500}, {"kind": "html"}])
+def test_a_submission_that_is_not_found_is_not_sent_blindly_again(stand_in, run, submit_run, fault):
+    stand_in.fault("CreateSubmission", **fault)
+    status, text, _ = submit_run()
+    assert status == 3 and "may still count it" in text
+    status, text, _ = submit_run()
+    assert status == 3 and "does not show it yet" in text and len(stand_in.calls("CreateSubmission")) == 1
+    record = read_record(run, "submit.json")
+    write_record(run, "submit.json", record | {"at": "2026-01-01T00:00:00Z"})
+    assert submit_run()[0] == 0
+    assert len(stand_in.submissions) == 1
+
+
+def test_a_score_that_takes_long_is_waited_for_with_growing_pauses(stand_in, submit_run):
+    stand_in.next_scores = ["PENDING"] * 6 + ["COMPLETE"]
+    status, text, link = submit_run()
+    assert status == 0 and link.time.pauses == [10.0, 20.0, 40.0, 60.0, 60.0, 60.0]
+    assert len(re.findall("PENDING", text)) == 1
+
+
+def test_a_score_that_does_not_come_is_waited_for_by_the_next_command(stand_in, run, submit_run):
+    stand_in.next_scores = ["PENDING"]
+    status, text, _ = submit_run("--minutes", "3")
+    assert status == 75 and "run the same command again" in text
+    stand_in.submissions[0]["states"] = ["COMPLETE"]
+    status, text, _ = submit_run()
+    assert status == 0 and "0.78543" in text and len(stand_in.submissions) == 1
+
+
+def test_an_unreadable_answer_does_not_end_the_waiting(stand_in, submit_run):
+    stand_in.fault("GetSubmission", "html", times=1)
+    status, text, _ = submit_run(link=make_link(attempts=1))
+    assert status == 0 and "UNREADABLE" in text
+
+
+def test_a_submission_that_kaggle_cannot_score_is_an_error(stand_in, run, submit_run):
+    stand_in.next_scores = ["PENDING", "ERROR"]
+    status, text, _ = submit_run()
+    assert status == 1 and "Evaluation metric raised" in text
+    assert read_record(run, "submit.json")["state"] == "ERROR"
+
+
+@pytest.mark.parametrize("stage", ["PUT /upload/.*", "CreateSubmission", "GetSubmission"])
+def test_after_kill_9_the_same_command_submits_once(stand_in, run, submit_run, stage, tmp_path):
+    kind = "hang_after" if stage == "CreateSubmission" else "hang"
+    stand_in.fault(stage, kind)
+    data = run.parent.parent / "data"
+    write_csv(data / "train.csv", [])
+    (data / "sample_submission.csv").write_bytes(stand_in.competitions[COMPETITION]["sample_submission.csv"])
+    for name in ("train/images", "train/masks", "test/images"):
+        (data / name).mkdir(parents=True)
+        (data / name / "a.png").write_bytes(b"")
+    arguments = [RUN, "--runs", run.parent, "--data", data]
+    kill_when_reached(stand_in, start_script(stand_in, "submit.py", *arguments))
+    status, text, _ = submit_run("--data", str(data))
+    assert status == 0 and "0.78543" in text and len(stand_in.submissions) == 1
