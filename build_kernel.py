@@ -3180,10 +3180,6 @@ class Document:
 
     # --- all cells ---
 
-    def code_cells(self) -> list[Cell]:
-        """The cells that run, in order."""
-        return [*self.head_cells(), *(cell for cell in self.body if cell.kind == "code")]
-
     def head_cells(self) -> list[Cell]:
         """What stands before all modules: the entry's docstring, if it is read, and `from __future__ import`."""
         entry, words = self.library.entry, self.reach.facts["__main__"].words
