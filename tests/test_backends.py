@@ -155,6 +155,7 @@ def test_the_compiled_step_follows_the_course_and_the_encoders_rate(backend, tmp
     assert moved["corrected"][2:] == pytest.approx([0.025, 0.025], rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_a_small_run_learns(backend, tmp_path):
     run_on(backend, FIT, tmp_path)

@@ -457,6 +457,7 @@ def optimizers(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_a_run_with_minutes_ends_within_them_at_rate_0_and_its_steps_repeat_it_bit_for_bit(
     tmp_path, tiles, monkeypatch, optimizers
 ):
