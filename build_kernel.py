@@ -2018,14 +2018,14 @@ class Program:
             for use in module.bindings.get(name, []):
                 module.refuse(use.node, f"a module's own `{name}`", "define the names themselves")
         at_module_level = {use.node for use in module.uses if use.scope.kind == "module"}
+        own_local = any(
+            not site.at_load and any(map(self.library.owns, self.library.named(module, site.node)))
+            for site in module.sites
+        )
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Call):
                 self.refuse_call(module, node)
                 lists_names = self.purity.dotted(module, node.func) in ("vars", "dir", "locals") and not node.args
-                own_local = any(
-                    not site.at_load and any(map(self.library.owns, self.library.named(module, site.node)))
-                    for site in module.sites
-                )
                 if lists_names and (own_local or node.func in at_module_level):
                     module.refuse(node, "this call at module level sees the whole program", "do without it")
             elif self.names_sys_modules(module, node):
