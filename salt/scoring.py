@@ -106,6 +106,111 @@ def score_oof(oof: Oof, draws: int = 2000, seed: int = 0) -> dict:
     }
 
 
+def compare_oof(first: Oof, second: Oof, common: bool = False, draws: int = 2000, seed: int = 0) -> dict:
+    """Whether a second run is better than a first one, tile by tile: a paired bootstrap.
+
+    Tiles differ far more than runs do, so that two scores with intervals of +- 0.03 each may well differ surely by
+    0.01 when the same tiles are drawn for both. Each run is taken at the level that is best for it on these tiles.
+
+    Args:
+        first, second: out-of-fold predictions of the same tiles, in any order, each held out in the same fold.
+        common: compare on the tiles that both have, instead of refusing runs over different tiles.
+        draws: bootstrap samples.
+        seed: of the bootstrap.
+
+    Returns:
+        A dict that JSON can hold:
+
+        - `tiles`; `first_level`, `second_level`; `first_score`, `second_score`;
+        - `difference`, second minus first, its `standard_error` and 95 % `interval`; `probability`: share of the
+          samples in which the second is better, ties counted half;
+        - `tiles_to_settle`: how many tiles would put 0 outside of the interval if the difference stayed what it is
+          (1.96 standard errors of the mean; None for no difference);
+        - `classes`: for each coverage class `class`, `tiles`, `difference` (None without tiles): summed with their
+          shares they give the whole difference;
+        - `largest`: the ten tiles that changed most, `id`, `coverage`, `first`, `second` (average precision);
+        - `draws`, `seed`.
+
+    Raises:
+        ScoringError: other tiles, folds or masks in the two runs, a tile twice, or too few draws.
+        MetricError: probabilities or masks of a wrong type, shape or value.
+    """
+    if draws < 2:
+        raise ScoringError(f"draws={draws}: must be at least 2; 2000 give an interval to the third digit")
+    first, second = same_tiles(first, second, common)
+    levels, scores, precisions = [], [], []
+    for oof in (first, second):
+        sweep = threshold_sweep(oof.probabilities, oof.masks)
+        curve = score_curve(sweep)
+        level = choose_level(curve)
+        levels.append(level)
+        scores.append(float(curve[level - 1]))
+        precisions.append(sweep[:, level - 1])
+    change = precisions[1] - precisions[0]
+    means = bootstrap_means(change[:, None], draws, seed)[:, 0]
+    difference, spread = scores[1] - scores[0], float(change.std())
+    classes = coverage_class(first.masks)
+    changed = np.argsort(-np.abs(change), kind="stable")[:10]
+    return {
+        "tiles": len(change),
+        "first_level": levels[0],
+        "second_level": levels[1],
+        "first_score": scores[0],
+        "second_score": scores[1],
+        "difference": difference,
+        "standard_error": float(means.std(ddof=1)),
+        "interval": np.percentile(means, [2.5, 97.5]).tolist(),
+        "probability": float(np.mean(means > 1e-12) + 0.5 * np.mean(np.abs(means) <= 1e-12)),
+        "tiles_to_settle": int(np.ceil((1.96 * spread / difference) ** 2)) if abs(difference) > 1e-12 else None,
+        "classes": [
+            {
+                "class": number,
+                "tiles": int(np.sum(classes == number)),
+                "difference": float(change[classes == number].mean()) if np.any(classes == number) else None,
+            }
+            for number in range(11)
+        ],
+        "largest": [
+            {
+                "id": str(first.ids[index]),
+                "coverage": float(np.mean(first.masks[index] != 0)),
+                "first": float(precisions[0][index]),
+                "second": float(precisions[1][index]),
+            }
+            for index in changed
+        ],
+        "draws": int(draws),
+        "seed": int(seed),
+    }
+
+
+def same_tiles(first: Oof, second: Oof, common: bool) -> tuple[Oof, Oof]:
+    """Two runs' predictions in the order of their ids, which are the same; see `compare_oof`."""
+    for name, oof in (("first", first), ("second", second)):
+        if len(np.unique(oof.ids)) < len(oof.ids):
+            raise ScoringError(f"{name} run: {len(oof.ids) - len(np.unique(oof.ids))} tiles stand in it twice")
+    both, rows, other_rows = np.intersect1d(first.ids, second.ids, return_indices=True)
+    if not len(both):
+        raise ScoringError("the two runs have no tile in common; compare runs over the same data and folds")
+    if not common and max(len(first.ids), len(second.ids)) > len(both):
+        raise ScoringError(
+            f"the runs have {len(first.ids)} and {len(second.ids)} tiles, {len(both)} of them in common; "
+            "train the same folds in both, or compare on the common ones"
+        )
+    first, second = (
+        Oof(oof.ids[order], np.asarray(oof.fold)[order], oof.probabilities[order], oof.masks[order])
+        for oof, order in ((first, rows), (second, other_rows))
+    )
+    for name in ("fold", "masks"):
+        unequal = np.flatnonzero((getattr(first, name) != getattr(second, name)).reshape(len(both), -1).any(axis=1))
+        if unequal.size:
+            raise ScoringError(
+                f"{name}: the runs differ in {unequal.size} of {len(both)} tiles, the first of them "
+                f"{both[unequal[0]]}; compare runs with the same data, folds and seed"
+            )
+    return first, second
+
+
 def score_curve(sweep) -> np.ndarray:
     """The score at each level: float64 `[255]` from a sweep `[N, 255]`; equal scores are exactly equal."""
     tenths = np.rint(10 * sweep).astype(np.int64)  # sums of 0.1, 0.2 ... in floating point depend on their order

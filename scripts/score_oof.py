@@ -21,17 +21,12 @@ def main(argv=None) -> int:
     parser.add_argument("run", metavar="RUN", help="a run's folder, or its name under runs/")
     arguments = parser.parse_args(argv)
 
-    from salt.artifacts import read_oof, verify_run
     from salt.files import whole_file
     from salt.scoring import score_oof
 
     try:
-        folder = run_folder(arguments.run)
-        manifest = verify_run(folder)
-        if "oof.npz" not in manifest["files"]:
-            held = ", ".join(manifest["files"]) or "nothing"
-            raise ValueError(f"{folder}: no oof.npz among its files ({held}); score a run of the train kernel")
-        score = score_oof(read_oof(folder / "oof.npz"))
+        folder, manifest, oof = open_run(arguments.run)
+        score = score_oof(oof)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -40,6 +35,18 @@ def main(argv=None) -> int:
     print(score_table(manifest["run_id"], score))
     print(f"\nwritten to {folder / 'score.json'}")
     return 0
+
+
+def open_run(run: str) -> tuple:
+    """The folder, manifest and out-of-fold predictions of RUN, checked against its manifest."""
+    from salt.artifacts import read_oof, verify_run
+
+    folder = run_folder(run)
+    manifest = verify_run(folder)
+    if "oof.npz" not in manifest["files"]:
+        held = ", ".join(manifest["files"]) or "nothing"
+        raise ValueError(f"{folder}: no oof.npz among its files ({held}); score a run of the train kernel")
+    return folder, manifest, read_oof(folder / "oof.npz")
 
 
 def run_folder(run: str) -> pathlib.Path:
@@ -66,7 +73,7 @@ def score_table(run_id: str, score: dict) -> str:
     lines += [f"  {row['fold']:<15} {row['tiles']:>7,}          {row['score']:.4f}" for row in score["folds"]]
     lines += ["", "  coverage          tiles   share   score"]
     for row in score["classes"]:
-        name = "empty" if row["class"] == 0 else f"{10 * row['class'] - 10} to {10 * row['class']} %"
+        name = class_name(row["class"])
         value = "     -" if row["score"] is None else f"{row['score']:.4f}"
         lines.append(f"  {name:<15} {row['tiles']:>7,}  {row['share']:>5.1%}   {value}")
     counts = score["confusion"]
@@ -74,6 +81,11 @@ def score_table(run_id: str, score: dict) -> str:
     for truth in ("empty", "salt"):
         lines.append(f"  {truth:<15} {counts[f'{truth}_as_empty']:>17,} {counts[f'{truth}_as_salt']:>16,}")
     return "\n".join(lines)
+
+
+def class_name(number: int) -> str:
+    """A coverage class as a reader wants it: "empty", "0 to 10 %" ..."""
+    return "empty" if number == 0 else f"{10 * number - 10} to {10 * number} %"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+
+from salt.artifacts import Oof, write_manifest, write_oof
+from salt.config import Config
+from salt.metrics import average_precision
+from salt.scoring import ScoringError, compare_oof
+from scripts import compare
+
+
+def make_oof(signal=100, seed=0, count=40, order=None):
+    generator = np.random.default_rng(0)
+    masks = (generator.random((count, 101, 1)) < generator.random((count, 1, 1))).astype(np.uint8)
+    masks = np.repeat(masks, 101, axis=2)
+    masks[::4] = 0
+    noise = np.random.default_rng(seed).integers(0, 150, masks.shape)
+    probabilities = np.clip(signal * masks + noise, 0, 255).astype(np.uint8)
+    probabilities[::8] = 0
+    order = np.arange(count) if order is None else order
+    ids = np.array([f"t{index:02}" for index in range(count)])
+    return Oof(ids[order], (np.arange(count) % 2).astype(np.int8)[order], probabilities[order], masks[order])
+
+
+def write(folder, oof, run_id):
+    folder.mkdir()
+    write_oof(folder / "oof.npz", oof)
+    write_manifest(folder, run_id, "train", Config())
+    return str(folder)
+
+
+def best_precision(oof):
+    """Per tile at the run's best level, by trying each level by itself."""
+    by_level = [average_precision(oof.probabilities >= level, oof.masks) for level in range(1, 256)]
+    return max(by_level, key=lambda precision: round(precision.mean(), 9))
+
+
+def test_the_difference_is_that_of_the_two_best_scores_and_its_classes_sum_to_it():
+    first, second = make_oof(60), make_oof(90, seed=1)
+    result = compare_oof(first, second, draws=400)
+    expected = best_precision(second).mean() - best_precision(first).mean()
+    assert expected > 0.02  # else the sign would not be seen
+    assert result["difference"] == pytest.approx(expected, abs=1e-12)
+    assert result["second_score"] - result["first_score"] == pytest.approx(expected, abs=1e-12)
+    shares = [row["tiles"] * row["difference"] for row in result["classes"] if row["tiles"]]
+    assert sum(shares) / 40 == pytest.approx(expected, abs=1e-12)
+    assert result["interval"][0] < expected < result["interval"][1] and result["probability"] > 0.5
+
+
+def test_swapping_the_runs_turns_the_sign():
+    first, second = make_oof(60), make_oof(90, seed=1)
+    there, back = compare_oof(first, second, draws=400), compare_oof(second, first, draws=400)
+    assert back["difference"] == pytest.approx(-there["difference"], abs=1e-12)
+    assert back["interval"] == pytest.approx([-there["interval"][1], -there["interval"][0]], abs=1e-12)
+    assert back["probability"] == pytest.approx(1 - there["probability"], abs=1e-12)
+
+
+def test_the_paired_standard_error_is_the_textbook_s_and_tiles_to_settle_follows_from_it():
+    first, second = make_oof(60), make_oof(75, seed=1)
+    result = compare_oof(first, second, draws=4000)
+    low, high = (oof.probabilities >= result[key] for oof, key in ((first, "first_level"), (second, "second_level")))
+    change = average_precision(high, second.masks) - average_precision(low, first.masks)
+    assert result["standard_error"] == pytest.approx(change.std() / np.sqrt(40), rel=0.05)
+    assert result["tiles_to_settle"] == int(np.ceil((1.96 * change.std() / change.mean()) ** 2))
+
+
+def test_a_run_is_no_better_than_itself_in_another_order():
+    order = np.random.default_rng(3).permutation(40)
+    result = compare_oof(make_oof(), make_oof(order=order), draws=50)
+    assert result["difference"] == 0 and result["interval"] == [0, 0] and result["probability"] == 0.5
+    assert result["tiles_to_settle"] is None and "score the same" in compare.verdict(result)
+
+
+def test_runs_over_other_tiles_are_refused_and_compared_on_the_common_ones_when_asked():
+    first, second = make_oof(60, order=np.arange(30)), make_oof(90, order=np.arange(10, 40))
+    with pytest.raises(ScoringError, match="30 and 30 tiles, 20 of them in common"):
+        compare_oof(first, second)
+    both = np.arange(10, 30)
+    expected = compare_oof(make_oof(60, order=both), make_oof(90, order=both), draws=50)
+    assert compare_oof(first, second, common=True, draws=50) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(fold=np.ones(40, np.int8)), "fold: the runs differ in 20 of 40 tiles, the first of them t00"),
+        (dict(masks=np.ones((40, 101, 101), np.uint8)), "masks: the runs differ in 40 of 40 tiles"),
+        (dict(ids=np.array(["t00"] * 40)), "second run: 39 tiles stand in it twice"),
+        (dict(ids=np.array([f"u{index}" for index in range(40)])), "no tile in common"),
+    ],
+)
+def test_runs_that_do_not_belong_together_are_refused(change, message):
+    with pytest.raises(ScoringError, match=message):
+        compare_oof(make_oof(), make_oof()._replace(**change))
+
+
+def test_too_few_draws_are_refused():
+    with pytest.raises(ScoringError, match="draws=1: must be at least 2"):
+        compare_oof(make_oof(), make_oof(), draws=1)
+
+
+def test_the_command_prints_the_difference_and_names_both_runs(tmp_path, capsys):
+    runs = [write(tmp_path / name, oof, f"run-{name}") for name, oof in (("a", make_oof(60)), ("b", make_oof(90)))]
+    assert compare.main(runs) == 0
+    shown = capsys.readouterr().out
+    result = compare_oof(make_oof(60), make_oof(90))
+    assert "run-a" in shown and "run-b" in shown and f"B - A  {result['difference']:+.4f}" in shown
+    assert "B is the better one." in shown and "on 40 tiles" in shown
+
+
+def test_a_corrupted_run_is_named_and_nothing_is_compared(tmp_path, capsys):
+    runs = [write(tmp_path / name, make_oof(), name) for name in "ab"]
+    (tmp_path / "b" / "oof.npz").write_bytes(b"PK")
+    assert compare.main(runs) == 1
+    assert "oof.npz" in capsys.readouterr().err
