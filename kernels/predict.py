@@ -24,17 +24,11 @@ import time
 import keras
 import numpy as np
 
-from salt.artifacts import (
-    find_run,
-    library_versions,
-    read_oof,
-    verify_run,
-    write_manifest,
-    write_probabilities,
-)
-from salt.config import config_from_dict
+from salt.artifacts import find_runs, library_versions, write_manifest, write_probabilities
+from salt.config import config_from_dict, config_to_dict
 from salt.data import find_competition, is_black, read_test
 from salt.inference import predict_probabilities
+from salt.parts import read_trained_run
 from salt.postprocess import choose_minimum_area, empty_black, postprocess
 from salt.report import plot_tiles
 from salt.scoring import score_oof
@@ -48,17 +42,18 @@ BUILD_ID = ""  # hash of the source that this notebook was built from
 
 # %% [markdown]
 # ### Preflight
-# The training run must be whole: each of its files is checked against its manifest.
+# The training run must be whole: each of its files is checked against its manifest. If several kernels trained its
+# folds, the outputs of all of them are mounted.
 
 # %%
 run_id = RUN_ID or time.strftime("predict-%Y%m%d-%H%M%S", time.gmtime())
 roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle and in the local stand-in
 competition = find_competition(roots)
-trained = find_run(roots, "train")
-training = verify_run(trained)
-config = config_from_dict({**training["config"], **SET})
+trained = read_trained_run(find_runs(roots, "train"), SET.get("train_folds"))
+trained_by = ", ".join(trained.run_ids)
+config = config_from_dict({**config_to_dict(trained.config), **SET})
 
-print("run", run_id, "of build", BUILD_ID or "(none)", "with the models of", training["run_id"])
+print("run", run_id, "of build", BUILD_ID or "(none)", "with the models of", trained_by)
 print(config)
 print("backend", keras.backend.backend(), "on", keras.distribution.list_devices(), library_versions())
 if shutil.which("nvidia-smi"):
@@ -75,13 +70,12 @@ if config.gpu and not keras.distribution.list_devices("gpu"):
 models = []
 for fold in config.train_folds:
     model = build_model(config)
-    model.load_weights(trained / f"fold{fold}.weights.h5")
+    model.load_weights(trained.weights[fold])
     models.append(model)
-oof = read_oof(trained / "oof.npz")
-level = config.level or score_oof(oof)["best_level"]
+level = config.level or score_oof(trained.oof)["best_level"]
 area = config.minimum_area
 if area < 0:
-    area = choose_minimum_area(oof.probabilities, oof.masks, level)
+    area = choose_minimum_area(trained.oof.probabilities, trained.oof.masks, level)
 print(f"{len(models)} models of {models[0].count_params():,} parameters")
 print(f"salt from level {level} of 255 on, in tiles with at least {area} pixels of it")
 
@@ -107,6 +101,6 @@ figure = plot_tiles(tiles.images[shown], {"prediction": masks[shown]}, list(tile
 write_submission("submission.csv", tiles.ids, masks)
 print(check_submission("submission.csv", competition.sample_submission))
 write_probabilities("probabilities.npz", tiles.ids, probabilities)
-more = {"build_id": BUILD_ID, "trained_by": training["run_id"], "level": level, "minimum_area": area}
+more = {"build_id": BUILD_ID, "trained_by": trained_by, "level": level, "minimum_area": area}
 manifest = write_manifest(".", run_id, "predict", config, **more)
 print(*(f"{name}  {entry['bytes']:,} bytes" for name, entry in manifest["files"].items()), sep="\n")

@@ -192,27 +192,40 @@ def verify_run(folder) -> dict:
     return manifest
 
 
-def find_run(roots, kernel: str) -> pathlib.Path:
-    """The folder of the one mounted run that a kernel made.
+def find_runs(roots, kernel: str) -> list[pathlib.Path]:
+    """The folders of the mounted runs that a kernel made, sorted.
 
     Args:
         roots: folders to search, at most four levels deep, in which depth Kaggle mounts another notebook's output.
         kernel: name of the kernel, such as `"train"`.
 
     Raises:
-        ArtifactError: no such run, or several: predictions must not depend on which one is found first.
+        ArtifactError: no such run.
     """
-    found = []
+    found = set()
     for root in roots:
         for depth in range(5):
-            for path in sorted(pathlib.Path(root).glob("*/" * depth + MANIFEST)):
+            for path in pathlib.Path(root).glob("*/" * depth + MANIFEST):
                 if json.loads(path.read_text(encoding="utf-8")).get("kernel") == kernel:
-                    found.append(path.parent)
-    folders = sorted({folder.resolve() for folder in found})
-    if len(folders) != 1:
+                    found.add(path.parent.resolve())
+    if not found:
+        raise ArtifactError(
+            f"0 runs of {kernel!r} under {', '.join(map(str, roots))}; attach the output of one as a kernel source"
+        )
+    return sorted(found)
+
+
+def find_run(roots, kernel: str) -> pathlib.Path:
+    """The folder of the one mounted run that a kernel made, searched for like `find_runs` does.
+
+    Raises:
+        ArtifactError: no such run, or several: results must not depend on which one is found first.
+    """
+    folders = find_runs(roots, kernel)
+    if len(folders) > 1:
         raise ArtifactError(
             f"{len(folders)} runs of {kernel!r} under {', '.join(map(str, roots))}: "
-            f"{', '.join(map(str, folders)) or 'none'}; attach the output of one as a kernel source"
+            f"{', '.join(map(str, folders))}; attach the output of one as a kernel source"
         )
     return folders[0]
 

@@ -11,9 +11,10 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = [
     *("config", "files", "rle", "metrics", "data", "folds", "synthetic", "augmentations", "losses", "encoders", "unet"),
-    *("tta", "inference", "postprocess", "submission", "artifacts", "schedule", "training", "scoring", "report"),
+    *("tta", "inference", "postprocess", "submission", "artifacts", "parts", "schedule", "training", "scoring"),
+    "report",
 ]
-NUMPY_ONLY = ("rle", "metrics", "postprocess", "submission", "artifacts", "scoring")
+NUMPY_ONLY = ("rle", "metrics", "postprocess", "submission", "artifacts", "parts", "scoring")
 HEAVY = ("tensorflow", "keras", "cv2", "sklearn", "matplotlib", "pandas")
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if "argparse" in path.read_text())
 

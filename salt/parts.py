@@ -1,0 +1,84 @@
+"""A training run as the predict kernel and the desk read it: in one folder, or in several that hold its folds.
+
+Folds that were trained apart, each by a kernel of its own, are one run only if they had the same settings and each of
+them is there once.
+"""
+import dataclasses
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from salt.artifacts import ArtifactError, Oof, check_oof, read_oof, verify_run
+from salt.config import Config, config_from_dict, config_to_dict
+
+OWN = ("train_folds", "minutes")  # settings in which the parts of a run differ: each has a share of them
+
+
+class TrainedRun(NamedTuple):
+    """A training run.
+
+    Attributes:
+        config: its settings, with the folds and the minutes of all its parts.
+        run_ids: what its parts are called, in the order of their folds; of a run in one folder, its own name.
+        weights: {fold: the file of its weights}, in the order of the folds.
+        oof: the out-of-fold predictions of all its folds.
+    """
+
+    config: Config
+    run_ids: list[str]
+    weights: dict[int, pathlib.Path]
+    oof: Oof
+
+
+def read_trained_run(folders, folds=None) -> TrainedRun:
+    """Reads a training run, after a look at every file of it.
+
+    Args:
+        folders: outputs of the train kernel: of the run, or of its parts.
+        folds: which have to be there; None: whichever are.
+
+    Raises:
+        ArtifactError: a folder that does not match its manifest or whose run has not reached its end, parts with
+            different settings, a fold in two of them, or one in none.
+    """
+    parts = []
+    for folder in map(pathlib.Path, folders):
+        manifest = verify_run(folder)
+        if not manifest.get("finished", True):
+            raise ArtifactError(f"{folder}: run {manifest['run_id']} has not reached its end; resume it first")
+        parts.append((config_from_dict(manifest["config"]), manifest["run_id"], folder))
+    parts.sort(key=lambda part: part[0].train_folds)
+    check_settings_agree(parts)
+    weights = {}
+    for config, run_id, folder in parts:
+        for fold in config.train_folds:
+            if fold in weights:
+                raise ArtifactError(f"fold {fold} is in two of the parts, the second is {run_id}; mount each fold once")
+            weights[fold] = folder / f"fold{fold}.weights.h5"
+    if absent := sorted(set(weights if folds is None else folds) - set(weights)):
+        held = ", ".join(map(str, weights))
+        raise ArtifactError(f"folds {', '.join(map(str, absent))} are in none of the parts, which have {held}")
+    config = dataclasses.replace(
+        parts[0][0], train_folds=tuple(weights), minutes=sum(config.minutes for config, _, _ in parts)
+    )
+    return TrainedRun(config, [run_id for _, run_id, _ in parts], weights, join_oof([part[2] for part in parts]))
+
+
+def check_settings_agree(parts):
+    """Raises `ArtifactError` if (config, run id, folder) of several parts differ in more than their shares."""
+    first, run_id, _ = parts[0]
+    for config, other, _ in parts[1:]:
+        ours, theirs = config_to_dict(first), config_to_dict(config)
+        different = [f"{key}={theirs[key]!r}, not {ours[key]!r}" for key in ours if theirs[key] != ours[key]]
+        different = [text for text in different if text.partition("=")[0] not in OWN]
+        if different:
+            raise ArtifactError(f"{other} is no part of the run of {run_id}: it has {'; '.join(different)}")
+
+
+def join_oof(folders) -> Oof:
+    """The out-of-fold predictions in several folders as one; a tile that is in two of them is refused."""
+    found = [read_oof(folder / "oof.npz") for folder in folders]
+    joined = Oof(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+    check_oof(joined, " and ".join(str(folder / "oof.npz") for folder in folders))
+    return joined
