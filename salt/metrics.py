@@ -85,10 +85,6 @@ def leaderboard_score(proposal, truth) -> float:
 def threshold_sweep(probabilities, masks) -> np.ndarray:
     """Average precision of every tile at each of the 255 levels, in one pass over the pixels.
 
-    Each tile's pixels are counted by truth and probability (2 x 256 counters). How many pixels of either truth lie at
-    or above a level, hence intersection and union at all levels, are sums over those counters; no level needs the
-    pixels again.
-
     Args:
         probabilities: uint8 `[N, H, W]`, round(255 p); at level l, salt is `probabilities >= l`.
         masks: true masks `[N, H, W]`, 0 and 1.
@@ -103,22 +99,45 @@ def threshold_sweep(probabilities, masks) -> np.ndarray:
         >>> scores = threshold_sweep(probabilities, masks).mean(axis=0)
         >>> best_level = 1 + scores.argmax()
     """
+    return sweep_from_pixels(pixels_from_level(probabilities, masks))
+
+
+def pixels_from_level(probabilities, masks) -> np.ndarray:
+    """How many pixels of each tile reach each level, those without salt and those with it.
+
+    Each tile's pixels are counted by truth and probability (2 x 256 counters). What proposal, intersection and union
+    are at any level are sums over those counters; no level needs the pixels again.
+
+    Args:
+        probabilities: uint8 `[N, H, W]`, round(255 p).
+        masks: true masks `[N, H, W]`, 0 and 1.
+
+    Returns:
+        int32 `[N, 2, 256]`: `[i, t, v]` pixels of tile i have truth t and a probability of at least v; v = 0 has all.
+
+    Raises:
+        MetricError: wrong shapes, types or values.
+    """
     probabilities = np.asarray(probabilities)
     masks = require_masks(masks, "masks", MetricError)
     if probabilities.dtype != np.uint8:
         raise MetricError(f"probabilities: must be uint8, round(255 p), not {probabilities.dtype}")
     if probabilities.shape != masks.shape:
         raise MetricError(f"probabilities: shape {probabilities.shape} differs from the masks' {masks.shape}")
-    sweep = np.empty((len(masks), 255))
+    pixels = np.empty((len(masks), 2, 256), np.int32)
     for first in range(0, len(masks), METRIC_CHUNK):
         part = slice(first, first + METRIC_CHUNK)
         code = masks[part].astype(np.uint16) * 256 + probabilities[part]
         counts = count_codes(code, 512).reshape(-1, 2, 256)
-        at_least = counts[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]  # [n, truth, v]: pixels with probability >= v
-        intersection = at_least[:, 1, 1:]
-        union = at_least[:, 0, 1:] + at_least[:, 1, :1]  # what is proposed without being salt, and all that is salt
-        sweep[part] = precision_from_counts(intersection, union)
-    return sweep
+        pixels[part] = counts[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]
+    return pixels
+
+
+def sweep_from_pixels(at_least) -> np.ndarray:
+    """The `threshold_sweep` of tiles of which `pixels_from_level` is known."""
+    intersection = at_least[:, 1, 1:]
+    union = at_least[:, 0, 1:] + at_least[:, 1, :1]  # what is proposed without being salt, and all that is salt
+    return precision_from_counts(intersection, union)
 
 
 def intersection_and_union(proposal, truth):

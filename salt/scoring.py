@@ -2,88 +2,128 @@
 
 Random folds score like the public leaderboard (both have neighbours of their tiles among the training tiles); the
 private one was about 0.02 higher. How sure a score is, its interval says; two runs closer than that need a paired
-comparison.
+comparison. The interval knows of tiles, not of training: the same settings trained with another seed score otherwise.
+
+Level and minimum area are chosen on the very tiles that they are scored on, which flatters. The *nested* figures are
+free of that: each tile is scored with the level and area that the other folds chose.
 """
+from typing import NamedTuple
+
 import numpy as np
 
 from salt.artifacts import Oof
-from salt.metrics import coverage_class, threshold_sweep
+from salt.metrics import coverage_class, pixels_from_level, sweep_from_pixels
+from salt.postprocess import best_minimum_area
 
 HALF_LEVEL = 128  # the level of probability 0.5
 FLAT_MARGIN = 0.002  # levels whose score is that close to the best serve as well: far less than any score's error
 BOOTSTRAP_CHUNK = 250  # draws at a time: 8 MB of counts for 4,000 tiles
+SINGLE_FOLD_PARTS = 5  # into which the tiles of a single held-out fold are dealt, for the nested choice
+DETECTABLE = 1.96 + 0.84  # standard errors that a difference must have to show at 5 % error with a chance of 80 %
+DEPTH_GROUPS = 5  # of equal size
+CALIBRATION_BINS = 10  # of equal width in probability
+
+# (out-of-fold score, public score, private score or None) of solutions that published them; random folds on all 4,000
+# training tiles. Left out: out-of-fold scores with pseudo-labels, which raise them by more than the leaderboard's.
+LEADERBOARD_TRIPLES = (
+    # github.com/ak110/kaggle_salt, submissions.csv
+    *((0.839, 0.839, 0.860), (0.856, 0.853, 0.874), (0.857, 0.854, 0.875), (0.858, 0.857, 0.878)),
+    *((0.863, 0.859, 0.881), (0.865, 0.862, 0.883), (0.866, 0.867, 0.886)),
+    # github.com/SeuTao/TGS-Salt-Identification-Challenge-2018-_4th_place_solution, README
+    *((0.873, 0.873, 0.891), (0.868, 0.870, 0.889)),
+    # alexisrozhkov.github.io/kaggle-salt-writeup
+    *((0.859, 0.866, 0.881), (0.865, 0.872, 0.887)),
+    # github.com/neptune-ai/open-solution-salt-identification, which names no private scores
+    *((0.794, 0.798, None), (0.807, 0.801, None), (0.802, 0.809, None), (0.804, 0.813, None)),
+    *((0.819, 0.824, None), (0.829, 0.837, None), (0.830, 0.845, None), (0.853, 0.849, None)),
+    # github.com/laserstonewall/kaggle_salt: the best leaderboard score, and the middle of .774 to .776
+    (0.775, 0.781, 0.8125),
+    # a late submission made with GraphRAG: its own validation, and the leaderboard
+    (0.708, 0.694, 0.726),
+)
+STUDENT_975 = {11: 2.201, 19: 2.093}  # 97.5 % quantile of Student's t, by degrees of freedom
 
 
 class ScoringError(ValueError):
     """Predictions that cannot be scored."""
 
 
-def score_oof(oof: Oof, draws: int = 2000, seed: int = 0) -> dict:
-    """Scores out-of-fold predictions at the best level and at probability 0.5.
+class LevelTable(NamedTuple):
+    """All that scoring needs to know of the pixels.
 
-    The best level is chosen on the very tiles that it is scored on, so `best_score` is slightly optimistic, and its
-    interval takes the level as given; `half_score` is free of that. A single level among 255 fits little: with some
-    thousand tiles and a wide `flat_levels` the two differ by a few thousandths.
+    Attributes:
+        precision: float64 `[N, 255]`, average precision of each tile at each level.
+        areas: int32 `[N, 255]`, pixels that are predicted salt.
+        empty: bool `[N]`, tiles without salt.
+    """
+
+    precision: np.ndarray
+    areas: np.ndarray
+    empty: np.ndarray
+
+
+def score_oof(oof: Oof, draws: int = 2000, seed: int = 0) -> dict:
+    """Scores out-of-fold predictions: at probability 0.5, at the best level and area, and nested.
 
     Args:
         oof: ids, fold `[N]`, probabilities uint8 `[N, H, W]`, masks `[N, H, W]`.
         draws: bootstrap samples of N tiles each.
-        seed: of the bootstrap.
+        seed: of the bootstrap, and of the parts of a single fold.
 
     Returns:
         A dict that JSON can hold:
 
         - `tiles`: N;
         - `best_level`, 1 to 255; of several best ones that nearest to 128. `flat_levels`: first and last of the levels
-          around it with a score within 0.002 of the best;
-        - `best_score`, `best_standard_error`, `best_interval` (95 %, `[low, high]`, bootstrap over tiles);
-          `half_score`, `half_standard_error`, `half_interval` at level 128;
+          around it with a score within 0.002 of the best. `minimum_area`: the best one at that level;
+        - four scores, each with `_standard_error` and `_interval` (95 %, `[low, high]`, bootstrap over tiles):
+          `half_score` at level 128; `best_score` at the best level; `chosen_score` at that level and the minimum area,
+          an optimistic figure, since both are chosen on the very tiles; `nested_score`, which is not;
+        - `choices`: for each fold (or part of a single fold) `part`, `tiles`, and the `level` and `minimum_area` that
+          the others chose for it;
         - `folds`: for each fold `fold`, `tiles`, `score`;
         - `classes`: for each coverage class 0 to 10 `class`, `tiles`, `share`, `score` (None without tiles);
         - `confusion`: tiles `empty_as_empty`, `empty_as_salt`, `salt_as_empty`, `salt_as_salt` (truth first);
         - `draws`, `seed`.
 
-        Folds, classes and confusion are those at the best level.
+        Folds, classes and confusion are the nested ones.
 
     Raises:
-        ScoringError: no tiles, arrays of different lengths, folds that are no whole numbers from 0, or too few draws.
+        ScoringError: fewer than two tiles, arrays of different lengths, folds that are no whole numbers from 0, or too
+            few draws.
         MetricError: probabilities or masks of a wrong type, shape or value.
 
     Example:
         >>> score = score_oof(read_oof("runs/a/oof.npz"))
-        >>> masks = postprocess(probabilities, score["best_level"])
+        >>> masks = postprocess(probabilities, score["best_level"], score["minimum_area"])
     """
-    fold, count = np.asarray(oof.fold), len(oof.masks)
-    lengths = {name: len(getattr(oof, name)) for name in ("ids", "fold", "probabilities", "masks")}
-    if count == 0:
-        raise ScoringError("masks: no tiles to score; was no fold trained?")
-    if len(set(lengths.values())) > 1:
-        raise ScoringError(f"arrays of different lengths: {', '.join(f'{name} {n}' for name, n in lengths.items())}")
-    if fold.dtype.kind not in "iu" or fold.min() < 0:
-        raise ScoringError(f"fold: must be whole numbers from 0, not {fold.dtype} from {fold.min()}")
-    if draws < 2:
-        raise ScoringError(f"draws={draws}: must be at least 2; 2000 give an interval to the third digit")
-
-    sweep = threshold_sweep(oof.probabilities, oof.masks)
-    curve = score_curve(sweep)
-    best_level = choose_level(curve)
-    precision = sweep[:, best_level - 1]
-    best, half = bootstrap_means(sweep[:, [best_level - 1, HALF_LEVEL - 1]], draws, seed).T
-    classes = coverage_class(oof.masks)
-    salt = classes > 0
-    found = (np.asarray(oof.probabilities) >= best_level).any(axis=(1, 2))
+    check_scorable(oof, draws)
+    table, fold = level_table(oof), np.asarray(oof.fold)
+    curve = score_curve(table.precision)
+    level, area = choose_level_and_area(table)
+    nested, found, choices = nested_choice(table, nested_parts(oof, seed))
+    columns = {
+        "half": table.precision[:, HALF_LEVEL - 1],
+        "best": table.precision[:, level - 1],
+        "chosen": precision_with_area(table, level, area),
+        "nested": nested,
+    }
+    means = bootstrap_means(np.stack(list(columns.values()), axis=1), draws, seed)
+    scores = {}
+    for (name, precision), samples in zip(columns.items(), means.T, strict=True):
+        scores[f"{name}_score"] = mean_precision(precision)
+        scores[f"{name}_standard_error"] = float(samples.std(ddof=1))
+        scores[f"{name}_interval"] = np.percentile(samples, [2.5, 97.5]).tolist()
+    classes, salt = coverage_class(oof.masks), ~table.empty
     return {
-        "tiles": count,
-        "best_level": best_level,
-        "flat_levels": flat_levels(curve, best_level),
-        "best_score": float(curve[best_level - 1]),
-        "best_standard_error": float(best.std(ddof=1)),
-        "best_interval": np.percentile(best, [2.5, 97.5]).tolist(),
-        "half_score": float(curve[HALF_LEVEL - 1]),
-        "half_standard_error": float(half.std(ddof=1)),
-        "half_interval": np.percentile(half, [2.5, 97.5]).tolist(),
+        "tiles": len(nested),
+        "best_level": level,
+        "flat_levels": flat_levels(curve, level),
+        "minimum_area": area,
+        **scores,
+        "choices": choices,
         "folds": [
-            {"fold": int(k), "tiles": int(np.sum(fold == k)), "score": float(precision[fold == k].mean())}
+            {"fold": int(k), "tiles": int(np.sum(fold == k)), "score": mean_precision(nested[fold == k])}
             for k in np.unique(fold)
         ],
         "classes": [
@@ -91,7 +131,7 @@ def score_oof(oof: Oof, draws: int = 2000, seed: int = 0) -> dict:
                 "class": number,
                 "tiles": int(np.sum(classes == number)),
                 "share": float(np.mean(classes == number)),
-                "score": float(precision[classes == number].mean()) if np.any(classes == number) else None,
+                "score": mean_precision(nested[classes == number]) if np.any(classes == number) else None,
             }
             for number in range(11)
         ],
@@ -110,24 +150,25 @@ def compare_oof(first: Oof, second: Oof, common: bool = False, draws: int = 2000
     """Whether a second run is better than a first one, tile by tile: a paired bootstrap.
 
     Tiles differ far more than runs do, so that two scores with intervals of +- 0.03 each may well differ surely by
-    0.01 when the same tiles are drawn for both. Each run is taken at the level that is best for it on these tiles.
+    0.01 when the same tiles are drawn for both. Each run is scored nested (see `score_oof`): neither gains by a level
+    or area that fits these very tiles.
 
     Args:
         first, second: out-of-fold predictions of the same tiles, in any order, each held out in the same fold.
         common: compare on the tiles that both have, instead of refusing runs over different tiles.
         draws: bootstrap samples.
-        seed: of the bootstrap.
+        seed: of the bootstrap, and of the parts of a single fold.
 
     Returns:
         A dict that JSON can hold:
 
-        - `tiles`; `first_level`, `second_level`; `first_score`, `second_score`;
+        - `tiles`; `first_score`, `second_score`;
         - `difference`, second minus first, its `standard_error` and 95 % `interval`; `probability`: share of the
           samples in which the second is better, ties counted half;
-        - `tiles_to_settle`: how many tiles would put 0 outside of the interval if the difference stayed what it is
-          (1.96 standard errors of the mean; None for no difference);
-        - `classes`: for each coverage class `class`, `tiles`, `difference` (None without tiles): summed with their
-          shares they give the whole difference;
+        - `tiles_to_settle`: how many tiles in all would show a true difference of this size with a chance of 80 %, at
+          an error of 5 % (None for no difference);
+        - `classes`: for each coverage class `class`, `tiles`, `difference` (None without tiles) and `part`, what the
+          class adds to the whole difference;
         - `largest`: the ten tiles that changed most, `id`, `coverage`, `first`, `second` (average precision);
         - `draws`, `seed`.
 
@@ -135,38 +176,32 @@ def compare_oof(first: Oof, second: Oof, common: bool = False, draws: int = 2000
         ScoringError: other tiles, folds or masks in the two runs, a tile twice, or too few draws.
         MetricError: probabilities or masks of a wrong type, shape or value.
     """
-    if draws < 2:
-        raise ScoringError(f"draws={draws}: must be at least 2; 2000 give an interval to the third digit")
-    first, second = same_tiles(first, second, common)
-    levels, scores, precisions = [], [], []
+    first, second = same_tiles([first, second], common)
+    precisions = []
     for oof in (first, second):
-        sweep = threshold_sweep(oof.probabilities, oof.masks)
-        curve = score_curve(sweep)
-        level = choose_level(curve)
-        levels.append(level)
-        scores.append(float(curve[level - 1]))
-        precisions.append(sweep[:, level - 1])
+        check_scorable(oof, draws)
+        precisions.append(nested_choice(level_table(oof), nested_parts(oof, seed))[0])
     change = precisions[1] - precisions[0]
     means = bootstrap_means(change[:, None], draws, seed)[:, 0]
-    difference, spread = scores[1] - scores[0], float(change.std())
+    scores = [mean_precision(precision) for precision in precisions]
+    difference, detectable = scores[1] - scores[0], DETECTABLE * float(change.std())
     classes = coverage_class(first.masks)
-    changed = np.argsort(-np.abs(change), kind="stable")[:10]
+    changed = np.argsort(-np.abs(np.rint(10 * change)), kind="stable")[:10]
     return {
         "tiles": len(change),
-        "first_level": levels[0],
-        "second_level": levels[1],
         "first_score": scores[0],
         "second_score": scores[1],
         "difference": difference,
         "standard_error": float(means.std(ddof=1)),
         "interval": np.percentile(means, [2.5, 97.5]).tolist(),
         "probability": float(np.mean(means > 1e-12) + 0.5 * np.mean(np.abs(means) <= 1e-12)),
-        "tiles_to_settle": int(np.ceil((1.96 * spread / difference) ** 2)) if abs(difference) > 1e-12 else None,
+        "tiles_to_settle": int(np.ceil((detectable / difference) ** 2)) if abs(difference) > 1e-12 else None,
         "classes": [
             {
                 "class": number,
                 "tiles": int(np.sum(classes == number)),
                 "difference": float(change[classes == number].mean()) if np.any(classes == number) else None,
+                "part": float(change[classes == number].sum() / len(change)),
             }
             for number in range(11)
         ],
@@ -184,31 +219,235 @@ def compare_oof(first: Oof, second: Oof, common: bool = False, draws: int = 2000
     }
 
 
-def same_tiles(first: Oof, second: Oof, common: bool) -> tuple[Oof, Oof]:
-    """Two runs' predictions in the order of their ids, which are the same; see `compare_oof`."""
-    for name, oof in (("first", first), ("second", second)):
+def mean_oof(oofs: list) -> Oof:
+    """The ensemble of several runs: the mean of their probabilities.
+
+    Args:
+        oofs: out-of-fold predictions of the same tiles, in any order, each held out in the same fold by all.
+
+    Returns:
+        `Oof`, in the order of the ids; of one run, that run as it is.
+
+    Raises:
+        ScoringError: other tiles, folds or masks in the runs, or a tile twice.
+    """
+    if len(oofs) == 1:
+        return oofs[0]
+    oofs = same_tiles(oofs)
+    total = np.zeros(oofs[0].probabilities.shape, np.uint16)
+    for oof in oofs:
+        total += oof.probabilities
+    return oofs[0]._replace(probabilities=np.rint(total / len(oofs)).astype(np.uint8))
+
+
+def same_tiles(oofs: list, common: bool = False) -> list:
+    """Several runs' predictions in the order of their ids, which are the same; see `compare_oof`."""
+    for number, oof in enumerate(oofs, 1):
         if len(np.unique(oof.ids)) < len(oof.ids):
-            raise ScoringError(f"{name} run: {len(oof.ids) - len(np.unique(oof.ids))} tiles stand in it twice")
-    both, rows, other_rows = np.intersect1d(first.ids, second.ids, return_indices=True)
-    if not len(both):
-        raise ScoringError("the two runs have no tile in common; compare runs over the same data and folds")
-    if not common and max(len(first.ids), len(second.ids)) > len(both):
+            raise ScoringError(f"run {number}: {len(oof.ids) - len(np.unique(oof.ids))} tiles stand in it twice")
+    shared = oofs[0].ids
+    for oof in oofs[1:]:
+        shared = np.intersect1d(shared, oof.ids)
+    shared = np.sort(shared)
+    if not len(shared):
+        raise ScoringError("the runs have no tile in common; take runs over the same data and folds")
+    if not common and max(len(oof.ids) for oof in oofs) > len(shared):
         raise ScoringError(
-            f"the runs have {len(first.ids)} and {len(second.ids)} tiles, {len(both)} of them in common; "
-            "train the same folds in both, or compare on the common ones"
+            f"the runs have {' and '.join(str(len(oof.ids)) for oof in oofs)} tiles, {len(shared)} of them in common; "
+            "train the same folds in all, or compare two on their common tiles"
         )
-    first, second = (
+    rows = [np.argsort(oof.ids)[np.searchsorted(np.sort(oof.ids), shared)] for oof in oofs]
+    oofs = [
         Oof(oof.ids[order], np.asarray(oof.fold)[order], oof.probabilities[order], oof.masks[order])
-        for oof, order in ((first, rows), (second, other_rows))
-    )
-    for name in ("fold", "masks"):
-        unequal = np.flatnonzero((getattr(first, name) != getattr(second, name)).reshape(len(both), -1).any(axis=1))
-        if unequal.size:
-            raise ScoringError(
-                f"{name}: the runs differ in {unequal.size} of {len(both)} tiles, the first of them "
-                f"{both[unequal[0]]}; compare runs with the same data, folds and seed"
-            )
-    return first, second
+        for oof, order in zip(oofs, rows, strict=True)
+    ]
+    for number, oof in enumerate(oofs[1:], 2):
+        for name in ("fold", "masks"):
+            unequal = getattr(oofs[0], name) != getattr(oof, name)
+            unequal = np.flatnonzero(unequal.reshape(len(shared), -1).any(axis=1))
+            if unequal.size:
+                raise ScoringError(
+                    f"{name}: runs 1 and {number} differ in {unequal.size} of {len(shared)} tiles, the first of them "
+                    f"{shared[unequal[0]]}; take runs with the same data, folds and seed"
+                )
+    return oofs
+
+
+def check_scorable(oof: Oof, draws: int):
+    """Raises `ScoringError` unless there is something to score, and to choose on; see `score_oof`."""
+    fold = np.asarray(oof.fold)
+    lengths = {name: len(getattr(oof, name)) for name in ("ids", "fold", "probabilities", "masks")}
+    if lengths["masks"] == 0:
+        raise ScoringError("masks: no tiles to score; was no fold trained?")
+    if len(set(lengths.values())) > 1:
+        raise ScoringError(f"arrays of different lengths: {', '.join(f'{name} {n}' for name, n in lengths.items())}")
+    if lengths["masks"] == 1:
+        raise ScoringError("masks: a single tile; a level cannot be chosen on other tiles than it is scored on")
+    if fold.dtype.kind not in "iu" or fold.min() < 0:
+        raise ScoringError(f"fold: must be whole numbers from 0, not {fold.dtype} from {fold.min()}")
+    if draws < 2:
+        raise ScoringError(f"draws={draws}: must be at least 2; 2000 give an interval to the third digit")
+
+
+def level_table(oof: Oof) -> LevelTable:
+    """Counts the pixels of all tiles once, for all levels."""
+    pixels = pixels_from_level(oof.probabilities, oof.masks)
+    return LevelTable(sweep_from_pixels(pixels), pixels[:, :, 1:].sum(axis=1), pixels[:, 1, 0] == 0)
+
+
+def choose_level_and_area(table: LevelTable) -> tuple[int, int]:
+    """The best level, then the best minimum area at that level: one after the other, which fits less than both at once.
+
+    Returns:
+        Level, 1 to 255, and area in pixels; see `choose_level` and `best_minimum_area`.
+    """
+    level = choose_level(score_curve(table.precision))
+    column = level - 1
+    return level, best_minimum_area(table.areas[:, column], table.precision[:, column], table.empty)
+
+
+def precision_with_area(table: LevelTable, level: int, area: int) -> np.ndarray:
+    """Average precision `[N]` at a level, where tiles with less than `area` predicted pixels are taken for empty."""
+    return np.where(table.areas[:, level - 1] < area, table.empty, table.precision[:, level - 1])
+
+
+def nested_parts(oof: Oof, seed: int) -> np.ndarray:
+    """Which tiles are scored together, with what is chosen on all others: int `[N]`.
+
+    The folds; the tiles of a single fold are dealt into `SINGLE_FOLD_PARTS` parts, by the order of their ids, so that
+    runs that hold them in another order have the same parts.
+    """
+    fold = np.asarray(oof.fold)
+    if len(np.unique(fold)) > 1:
+        return fold
+    dealt = np.random.default_rng(seed).permutation(len(fold)) % SINGLE_FOLD_PARTS
+    return dealt[np.argsort(np.argsort(oof.ids))]
+
+
+def nested_choice(table: LevelTable, parts) -> tuple[np.ndarray, np.ndarray, list]:
+    """Scores each part with the level and area that are chosen on the other parts.
+
+    Args:
+        table: of N tiles.
+        parts: int `[N]`, at least two different ones.
+
+    Returns:
+        Average precision, float64 `[N]`; which tiles are predicted to have salt, bool `[N]`; and for each part a dict
+        of `part`, `tiles`, `level`, `minimum_area`.
+    """
+    precision, found, choices = np.empty(len(parts)), np.empty(len(parts), bool), []
+    for part in np.unique(parts):
+        inside = parts == part
+        level, area = choose_level_and_area(LevelTable(*(array[~inside] for array in table)))
+        own = LevelTable(*(array[inside] for array in table))
+        precision[inside] = precision_with_area(own, level, area)
+        found[inside] = own.areas[:, level - 1] >= max(area, 1)
+        choices.append({"part": int(part), "tiles": int(inside.sum()), "level": level, "minimum_area": area})
+    return precision, found, choices
+
+
+def score_by_depth(oof: Oof, depths, seed: int = 0) -> list:
+    """The nested score by depth, in five groups of (nearly) equal size.
+
+    Args:
+        oof: as in `score_oof`.
+        depths: float `[N]`, of the same tiles; NaN where unknown.
+        seed: as in `score_oof`.
+
+    Returns:
+        For each group a dict of `low`, `high` (the depths in it), `tiles`, `empty` (share of tiles without salt),
+        `score`; tiles of unknown depth are in none. Fewer groups where many tiles share a depth.
+
+    Raises:
+        ScoringError: depths of other tiles, or none that is known.
+    """
+    depths = np.asarray(depths, np.float64)
+    known = ~np.isnan(depths)
+    if depths.shape != np.shape(oof.ids):
+        raise ScoringError(f"depths: shape {depths.shape}, but there are {len(oof.ids)} tiles")
+    if not known.any():
+        raise ScoringError("depths: not one of the tiles' depths is known; these are the depths of another competition")
+    table = level_table(oof)
+    precision = nested_choice(table, nested_parts(oof, seed))[0]
+    inner = np.quantile(depths[known], np.arange(1, DEPTH_GROUPS) / DEPTH_GROUPS)
+    group = np.where(known, np.searchsorted(inner, depths, side="right"), -1)
+    rows = []
+    for number in np.unique(group[known]):
+        inside = group == number
+        rows.append(
+            {
+                "low": float(depths[inside].min()),
+                "high": float(depths[inside].max()),
+                "tiles": int(inside.sum()),
+                "empty": float(table.empty[inside].mean()),
+                "score": mean_precision(precision[inside]),
+            }
+        )
+    return rows
+
+
+def calibrate(oof: Oof) -> dict:
+    """How often a pixel of probability p is salt: p of the time, if the probabilities mean what they say.
+
+    Args:
+        oof: as in `score_oof`.
+
+    Returns:
+        A dict of `bins`, ten of equal width, each `low`, `high`, `pixels`, `predicted` (mean probability) and `salt`
+        (share of salt; both None without pixels), and `error`: the mean of |predicted - salt| over all pixels, the
+        expected calibration error of Naeini et al. 2015.
+    """
+    at_least = pixels_from_level(oof.probabilities, oof.masks).sum(axis=0, dtype=np.int64)
+    counts = at_least - np.append(at_least[:, 1:], [[0], [0]], axis=1)  # [truth, v]: pixels with probability v
+    values = np.arange(256) / 255
+    bin_of = np.minimum(np.arange(256) * CALIBRATION_BINS // 255, CALIBRATION_BINS - 1)
+    bins, distance = [], 0.0
+    for number in range(CALIBRATION_BINS):
+        inside = bin_of == number
+        pixels = int(counts[:, inside].sum())
+        predicted = float(counts.sum(axis=0)[inside] @ values[inside] / pixels) if pixels else None
+        salt = float(counts[1, inside].sum() / pixels) if pixels else None
+        distance += pixels * abs(predicted - salt) if pixels else 0
+        low, high = number / CALIBRATION_BINS, (number + 1) / CALIBRATION_BINS
+        bins.append({"low": low, "high": high, "pixels": pixels, "predicted": predicted, "salt": salt})
+    return {"bins": bins, "error": float(distance / counts.sum())}
+
+
+def expect_leaderboard(score: float, standard_error: float) -> dict | None:
+    """What the leaderboard will say, by a straight line through `LEADERBOARD_TRIPLES`.
+
+    The line is one of least squares, its interval the textbook's for a new observation, widened by the error of the
+    score itself. Solutions of one author are no independent observations, and published scores are mostly those of
+    ensembles over folds: take the interval for a rough one.
+
+    Args:
+        score: out of fold, nested.
+        standard_error: of that score.
+
+    Returns:
+        A dict of `public` and `private`, each `score` and 95 % `interval`; None where the score lies outside of the
+        known ones, 0.708 to 0.873, since nothing is known there.
+    """
+    known = [triple[0] for triple in LEADERBOARD_TRIPLES]
+    if not min(known) <= score <= max(known):
+        return None
+    expected = {}
+    for column, name in ((1, "public"), (2, "private")):
+        pairs = [(triple[0], triple[column]) for triple in LEADERBOARD_TRIPLES if triple[column] is not None]
+        x, y = np.array(pairs).T
+        slope, intercept = np.polyfit(x, y, 1)
+        freedom = len(x) - 2
+        residual = np.sum((y - intercept - slope * x) ** 2) / freedom
+        leverage = 1 + 1 / len(x) + (score - x.mean()) ** 2 / np.sum((x - x.mean()) ** 2)
+        half = STUDENT_975[freedom] * np.sqrt(residual * leverage + (slope * standard_error) ** 2)
+        middle = intercept + slope * score
+        expected[name] = {"score": float(middle), "interval": [float(middle - half), float(middle + half)]}
+    return expected
+
+
+def mean_precision(precision) -> float:
+    """The mean of average precisions `[N]`, which are tenths: equal scores are exactly equal."""
+    return float(score_curve(np.asarray(precision)[:, None])[0])
 
 
 def score_curve(sweep) -> np.ndarray:

@@ -4,7 +4,10 @@
 
 Each RUN is a folder with `manifest.json` and `oof.npz`, or the name of one under runs/, and is checked against its
 manifest first. Prints by how much B is better than A, with the 95 % interval of a paired bootstrap over tiles, where it
-is better, and how many tiles it would take to be sure. `--common`: on the tiles that both runs held out.
+is better, and how many tiles more it would take to be sure. Both are scored nested (see score_oof.py). `--common`: on
+the tiles that both runs held out.
+
+The interval knows of tiles only. That the same settings, trained with another seed, score otherwise, it cannot know.
 """
 import argparse
 import pathlib
@@ -41,17 +44,17 @@ def comparison_table(first: str, second: str, result: dict) -> str:
 
     low, high = result["interval"]
     lines = [
-        f"A  {result['first_score']:.4f} at level {result['first_level']:>3}  {first}",
-        f"B  {result['second_score']:.4f} at level {result['second_level']:>3}  {second}",
+        f"A  {result['first_score']:.4f}  {first}",
+        f"B  {result['second_score']:.4f}  {second}",
         "",
         f"B - A  {result['difference']:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, on {result['tiles']:,} tiles",
         f"B is better with probability {result['probability']:.1%}. {verdict(result)}",
         "",
-        "  coverage          tiles    B - A",
+        "  coverage          tiles    B - A    of the whole",
     ]
     for row in result["classes"]:
         value = "      -" if row["difference"] is None else f"{row['difference']:+.4f}"
-        lines.append(f"  {class_name(row['class']):<15} {row['tiles']:>7,}  {value}")
+        lines.append(f"  {class_name(row['class']):<15} {row['tiles']:>7,}  {value}         {row['part']:+.4f}")
     lines += ["", "  changed most      coverage      A      B"]
     lines += [
         f"  {row['id']:<15} {row['coverage']:>10.1%}   {row['first']:.2f}   {row['second']:.2f}"
@@ -70,9 +73,10 @@ def verdict(result: dict) -> str:
     needed = result["tiles_to_settle"]
     if needed is None:
         return "They score the same."
-    if needed <= result["tiles"]:
-        return "It is a close call: take more tiles."
-    return f"Not settled: if the difference is real, some {needed:,} tiles would show it."
+    more = needed - result["tiles"]
+    if more <= 0:
+        return "It is a close call: with so many tiles, a true difference of this size would mostly have shown."
+    return f"Not settled: {more:,} tiles more would show a true difference of this size, four times in five."
 
 
 if __name__ == "__main__":

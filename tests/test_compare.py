@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+import scipy.stats
 
 from salt.artifacts import Oof, write_manifest, write_oof
 from salt.config import Config
 from salt.metrics import average_precision
-from salt.scoring import ScoringError, compare_oof
+from salt.postprocess import postprocess
+from salt.scoring import ScoringError, compare_oof, score_oof
 from scripts import compare
 
 
@@ -24,25 +26,30 @@ def make_oof(signal=100, seed=0, count=40, order=None):
 def write(folder, oof, run_id):
     folder.mkdir()
     write_oof(folder / "oof.npz", oof)
-    write_manifest(folder, run_id, "train", Config())
+    write_manifest(folder, run_id, "train", Config(train_folds=(0, 1)))
     return str(folder)
 
 
-def best_precision(oof):
-    """Per tile at the run's best level, by trying each level by itself."""
-    by_level = [average_precision(oof.probabilities >= level, oof.masks) for level in range(1, 256)]
-    return max(by_level, key=lambda precision: round(precision.mean(), 9))
+def nested_precision(oof):
+    """Per tile with the level and area that the other folds chose, by masks made anew."""
+    precision = np.empty(len(oof.ids))
+    for choice in score_oof(oof, draws=2)["choices"]:
+        own = oof.fold == choice["part"]
+        masks = postprocess(oof.probabilities[own], choice["level"], choice["minimum_area"])
+        precision[own] = average_precision(masks, oof.masks[own])
+    return precision
 
 
-def test_the_difference_is_that_of_the_two_best_scores_and_its_classes_sum_to_it():
+def test_the_difference_is_that_of_the_two_nested_scores_and_its_classes_sum_to_it():
     first, second = make_oof(60), make_oof(90, seed=1)
     result = compare_oof(first, second, draws=400)
-    expected = best_precision(second).mean() - best_precision(first).mean()
+    expected = nested_precision(second).mean() - nested_precision(first).mean()
     assert expected > 0.02  # else the sign would not be seen
     assert result["difference"] == pytest.approx(expected, abs=1e-12)
     assert result["second_score"] - result["first_score"] == pytest.approx(expected, abs=1e-12)
     shares = [row["tiles"] * row["difference"] for row in result["classes"] if row["tiles"]]
     assert sum(shares) / 40 == pytest.approx(expected, abs=1e-12)
+    assert sum(row["part"] for row in result["classes"]) == pytest.approx(expected, abs=1e-12)
     assert result["interval"][0] < expected < result["interval"][1] and result["probability"] > 0.5
 
 
@@ -57,10 +64,11 @@ def test_swapping_the_runs_turns_the_sign():
 def test_the_paired_standard_error_is_the_textbook_s_and_tiles_to_settle_follows_from_it():
     first, second = make_oof(60), make_oof(75, seed=1)
     result = compare_oof(first, second, draws=4000)
-    low, high = (oof.probabilities >= result[key] for oof, key in ((first, "first_level"), (second, "second_level")))
-    change = average_precision(high, second.masks) - average_precision(low, first.masks)
+    change = nested_precision(second) - nested_precision(first)
     assert result["standard_error"] == pytest.approx(change.std() / np.sqrt(40), rel=0.05)
-    assert result["tiles_to_settle"] == int(np.ceil((1.96 * change.std() / change.mean()) ** 2))
+    # With so many tiles, 80 % of the differences that would be measured lie beyond 1.96 standard errors.
+    errors = abs(change.mean()) / (change.std() / np.sqrt(result["tiles_to_settle"]))
+    assert scipy.stats.norm.sf(1.96 - errors) == pytest.approx(0.8, abs=0.01)
 
 
 def test_a_run_is_no_better_than_itself_in_another_order():
@@ -82,9 +90,9 @@ def test_runs_over_other_tiles_are_refused_and_compared_on_the_common_ones_when_
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(fold=np.ones(40, np.int8)), "fold: the runs differ in 20 of 40 tiles, the first of them t00"),
-        (dict(masks=np.ones((40, 101, 101), np.uint8)), "masks: the runs differ in 40 of 40 tiles"),
-        (dict(ids=np.array(["t00"] * 40)), "second run: 39 tiles stand in it twice"),
+        (dict(fold=np.ones(40, np.int8)), "fold: runs 1 and 2 differ in 20 of 40 tiles, the first of them t00"),
+        (dict(masks=np.ones((40, 101, 101), np.uint8)), "masks: runs 1 and 2 differ in 40 of 40 tiles"),
+        (dict(ids=np.array(["t00"] * 40)), "run 2: 39 tiles stand in it twice"),
         (dict(ids=np.array([f"u{index}" for index in range(40)])), "no tile in common"),
     ],
 )

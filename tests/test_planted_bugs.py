@@ -67,8 +67,8 @@ BUGS = {
     ),
     "the sweep is off by one level": Bug(
         "salt/metrics.py",
-        "at_least[:, 1, 1:]\n        union = at_least[:, 0, 1:]",
-        "at_least[:, 1, :-1]\n        union = at_least[:, 0, :-1]",
+        "at_least[:, 1, 1:]\n    union = at_least[:, 0, 1:]",
+        "at_least[:, 1, :-1]\n    union = at_least[:, 0, :-1]",
     ),
     "the union leaves out what is missed": Bug(
         "salt/metrics.py", "counts[:, 0] + counts[:, 2] + counts[:, 3]", "counts[:, 0] + counts[:, 2]"
@@ -446,6 +446,9 @@ BUGS = {
         "salt/scoring.py",
         '"empty_as_salt": int(np.sum(~salt & found)),\n            "salt_as_empty": int(np.sum(salt & ~found)),',
         '"empty_as_salt": int(np.sum(salt & ~found)),\n            "salt_as_empty": int(np.sum(~salt & found)),',
+    ),
+    "the nested choice sees the tiles that it is scored on": Bug(
+        "salt/scoring.py", "LevelTable(*(array[~inside] for", "LevelTable(*(array for"
     ),
     "True is a number": Bug("salt/config.py", "elif type(value) is kind:", "elif isinstance(value, kind):"),
     # --- build_kernel ---

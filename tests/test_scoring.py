@@ -1,18 +1,36 @@
 import json
 import subprocess
 import sys
+import time
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from salt.metrics import average_precision, coverage_class, leaderboard_score
+from salt.artifacts import Oof
+from salt.metrics import average_precision, leaderboard_score
+from salt.postprocess import LARGEST_AREA
 from salt.scoring import (
     FLAT_MARGIN,
+    LEADERBOARD_TRIPLES,
+    SINGLE_FOLD_PARTS,
+    STUDENT_975,
+    LevelTable,
     ScoringError,
     bootstrap_means,
+    calibrate,
     choose_level,
+    choose_level_and_area,
+    expect_leaderboard,
     flat_levels,
+    level_table,
+    mean_oof,
+    nested_choice,
+    nested_parts,
+    precision_with_area,
+    score_by_depth,
     score_curve,
     score_oof,
 )
@@ -31,6 +49,48 @@ def random_oof(count=60, folds=3, seed=0, size=20):
     return SimpleNamespace(
         ids=ids, fold=(np.arange(count) % folds).astype(np.int8), probabilities=probabilities, masks=masks
     )
+
+
+def noisy(table, generator):
+    """Shuffles each tile's precision among levels near each other: many levels that are equally good but for chance."""
+    near = np.clip(np.arange(255) + generator.integers(-30, 31, (len(table.empty), 255)), 0, 254)
+    return table._replace(precision=np.take_along_axis(table.precision, near, axis=1))
+
+
+class SlowScore:
+    """The figures of `score_oof` from the pixels, tile by tile and level by level, in exact fractions."""
+
+    def __init__(self, oof, parts):
+        self.oof, self.parts = oof, [int(part) for part in parts]
+        self.tiles = range(len(oof.masks))
+        self.tenths = {level: [self.tenth(tile, level) for tile in self.tiles] for level in range(1, 256)}
+        self.areas = {level: [int((tile >= level).sum()) for tile in oof.probabilities] for level in range(1, 256)}
+        self.empty = [not mask.any() for mask in oof.masks]
+
+    def tenth(self, tile, level):
+        proposed, salt = self.oof.probabilities[tile] >= level, self.oof.masks[tile] == 1
+        if not salt.any():
+            return 0 if proposed.any() else 10
+        overlap = Fraction(int((proposed & salt).sum()), int((proposed | salt).sum()))
+        return sum(overlap > Fraction(50 + 5 * step, 100) for step in range(10))
+
+    def with_area(self, tile, level, area):
+        if self.areas[level][tile] < area:
+            return 10 * self.empty[tile]
+        return self.tenths[level][tile]
+
+    def mean(self, tenths):
+        return Fraction(sum(tenths), 10 * len(tenths))
+
+    def choose(self, tiles):
+        """Level, then area: the best, of several the level nearest to 128 and the smallest area."""
+        level = max(range(1, 256), key=lambda v: (sum(self.tenths[v][t] for t in tiles), -abs(v - 128), -v))
+        area = max(range(LARGEST_AREA + 1), key=lambda a: (sum(self.with_area(t, level, a) for t in tiles), -a))
+        return level, area
+
+    def nested(self):
+        choices = {k: self.choose([t for t in self.tiles if self.parts[t] != k]) for k in sorted(set(self.parts))}
+        return choices, [self.with_area(t, *choices[self.parts[t]]) for t in self.tiles]
 
 
 def changed(oof, **arrays):
@@ -88,34 +148,179 @@ def test_equal_scores_are_equal_whatever_the_order_of_the_tiles():
     assert len(set(curve.tolist())) == 1 and curve[0] == pytest.approx(sweep.mean())
 
 
-def test_folds_classes_and_confusion_are_those_at_the_best_level():
-    oof = random_oof()
-    score = score_oof(oof, draws=50)
-    predicted = oof.probabilities >= score["best_level"]
-    precision, classes = average_precision(predicted, oof.masks), coverage_class(oof.masks)
-    assert [row["fold"] for row in score["folds"]] == [0, 1, 2]
+@pytest.mark.parametrize("folds", [3, 1])
+def test_every_figure_is_that_of_a_slow_implementation_in_exact_fractions(folds):
+    oof = random_oof(36, folds=folds, size=14, seed=5)
+    score = score_oof(oof, draws=10)
+    slow = SlowScore(oof, nested_parts(oof, 0))
+    level, area = slow.choose(slow.tiles)
+    choices, nested = slow.nested()
+    assert (score["best_level"], score["minimum_area"]) == (level, area)
+    assert area > 0 and len(set(choices.values())) > 1  # else the test could not see what is chosen where
+    exact = {
+        "half": slow.mean(slow.tenths[128]),
+        "best": slow.mean(slow.tenths[level]),
+        "chosen": slow.mean([slow.with_area(t, level, area) for t in slow.tiles]),
+        "nested": slow.mean(nested),
+    }
+    for name, value in exact.items():
+        assert score[f"{name}_score"] == pytest.approx(float(value), abs=1e-12)
+    assert [(row["part"], row["level"], row["minimum_area"]) for row in score["choices"]] == [
+        (part, *choice) for part, choice in choices.items()
+    ]
     for row in score["folds"]:
-        chosen = oof.fold == row["fold"]
-        assert row["tiles"] == chosen.sum() and row["score"] == pytest.approx(precision[chosen].mean())
+        own = [nested[t] for t in slow.tiles if oof.fold[t] == row["fold"]]
+        assert row["tiles"] == len(own) and row["score"] == pytest.approx(float(slow.mean(own)), abs=1e-12)
+    coverages = [-(-10 * int(mask.sum()) // mask.size) for mask in oof.masks]
     assert [row["class"] for row in score["classes"]] == list(range(11))
     for row in score["classes"]:
-        chosen = classes == row["class"]
-        assert row["tiles"] == chosen.sum() and row["share"] == pytest.approx(chosen.mean())
-        assert row["score"] == (pytest.approx(precision[chosen].mean()) if chosen.any() else None)
-    assert sum(row["tiles"] for row in score["classes"]) == sum(row["tiles"] for row in score["folds"]) == 60
-    salt, found = oof.masks.any(axis=(1, 2)), predicted.any(axis=(1, 2))
-    assert score["confusion"] == {
-        "empty_as_empty": (~salt & ~found).sum(),
-        "empty_as_salt": (~salt & found).sum(),
-        "salt_as_empty": (salt & ~found).sum(),
-        "salt_as_salt": (salt & found).sum(),
-    }
+        own = [nested[t] for t in slow.tiles if coverages[t] == row["class"]]
+        assert row["tiles"] == len(own) and row["share"] == pytest.approx(len(own) / 36, abs=1e-12)
+        assert row["score"] == (pytest.approx(float(slow.mean(own)), abs=1e-12) if own else None)
+    found = [slow.areas[choices[slow.parts[t]][0]][t] >= max(1, choices[slow.parts[t]][1]) for t in slow.tiles]
+    for truth, is_empty in (("empty", True), ("salt", False)):
+        for answer, is_found in (("empty", False), ("salt", True)):
+            count = sum(e == is_empty and f == is_found for e, f in zip(slow.empty, found, strict=True))
+            assert score["confusion"][f"{truth}_as_{answer}"] == count
+
+
+def test_the_nested_score_is_unbiased_where_the_chosen_one_flatters():
+    """Data sets are drawn from a population, in which the true score of any choice is known."""
+    generator = np.random.default_rng(0)
+    population = noisy(level_table(random_oof(600, size=10, seed=3)), generator)
+    nested_error, chosen_error = [], []
+    for _ in range(300):
+        rows = generator.integers(0, 600, 60)
+        drawn = LevelTable(*(array[rows] for array in population))
+        precision, _, choices = nested_choice(drawn, np.arange(60) % 5)
+        truths = [precision_with_area(population, row["level"], row["minimum_area"]).mean() for row in choices]
+        nested_error.append(precision.mean() - np.mean(truths))
+        level, area = choose_level_and_area(drawn)
+        chosen = precision_with_area(drawn, level, area).mean()
+        chosen_error.append(chosen - precision_with_area(population, level, area).mean())
+    for errors, low, high in ((nested_error, -3, 3), (chosen_error, 8, np.inf)):
+        z = np.mean(errors) / (np.std(errors) / np.sqrt(300))
+        assert low < z < high
+
+
+def test_the_parts_of_a_single_fold_are_equal_seeded_and_independent_of_the_order_of_the_tiles():
+    oof = random_oof(53, folds=1)
+    parts = nested_parts(oof, 0)
+    assert sorted(np.unique(parts, return_counts=True)[1]) == [10, 10, 11, 11, 11] and SINGLE_FOLD_PARTS == 5
+    assert not np.array_equal(parts, nested_parts(oof, 1))
+    order = np.random.default_rng(0).permutation(53)
+    turned = changed(oof, **{name: array[order] for name, array in vars(oof).items()})
+    assert np.array_equal(nested_parts(turned, 0), parts[order])
+    folds = random_oof(53, folds=3)
+    assert np.array_equal(nested_parts(folds, 0), folds.fold)
+
+
+def test_an_ensemble_is_the_mean_of_the_probabilities_of_the_same_tiles():
+    first, second = (Oof(**vars(random_oof(seed=0))) for _ in range(2))
+    order = np.random.default_rng(1).permutation(60)
+    second = second._replace(probabilities=255 - second.probabilities)
+    turned = Oof(*(array[order] for array in second))
+    mean = mean_oof([first, turned])
+    assert mean.ids.tolist() == sorted(first.ids) and set(np.unique(mean.probabilities)) == {128}  # 127.5, to even
+    three = mean_oof([first, first, turned])
+    exact = (2 * first.probabilities.astype(float) + second.probabilities) / 3
+    by_id = np.argsort(first.ids)
+    assert np.abs(three.probabilities - exact[by_id]).max() <= 0.5 + 1e-9
+    assert np.array_equal(three.masks, first.masks[by_id]) and np.array_equal(three.fold, first.fold[by_id])
+    assert mean_oof([first]) is first
+
+
+def test_runs_that_do_not_belong_together_make_no_ensemble():
+    oof = Oof(**vars(random_oof()))
+    with pytest.raises(ScoringError, match="60 and 59 tiles, 59 of them in common"):
+        mean_oof([oof, Oof(*(array[1:] for array in oof))])
+    with pytest.raises(ScoringError, match="fold: runs 1 and 3 differ in 20 of 60 tiles"):
+        mean_oof([oof, oof, oof._replace(fold=np.where(oof.fold == 2, 3, oof.fold))])
+    with pytest.raises(ScoringError, match="run 2: 1 tiles stand in it twice"):
+        mean_oof([oof, oof._replace(ids=np.array([oof.ids[1], *oof.ids[1:]]))])
+
+
+def test_the_score_by_depth_is_that_of_five_equal_groups_and_leaves_unknown_depths_out():
+    oof = random_oof(60)
+    depths = np.random.default_rng(0).permutation(60) + 100.0
+    depths[oof.fold == 1] += 1000
+    depths[:5] = np.nan
+    rows = score_by_depth(oof, depths)
+    _, nested = SlowScore(oof, oof.fold).nested()
+    assert [row["tiles"] for row in rows] == [11] * 5
+    for row, next_row in zip(rows, [*rows[1:], None], strict=True):
+        own = [t for t in range(60) if row["low"] <= depths[t] <= row["high"]]
+        assert row["score"] == pytest.approx(sum(nested[t] for t in own) / 110, abs=1e-12)
+        assert row["empty"] == pytest.approx(np.mean([not oof.masks[t].any() for t in own]), abs=1e-12)
+        assert next_row is None or row["high"] < next_row["low"]
+    (alone,) = score_by_depth(oof, np.full(60, 7.0))
+    assert alone["tiles"] == 60
+    with pytest.raises(ScoringError, match="not one of the tiles' depths is known"):
+        score_by_depth(oof, np.full(60, np.nan))
+    with pytest.raises(ScoringError, match=r"shape \(59,\), but there are 60 tiles"):
+        score_by_depth(oof, depths[1:])
+
+
+def test_the_calibration_is_that_of_counting_pixels_one_by_one():
+    oof = random_oof(8, size=12)
+    oof.probabilities = np.minimum(oof.probabilities, 200)  # the last bins hold nothing
+    oof.probabilities[0, 0, :3] = 25, 26, 51  # p = 0.098, 0.102 and exactly 0.2
+    bins = [[] for _ in range(10)]
+    for value, truth in zip(oof.probabilities.ravel().tolist(), oof.masks.ravel().tolist(), strict=True):
+        bins[min(int(Fraction(value, 255) * 10), 9)].append((value / 255, truth))
+    result = calibrate(oof)
+    for row, pixels in zip(result["bins"], bins, strict=True):
+        assert row["pixels"] == len(pixels)
+        for column, name in enumerate(("predicted", "salt")):
+            mean = np.mean([pixel[column] for pixel in pixels]) if pixels else None
+            assert row[name] == (pytest.approx(mean, abs=1e-12) if pixels else None)
+    assert not bins[9] and bins[0] and bins[1]
+    exact = sum(abs(sum(p - t for p, t in pixels)) for pixels in bins) / oof.masks.size
+    assert result["error"] == pytest.approx(exact, abs=1e-12)
+
+
+def test_the_expected_leaderboard_is_the_textbook_s_line_and_prediction_interval():
+    x, y = np.array([triple[::2] for triple in LEADERBOARD_TRIPLES if triple[2] is not None]).T
+    fit = scipy.stats.linregress(x, y)
+    expected = expect_leaderboard(0.85, 0)["private"]
+    assert expected["score"] == pytest.approx(fit.intercept + 0.85 * fit.slope, abs=1e-9)
+    residuals = y - fit.intercept - fit.slope * x
+    error = np.sqrt((residuals @ residuals) / (len(x) - 2))
+    error *= np.sqrt(1 + 1 / len(x) + (0.85 - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
+    half = scipy.stats.t.ppf(0.975, len(x) - 2) * error
+    assert expected["interval"] == pytest.approx([expected["score"] - half, expected["score"] + half], abs=1e-5)
+    for freedom, quantile in STUDENT_975.items():
+        assert quantile == pytest.approx(scipy.stats.t.ppf(0.975, freedom), abs=5e-4)
+
+
+def test_the_expected_leaderboard_covers_what_is_known_widens_with_the_score_s_error_and_ends_where_nothing_is():
+    for score, public, private in LEADERBOARD_TRIPLES:
+        expected = expect_leaderboard(score, 0.005)
+        for name, value in (("public", public), ("private", private)):
+            low, high = expected[name]["interval"]
+            assert value is None or low < value < high
+        assert expected["public"]["score"] < expected["private"]["score"]
+    wide, narrow = (expect_leaderboard(0.85, error)["public"]["interval"] for error in (0.011, 0.005))
+    assert wide[1] - wide[0] > narrow[1] - narrow[0] + 0.01
+    assert expect_leaderboard(0.5, 0.01) is None and expect_leaderboard(0.95, 0.01) is None
+
+
+def test_four_thousand_tiles_are_scored_in_under_five_seconds():
+    generator = np.random.default_rng(0)
+    masks = np.zeros((4000, 101, 101), np.uint8)
+    masks[:2400, :40] = 1
+    probabilities = generator.integers(0, 256, (40, 101, 101), dtype=np.uint8)[np.arange(4000) % 40]
+    oof = Oof(np.arange(4000).astype(str), (np.arange(4000) % 5).astype(np.int8), probabilities, masks)
+    began = time.process_time()
+    score_oof(oof)
+    calibrate(oof)
+    assert time.process_time() - began < 5
 
 
 def test_truth_and_prediction_are_not_swapped_in_the_confusion():
-    masks = np.zeros((4, 5, 5), np.uint8)
+    masks = np.zeros((4, 20, 20), np.uint8)  # too large to be emptied by a minimum area
     masks[0] = 1
-    probabilities = np.zeros((4, 5, 5), np.uint8)
+    probabilities = np.zeros((4, 20, 20), np.uint8)
     probabilities[1:3] = 255
     fold = np.zeros(4, np.int8)
     oof = SimpleNamespace(ids=np.arange(4).astype(str), fold=fold, probabilities=probabilities, masks=masks)
