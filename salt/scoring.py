@@ -369,11 +369,8 @@ def score_by_depth(oof: Oof, depths, seed: int = 0) -> list:
         raise ScoringError("depths: not one of the tiles' depths is known; these are the depths of another competition")
     table = level_table(oof)
     precision = nested_choice(table, nested_parts(oof, seed))[0]
-    inner = np.quantile(depths[known], np.arange(1, DEPTH_GROUPS) / DEPTH_GROUPS)
-    group = np.where(known, np.searchsorted(inner, depths, side="right"), -1)
     rows = []
-    for number in np.unique(group[known]):
-        inside = group == number
+    for inside in depth_groups(depths):
         rows.append(
             {
                 "low": float(depths[inside].min()),
@@ -384,6 +381,19 @@ def score_by_depth(oof: Oof, depths, seed: int = 0) -> list:
             }
         )
     return rows
+
+
+def depth_groups(depths) -> list:
+    """Five groups of (nearly) equal size, from the shallowest to the deepest: a bool `[N]` for each.
+
+    Tiles of one depth are in one group, so there may be fewer groups; tiles of unknown depth (NaN) are in none.
+    """
+    known = ~np.isnan(depths)
+    if not known.any():
+        return []
+    inner = np.quantile(depths[known], np.arange(1, DEPTH_GROUPS) / DEPTH_GROUPS)
+    group = np.where(known, np.searchsorted(inner, depths, side="right"), -1)
+    return [group == number for number in np.unique(group[known])]
 
 
 def calibrate(oof: Oof) -> dict:

@@ -74,7 +74,7 @@ def write_report(run: str, second: str | None, data) -> pathlib.Path:
         small[f"precision-{index}"] = pack_table(table[0][order])
         small[f"areas-{index}"] = pack_table(table[1][order])
     texts = {
-        "title": scores[0]["run_id"] if second is None else "A {0[run_id]}, B {1[run_id]}".format(*scores),
+        "title": scores[0]["run_id"] if second is None else "A {}, B {}".format(*(score["run_id"] for score in scores)),
         "summary": f"{scores[0]['tiles']:,} tiles held out, nested score {scores[0]['nested_score']:.4f}",
     }
     path = folders[0] / "report.html"

@@ -24,6 +24,7 @@ function shape(name, attributes = {}, ...children) {
 
 const find = (id) => document.getElementById(id);
 const pageData = () => JSON.parse(find("data").textContent);
+const all = (count) => Array.from({ length: count }, (_, index) => index);
 const thousands = (value) => value.toLocaleString("en");
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 
@@ -120,7 +121,7 @@ function chart(host, label, draw) {
 /** Round numbers between two values, some `count` of them. */
 function ticks(low, high, count = 5) {
   const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((value) => value >= raw * 0.999);
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((value) => value >= raw * 0.999);
   const made = [];
   for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-6; value += step) made.push(value);
   return made.map((value) => Number(value.toPrecision(12)));

@@ -81,7 +81,6 @@ class Report {
   }
 }
 
-const all = (count) => Array.from({ length: count }, (_, index) => index);
 const digits4 = (value) => (value == null ? "–" : value.toFixed(4));
 const interval = ([low, high], digits = 4) => `${low.toFixed(digits)} to ${high.toFixed(digits)}`;
 const swatch = (kind) => element("span", { class: `swatch kind-${kind}`, "aria-hidden": "true" });
