@@ -3861,8 +3861,8 @@ def build_kernel(
     return build_report(name, settings, run_id, preset, owner, form, Path(out), Path(root)).path
 
 
-def build_report(name, settings, run_id, preset, owner, form, out: Path, root: Path) -> Report:
-    """`build_kernel`, with all that can be told about the build."""
+def build_report(name, settings, run_id, preset, owner, form, out: Path, root: Path, resume: str = "") -> Report:
+    """`build_kernel`, with all that can be told about the build; `resume` is written into the line `RESUME = ""`."""
     root = root.resolve()
     source = root / "kernels" / f"{name}.py"
     if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name) or not source.is_file():
@@ -3874,7 +3874,7 @@ def build_report(name, settings, run_id, preset, owner, form, out: Path, root: P
     document = analyse(library, form)
     build_id = document.build_id()
     values = settings_values(library.entry, document.settings)
-    changes = {"PRESET": preset, "SET": settings or None, "RUN_ID": run_id or None}
+    changes = {"PRESET": preset, "SET": settings or None, "RUN_ID": run_id or None, "RESUME": resume or None}
     changes["BUILD_ID"] = build_id if "BUILD_ID" in values else None
     for key, value in changes.items():
         if value is not None:
