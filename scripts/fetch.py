@@ -7,10 +7,14 @@ While the run goes on, its log is shown as it grows. When it has finished, every
 downloaded into a fresh folder and checked there by size and SHA-256; then the files move to `runs/<run id>/`, the
 manifest last. What Kaggle gives of another run, an earlier version or an error page is refused. Of a run that failed
 come its log, with the lines of the package's files in the traceback, and what it had written, into `partial/`.
+
+A run whose folds were fanned out is fetched fold by fold and then joined: its folder gets the weights of all folds, one
+oof.npz and one history, and a manifest.json that names the parts.
 """
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -25,9 +29,11 @@ from scripts.kaggle_link import (
     KaggleError,
     KaggleLink,
     NotFoundError,
+    Output,
     OutputError,
     Status,
     UnreachableError,
+    alone,
     duration,
     read_record,
     run_command,
@@ -73,27 +79,44 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 
 def fetch(arguments=None, link=None) -> int:
+    from scripts.fan_out import QUEUE, part_folders
+
     options = parse_arguments(arguments)
     folder = run_folder(options.run, options.runs)
-    record = read_record(folder, "push.json")
+    record = read_record(folder, QUEUE) or read_record(folder, "push.json")
     if not record:
         raise ConfigurationError(f"{folder.name}: has no push.json; only runs that push.py started can be fetched")
     if is_whole(folder, record):
         print(f"{record['run_id']} is here already, whole: {shown(folder)}")
         return 0
     link = link or KaggleLink()
-    settle(link, folder, record)
-    print(f"{record['run_id']}: {record['ref']} version {record['version']}", flush=True)
-
-    status, told = watch(link, folder, record, options)
-    if status.state != "COMPLETE":
-        return bring_failed(link, folder, record, status)
-    manifest, log = bring_output(link, folder, record)
-    if told and log.startswith(told):
-        show_log(log[len(told) :])
-    keep(folder, record, manifest, log)
+    with alone(folder):
+        if parts := part_folders(folder):
+            bring_parts(link, parts, options)
+            manifest = join_parts(folder, record, parts)
+        else:
+            manifest = bring_run(link, folder, record, options)
     show_finished(folder, record, manifest)
     return 0
+
+
+def bring_run(link, folder, record, options) -> dict:
+    """Waits for a run in one kernel, and brings its output; returns its manifest.
+
+    Raises:
+        RunFailed: it came to a bad end; its log and what it had written are here.
+        StillRunning, OutputError, ...: nothing of it is here.
+    """
+    settle(link, folder, record)
+    print(f"{record['run_id']}: {record['ref']} version {record['version']}", flush=True)
+    status, told = watch(link, folder, record, options)
+    if status.state != "COMPLETE":
+        bring_failed(link, folder, record, status)
+    manifest, output = bring_output(link, folder, record)
+    if told and output.log.startswith(told):
+        show_log(output.log[len(told) :])
+    keep(folder, record, manifest, output)
+    return manifest
 
 
 def shown(path) -> str:
@@ -214,8 +237,8 @@ class ProgressLine:
 # --- output of a finished run ---------------------------------------------------------------------------------------
 
 
-def bring_output(link, folder, record) -> tuple[dict, str]:
-    """Downloads a run's files into `folder`/.fetching and checks them; returns (manifest, log).
+def bring_output(link, folder, record) -> tuple[dict, Output]:
+    """Downloads a run's files into `folder`/.fetching and checks them; returns (manifest, the output as listed).
 
     What is there already, of an earlier try that was killed, is kept if it is right. Each round begins with a new
     listing, because addresses expire.
@@ -231,10 +254,10 @@ def bring_output(link, folder, record) -> tuple[dict, str]:
             link.say(f"{problem}; listing the output again ({attempt} of {LISTINGS})")
             link.sleep(RELIST)
         try:
-            files, log = list_output(link, record)
-            manifest = bring_manifest(link, files, fresh, record)
-            bring_files(link, files, manifest, fresh)
-            return manifest, log
+            output = list_output(link, record)
+            manifest = bring_manifest(link, output.files, fresh, record)
+            bring_files(link, output.files, manifest, fresh)
+            return manifest, output
         except (OutputError, UnreachableError, NotFoundError, AccessError) as error:
             if isinstance(error, UnsafeName):
                 raise
@@ -246,14 +269,14 @@ class UnsafeName(OutputError):
     """A file whose name leads out of the run's folder."""
 
 
-def list_output(link, record) -> tuple[dict, str]:
+def list_output(link, record) -> Output:
     try:
-        files, log = link.outputs(record["ref"], record["version"])
+        output = link.outputs(record["ref"], record["version"])
     except NotFoundError:
-        files, log = link.outputs(record["ref"])
-    for name in files:
+        output = link.outputs(record["ref"])
+    for name in output.files:
         check_name(name)
-    return files, log
+    return output
 
 
 def check_name(name):
@@ -329,23 +352,29 @@ def bring_file(link, files, name, entry, path):
         part.unlink(missing_ok=True)
 
 
-def keep(folder, record, manifest, log):
+def keep(folder, record, manifest, output):
     """Moves the checked files to the run's folder; the manifest, which says that all is there, comes last."""
     fresh = folder / ".fetching"
     for name in manifest["files"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (fresh / name).replace(folder / name)
     if f"{record['kernel']}.log" not in manifest["files"]:
-        write_log(folder, record, log)
-    facts = {"state": "COMPLETE", "at": utc_now(), "version": record["version"], "seconds": run_seconds(manifest)}
-    write_record(folder, "fetch.json", facts)
+        write_log(folder, record, output.log)
+    seconds = run_seconds(output, manifest)
+    write_record(
+        folder, "fetch.json",
+        {"state": "COMPLETE", "at": utc_now(), "version": record["version"], "seconds": seconds},
+    )  # fmt: skip
     (fresh / ".manifest.part").replace(folder / MANIFEST)
     shutil.rmtree(fresh)
 
 
-def run_seconds(manifest):
-    minutes = manifest.get("minutes")
-    return round(60 * minutes) if isinstance(minutes, int | float) else None
+def run_seconds(output, manifest=None) -> int | None:
+    """How long the session was, by its log and the run's own clock; None if neither says it."""
+    minutes = (manifest or {}).get("minutes")
+    known = [60 * minutes] if isinstance(minutes, int | float) else []
+    known += [output.seconds] if output.seconds is not None else []
+    return round(max(known)) if known else None
 
 
 def write_log(folder, record, log) -> pathlib.Path:
@@ -367,28 +396,107 @@ def show_finished(folder, record, manifest):
         print(f"out-of-fold score {score['best_score']:.4f} (95 % interval {low:.4f} to {high:.4f})")
     print(f"  {shown(folder)}")
     after = {"train": "score_oof.py", "predict": "submit.py"}.get(record["kernel"])
-    if after:
+    if not manifest.get("finished", True):
+        print("the run stopped before its end, and left what it takes to go on")
+        print(f"next: python scripts/push.py {record['kernel']} --resume {record['run_id']}")
+    elif after:
         print(f"next: python scripts/{after} {record['run_id']}")
+
+
+# --- a run whose folds were fanned out ------------------------------------------------------------------------------
+
+
+def bring_parts(link, parts, options):
+    """Brings what the kernels of a run's folds have left, one after the other; what is here already stays.
+
+    Raises:
+        RunFailed, StillRunning: some folds are not here; the message names them.
+    """
+    failed, absent = [], []
+    for folder in parts:
+        record = read_record(folder, "push.json")
+        if is_whole(folder, record):
+            continue
+        if record["state"] == "queued":
+            absent.append(f"fold {record['fold']} is not pushed yet")
+            continue
+        try:
+            bring_run(link, folder, record, options)
+        except StillRunning as error:
+            absent.append(str(error))
+        except (RunFailed, OutputError) as error:
+            failed.append(f"fold {record['fold']}: {error}")
+    run_id, kernel = parts[0].parent.parent.name, read_record(parts[0], "push.json")["kernel"]
+    if failed:
+        once_more = f"python scripts/push.py {kernel} --continue {run_id} pushes it once more"
+        raise RunFailed("\n".join([*failed, *absent, f"nothing was joined; {once_more}"]))
+    if absent:
+        raise StillRunning("\n".join([*absent, f"{len(parts) - len(absent)} of {len(parts)} folds are here"]))
+
+
+def join_parts(folder, record, parts) -> dict:
+    """Makes one run of the folds' outputs, the manifest last; returns it.
+
+    The weights are links to those of the folds, so that a kill leaves the folds whole.
+
+    Raises:
+        ArtifactError: folds that do not fit each other.
+    """
+    from salt.artifacts import write_manifest, write_oof
+    from salt.files import sha256_file
+    from salt.parts import read_trained_run
+    from salt.postprocess import choose_minimum_area
+    from salt.scoring import score_oof
+
+    trained = read_trained_run(parts, record["folds"])
+    manifests = {part: read_record(part, MANIFEST) for part in parts}
+    fresh = folder / ".joining"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    for path in trained.weights.values():
+        os.link(path, fresh / path.name)
+    write_oof(fresh / "oof.npz", trained.oof)
+    (fresh / "history.csv").write_text(joined_tables([part / "history.csv" for part in parts]), encoding="utf-8")
+    courses = {fold: course for part in parts for fold, course in read_record(part, "courses.json").items()}
+    write_record(fresh, "courses.json", courses)
+    score, area = score_oof(trained.oof), trained.config.minimum_area
+    if area < 0:
+        level = trained.config.level or score["best_level"]
+        area = choose_minimum_area(trained.oof.probabilities, trained.oof.masks, level)
+    minutes = round(sum(found["minutes"] for found in manifests.values()), 1)
+    more = {"minutes": minutes, "score": score, "minimum_area": area}
+    more["parts"] = {found["run_id"]: sha256_file(part / MANIFEST) for part, found in manifests.items()}
+    manifest = write_manifest(fresh, record["run_id"], record["kernel"], trained.config, **more)
+    for name in (*manifest["files"], MANIFEST):
+        (fresh / name).replace(folder / name)
+    fresh.rmdir()
+    return manifest
+
+
+def joined_tables(paths) -> str:
+    """Tables of the same columns as one."""
+    heads, rows = zip(*(path.read_text(encoding="utf-8").split("\n", 1) for path in paths), strict=True)
+    if len(set(heads)) > 1:
+        raise OutputError(f"the columns of {paths[0].name} differ between the folds: {' | '.join(sorted(set(heads)))}")
+    return heads[0] + "\n" + "".join(rows)
 
 
 # --- a failed run ---------------------------------------------------------------------------------------------------
 
 
-def bring_failed(link, folder, record, status) -> int:
-    """Brings the log and what else there is of a run that failed, and shows why it did."""
-    log, names, lost = "", [], ""
+def bring_failed(link, folder, record, status):
+    """Brings the log and what else there is of a run that failed, and raises `RunFailed`, which says why it did."""
+    output, names, lost = Output({}, "", None), [], ""
     try:
-        files, log = list_output(link, record)
-        names = bring_partial(link, files, folder / "partial")
-        lost = f", {len(files) - len(names)} did not come" if len(names) < len(files) else ""
+        output = list_output(link, record)
+        names = bring_partial(link, output.files, folder / "partial")
+        lost = f", {len(output.files) - len(names)} did not come" if len(names) < len(output.files) else ""
     except KaggleError as error:
         lost = f" ({error})"
-    log = log or link.live_log(record["ref"], record["version"])
+    log = output.log or link.live_log(record["ref"], record["version"])
     path = write_log(folder, record, log)
-    write_record(
-        folder, "fetch.json",
-        {"state": status.state, "at": utc_now(), "version": record["version"], "message": status.message},
-    )  # fmt: skip
+    facts = {"state": status.state, "at": utc_now(), "version": record["version"], "seconds": run_seconds(output)}
+    write_record(folder, "fetch.json", facts | {"message": status.message})
     text = traced(path, folder) if log else ""
     if text:
         lines = text.rstrip().splitlines()

@@ -27,6 +27,7 @@ CALL_SECONDS = 60.0  # of one call to the API; a push of 1 MB takes a few
 STALL_SECONDS = 60.0  # without a byte, after which a transfer is given up
 ATTEMPTS = 5  # for a question; a command is sent once
 LONGEST_PAUSE = 300.0  # that a Retry-After is obeyed for
+KINDS = ("competition", "dataset", "kernel", "model")  # of sources that a kernel mounts
 PAGE = 200  # files a page, the most that Kaggle gives
 CHUNK = 1 << 16  # bytes; what a cut takes away of a download is less than one
 
@@ -79,14 +80,18 @@ class CapacityError(KaggleError):
     exit_status = 75
 
 
-class ThrottledError(KaggleError):
-    """Too many requests."""
+class UnreachableError(KaggleError):
+    """No answer, or none that can be read."""
 
     exit_status = 75
 
 
-class UnreachableError(KaggleError):
-    """No answer, or none that can be read."""
+class ThrottledError(UnreachableError):
+    """Too many requests: no answer for now."""
+
+
+class BusyError(KaggleError):
+    """Another process at this desk works on the same run."""
 
     exit_status = 75
 
@@ -200,6 +205,24 @@ class SavedKernel:
     version: int
     url: str
     invalid: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A version of a kernel, as Kaggle shows it."""
+
+    version: int
+    source: str
+    attached: frozenset[str]  # what it mounts: "competition tgs-salt-identification-challenge", "dataset alice/weights"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a run has left."""
+
+    files: dict[str, str]  # {name: address}
+    log: str
+    seconds: float | None  # that its log covers
 
 
 @dataclass(frozen=True)
@@ -323,7 +346,7 @@ class KaggleLink:
         for attempt in range(1, self.attempts + 1):
             try:
                 return self.once(what, method, request)
-            except (ThrottledError, UnreachableError) as error:
+            except UnreachableError as error:
                 if attempt == self.attempts:
                     raise
                 self.pause(error, attempt)
@@ -337,7 +360,7 @@ class KaggleLink:
         for attempt in range(1, self.attempts + 1):
             try:
                 return self.once(what, method, request)
-            except (ThrottledError, UnreachableError) as error:
+            except UnreachableError as error:
                 unsent = isinstance(error, ThrottledError) or not error.sent
                 if not unsent:
                     raise AmbiguousError(f"{error}; Kaggle may have done it all the same") from None
@@ -454,20 +477,36 @@ class KaggleLink:
         answer = self.command(what, self.client.kernels.kernels_api_client.save_kernel, request)
         if answer.error:
             raise push_refusal(what, self.scrub(answer.error))
-        kinds = ("dataset", "competition", "kernel", "model")
-        invalid = [f"{kind} {name}" for kind in kinds for name in getattr(answer, f"invalid_{kind}_sources") or []]
+        invalid = [f"{kind} {name}" for kind in KINDS for name in getattr(answer, f"invalid_{kind}_sources") or []]
         if not answer.version_number:
             raise AmbiguousError(f"cannot {what}: the answer names no version")
         return SavedKernel(answer.version_number, answer.url, tuple(invalid))
 
-    def kernel(self, ref, version=None) -> tuple[int, str]:
-        """(version number, source) of a kernel's newest version, or of the one given."""
+    def kernel(self, ref, version=None) -> Kernel:
+        """A kernel's newest version, or the one given."""
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
 
         request = kernel_request(ApiGetKernelRequest, ref, version)
         answer = self.ask(f"look at {ref}", self.client.kernels.kernels_api_client.get_kernel, request)
-        number = answer.metadata.current_version_number if answer.metadata else 0
-        return number, (answer.blob.source if answer.blob else "") or ""
+        shown = answer.metadata
+        attached = [(kind, name) for kind in KINDS for name in getattr(shown, f"{kind}_data_sources", None) or []]
+        return Kernel(
+            version or (shown.current_version_number if shown else 0),
+            (answer.blob.source if answer.blob else "") or "",
+            frozenset(source_name(kind, name) for kind, name in attached),
+        )
+
+    def recent_kernels(self, count=20) -> list[str]:
+        """owner/slug of this account's kernels with a GPU that ran last, the newest first."""
+        from kagglesdk.kernels.types.kernels_api_service import ApiListKernelsRequest
+        from kagglesdk.kernels.types.kernels_enums import KernelsListSortType, KernelsListViewType
+
+        request = make(
+            ApiListKernelsRequest, group=KernelsListViewType.PROFILE, sort_by=KernelsListSortType.DATE_RUN,
+            page_size=count,
+        )  # fmt: skip
+        answer = self.ask("list your kernels", self.client.kernels.kernels_api_client.list_kernels, request)
+        return [kernel.ref for kernel in answer.kernels or [] if kernel.enable_gpu]
 
     def status(self, ref, version=None) -> Status:
         """The state of a kernel's newest run, or of the version given."""
@@ -478,8 +517,8 @@ class KaggleLink:
         answer = self.ask(f"read the status of {ref}", method, request)
         return Status(answer.status.name, self.scrub(answer.failure_message or ""))
 
-    def outputs(self, ref, version=None) -> tuple[dict[str, str], str]:
-        """({name: address} of a run's output files, its log as text), over all pages."""
+    def outputs(self, ref, version=None) -> Output:
+        """What a run has left, over all pages of the list."""
         from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
 
         files, log, page, seen = {}, "", "", set()
@@ -492,7 +531,7 @@ class KaggleLink:
             log = log or answer.log or ""
             page = answer.next_page_token or ""
             if not page or page in seen:
-                return files, log_text(log)
+                return Output(files, log_text(log), log_seconds(log))
             seen.add(page)
 
     def live_log(self, ref, version=None) -> str:
@@ -656,7 +695,7 @@ class KaggleLink:
                 return
             except requests.exceptions.RequestException as error:
                 failure = self.translate(error, what)
-                if attempt == self.attempts or not isinstance(failure, UnreachableError | ThrottledError):
+                if attempt == self.attempts or not isinstance(failure, UnreachableError):
                     raise UnreachableError(f"{failure}; nothing was submitted or published") from None
                 self.pause(failure, attempt)
 
@@ -753,13 +792,18 @@ class KaggleLink:
         return as_submission(self.ask(f"look at submission {ref}", method, request))
 
     def submissions(self, slug) -> list[Submission]:
-        """The newest submissions to a competition, the newest first."""
+        """This account's submissions to a competition, over all pages, the newest first."""
         from kagglesdk.competitions.types.competition_api_service import ApiListSubmissionsRequest
 
-        request = make(ApiListSubmissionsRequest, competition_name=slug, page_size=100)
-        method = self.client.competitions.competition_api_client.list_submissions
-        answer = self.ask(f"list the submissions to {slug}", method, request)
-        return [as_submission(one) for one in answer.submissions or []]
+        found, page = [], ""
+        while True:
+            request = make(ApiListSubmissionsRequest, competition_name=slug, page_size=100, page_token=page)
+            method = self.client.competitions.competition_api_client.list_submissions
+            answer = self.ask(f"list the submissions to {slug}", method, request)
+            found += [as_submission(one) for one in answer.submissions or []]
+            if not answer.next_page_token or answer.next_page_token == page:
+                return found
+            page = answer.next_page_token
 
 
 # --- parts of it ----------------------------------------------------------------------------------------------------
@@ -819,6 +863,13 @@ def make(kind, **fields):
 def kernel_request(kind, ref, version):
     owner, _, slug = ref.partition("/")
     return make(kind, user_name=owner, kernel_slug=slug, version_label=f"v{version}" if version else None)
+
+
+def source_name(kind, name) -> str:
+    """Such as "dataset alice/weights", whether Kaggle writes datasets/alice/weights, alice/weights/3 or that."""
+    parts = re.sub(r"^(c|competitions|datasets|code|models)/", "", name).split("/")
+    length = {"competition": 1, "model": 4}.get(kind, 2)
+    return f"{kind} {'/'.join(parts[:length])}"
 
 
 def never_sent(error) -> bool:
@@ -883,6 +934,13 @@ def log_text(log: str) -> str:
     if not isinstance(parts, list):
         return log
     return "".join(part.get("data", "") if isinstance(part, dict) else str(part) for part in parts)
+
+
+def log_seconds(log: str) -> float | None:
+    """The time of a log's last part, in seconds from the start of its session."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return max(float(part["time"]) for part in json.loads(log))
+    return None
 
 
 def as_submission(found) -> Submission:
@@ -956,6 +1014,27 @@ def run_folder(name, runs) -> pathlib.Path:
     names = [folder.name for folder in found or sorted(runs.glob("*")) if folder.is_dir()]
     which = "which of these is meant" if found else "there is no such run; there are"
     raise ConfigurationError(f"{name}: {which}: {', '.join(names[-8:]) or 'none'}")
+
+
+@contextlib.contextmanager
+def alone(folder):
+    """Keeps other processes off a run's folder meanwhile. A lock of the system: it ends with the process, however.
+
+    Raises:
+        BusyError: another process has it.
+    """
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            name = pathlib.Path(folder).name
+            raise BusyError(f"{name}: another process at this desk works on it; wait until that ends") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def utc_now() -> str:

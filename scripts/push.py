@@ -2,6 +2,8 @@
 
     python scripts/push.py train --preset t4 --set epochs=100 --hours 9
     python scripts/push.py predict --run train-t4-20261122-131502-ab12
+    python scripts/push.py train --fan-out folds
+    python scripts/push.py train --resume train-t4-20261122-131502-ab12
     python scripts/push.py train --dry-run
 
 The run gets a name that stands in the notebook, and `runs/<run id>/` with what was pushed (`pushed/`) and `push.json`:
@@ -9,6 +11,7 @@ the kernel's version, the notebook's SHA-256, the settings. A push that Kaggle r
 is lost is looked up, never repeated; if it cannot be found yet, the next push, or `fetch.py`, looks again.
 """
 import argparse
+import contextlib
 import datetime
 import hashlib
 import json
@@ -17,21 +20,27 @@ import re
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from scripts.kaggle_link import (
+    KINDS,
     AccessError,
     AmbiguousError,
     CapacityError,
     ConfigurationError,
+    CredentialsError,
+    KaggleError,
     KaggleLink,
     NotFoundError,
     QuotaError,
     UnreachableError,
+    alone,
     read_record,
     run_command,
     run_folder,
+    source_name,
     utc_now,
     write_record,
 )
@@ -40,6 +49,7 @@ BUILD = ROOT / "build"
 LOOKS = (5.0, 15.0, 30.0)  # seconds before each look for a push without an answer
 SETTLED = 600.0  # seconds after which a push that nobody sees has not happened
 GPU_SESSIONS = 2  # at once, for an account
+RECENT = 8  # kernels and records that are looked at for running sessions
 MAX_HOURS = 12.0
 METADATA = {
     "id": str, "title": str, "code_file": str, "language": str, "kernel_type": str, "is_private": bool,
@@ -67,44 +77,31 @@ def parse_arguments(arguments) -> argparse.Namespace:
     parser.add_argument("--beside", action="store_true", help="push although a version of this kernel still runs")
     parser.add_argument("--dry-run", action="store_true", help="look at everything, and push nothing")
     parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs", help="where runs are kept (default: runs)")
+    more = parser.add_mutually_exclusive_group()
+    more.add_argument("--fan-out", choices=["folds"], help="one kernel for each fold of train_folds, two at a time")
+    more.add_argument("--continue", dest="go_on", metavar="RUN", help="go on with a fan-out that was interrupted")
+    more.add_argument("--resume", metavar="RUN", help="go on from what this run had trained when its time was up")
     options = parser.parse_args(arguments)
     if options.hours is not None and not 0 < options.hours <= MAX_HOURS:
         parser.error(f"--hours {options.hours:g}: Kaggle runs a session for more than 0 and at most 12 hours")
+    if (options.go_on or options.resume) and (options.preset or options.set or options.run):
+        parser.error("--continue and --resume keep the settings of their run: leave --preset, --set and --run out")
     return options
 
 
 def push(arguments=None, link=None) -> int:
-    from scripts.run_local import LocalRunError, new_run_id, parse_settings, read_parameters
+    from scripts.fan_out import go_on, start
 
     options = parse_arguments(arguments)
-    try:
-        settings = parse_settings(options.set)
-    except LocalRunError as error:
-        raise ConfigurationError(str(error)) from None
     link = link or KaggleLink()
-    owner = options.owner or link.username()
-
-    built = build(options, settings, owner, "")  # first without a run id: what a bad setting says comes at once
-    parameters = read_parameters(built / f"{options.name}.ipynb")
-    preset = options.preset or parameters.get("PRESET")
-    run_id = new_run_id(options.name, preset)
-    built = build(options, settings, owner, run_id)
-    metadata = prepare_metadata(built, options)
-    content = (built / metadata["code_file"]).read_text(encoding="utf-8")
-    record = {
-        "run_id": run_id, "kernel": options.name, "ref": metadata["id"], "state": "sending", "version": None,
-        "url": None, "at": utc_now(), "sha256": hashlib.sha256(content.encode()).hexdigest(),
-        "content": content_digest(content, run_id, metadata), "preset": preset, "settings": settings,
-        "machine": metadata.get("machine_shape", "CPU"), "hours": options.hours,
-    }  # fmt: skip
-
-    show("kernel", f"{metadata['id']}, built from kernels/{options.name}.py, {len(content.encode()) / 1000:,.0f} kB")
-    show("run", run_id)
-    given = [f"preset {preset}"] if preset else []
-    show("settings", ", ".join(given + [f"{key}={value}" for key, value in settings.items()]) or "the kernel's own")
-    internet, limit = ("on" if metadata["enable_internet"] else "off"), options.hours or MAX_HOURS
-    show("machine", f"{record['machine']}, internet {internet}, at most {limit:g} h")
-    print("before the push")
+    options.runs = options.runs.resolve()
+    if options.go_on:
+        return go_on(link, run_folder(options.go_on, options.runs), options.name)
+    plan = plan_run(link, options)
+    if options.fan_out:
+        return start(link, options, plan)
+    built, metadata, content, record = prepare(options, plan)
+    show_plan(options, plan, metadata, content)
     twin = settle_earlier(link, options.runs, record)
     if twin:
         number, name = twin["version"], twin["run_id"]
@@ -115,21 +112,168 @@ def push(arguments=None, link=None) -> int:
     if options.dry_run:
         print("\nnothing was pushed (--dry-run)")
         return 0
-    return send(link, options.runs / run_id, built, metadata, content, record)
+    folder = options.runs / plan.run_id
+    keep_pushed(folder, built, metadata, record)
+    with alone(folder):
+        try:
+            send(link, folder, record, metadata, content)
+        except KaggleError:
+            if record["state"] == "sending":
+                shutil.rmtree(folder)  # refused: there is no such run
+            raise
+    print(f"\npushed: version {record['version']}, {record['url']}")
+    print(f"next: python scripts/fetch.py {record['run_id']} --wait")
+    return 0
 
 
 def show(label, text):
     print(f"  {label:<12} {text}", flush=True)
 
 
-def build(options, settings, owner, run_id) -> pathlib.Path:
+def show_plan(options, plan, metadata, content):
+    show("kernel", f"{metadata['id']}, built from kernels/{options.name}.py, {len(content.encode()) / 1000:,.0f} kB")
+    show("run", plan.run_id)
+    given = [f"preset {plan.preset}"] if plan.preset else []
+    given += [f"{key}={value}" for key, value in plan.settings.items()]
+    show("settings", ", ".join(given) or "the kernel's own")
+    if plan.resumed:
+        show("resumes", f"{plan.resumed['run_id']}, version {plan.resumed['version']} of {plan.resumed['ref']}")
+    internet, limit = ("on" if metadata["enable_internet"] else "off"), options.hours or MAX_HOURS
+    show("machine", f"{metadata.get('machine_shape', 'CPU')}, internet {internet}, at most {limit:g} h")
+    print("before the push", flush=True)
+
+
+# --- what is to be pushed -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Plan:
+    """A run that is to be: its name, its settings, and what it mounts beside what the kernel's head says."""
+
+    run_id: str
+    owner: str
+    preset: str | None
+    settings: dict
+    mounted: list[str] | None = None  # kernel sources, instead of those of the head
+    resumed: dict | None = None  # push record of the run from which it goes on
+
+
+def plan_run(link, options) -> Plan:
+    """The run that the command line asks for.
+
+    Raises:
+        ConfigurationError, BuildError: settings that do not exist, or a run that cannot be mounted or resumed.
+    """
+    from scripts.run_local import LocalRunError, new_run_id, parse_settings, read_parameters
+
+    try:
+        settings = parse_settings(options.set)
+    except LocalRunError as error:
+        raise ConfigurationError(str(error)) from None
+    plan = Plan("", options.owner or link.username(), options.preset, settings)
+    if options.resume:
+        resume_run(link, plan, run_folder(options.resume, options.runs), options.name)
+    if options.run:
+        mount_run(plan, run_folder(options.run, options.runs))
+    built = build(options, plan)  # first without a run id: what a bad setting says comes at once
+    plan.preset = plan.preset or read_parameters(built / f"{options.name}.ipynb").get("PRESET")
+    plan.run_id = new_run_id(options.name, plan.preset)
+    return plan
+
+
+def mount_run(plan, folder):
+    """Mounts the very version of the kernel that a run is; of a run whose folds were fanned out, one kernel a fold."""
+    from scripts.fan_out import part_folders
+
+    parts = part_folders(folder)
+    records = [read_record(part, "push.json") for part in parts or [folder]]
+    for record in records:
+        if record.get("state") != "pushed":
+            name = record.get("run_id", folder.name)
+            raise ConfigurationError(f"--run {name}: was not pushed to Kaggle, so no kernel can mount it")
+    plan.mounted = [f"{record['ref']}/{record['version']}" for record in records]
+    if parts:
+        plan.settings = {"train_folds": [record["fold"] for record in records], **plan.settings}
+
+
+def resume_run(link, plan, folder, name):
+    """Gives a plan the settings and the sources of an unfinished run, and its output beside them.
+
+    Raises:
+        ConfigurationError: there is nothing to go on from, or no way to mount it.
+        CapacityError: the run still goes on.
+    """
+    record, pushed = read_record(folder, "push.json"), read_record(folder / "pushed", "kernel-metadata.json")
+
+    def refuse(text, kind=ConfigurationError):
+        raise kind(f"--resume {record.get('run_id', folder.name)}: {text}")
+
+    if record.get("state") != "pushed":
+        refuse("was not pushed to Kaggle, so no kernel can mount it")
+    if record["kernel"] != name:
+        refuse(f"is a run of {record['kernel']}, not of {name}")
+    ref, version = record["ref"], record["version"]
+    try:
+        status = link.status(ref, version)
+    except (NotFoundError, AccessError):
+        refuse(f"{plan.owner} may not see {ref}, which belongs to {ref.partition('/')[0]}, and so cannot mount it")
+    if status.active:
+        refuse(f"is still {status.state}: wait until it ends", CapacityError)
+    if status.state != "COMPLETE":
+        refuse(f"ended as {status.state}: Kaggle mounts only what a COMPLETE run has left")
+    manifest = read_record(folder, "manifest.json") or remote_manifest(link, record)
+    if manifest.get("finished", True):
+        refuse("has reached its end; there is nothing left to train")
+    if changed := changed_settings(record, manifest):
+        refuse(f"salt/config.py makes other settings of it today: {'; '.join(changed)}; a run keeps its settings")
+    others = [source for source in pushed["kernel_sources"] if re.sub(r"/\d+$", "", source) != ref]
+    plan.mounted, plan.resumed = [*others, f"{ref}/{version}"], record
+    plan.preset, plan.settings = record["preset"], record["settings"]
+
+
+def remote_manifest(link, record) -> dict:
+    """The manifest of a run whose output is not here."""
+    from scripts.fetch import bring_manifest, list_output
+
+    with tempfile.TemporaryDirectory() as folder:
+        return bring_manifest(link, list_output(link, record).files, pathlib.Path(folder), record)
+
+
+def changed_settings(record, manifest) -> list[str]:
+    """In which settings a run of the same command would differ from what the run had, for people."""
+    from salt.config import config_to_dict, preset
+
+    had, has = manifest["config"], config_to_dict(preset(record["preset"], **record["settings"]))
+    return [f"{key}={has.get(key)!r}, not {had.get(key)!r}" for key in {**had, **has} if had.get(key) != has.get(key)]
+
+
+def prepare(options, plan, fold=None) -> tuple[pathlib.Path, dict, str, dict]:
+    """Builds a run's kernel, or that of one of its folds; returns (folder, metadata, notebook, push record)."""
+    built = build(options, plan)
+    metadata = prepare_metadata(built, options, plan, fold)
+    content = (built / metadata["code_file"]).read_text(encoding="utf-8")
+    if plan.run_id not in content:
+        raise ConfigurationError(f'kernels/{options.name}.py has no line RUN_ID = "" in its settings cell')
+    record = {
+        "run_id": plan.run_id, "kernel": options.name, "ref": metadata["id"], "state": "sending", "version": None,
+        "url": None, "at": utc_now(), "sha256": hashlib.sha256(content.encode()).hexdigest(),
+        "content": content_digest(content, plan.run_id, metadata), "preset": plan.preset, "settings": plan.settings,
+        "machine": metadata.get("machine_shape", "CPU"), "hours": options.hours,
+    }  # fmt: skip
+    if plan.resumed:
+        record["resumed_from"] = plan.resumed["run_id"]
+    return built, metadata, content, record
+
+
+def build(options, plan) -> pathlib.Path:
     """Builds into BUILD/NAME/, where one can look at it, and returns that folder."""
     from build_kernel import build_report
 
     report = build_report(
-        options.name, settings, run_id, options.preset, owner, "notebook", out=BUILD, root=ROOT
-    )
-    for warning in report.warnings if run_id else []:
+        options.name, plan.settings, plan.run_id, plan.preset, plan.owner, "notebook", out=BUILD, root=ROOT,
+        resume=plan.resumed["run_id"] if plan.resumed else "",
+    )  # fmt: skip
+    for warning in report.warnings if plan.run_id else []:
         show("note", warning)
     return pathlib.Path(report.path)
 
@@ -143,8 +287,10 @@ def content_digest(content, run_id, metadata) -> str:
 # --- metadata -------------------------------------------------------------------------------------------------------
 
 
-def prepare_metadata(folder, options) -> dict:
+def prepare_metadata(folder, options, plan, fold=None) -> dict:
     """The metadata of a build with what the command line changes in it, checked."""
+    from build_kernel import slugify
+
     metadata = json.loads((folder / "kernel-metadata.json").read_text(encoding="utf-8"))
     if options.accelerator is not None:
         shape = "" if options.accelerator.lower() in ("none", "cpu", "") else options.accelerator
@@ -152,20 +298,13 @@ def prepare_metadata(folder, options) -> dict:
         metadata |= {"enable_gpu": shape.startswith("Nvidia"), "enable_tpu": shape.startswith("Tpu")}
         if shape:
             metadata["machine_shape"] = shape
-    if options.run:
-        mount_run(metadata, run_folder(options.run, options.runs))
+    if plan.mounted is not None:
+        metadata["kernel_sources"] = plan.mounted
+    if fold is not None:
+        metadata["title"] += f" fold {fold}"
+        metadata["id"] = f"{plan.owner}/{slugify(metadata['title'])}"
     check_metadata(metadata, folder)
     return metadata
-
-
-def mount_run(metadata, folder):
-    """Pins the kernel source of a run's kernel to the version that this run is."""
-    record = read_record(folder, "push.json")
-    if record.get("state") != "pushed":
-        raise ConfigurationError(f"--run {folder.name}: was not pushed to Kaggle, so no kernel can mount it")
-    ref = record["ref"]
-    others = [source for source in metadata["kernel_sources"] if re.sub(r"/\d+$", "", source) != ref]
-    metadata["kernel_sources"] = [*others, f"{ref}/{record['version']}"]
 
 
 def check_metadata(metadata, folder):
@@ -225,8 +364,6 @@ def preflight(link, options, metadata, content, record) -> int:
     Raises:
         QuotaError, CapacityError, ConfigurationError, ...: why it would fail.
     """
-    if record["run_id"] not in content:
-        raise ConfigurationError(f'kernels/{options.name}.py has no line RUN_ID = "" in its settings cell')
     for secret in link.credentials.secrets if link.credentials else []:
         if secret in content or secret in json.dumps(metadata):
             raise ConfigurationError("the notebook holds your Kaggle credentials; take them out of the source")
@@ -234,17 +371,20 @@ def preflight(link, options, metadata, content, record) -> int:
     account = link.username()
     show("credentials", f"{account}, from {link.credentials.source}")
     ref = metadata["id"]
+    if ref.partition("/")[0] != account:
+        show("", f"which is not {ref.partition('/')[0]}: Kaggle takes the push only if it may write there")
     previous = newest_version(link, ref)
     show("version", f"{previous + 1}, if nobody else pushes" if previous else "1, the first of this kernel")
     check_quota(link, metadata, options.hours)
-    check_running(link, options, metadata, previous)
+    if not options.fan_out:  # which waits for a place
+        check_running(link, options, metadata, previous)
     check_sources(link, metadata)
     return previous
 
 
 def newest_version(link, ref) -> int:
     try:
-        return link.kernel(ref)[0]
+        return link.kernel(ref).version
     except (NotFoundError, AccessError):  # Kaggle says 403 as well where there is nothing
         return 0
 
@@ -276,22 +416,31 @@ def check_running(link, options, metadata, previous):
             f"{ref} version {previous} is {active}; a push would start another run beside it, from the same quota. "
             f"Wait (python scripts/fetch.py RUN --wait), stop it on https://www.kaggle.com/code/{ref}, or add --beside"
         )
-    busy = {ref} if active else set()
-    for record in records(options.runs)[-8:]:
-        gpu = str(record.get("machine", "")).startswith("Nvidia")
-        if record.get("state") == "pushed" and gpu and record["ref"] not in busy | {ref}:
-            fetched = read_record(options.runs / record["run_id"], "fetch.json").get("state")
-            if fetched is None and running(link, record["ref"], record["version"]):
-                busy.add(record["ref"])
+    busy = gpu_sessions(link, options.runs, known={ref}) + ([ref] if active else [])
     if metadata["enable_gpu"] and len(busy) >= GPU_SESSIONS:
         raise CapacityError(f"{GPU_SESSIONS} GPU sessions run already ({', '.join(sorted(busy))}); wait until one ends")
-    show("running", f"{', '.join(sorted(busy))}" if busy else "nothing of this account that is recorded in runs/")
+    show("running", ", ".join(sorted(busy)) or "no GPU session of this account")
 
 
-def running(link, ref, version=None) -> str | None:
+def gpu_sessions(link, runs, known=()) -> list[str]:
+    """owner/slug of the kernels whose newest run holds a GPU now, without those that are `known` already.
+
+    They are looked for among those that Kaggle lists as run last, and among the records in `runs`.
+    """
+    refs = {}
+    with contextlib.suppress(UnreachableError, AccessError, NotFoundError, ConfigurationError):  # the records remain
+        refs = dict.fromkeys(link.recent_kernels(RECENT))
+    for folder, record in records(runs)[-RECENT:]:
+        gpu = str(record.get("machine", "")).startswith("Nvidia")
+        if gpu and record["state"] == "pushed" and not read_record(folder, "fetch.json"):
+            refs[record["ref"]] = None
+    return [ref for ref in refs if ref not in known and running(link, ref)]
+
+
+def running(link, ref) -> str | None:
     """QUEUED, RUNNING, ... or None."""
     try:
-        status = link.status(ref, version)
+        status = link.status(ref)
     except (NotFoundError, AccessError):
         return None
     return status.state if status.active else None
@@ -330,40 +479,8 @@ def check_sources(link, metadata):
 # --- the push itself ------------------------------------------------------------------------------------------------
 
 
-def send(link, folder, built, metadata, content, record) -> int:
-    """Pushes, and records what came of it. From the first line on, a kill loses nothing: the record says "sending"."""
-    keep_pushed(folder, built, metadata, record)
-    try:
-        saved = link.save_kernel(metadata, content, record["hours"])
-    except AmbiguousError as error:
-        print(f"\nno answer: {error}. Looking for it", flush=True)
-        for pause in LOOKS:
-            link.sleep(pause)
-            if look_up(link, folder, record):
-                print(f"found: the push arrived, as version {record['version']}")
-                return finish(record)
-        write_record(folder, "push.json", record | {"state": "ambiguous"})
-        raise AmbiguousError(
-            f"{record['run_id']}: Kaggle shows no such version yet, and may still make it. Do not repeat the push: "
-            f"python scripts/fetch.py {record['run_id']} looks again, and so does the next push"
-        ) from None
-    except Exception:
-        shutil.rmtree(folder)  # refused: there is no such run
-        raise
-    record |= {"state": "pushed", "version": saved.version, "url": saved.url}
-    if saved.invalid:
-        record["state"] = "crippled"
-        write_record(folder, "push.json", record)
-        raise ConfigurationError(
-            f"version {saved.version} runs WITHOUT {', '.join(saved.invalid)}, which Kaggle does not take: stop it on "
-            f"{saved.url}, correct the head of kernels/{record['kernel']}.py and push again"
-        )
-    write_record(folder, "push.json", record)
-    return finish(record)
-
-
 def keep_pushed(folder, built, metadata, record):
-    """Makes the run's folder, in one step, with what is about to be pushed."""
+    """Makes the run's folder, in one step, with what is about to be pushed; from now on a kill loses nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -376,33 +493,77 @@ def keep_pushed(folder, built, metadata, record):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def finish(record) -> int:
-    print(f"\npushed: version {record['version']}, {record['url']}")
-    print(f"next: python scripts/fetch.py {record['run_id']} --wait")
-    return 0
+def send(link, folder, record, metadata, content):
+    """Pushes what `folder` keeps, whose record says "sending" already, and records what came of it.
+
+    Raises:
+        AmbiguousError: nobody knows whether Kaggle made a version; the record says so.
+        ConfigurationError: the version runs without some of its sources; the record says "crippled".
+        QuotaError, CapacityError, ...: no version was made; the record still says "sending".
+    """
+    try:
+        saved = link.save_kernel(metadata, content, record["hours"])
+    except AmbiguousError as error:
+        print(f"\nno answer: {error}. Looking for it", flush=True)
+        for pause in LOOKS:
+            link.sleep(pause)
+            with contextlib.suppress(UnreachableError, CredentialsError):
+                if look_up(link, folder, record):
+                    print(f"found: the push arrived, as version {record['version']}")
+                    return
+        record["state"] = "ambiguous"
+        write_record(folder, "push.json", record)
+        raise AmbiguousError(
+            f"{record['run_id']}: Kaggle shows no such version yet, and may still make it. Do not repeat the push: "
+            f"python scripts/fetch.py {record['run_id']} looks again, and so does the next push"
+        ) from None
+    accept(folder, record, saved.version, saved.url, saved.invalid)
+
+
+def accept(folder, record, version, url, lacking):
+    """Records the version that a push has made.
+
+    Raises:
+        ConfigurationError: it runs without some of its sources.
+    """
+    record |= {"state": "crippled" if lacking else "pushed", "version": version, "url": url}
+    write_record(folder, "push.json", record)
+    if lacking:
+        raise ConfigurationError(
+            f"{record['run_id']}: version {version} runs WITHOUT {', '.join(lacking)}, which Kaggle does not take: "
+            f"stop it on {url}, correct the head of kernels/{record['kernel']}.py and push again"
+        )
 
 
 def look_up(link, folder, record) -> bool:
-    """Whether Kaggle has the version whose notebook holds this run's id; if so, the record says so from now on."""
+    """Whether Kaggle has the version whose notebook holds this run's id; if so, the record says so from now on.
+
+    Raises:
+        UnreachableError: Kaggle cannot be asked.
+        ConfigurationError: it has, but without some of its sources.
+    """
     ref = record["ref"]
     try:
-        newest, source = link.kernel(ref)
-        for number in range(newest, record.get("previous") or 0, -1):
-            if number < newest:
-                source = link.kernel(ref, number)[1]
-            if record["run_id"] in source:
-                record |= {"state": "pushed", "version": number, "url": f"https://www.kaggle.com/code/{ref}"}
-                write_record(folder, "push.json", record)
+        found = link.kernel(ref)
+        for number in range(found.version, record.get("previous") or 0, -1):
+            if number < found.version:
+                found = link.kernel(ref, number)
+            if record["run_id"] in found.source:
+                metadata = read_record(folder / "pushed", "kernel-metadata.json")
+                wanted = [source_name(kind, name) for kind in KINDS for name in metadata.get(f"{kind}_sources", [])]
+                lacking = [name for name in wanted if name not in found.attached]
+                accept(folder, record, number, f"https://www.kaggle.com/code/{ref}", lacking)
                 return True
-    except (NotFoundError, AccessError, UnreachableError):
+    except (NotFoundError, AccessError):
         return False
     return False
 
 
-def records(runs) -> list[dict]:
-    """The push records under `runs`, in order of time."""
-    found = [read_record(path.parent, "push.json") for path in pathlib.Path(runs).glob("*/push.json")]
-    return sorted(found, key=lambda record: record.get("at", ""))
+def records(runs) -> list[tuple[pathlib.Path, dict]]:
+    """The folders under `runs` with a push record, those of fanned-out folds too, in order of time."""
+    paths = [path for pattern in ("[!.]*/push.json", "[!.]*/parts/*/push.json") for path in runs.glob(pattern)]
+    found = [(path.parent, read_record(path.parent, "push.json")) for path in paths]
+    return sorted(found, key=lambda pair: pair[1].get("at", ""))
 
 
 def settle_earlier(link, runs, record) -> dict | None:
@@ -410,12 +571,12 @@ def settle_earlier(link, runs, record) -> dict | None:
 
     Raises:
         AmbiguousError: one was sent a moment ago and is not seen yet.
+        UnreachableError: Kaggle cannot be asked.
     """
     twin = None
-    for earlier in records(runs):
+    for folder, earlier in records(runs):
         if earlier["ref"] != record["ref"] or earlier["state"] not in ("sending", "ambiguous"):
             continue
-        folder = pathlib.Path(runs) / earlier["run_id"]
         if look_up(link, folder, earlier):
             show("earlier", f"{earlier['run_id']} did arrive, as version {earlier['version']}")
             twin = earlier if earlier["content"] == record["content"] else twin

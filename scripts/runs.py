@@ -13,6 +13,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from scripts.fan_out import QUEUE, part_folders
 from scripts.kaggle_link import KaggleError, KaggleLink, read_object, run_command
 
 COLUMNS = ("run", "where", "state", "preset", "out-of-fold", "leaderboard", "GPU h")
@@ -54,31 +55,35 @@ def read_run(folder) -> dict:
         read_object(folder / name)
         for name in ("push.json", "fetch.json", "submit.json", "manifest.json", "score.json")
     )
+    parts = [read_run(part) for part in part_folders(folder)]
+    pushed = read_object(folder / QUEUE) or pushed
     config = manifest.get("config") if isinstance(manifest.get("config"), dict) else {}
     score = scored or (manifest.get("score") if isinstance(manifest.get("score"), dict) else {})
-    parts = folder.name.removesuffix(".failed").split("-")
-    at = pushed.get("at") or next(("-".join(parts[i : i + 2]) for i in range(len(parts) - 1) if is_date(parts[i])), "")
-    named = "-".join(parts[1 : next((i for i, part in enumerate(parts) if is_date(part)), 1)])
+    words = folder.name.removesuffix(".failed").split("-")
+    at = pushed.get("at") or next(("-".join(words[i : i + 2]) for i in range(len(words) - 1) if is_date(words[i])), "")
+    named = "-".join(words[1 : next((i for i, word in enumerate(words) if is_date(word)), 1)])
+    hours = [part["gpu_hours"] for part in parts] if parts else [gpu_hours(pushed, fetched, manifest)]
     return {
         "run": folder.name,
         "at": "".join(filter(str.isdigit, at)),  # both spellings, 20261122-131502 and 2026-11-22T13:15:02Z, sort alike
         "where": "Kaggle" if pushed else "desk",
-        "state": state_of(folder, pushed, fetched, submitted, manifest),
+        "state": state_of(folder, pushed, fetched, submitted, manifest, parts),
         "preset": pushed.get("preset") or named or config.get("preset"),
         "out_of_fold": score.get("best_score"),
         "public": submitted.get("public"),
         "private": submitted.get("private"),
-        "gpu_hours": gpu_hours(pushed, fetched, manifest),
+        "gpu_hours": None if None in hours else round(sum(hours), 2),
         "ref": pushed.get("ref"),
         "version": pushed.get("version"),
+        "parts": parts,
     }
 
 
-def is_date(part) -> bool:
-    return len(part) == 8 and part.isdigit()
+def is_date(word) -> bool:
+    return len(word) == 8 and word.isdigit()
 
 
-def state_of(folder, pushed, fetched, submitted, manifest) -> str:
+def state_of(folder, pushed, fetched, submitted, manifest, parts) -> str:
     if submitted:
         state = submitted.get("state")
         return {"COMPLETE": "scored", "ERROR": "not scored", "PENDING": "submitted"}.get(state, "submit: open")
@@ -87,10 +92,19 @@ def state_of(folder, pushed, fetched, submitted, manifest) -> str:
     if fetched.get("state") == "CANCEL_ACKNOWLEDGED":
         return "stopped"
     if manifest:
-        return "fetched" if pushed else "finished"
+        return "unfinished" if manifest.get("finished") is False else "fetched" if pushed else "finished"
+    if parts:
+        return folds_of(parts)
     if pushed:
-        return {"pushed": "pushed", "crippled": "lacks sources"}.get(pushed.get("state"), "push: open")
+        known = {"queued": "waits", "pushed": "pushed", "crippled": "lacks sources"}
+        return known.get(pushed.get("state"), "push: open")
     return "incomplete"
+
+
+def folds_of(parts) -> str:
+    """How the folds of a run stand, such as "3 fetched, 2 waits"."""
+    states = [part["state"] for part in parts]
+    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
 
 
 def gpu_hours(pushed, fetched, manifest) -> float | None:
@@ -104,6 +118,10 @@ def gpu_hours(pushed, fetched, manifest) -> float | None:
 
 
 def refresh(link, fact):
+    if fact["parts"] and fact["state"] == folds_of(fact["parts"]):
+        for part in fact["parts"]:
+            refresh(link, part)
+        fact["state"] = folds_of(fact["parts"])
     if fact["state"] not in ("pushed", "push: open") or not fact["ref"] or not fact["version"]:
         return
     try:

@@ -19,10 +19,12 @@ from scripts.kaggle_link import (
     AccessError,
     AmbiguousError,
     ConfigurationError,
+    CredentialsError,
     KaggleError,
     KaggleLink,
     QuotaError,
     UnreachableError,
+    alone,
     duration,
     read_record,
     run_command,
@@ -71,7 +73,11 @@ def parse_arguments(arguments) -> argparse.Namespace:
 def submit(arguments=None, link=None) -> int:
     options = parse_arguments(arguments)
     folder = run_folder(options.run, options.runs)
-    link = link or KaggleLink()
+    with alone(folder):
+        return submit_run(link or KaggleLink(), folder, options)
+
+
+def submit_run(link, folder, options) -> int:
     digest = check_run(folder)
     record = read_record(folder, "submit.json")
     if record.get("sha256") not in (None, digest):
@@ -150,9 +156,10 @@ def send(link, folder, record):
         print(f"no answer: {error}. Looking for it", flush=True)
         for pause in LOOKS:
             link.sleep(pause)
-            if look_up(link, folder, record):
-                print(f"found: the submission arrived, as {record['ref']}")
-                return
+            with contextlib.suppress(UnreachableError, AccessError, CredentialsError):
+                if look_up(link, folder, record):
+                    print(f"found: the submission arrived, as {record['ref']}")
+                    return
         raise AmbiguousError(
             f"Kaggle does not show the submission of {folder.name} yet, and may still count it. Run the same command "
             "again in some minutes: it looks again before it sends anything"
@@ -168,11 +175,12 @@ def send(link, folder, record):
 
 
 def look_up(link, folder, record) -> bool:
-    """Whether Kaggle lists a submission with this run's id; if so, the record has its number from now on."""
-    try:
-        found = [one for one in link.submissions(COMPETITION) if one.description.endswith(f"[{folder.name}]")]
-    except (UnreachableError, AccessError):
-        return False
+    """Whether Kaggle lists a submission with this run's id; if so, the record has its number from now on.
+
+    Raises:
+        UnreachableError, AccessError: Kaggle does not tell.
+    """
+    found = [one for one in link.submissions(COMPETITION) if one.description.endswith(f"[{folder.name}]")]
     if not found:
         return False
     record |= {"state": "PENDING", "ref": found[0].ref}
@@ -185,6 +193,7 @@ def settle(link, folder, record) -> bool:
 
     Raises:
         AmbiguousError: it was sent a moment ago and is not seen yet.
+        UnreachableError, AccessError: Kaggle does not tell.
     """
     if look_up(link, folder, record):
         return True

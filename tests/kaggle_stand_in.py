@@ -7,6 +7,7 @@ the real Kaggle reaches the stand-in, which refuses and remembers it. In this pr
 
 A test takes the fixture by `stand_in = kaggle_stand_in.stand_in`.
 """
+import ast
 import base64
 import contextlib
 import hashlib
@@ -17,6 +18,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -28,6 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 USER, KEY = "tester", "planted-secret-0123456789abcdef"
 COMPETITION = "tgs-salt-identification-challenge"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+SOURCES = ("datasetDataSources", "competitionDataSources", "kernelDataSources", "modelDataSources")
 
 WALL = '''\
 import socket
@@ -74,6 +77,7 @@ class StandIn:
         self.accepted_rules = True
         self.next_states = ["QUEUED", "RUNNING", "COMPLETE"]  # of the run that a push starts
         self.next_scores = ["PENDING", "COMPLETE"]
+        self.sessions = 2  # with a GPU that may run at once
         self.on_push = None  # called with the new version
         self.released = threading.Event()  # lets go what hangs, at the end of a test
         self.reached = threading.Event()  # set when a request hangs
@@ -90,15 +94,16 @@ class StandIn:
 
     # what a test asks for
 
-    def fault(self, method, kind, times=1, **how):
-        """Makes the next `times` requests of a method go wrong.
+    def fault(self, method, kind, times=1, after=0, **how):
+        """Makes the next `times` requests of a method go wrong, but for the first ones.
 
         Args:
+            after: how many go well before.
             method: such as "SaveKernel", or a regular expression for "GET /files/...".
             kind: "http" (status, message, headers), "html" (status), "cut" (before Kaggle acts), "cut_after",
                 "hang", "hang_after", "answer" (body): an answer without any deed.
         """
-        self.faults.append({"method": method, "kind": kind, "times": times, **how})
+        self.faults.append({"method": method, "kind": kind, "times": times, "after": after, **how})
 
     def calls(self, method) -> list[dict]:
         return [body for name, _, body in self.requests if name == method]
@@ -149,6 +154,10 @@ class StandIn:
         return {"quotaRefreshTime": "2026-11-28T00:00:00Z", "gpuQuota": self.quota, "tpuQuota": self.quota}
 
     def do_save_kernel(self, body):
+        versions = [version for found in self.kernels.values() for version in found]
+        active = [version for version in versions if version["request"].get("enableGpu") and is_active(version)]
+        if body.get("enableGpu") and len(active) >= self.sessions:
+            return {"error": f"Maximum batch GPU session count of {self.sessions} reached."}
         version = self.add_version(body["slug"], body["text"], body)
         if self.on_push:
             self.on_push(version)
@@ -170,8 +179,14 @@ class StandIn:
         if version is None:
             return missing("kernel")
         ref = f"{body['userName']}/{body['kernelSlug']}"
-        number = len(self.kernels[ref])
-        return {"metadata": {"ref": ref, "currentVersionNumber": number}, "blob": {"source": version["source"]}}
+        shown = {name: version["request"][name] for name in SOURCES if name in version["request"]}
+        shown |= {"ref": ref, "currentVersionNumber": len(self.kernels[ref])}
+        return {"metadata": shown, "blob": {"source": version["source"]}}
+
+    def do_list_kernels(self, body):
+        """The kernels with a version that a push made; what a test adds has no accelerator of its own."""
+        newest = {ref: versions[-1]["request"] for ref, versions in self.kernels.items()}
+        return {"kernels": [{"ref": ref, "enableGpu": made.get("enableGpu", False)} for ref, made in newest.items()]}
 
     def do_get_kernel_session_status(self, body):
         version = self.version_of(body)
@@ -272,6 +287,10 @@ class StandIn:
         return {"submissions": [self.shown_submission(one) for one in reversed(self.submissions)]}
 
 
+def is_active(version) -> bool:
+    return version["states"][0] in ("QUEUED", "RUNNING", "CANCEL_REQUESTED")
+
+
 def missing(what):
     return 404, {"code": 404, "message": f"No such {what}"}
 
@@ -335,6 +354,9 @@ class Handler(BaseHTTPRequestHandler):
         with self.stand_in.lock:
             for fault in self.stand_in.faults:
                 if fault["times"] and re.fullmatch(fault["method"], name):
+                    if fault["after"]:
+                        fault["after"] -= 1
+                        continue
                     fault["times"] -= 1
                     return fault
         return None
@@ -454,6 +476,41 @@ def make_link(seconds=2.0, **options):
     )
     link.said, link.time = said, fake
     return link
+
+
+def parameters(version) -> dict:
+    """What stands in the settings cell of a pushed notebook."""
+    cells = json.loads(version["source"])["cells"]
+    (source,) = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    statements = ast.parse(source).body
+    return {statement.targets[0].id: ast.literal_eval(statement.value) for statement in statements}
+
+
+def train_output(folder, version, **more) -> dict:
+    """{name: bytes} of what a run of a pushed train notebook leaves: two tiles for each of its folds."""
+    import numpy as np
+
+    from salt.artifacts import Oof, write_manifest, write_oof
+    from salt.config import preset
+    from salt.scoring import score_oof
+
+    values = parameters(version)
+    config = preset(values["PRESET"], **values["SET"])
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=values["RUN_ID"], dir=folder))
+    fold = np.repeat(np.array(config.train_folds, np.int8), 2)
+    masks = np.zeros((len(fold), 101, 101), np.uint8)
+    masks[::2, :50] = 1
+    ids = np.array([f"{held_out}{letter}" for held_out in config.train_folds for letter in "ab"])
+    oof = Oof(ids, fold, 200 * masks, masks)
+    write_oof(folder / "oof.npz", oof)
+    for held_out in config.train_folds:
+        (folder / f"fold{held_out}.weights.h5").write_bytes(b"weights %d" % held_out)
+    rows = [f"{held_out},1,0.5" for held_out in config.train_folds]
+    (folder / "history.csv").write_text("\n".join(["fold,epoch,loss", *rows, ""]))
+    (folder / "courses.json").write_text(json.dumps({held_out: {"end": 9} for held_out in config.train_folds}))
+    more = {"minutes": 61.0, "score": score_oof(oof), "finished": True, **more}
+    write_manifest(folder, values["RUN_ID"], "train", config, **more)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def start_script(stand_in, script, *arguments, root=None) -> subprocess.Popen:

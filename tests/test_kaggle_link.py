@@ -195,16 +195,15 @@ def test_status_is_asked_for_a_version_as_the_api_wants_it(stand_in):
 def test_600_files_come_over_several_pages(stand_in):
     files = {f"f{index:03d}.bin": b"x" for index in range(600)}
     stand_in.leave_output(stand_in.add_version(REF), files, "hello\nworld\n")
-    found, log = make_link().outputs(REF)
-    assert list(found) == list(files) and log == "hello\nworld\n"
+    found = make_link().outputs(REF)
+    assert list(found.files) == list(files) and found.log == "hello\nworld\n" and found.seconds == 61.5
     assert len(stand_in.calls("ListKernelSessionOutput")) == 3
 
 
 def test_a_file_address_gets_no_credentials(stand_in, tmp_path):
     stand_in.leave_output(stand_in.add_version(REF), {"a": b"abc"})
     link = make_link()
-    files, _ = link.outputs(REF)
-    link.download(files["a"], tmp_path / "a")
+    link.download(link.outputs(REF).files["a"], tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == b"abc"
     name, headers, _ = stand_in.requests[-1]
     assert name == "GET /files/1/a" and "Authorization" not in headers

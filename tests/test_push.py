@@ -174,6 +174,17 @@ def test_two_running_gpu_sessions_stop_the_push(stand_in, repository, push_train
     assert status == 75 and "2 GPU sessions run already (tester/salt-a-fold, tester/salt-b-fold)" in text
 
 
+def test_sessions_that_were_started_elsewhere_count_too(stand_in, push_train):
+    for name in ("in-the-browser", "on-the-laptop"):
+        stand_in.add_version(f"{USER}/{name}", request={"enableGpu": True}, states=["RUNNING"])
+    stand_in.add_version(f"{USER}/finished", request={"enableGpu": True}, states=["COMPLETE"])
+    status, text, _ = push_train()
+    assert status == 75 and "(tester/in-the-browser, tester/on-the-laptop)" in text
+    stand_in.fault("ListKernels", "http", status=500, times=9)
+    status, text, _ = push_train()  # Kaggle itself refuses what is too much
+    assert status == 75 and "session count of 2 reached" in text
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [('competition_sources = ["no-such-competition"]', "does not exist"),
@@ -275,7 +286,7 @@ def test_a_push_that_arrives_late_is_not_made_twice(stand_in, repository, push_t
     stand_in.fault("SaveKernel", "cut")
     assert push_train()[0] == 3
     (body,) = stand_in.calls("SaveKernel")
-    stand_in.add_version(REF, body["text"], states=["RUNNING"])
+    stand_in.add_version(REF, body["text"], body, states=["RUNNING"])
     status, text, _ = push_train()
     assert status == 0 and "nothing was pushed: this very notebook is on Kaggle as version 1" in text
     assert len(stand_in.calls("SaveKernel")) == 1 and len(run_folders(repository)) == 1
@@ -304,7 +315,7 @@ def test_another_notebook_is_no_twin_of_one_that_arrived_late(stand_in, reposito
     stand_in.fault("SaveKernel", "cut")
     push_train()
     (body,) = stand_in.calls("SaveKernel")
-    stand_in.add_version(REF, body["text"], states=["COMPLETE"])
+    stand_in.add_version(REF, body["text"], body, states=["COMPLETE"])
     (repository / "kernels" / "train.py").write_text(KERNEL + "print(2)\n")
     status, text, _ = push_train()
     assert status == 0 and "did arrive, as version 1" in text and "pushed: version 2" in text
