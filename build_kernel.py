@@ -831,8 +831,9 @@ LISTERS = words("listdir scandir glob iglob rglob iterdir walk")
 METADATA_READERS = words("importlib.metadata importlib_metadata pkg_resources")
 PROCESS_STARTERS = words("subprocess Popen system spawnv execv")
 # Who reads these sees that the modules have become one: where a class or function comes from, its source, its callers.
+# Not cloudpickle, which sends what the main program defines by value, and so needs no module at the other end.
 OBSERVERS = frozenset(["filterwarnings of a module"]) | words("""
-    __module__ __globals__ sys.modules pickle cPickle dill cloudpickle joblib shelve copyreg marshal
+    __module__ __globals__ sys.modules pickle cPickle dill joblib shelve copyreg marshal
     getsource getsourcelines getsourcefile getfile getmodule getmodulename getmembers currentframe _getframe
     inspect.stack extract_stack walk_stack setprofile settrace global_enum .__repr__ allow_pickle
     read_pickle to_pickle torch.load torch.save co_filename
@@ -975,8 +976,10 @@ class Reach:
         all_words = set().union(*(facts.words for facts in self.facts.values()))
         texts = [text for facts in self.facts.values() for text in facts.strings]
         self.starts_processes = bool(PROCESS_STARTERS & all_words) and "executable" in all_words
-        tops = rf"\b(?:{'|'.join(map(re.escape, library.packages)) or '!'})\b"
-        self.named = self.starts_processes and any(re.search(tops, text) for text in texts)
+        tops = f"(?:{'|'.join(map(re.escape, library.packages)) or '!'})"
+        # In a statement, behind -m, or with something behind a dot or a slash; as a word of prose it starts nothing.
+        for_python = rf"\b(?:import|from|-m)\b.*\b{tops}\b|\b{tops}[./]\w" + rf"|\A{tops}\Z" * ("-m" in texts)
+        self.named = self.starts_processes and any(re.search(for_python, text) for text in texts)
         for top in library.packages if self.named else []:
             self.visit_all(top)
         self.reason = self.find_reason()

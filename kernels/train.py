@@ -1,6 +1,8 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["keras", "matplotlib", "numpy", "opencv-python", "pandas", "scikit-learn", "tensorflow", "tqdm"]
+# dependencies = [
+#   "cloudpickle", "keras", "matplotlib", "numpy", "opencv-python", "pandas", "scikit-learn", "tensorflow", "tqdm",
+# ]
 #
 # [tool.kaggle]
 # title = "Salt train"
@@ -16,7 +18,7 @@
 
 **Reads** the TGS Salt Identification Challenge's `train.csv`, `train.zip` and `depths.csv`.
 **Writes** the folds' weights, `oof.npz` (out-of-fold probabilities, which tell the score before any submission),
-`history.csv` and `manifest.json`.
+`history.csv` and `manifest.json`; if time runs out, or a fold fails, also the `state` from which a later run goes on.
 """
 import shutil
 import subprocess
@@ -32,6 +34,7 @@ from salt.encoders import find_weights
 from salt.metrics import average_precision
 from salt.postprocess import choose_minimum_area, postprocess
 from salt.report import plot_history, plot_tiles
+from salt.resume import STATE, take_over_run
 from salt.scoring import score_oof
 from salt.training import fit_folds, read_pseudo_labels
 
@@ -39,6 +42,7 @@ from salt.training import fit_folds, read_pseudo_labels
 PRESET = "t4"  # a line of PRESETS below
 SET = {}  # settings that differ from the preset: {"epochs": 20}
 RUN_ID = ""  # what this run is called; empty: the time of its start
+RESUME = ""  # run id of an unfinished run whose output is mounted: training goes on from its checkpoints
 BUILD_ID = ""  # hash of the source that this notebook was built from
 
 # %% [markdown]
@@ -53,9 +57,9 @@ roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle
 competition = find_competition(roots)
 weights = find_weights(config.weights, roots)
 earlier = find_run(roots, "predict") if config.pseudo else None
-keras.mixed_precision.set_dtype_policy(config.precision)
+resumed = take_over_run(roots, RESUME, config, folder=".") if RESUME else None
 
-print("run", run_id, "of build", BUILD_ID or "(none)")
+print("run", run_id, "of build", BUILD_ID or "(none)", f"goes on with {RESUME}" if resumed else "")
 print(config)
 print("data:", competition.folder, "| encoder weights:", weights)
 print("backend", keras.backend.backend(), "on", keras.distribution.list_devices(), library_versions())
@@ -81,45 +85,61 @@ if earlier is not None:
 # %% [markdown]
 # ### Training
 # One model for each fold of `train_folds`. A tile's out-of-fold prediction comes from the model that did not train
-# on it. With `minutes`, the number of steps follows from the time that a step takes on this machine.
+# on it. With `minutes`, the number of steps follows from the time that a step takes on this machine. On several GPUs
+# as many folds are trained at once.
 
 # %%
-oof, history = fit_folds(
-    config, tiles, folder=".", state_folder="_state", weights=weights, pseudo=pseudo, clock=time.monotonic, began=began
+outcome = fit_folds(
+    config, tiles, folder=".", state_folder=STATE, weights=weights, pseudo=pseudo, clock=time.monotonic, began=began
 )
-shutil.rmtree("_state")  # what a restart would need; finished runs do not
+figure = plot_history(outcome.history)
 
 # %% [markdown]
 # ### What came out
 # The score of the out-of-fold predictions is what the public leaderboard will say, give or take its interval.
 
 # %%
-score = score_oof(oof)
-level = config.level or score["best_level"]
-area = config.minimum_area
-if area < 0:
-    area = choose_minimum_area(oof.probabilities, oof.masks, level)
-print(f"{len(oof.ids)} tiles: score {score['best_score']:.4f} at level {score['best_level']} of 255, the best one,")
-print(f"95 % interval {np.round(score['best_interval'], 4)}; {score['half_score']:.4f} at level 128, probability 0.5")
-predicted = postprocess(oof.probabilities, level, area)
-precision = average_precision(predicted, oof.masks)
-print(f"{precision.mean():.4f} at level {level} where tiles with less than {area} pixels of salt are taken for empty")
-figure = plot_history(history)
+oof, score, area = outcome.oof, None, config.minimum_area
+if oof is None:
+    print("no fold is finished yet")
+else:
+    score = score_oof(oof)
+    level = config.level or score["best_level"]
+    if area < 0:
+        area = choose_minimum_area(oof.probabilities, oof.masks, level)
+    print(f"{len(oof.ids)} tiles: score {score['best_score']:.4f} at level {score['best_level']} of 255, the best one,")
+    print(f"95 % interval {np.round(score['best_interval'], 4)}; at level 128, p = 0.5: {score['half_score']:.4f}")
+    predicted = postprocess(oof.probabilities, level, area)
+    precision = average_precision(predicted, oof.masks)
+    print(f"{precision.mean():.4f} at level {level} if tiles with less than {area} pixels of salt are taken for empty")
 
 # %% [markdown]
 # Held-out tiles with salt, from the worst to the best: image, truth, prediction; above each its average precision.
 
 # %%
-salty = np.flatnonzero(oof.masks.any(axis=(1, 2)))
-by_precision = salty[np.argsort(precision[salty], kind="stable")]
-shown = by_precision[np.linspace(0, len(salty) - 1, min(24, len(salty))).astype(int)]
-images = tiles.images[[np.flatnonzero(tiles.ids == oof.ids[index])[0] for index in shown]]
-overlays = {"truth": oof.masks[shown], "prediction": predicted[shown]}
-figure = plot_tiles(images, overlays, [f"{precision[index]:.2f}" for index in shown])
+if oof is not None:
+    salty = np.flatnonzero(oof.masks.any(axis=(1, 2)))
+    by_precision = salty[np.argsort(precision[salty], kind="stable")]
+    shown = by_precision[np.linspace(0, len(salty) - 1, min(24, len(salty))).astype(int)]
+    images = tiles.images[[np.flatnonzero(tiles.ids == oof.ids[index])[0] for index in shown]]
+    overlays = {"truth": oof.masks[shown], "prediction": predicted[shown]}
+    figure = plot_tiles(images, overlays, [f"{precision[index]:.2f}" for index in shown])
+
+# %% [markdown]
+# ### The manifest
+# It is written last: with it the outputs are whole.
 
 # %%
+finished = not outcome.unfinished
+if finished:
+    shutil.rmtree(STATE)  # a run that is not finished leaves it to the one that goes on
 minutes = round((time.monotonic() - began) / 60, 1)
 more = {"build_id": BUILD_ID, "minutes": minutes, "score": score, "minimum_area": area}
+more |= {"finished": finished, "resumed_from": resumed and resumed["run_id"]}
 manifest = write_manifest(".", run_id, "train", config, **more)
 print(f"{minutes} minutes")
 print(*(f"{name}  {entry['bytes']:,} bytes" for name, entry in manifest["files"].items()), sep="\n")
+if not finished:
+    print("not finished: folds", *outcome.unfinished, f"- a run with RESUME = {run_id!r} goes on from here")
+if outcome.failure:
+    raise outcome.failure

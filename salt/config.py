@@ -55,6 +55,7 @@ class Config:
     # --- optimisation ---
     epochs: int = 50  # passes through the training tiles, where neither minutes nor steps say how long
     minutes: float = 0.0  # for the whole run, all folds and their predictions; 0: as many epochs or steps as are given
+    limit_minutes: float = 690.0  # no epoch begins that would end later; Kaggle stops a run after 720, and keeps little
     steps: int = 0  # of each fold; what a run with minutes came to, to repeat it anywhere; 0: not given
     batch_size: int = 32
     learning_rate: float = 1e-3  # of AdamW at its peak
@@ -70,6 +71,7 @@ class Config:
     precision: str = "float32"  # "float32", "mixed_float16" (T4) or "mixed_bfloat16" (CPU with AVX-512, H200)
 
     gpu: bool = False  # stop at once where there is no GPU, instead of training for hours on what Kaggle fell back to
+    workers: int = 0  # folds trained at once, each in a process of its own; 0: one a GPU
 
     # --- folds, inference, randomness ---
     folds: int = 5  # into how many parts the training tiles are split
@@ -96,6 +98,8 @@ class Config:
         stride = strides[self.model]
         if self.padded_size % stride:
             raise ConfigError(f"padded_size={self.padded_size}: must divide by {stride}, the stride of {self.model!r}")
+        if self.minutes > self.limit_minutes:
+            raise ConfigError(f"minutes={self.minutes}: must be at most limit_minutes={self.limit_minutes}; raise both")
         if not self.train_folds or len(set(self.train_folds)) < len(self.train_folds):
             raise ConfigError(f"train_folds={self.train_folds}: name at least one fold, and each of them once")
         if not all(0 <= fold < self.folds for fold in self.train_folds):
@@ -136,6 +140,7 @@ LIMITS = {
     "cutout": (0, 101),
     "epochs": (1, 10_000),
     "minutes": (0.0, 10_000.0),
+    "limit_minutes": (0.01, 10_000.0),
     "steps": (0, 10_000_000),
     "batch_size": (1, 4096),
     "learning_rate": (1e-8, 10.0),
@@ -148,6 +153,7 @@ LIMITS = {
     "pseudo": (0.0, 0.9),
     "pseudo_confidence": (0.5, 1.0),
     "ema_momentum": (0.0, 0.99999),
+    "workers": (0, 16),
     "folds": (2, 50),
     "level": (0, 255),
     "minimum_area": (-1, 10_201),

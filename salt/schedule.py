@@ -222,18 +222,21 @@ def course_within(seconds: float, pace: Pace, batches: int) -> Course:
 
 
 class Budget:
-    """The minutes of a run, dealt to its folds as they come.
+    """The time of a run: its minutes, dealt to the folds as they come, and the limit at which it stops.
 
     Args:
-        minutes: from `began` until all is done; `PLANNED_SHARE` of them are planned.
-        folds: how many are trained.
+        minutes: from `began` until all is done; `PLANNED_SHARE` of them are planned. 0: nothing is planned.
+        folds: how many are trained, one after the other.
         clock: function that returns seconds, such as `time.monotonic`.
         began: what the clock said when the run began; None: now.
+        limit_minutes: from `began`, see `has_time`.
     """
 
-    def __init__(self, minutes: float, folds: int, clock, began: float | None = None):
+    def __init__(self, minutes: float, folds: int, clock, began: float | None = None, limit_minutes: float = math.inf):
         self.clock, self.folds_left = clock, folds
-        self.end = (clock() if began is None else began) + PLANNED_SHARE * 60.0 * minutes
+        began = clock() if began is None else began
+        self.end, self.limit = began + PLANNED_SHARE * 60.0 * minutes, began + 60.0 * limit_minutes
+        self.epoch = 0.0  # seconds that the last epoch took
         self.tail = 0.0  # seconds that the last fold's tail took, or the first one's will
         self.course = None  # of the last fold
         self.begin_fold()
@@ -280,6 +283,10 @@ class Budget:
             return course
         return course.corrected(step, step + steps_within(self.fold_end - now, pace, epoch_steps))
 
+    def has_time(self) -> bool:
+        """Whether one more epoch, if it is like the last one, and a fold's tail end before the limit."""
+        return self.clock() + self.epoch + self.tail <= self.limit
+
     def in_time(self, end: float) -> bool:
         """Whether a fold that ends then is about in time."""
         share = self.fold_end - self.fold_began
@@ -313,4 +320,24 @@ class Stopwatch(keras.callbacks.Callback):
         self.epochs.append((self.trained - self.began, self.clock() - self.trained))
         timed = self.epochs[1:]  # the first one compiles
         if self.limit is not None and len(timed) >= self.LEAST_TIMED and sum(map(sum, timed)) >= self.limit:
+            self.model.stop_training = True
+
+
+class TimeLimit(keras.callbacks.Callback):
+    """Stops `fit` behind the last epoch that ends before the run's limit.
+
+    Args:
+        budget: of the run; the callback notes there what an epoch takes.
+    """
+
+    def __init__(self, budget: Budget):
+        super().__init__()
+        self.budget = budget
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = self.budget.clock()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.budget.epoch = self.budget.clock() - self.began
+        if not self.budget.has_time():
             self.model.stop_training = True

@@ -1,21 +1,25 @@
 """Training: one fold, all folds, and what each of them holds out.
 
 Keras's own `fit` does the work. A thin model around the network pads, augments and crops inside the compiled step, so
-that the network itself stays a plain function from tiles to logits; it alone is saved. A run that was killed goes on
-from its last epoch and ends with the same weights to the last bit (float32, on a CPU).
+that the network itself stays a plain function from tiles to logits; it alone is saved. A run that was killed, or ran
+out of time, goes on from its last epoch and ends with the same weights to the last bit (float32, on a CPU).
 """
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import json
 import math
 import pathlib
+import re
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import pandas as pd
 from keras import ops
 
-from salt.artifacts import ArtifactError, Oof, read_probabilities, verify_run, write_oof
+from salt.artifacts import ArtifactError, Oof, read_probabilities, verify_run, write_oof, write_probabilities
 from salt.augmentations import augment, crop_at, draw_augmentation, plain_parameters
 from salt.config import Config, config_to_dict
 from salt.data import Tiles, is_black
@@ -24,12 +28,15 @@ from salt.folds import assign_folds
 from salt.inference import predict_probabilities
 from salt.losses import deep_loss, empty_loss, segmentation_loss
 from salt.metrics import THRESHOLDS_20
+from salt.parallel import run_workers
 from salt.postprocess import choose_pseudo_labels, empty_black
+from salt.resume import differing_settings
 from salt.schedule import (
     Budget,
     Course,
     Pace,
     Stopwatch,
+    TimeLimit,
     course_from_list,
     course_of_epochs,
     course_of_steps,
@@ -48,6 +55,10 @@ ENDLESS = 10**6  # epochs of a `fit` whose course may still be corrected; it sto
 
 class TrainingError(ValueError):
     """Settings, tiles or an earlier run that cannot be trained with."""
+
+
+class OutOfTime(Exception):
+    """A fold that stopped at the run's limit; its state is whole, and training can go on from it."""
 
 
 class LeaderboardScore(keras.metrics.Metric):
@@ -451,7 +462,7 @@ def fit_fold(
         folder: keeps the state after each epoch, and the course; a later call with the same arguments goes on from it.
         weights: of a pre-trained encoder, as for `build_model`.
         pseudo: further tiles, from `read_pseudo_labels`.
-        budget: of a run with minutes.
+        budget: the run's time; None: there is no limit.
 
     Returns:
         The trained network, with averaged weights, and one dict of logs an epoch: `step` (how many are done), `loss`,
@@ -459,6 +470,7 @@ def fit_fold(
         weights, without test-time augmentation).
 
     Raises:
+        OutOfTime: the limit of the budget is near; the state is kept.
         TrainingError: no tile is left to train on, or none is held out; minutes without a budget.
     """
     held = fold == held_out
@@ -471,7 +483,8 @@ def fit_fold(
     folder = pathlib.Path(folder)
     repeat_exactly_on_cpu()
     keras.utils.set_random_seed(config.seed + held_out)  # each fold starts from other weights: ensembles gain from it
-    task = SegmentationTask(build_model(config, weights), config)
+    with one_download(folder.parent, weights):
+        task = SegmentationTask(build_model(config, weights), config)
     more = {} if pseudo is None else dict(pseudo=(pseudo.images, pseudo.masks), pseudo_share=config.pseudo)
     batches = TileBatches(images[trained], masks[trained], config.batch_size, seed=(config.seed, held_out), **more)
     validation = TileBatches(images[held], masks[held], 2 * config.batch_size)
@@ -481,7 +494,8 @@ def fit_fold(
     task.compile(training_optimizer(config, slow=slow), jit_compile=use_jit())
     task(batches[0][0])  # builds the variables, which the checkpoint fills
 
-    path, watch, correct = folder / "course.json", None, None
+    path, correct = folder / "course.json", None
+    timers = [] if budget is None else [Stopwatch(budget.clock), TimeLimit(budget)]
     if path.is_file():
         course = read_course(path)
     elif config.steps:
@@ -492,25 +506,140 @@ def fit_fold(
         raise TrainingError(f"minutes={config.minutes}: needs a Budget, which has a clock; or set minutes to 0")
     else:
         course = plan_within_budget(task, batches, validation, budget, folder)
-        watch = Stopwatch(budget.clock)
-        correct = functools.partial(correct_course, watch=watch, budget=budget, batches=len(batches), path=path)
+        correct = functools.partial(correct_course, watch=timers[0], budget=budget, batches=len(batches), path=path)
     write_course(path, course)
     batches.passes = course.passes
     batches.set_epoch(0)
     history = []
     guide = Guide(batches, config, held_out, course, history, correct)
-    callbacks = [Checkpoint(folder, history), guide] if watch is None else [Checkpoint(folder, history), watch, guide]
+    callbacks = [Checkpoint(folder, history), *timers, guide]
     if config.ema_momentum:
         # Validates with averaged weights and swaps back, so that the checkpoint has both kinds; `fit` itself puts the
         # averaged ones into the model at its end.
         callbacks.insert(0, keras.callbacks.SwapEMAWeights())
     epochs = ENDLESS if correct else math.ceil(course.end / len(batches))
     task.fit(batches, validation_data=validation, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=0)
+    if history[-1]["step"] < guide.course.end:
+        raise OutOfTime(f"stopped after step {history[-1]['step']} of {guide.course.end}")
     if budget is not None:
         budget.end_training()
     begin_epoch(task, batches, config, held_out, len(history), guide.course)  # as after a kill behind the last epoch
     reestimate_batch_norm(task, batches)
     return task.network, history
+
+
+@contextlib.contextmanager
+def one_download(folder: pathlib.Path, weights):
+    """Lets one process at a time build a model whose weights Keras downloads: it writes them in place, into one cache.
+
+    Args:
+        folder: that all processes of the run share.
+        weights: as for `build_model`.
+    """
+    if weights != "imagenet":
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".download", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        yield
+
+
+class FoldFiles(NamedTuple):
+    """Where a fold's results and its state are.
+
+    Attributes:
+        weights: of the trained network.
+        probabilities: of the held-out tiles.
+        log: the history, the last of the three to be written: with it the fold is finished.
+        state: folder of the checkpoint and the course.
+    """
+
+    weights: pathlib.Path
+    probabilities: pathlib.Path
+    log: pathlib.Path
+    state: pathlib.Path
+
+    def finished(self) -> bool:
+        """Whether the fold is trained and its held-out tiles are predicted."""
+        return self.weights.is_file() and self.probabilities.is_file() and self.log.is_file()
+
+    def history(self) -> list[dict]:
+        """The logs of the epochs so far."""
+        logs = [self.log, *sorted(self.state.glob("epoch-*.json"), reverse=True)]
+        return next((json.loads(log.read_text(encoding="utf-8")) for log in logs if log.is_file()), [])
+
+
+def fold_files(folder, state_folder, held_out: int) -> FoldFiles:
+    """The files of a fold of the run in `folder`."""
+    state = pathlib.Path(state_folder) / f"fold{held_out}"
+    return FoldFiles(
+        weights=pathlib.Path(folder) / f"fold{held_out}.weights.h5",
+        probabilities=state.with_suffix(".npz"),
+        log=state.with_suffix(".json"),
+        state=state,
+    )
+
+
+def fit_share(
+    share: tuple, config: Config, tiles: Tiles, fold: np.ndarray, folder, state_folder, weights, pseudo, clock, began
+):
+    """Trains some folds, one after the other, as far as the time goes, and predicts what each of them holds out.
+
+    What comes of it are files, see `FoldFiles`: this is what a worker process does.
+
+    Args:
+        share: the folds.
+        fold: int8 `[N]`, the fold in which each tile is held out.
+        config, tiles, folder, state_folder, weights, pseudo, clock, began: as for `fit_folds`.
+
+    Raises:
+        TrainingError: names the fold that failed; its cause is what went wrong.
+    """
+    keras.mixed_precision.set_dtype_policy(config.precision)
+    budget = clock and Budget(config.minutes, len(share), clock, began, config.limit_minutes)
+    for held_out in share:
+        if budget and not budget.has_time():
+            print(f"fold {held_out}: not begun, for want of time")
+            continue
+        files = fold_files(folder, state_folder, held_out)
+        print(f"fold {held_out}: {int((fold != held_out).sum())} tiles, {int((fold == held_out).sum())} held out")
+        try:
+            network, history = fit_fold(
+                config, tiles.images, tiles.masks, fold, held_out, files.state, weights, pseudo, budget
+            )
+        except OutOfTime as error:
+            print(f"fold {held_out}: {error}, for want of time")
+            continue
+        except Exception as error:
+            raise TrainingError(f"fold {held_out} failed: {error!r}") from error
+        images = tiles.images[fold == held_out]
+        predicted = predict_probabilities([network], images, config.tta, config.padded_size, config.padding)
+        with whole_file(files.weights) as temporary:
+            network.save_weights(temporary)
+        write_probabilities(files.probabilities, tiles.ids[fold == held_out], empty_black(predicted, images))
+        with whole_file(files.log) as temporary:
+            temporary.write_text(json.dumps(history), encoding="utf-8")
+        for path in files.state.glob("epoch-*"):
+            path.unlink()  # with the optimizer's averages it is several times the size of the weights
+        if budget:
+            budget.finish_fold()
+
+
+class Outcome(NamedTuple):
+    """What came of a run.
+
+    Attributes:
+        oof: the out-of-fold predictions of the finished folds; None if there are none.
+        history: one row an epoch and fold, those of unfinished folds among them.
+        unfinished: the folds that ran out of time or failed.
+        failure: the error of a fold that failed, to be raised when all that is whole has been saved; or None.
+    """
+
+    oof: Oof | None
+    history: pd.DataFrame
+    unfinished: list[int]
+    failure: TrainingError | None
 
 
 def fit_folds(
@@ -522,78 +651,125 @@ def fit_folds(
     pseudo: Tiles | None = None,
     clock=None,
     began: float | None = None,
-) -> tuple[Oof, pd.DataFrame]:
+) -> Outcome:
     """Trains the folds that the configuration names and predicts what each of them holds out.
 
-    A call that was killed is repeated with the same arguments: finished folds are taken as they are, the one in work
-    goes on from its last epoch. Where a run has minutes, the repetition has none of its own: it keeps to the course
-    that it finds, and further folds take as many steps.
+    With several GPUs, or where `config.workers` says so, several folds are trained at once, each worker's in a process
+    of its own; this process then leaves the GPUs alone. A fold that fails does not take the others along.
+
+    A call that was killed, or whose folds ran out of time, is repeated with the same arguments: finished folds are
+    taken as they are, those in work go on from their last epoch. Where a run has minutes, the repetition has none of
+    its own: it keeps to the courses that it finds, and further folds take as many steps.
 
     Args:
         config: the run's settings.
         tiles: training tiles with masks.
         folder: gets `fold<k>.weights.h5`, `history.csv`, `courses.json` and `oof.npz`.
-        state_folder: keeps what a restart needs; of no use afterwards.
+        state_folder: keeps what a repetition needs; of no use when all folds are finished.
         weights: of a pre-trained encoder, as for `build_model`.
         pseudo: further tiles to train on, from `read_pseudo_labels`.
-        clock: function that returns seconds, such as `time.monotonic`; needed where `config.minutes` count.
+        clock: function that returns seconds and means the same in every process, such as `time.monotonic`; needed
+            where `config.minutes` count; None: `config.limit_minutes` does not count either.
         began: what the clock said when the run began; None: now.
 
     Returns:
-        The out-of-fold predictions and the history: one row an epoch and fold.
+        The out-of-fold predictions, the history, and what is not finished.
 
     Raises:
         ArtifactError: `state_folder` is another run's, with other settings or tiles.
-        TrainingError: minutes without a clock, or a fold without tiles.
+        TrainingError: minutes without a clock; or no fold came to the end of its first epoch.
     """
     folder, state_folder = pathlib.Path(folder), pathlib.Path(state_folder)
     claim_state(state_folder, config, tiles, pseudo)
     fold = assign_folds(tiles.images, tiles.masks, config.folds, config.seed)
-    paths = {held_out: state_folder / f"fold{held_out}" / "course.json" for held_out in config.train_folds}
-    known = [read_course(path) for path in paths.values() if path.is_file()]
-    budget = None
+    files = {held_out: fold_files(folder, state_folder, held_out) for held_out in config.train_folds}
+    courses = [read_course(path) for path in (each.state / "course.json" for each in files.values()) if path.is_file()]
     if config.minutes and not config.steps:
         if clock is None:
             raise TrainingError(f"minutes={config.minutes}: give a clock, such as time.monotonic, to plan by")
-        if known:
-            config = dataclasses.replace(config, steps=known[-1].end)
-        else:
-            budget = Budget(config.minutes, len(config.train_folds), clock, began)
-    probabilities = np.zeros_like(tiles.images)
-    rows = []
-    for held_out in config.train_folds:
-        path, log = folder / f"fold{held_out}.weights.h5", state_folder / f"fold{held_out}.json"
-        if path.is_file() and log.is_file():
+        if courses:
+            config = dataclasses.replace(config, steps=courses[-1].end)
+    for held_out, each in files.items():
+        if each.finished():
             print(f"fold {held_out}: finished before")
-            network = build_model(config)
-            network.load_weights(path)
-            history = json.loads(log.read_text(encoding="utf-8"))
-        else:
-            print(f"fold {held_out}: {int((fold != held_out).sum())} tiles, {int((fold == held_out).sum())} held out")
-            state = state_folder / f"fold{held_out}"
-            network, history = fit_fold(
-                config, tiles.images, tiles.masks, fold, held_out, state, weights, pseudo, budget
-            )
-            with whole_file(log) as temporary:
-                temporary.write_text(json.dumps(history), encoding="utf-8")
-            with whole_file(path) as temporary:
-                network.save_weights(temporary)
-        rows += [{"fold": held_out, "epoch": epoch, **logs} for epoch, logs in enumerate(history, start=1)]
-        images = tiles.images[fold == held_out]
-        predicted = predict_probabilities([network], images, config.tta, config.padded_size, config.padding)
-        probabilities[fold == held_out] = empty_black(predicted, images)
-        if budget is not None:
-            budget.finish_fold()
+    to_do = [held_out for held_out, each in files.items() if not each.finished()]
+    began = clock() if clock and began is None else began
+    fit = functools.partial(
+        fit_share, config=config, tiles=tiles, fold=fold, folder=folder, state_folder=state_folder, weights=weights,
+        pseudo=pseudo, clock=clock, began=began,
+    )  # fmt: skip
+    failure = fit_at_once(fit, to_do, config.workers) if to_do else None
+    unfinished = [held_out for held_out, each in files.items() if not each.finished()]
+    rows = [
+        {"fold": held_out, "epoch": epoch, **logs}
+        for held_out, each in files.items()
+        for epoch, logs in enumerate(each.history(), start=1)
+    ]
+    if not rows:
+        raise failure or TrainingError(f"limit_minutes={config.limit_minutes}: there is no time for an epoch")
     history = pd.DataFrame(rows)
     with whole_file(folder / "history.csv") as temporary:
         history.to_csv(temporary, index=False)
-    with whole_file(folder / "courses.json") as temporary:
-        courses = {held_out: read_course(path)._asdict() for held_out, path in paths.items()}
-        temporary.write_text(json.dumps(courses) + "\n", encoding="utf-8")
-    seen = np.isin(fold, config.train_folds)
+    write_courses(folder / "courses.json", files)
+    finished = {held_out: each for held_out, each in files.items() if held_out not in unfinished}
+    return Outcome(write_finished(folder, tiles, fold, finished), history, unfinished, failure)
+
+
+def fit_at_once(fit, folds: list, workers: int) -> TrainingError | None:
+    """Trains folds in as many processes as there are GPUs or `workers` says, or in this one if that is one.
+
+    Args:
+        fit: `fit_share` of the folds that it is given.
+        folds: to train.
+        workers: `Config.workers`.
+
+    Returns:
+        None, or the error that names each fold which failed, and why.
+    """
+    cards = [name.rpartition(":")[2] for name in keras.distribution.list_devices() if name.startswith("gpu")]
+    count = min(workers or len(cards) or 1, len(folds))
+    if count == 1:
+        try:
+            fit(tuple(folds))
+        except TrainingError as error:
+            return error
+        return None
+    shares = [tuple(folds[first::count]) for first in range(count)]
+    now = [share[0] for share in shares]  # the fold that each worker is at
+
+    def show(index, line):
+        if found := re.match(r"fold (\d+)", line):
+            now[index] = int(found[1])
+        else:
+            line = f"fold {now[index]}  {line}"
+        print(line, flush=True)
+
+    print(f"{count} folds at once, each in a process of its own{' on a card of its own' if cards else ''}")
+    errors = run_workers(fit, shares, cards, show)
+    if not errors:
+        return None
+    return TrainingError("\n".join(f"fold {now[index]}: {error}" for index, error in errors.items()))
+
+
+def write_courses(path: pathlib.Path, files: dict[int, FoldFiles]):
+    """Writes the course of each fold that has one."""
+    courses = {held_out: each.state / "course.json" for held_out, each in files.items()}
+    found = {held_out: read_course(course)._asdict() for held_out, course in courses.items() if course.is_file()}
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+
+def write_finished(folder: pathlib.Path, tiles: Tiles, fold: np.ndarray, files: dict[int, FoldFiles]) -> Oof | None:
+    """Writes `oof.npz` from the predictions of the finished folds, if there are any, and returns what it holds."""
+    if not files:
+        return None
+    probabilities = np.zeros_like(tiles.images)
+    for held_out, each in files.items():
+        probabilities[fold == held_out] = read_probabilities(each.probabilities)[1]
+    seen = np.isin(fold, list(files))
     oof = Oof(tiles.ids[seen], fold[seen], probabilities[seen], tiles.masks[seen])
     write_oof(folder / "oof.npz", oof)
-    return oof, history
+    return oof
 
 
 def read_pseudo_labels(config: Config, test: Tiles, folder) -> Tiles:
@@ -632,13 +808,16 @@ def claim_state(state_folder: pathlib.Path, config: Config, tiles: Tiles, pseudo
     """Writes into a state folder whose it is, or raises `ArtifactError` if it is another run's."""
     arrays = [tiles.images] if pseudo is None else [tiles.images, pseudo.images, pseudo.masks]
     pixels = [int(array.sum(dtype=np.int64)) for array in arrays]
-    owner = {"config": config_to_dict(config), "tiles": len(tiles.ids), "pixels": pixels}
-    path = state_folder / "run.json"
+    path, shown = state_folder / "run.json", {"tiles": len(tiles.ids), "pixels": pixels}
     if not path.is_file():
         with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(owner), encoding="utf-8")
-    elif (found := json.loads(path.read_text(encoding="utf-8"))) != owner:
-        other = [key for key in owner["config"] if found["config"].get(key) != owner["config"][key]] or ["the tiles"]
+            temporary.write_text(json.dumps({"config": config_to_dict(config), **shown}), encoding="utf-8")
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    other = differing_settings(config, found["config"])
+    if any(found[key] != value for key, value in shown.items()):
+        other.append("the tiles")
+    if other:
         raise ArtifactError(
             f"{state_folder} belongs to a run that differs in {', '.join(other)}; remove it or choose another folder"
         )

@@ -99,7 +99,7 @@ from salt.training import fit_folds
 
 assert keras.backend.backend() == sys.argv[1]
 config = preset("smoke", filter_scaling=4, depth=2, epochs=3, lovasz=0.0, dropout=0.1, learning_rate=0.01)
-oof, history = fit_folds(config, synthetic_tiles(32, seed=0, progress=False), sys.argv[2], sys.argv[2] + "/_state")
+oof, history, *_ = fit_folds(config, synthetic_tiles(32, seed=0, progress=False), sys.argv[2], sys.argv[2] + "/state")
 assert len(oof.ids) == 16 and (history["loss"].iloc[-1] < history["loss"].iloc[0]), history
 """
 

@@ -58,6 +58,7 @@ def test_whole_numbers_are_taken_where_a_float_is_meant():
         ({"epochs": 0}, "epochs=0: must lie between 1 and 10000"),
         ({"model": "resnet"}, "model='resnet': must be one of 'unet', 'transfer_unet', 'encoder_unet'"),
         ({"padded_size": 100}, "padded_size=100: must lie between 101"),
+        ({"minutes": 800}, "minutes=800.0: must be at most limit_minutes=690.0; raise both"),
         ({"padded_size": 120}, "padded_size=120: must divide by 16"),
         ({"model": "encoder_unet", "padded_size": 108}, "must divide by 8, the stride of 'encoder_unet'"),
         ({"encoder": "vgg19"}, "encoder='vgg19': must be one of 'residual', 'vgg16'"),

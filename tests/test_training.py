@@ -1,8 +1,12 @@
+import dataclasses
 import json
+import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -303,19 +307,24 @@ def spied_batches(monkeypatch):
     return made
 
 
-@pytest.fixture
-def tiles():
+def tiles_with_two_black_ones():
     images, masks = tiles_with_ramps(40)
     images[[3, 20]] = 0
     masks[[3, 20]] = 0
     return Tiles(np.array([f"tile{index}" for index in range(40)]), images, masks, np.full(40, np.nan))
 
 
+@pytest.fixture
+def tiles():
+    return tiles_with_two_black_ones()
+
+
 def test_a_run_of_all_folds_holds_every_tile_out_once_and_never_trains_on_a_black_or_held_out_one(
     tmp_path, tiles, spied_batches
 ):
     config = preset("smoke", **TINY, epochs=1, folds=2, train_folds=(0, 1))
-    oof, history = fit_folds(config, tiles, tmp_path, tmp_path / "_state")
+    oof, history, unfinished, failure = fit_folds(config, tiles, tmp_path, tmp_path / "state")
+    assert unfinished == [] and failure is None
     assert list(oof.ids) == list(tiles.ids) and np.array_equal(oof.masks, tiles.masks)
     for held_out in (0, 1):
         trained, validated = spied_batches[2 * held_out], spied_batches[2 * held_out + 1]
@@ -344,7 +353,7 @@ def test_each_folds_predictions_come_from_its_own_model(tmp_path, tiles, monkeyp
 
     monkeypatch.setattr(training, "predict_probabilities", spied)
     config = preset("smoke", **TINY, epochs=1, folds=3, train_folds=(2, 1))
-    oof, _ = fit_folds(config, tiles, tmp_path, tmp_path / "_state")
+    oof = fit_folds(config, tiles, tmp_path, tmp_path / "state").oof
     assert set(oof.fold) == {1, 2} and len(oof.ids) < 40
     assert [len(models) for models in used] == [1, 1]
     for held_out, (model,) in zip((2, 1), used, strict=True):
@@ -356,9 +365,9 @@ def test_each_folds_predictions_come_from_its_own_model(tmp_path, tiles, monkeyp
 
 def test_a_finished_fold_is_not_trained_again(tmp_path, tiles, monkeypatch):
     config = preset("smoke", **TINY, epochs=1, folds=2, train_folds=(0,))
-    first, rows = fit_folds(config, tiles, tmp_path, tmp_path / "_state")
+    first, rows, *_ = fit_folds(config, tiles, tmp_path, tmp_path / "state")
     monkeypatch.setattr(training, "fit_fold", lambda *arguments: pytest.fail("trained again"))
-    second, again = fit_folds(config, tiles, tmp_path, tmp_path / "_state")
+    second, again, *_ = fit_folds(config, tiles, tmp_path, tmp_path / "state")
     np.testing.assert_array_equal(first.probabilities, second.probabilities)
     pd.testing.assert_frame_equal(rows, again)
 
@@ -463,7 +472,7 @@ def test_a_run_with_minutes_ends_within_them_at_rate_0_and_its_steps_repeat_it_b
 ):
     config = preset("smoke", **TINY, dropout=0.2, minutes=1.2, folds=2, train_folds=(0, 1))
     clock = MadeUpTime(monkeypatch)
-    _, history = fit_folds(config, tiles, tmp_path / "budget", tmp_path / "budget/_state", clock=clock)
+    history = fit_folds(config, tiles, tmp_path / "budget", tmp_path / "budget/state", clock=clock).history
     assert 0.75 * 72 < clock.now < 0.95 * 72
     for optimizer in optimizers:
         assert float(optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
@@ -472,7 +481,7 @@ def test_a_run_with_minutes_ends_within_them_at_rate_0_and_its_steps_repeat_it_b
     steps = [courses[fold]["segments"][0][2] for fold in ("0", "1")]
     assert steps[0] == steps[1] > 10 and list(history.groupby("fold")["step"].max()) == steps
     again = preset("smoke", **TINY, dropout=0.2, minutes=1.2, steps=steps[0], folds=2, train_folds=(0,))
-    _, repeated = fit_folds(again, tiles, tmp_path / "steps", tmp_path / "steps/_state")
+    repeated = fit_folds(again, tiles, tmp_path / "steps", tmp_path / "steps/state").history
     pd.testing.assert_frame_equal(repeated, history[history["fold"] == 0])
     assert_same_weights(*(saved_weights(tmp_path / name, config, 0) for name in ("budget", "steps")))
 
@@ -484,7 +493,7 @@ def test_a_slower_machine_trains_less_and_ends_in_time(tmp_path, tiles, monkeypa
     for batch in (1.0, 3.0):
         clock = MadeUpTime(monkeypatch, batch=batch)
         folder = tmp_path / str(batch)
-        _, history = fit_folds(config, tiles, folder, folder / "_state", clock=clock)
+        history = fit_folds(config, tiles, folder, folder / "state", clock=clock).history
         ends[batch] = history["step"].max()
         assert clock.now < 48
         monkeypatch.undo()
@@ -496,7 +505,7 @@ def test_a_machine_that_becomes_slower_on_the_way_still_ends_in_time_at_rate_0(
 ):
     config = preset("smoke", **TINY, minutes=1.5, folds=2, train_folds=(0,))
     clock = MadeUpTime(monkeypatch, slow_after=30, factor=2.0)
-    _, history = fit_folds(config, tiles, tmp_path, tmp_path / "_state", clock=clock)
+    history = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=clock).history
     assert clock.now < 90 and "steps instead of" in capsys.readouterr().out
     segments = json.loads((tmp_path / "courses.json").read_text())["0"]["segments"]
     assert len(segments) > 1 and segments[-1][-1] < segments[0][-1]
@@ -517,12 +526,10 @@ def test_a_run_with_minutes_that_is_taken_up_again_keeps_to_its_course_to_the_bi
     with monkeypatch.context() as patched:
         patched.setattr(training, "Checkpoint", Killed)
         with pytest.raises(KeyboardInterrupt):
-            fit_folds(config, tiles, tmp_path, tmp_path / "_state", clock=MadeUpTime(patched))
-    course = json.loads((tmp_path / "_state/fold0/course.json").read_text())
+            fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=MadeUpTime(patched))
+    course = json.loads((tmp_path / "state/fold0/course.json").read_text())
     steps = course["segments"][0][2]
-    _, resumed = fit_folds(
-        config, tiles, tmp_path, tmp_path / "_state", clock=lambda: pytest.fail("looked at the clock")
-    )
+    resumed = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=lambda: 1e5).history  # of another machine
     assert json.loads((tmp_path / "courses.json").read_text()) == {"0": course, "1": course}
     assert list(resumed.groupby("fold")["step"].max()) == [steps, steps]
     fold = training.assign_folds(tiles.images, tiles.masks, 2, config.seed)
@@ -573,7 +580,7 @@ def test_measuring_leaves_no_trace(tiles):
 def test_minutes_need_a_clock(tmp_path, tiles):
     config = preset("smoke", **TINY, minutes=1)
     with pytest.raises(TrainingError, match="minutes=1.0: give a clock"):
-        fit_folds(config, tiles, tmp_path, tmp_path / "_state")
+        fit_folds(config, tiles, tmp_path, tmp_path / "state")
     with pytest.raises(TrainingError, match="minutes=1.0: needs a Budget"):
         fit_fold(config, tiles.images, tiles.masks, np.arange(40) % 2, 0, tmp_path / "fold")
 
@@ -582,6 +589,168 @@ def test_the_last_epoch_of_a_number_of_steps_may_be_shorter(tmp_path, tiles):
     config = preset("smoke", **TINY, steps=7)
     _, history = fit_fold(config, tiles.images, tiles.masks, np.arange(40) % 2, 0, tmp_path)
     assert [row["step"] for row in history] == [2, 4, 6, 7]
+
+
+# --- unfinished, and at once ---
+
+TWO_FOLDS = preset("smoke", **TINY, epochs=4, folds=2, train_folds=(0, 1))
+
+
+@pytest.fixture(scope="module")
+def two_folds(tmp_path_factory):
+    """The folder and the outcome of a run of two folds, one after the other and without a break."""
+    folder = tmp_path_factory.mktemp("two_folds")
+    return folder, fit_folds(TWO_FOLDS, tiles_with_two_black_ones(), folder, folder / "state")
+
+
+def assert_same_outcome(folder, outcome, two_folds):
+    assert outcome.unfinished == [] and outcome.failure is None
+    pd.testing.assert_frame_equal(outcome.history, two_folds[1].history)
+    for found, expected in zip(outcome.oof, two_folds[1].oof, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    for held_out in TWO_FOLDS.train_folds:
+        assert_same_weights(*(saved_weights(each, TWO_FOLDS, held_out) for each in (folder, two_folds[0])))
+
+
+class FailingClock:
+    """A clock that fails once a path exists: with an error, or so that no error is left to be seen.
+
+    Args:
+        path: of a file of the fold in work.
+        worker: the number of the worker in which it fails; None: in any process.
+        kill: whether by SIGKILL.
+    """
+
+    def __init__(self, path, worker=None, kill=False):
+        self.path, self.worker, self.kill = pathlib.Path(path), worker, kill
+
+    def __call__(self):
+        if self.path.exists() and self.worker in (None, pathlib.Path(sys.argv[-1]).stem):
+            if self.kill:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("the clock has stopped")
+        return 0.0
+
+
+def test_a_run_stops_before_its_limit_and_goes_on_later_to_the_same_bits(tmp_path, tiles, monkeypatch, two_folds):
+    config = dataclasses.replace(TWO_FOLDS, limit_minutes=16 / 60)  # an epoch takes 2.5 s, a fold 10 s
+    with monkeypatch.context() as patched:
+        clock = MadeUpTime(patched)
+        outcome = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=clock)
+    assert outcome.unfinished == [1] and outcome.failure is None and clock.now == 15
+    assert list(outcome.history.groupby("fold").size()) == [4, 2]
+    assert set(outcome.oof.fold) == {0} and set(read_oof(tmp_path / "oof.npz").fold) == {0}
+    assert not (tmp_path / "fold1.weights.h5").exists()
+    kept = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert kept == [
+        *("courses.json", "fold0.weights.h5", "history.csv", "oof.npz", "state/fold0.json", "state/fold0.npz"),
+        *("state/fold0/course.json", "state/fold1/course.json", "state/fold1/epoch-00002.json"),
+        *("state/fold1/epoch-00002.weights.h5", "state/run.json"),
+    ]
+    outcome = fit_folds(TWO_FOLDS, tiles, tmp_path, tmp_path / "state")
+    assert_same_outcome(tmp_path, outcome, two_folds)
+
+
+def test_a_limit_without_room_for_an_epoch_is_an_error(tmp_path, tiles):
+    with pytest.raises(TrainingError, match="limit_minutes=690.0: there is no time for an epoch"):
+        fit_folds(TWO_FOLDS, tiles, tmp_path, tmp_path / "state", clock=lambda: 690 * 60 + 1, began=0.0)
+
+
+@pytest.mark.slow
+def test_a_fold_that_fails_is_named_and_leaves_the_finished_one(tmp_path, tiles):
+    clock = FailingClock(tmp_path / "state/fold1/epoch-00001.weights.h5")
+    outcome = fit_folds(TWO_FOLDS, tiles, tmp_path, tmp_path / "state", clock=clock)
+    assert outcome.unfinished == [1] and set(outcome.oof.fold) == {0}
+    assert str(outcome.failure) == "fold 1 failed: RuntimeError('the clock has stopped')"
+    assert isinstance(outcome.failure.__cause__, RuntimeError)
+
+
+def test_two_processes_train_what_one_does_and_what_a_killed_one_leaves_can_be_gone_on_with(
+    tmp_path, tiles, two_folds, capsys
+):
+    config = dataclasses.replace(TWO_FOLDS, workers=2)
+    clock = FailingClock(tmp_path / "state/fold1/epoch-00002.weights.h5", worker="1", kill=True)
+    outcome = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=clock)
+    assert outcome.unfinished == [1] and set(outcome.oof.fold) == {0}
+    assert str(outcome.failure) == "fold 1: its process was killed by SIGKILL, perhaps for want of memory"
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "2 folds at once, each in a process of its own"
+    assert all(re.match(r"fold [01]\b", line) for line in lines)
+    for fold, epochs in ((0, 4), (1, 1)):  # killed behind a checkpoint, before it was told of
+        told = rf"fold {fold}  epoch \d  step \d of 8  loss .* val_score 0\.\d{{4}}"
+        assert len([line for line in lines if re.fullmatch(told, line)]) == epochs
+    outcome = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=FailingClock(tmp_path / "never"))
+    assert "fold 0: finished before" in capsys.readouterr().out
+    assert_same_outcome(tmp_path, outcome, two_folds)
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_is_named_with_its_traceback(tmp_path, tiles, two_folds):
+    config = dataclasses.replace(TWO_FOLDS, workers=2)
+    clock = FailingClock(tmp_path / "state/fold0/epoch-00001.weights.h5", worker="0")
+    outcome = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=clock)
+    assert outcome.unfinished == [0] and set(outcome.oof.fold) == {1}
+    message = str(outcome.failure)
+    assert message.startswith("fold 0: its process ended with status 1\nTraceback") and "in on_epoch_" in message
+    assert message.endswith("TrainingError: fold 0 failed: RuntimeError('the clock has stopped')")
+    assert_same_weights(*(saved_weights(each, TWO_FOLDS, 1) for each in (tmp_path, two_folds[0])))
+
+
+@pytest.mark.parametrize(
+    "workers, devices, shares, cards",
+    [
+        (0, ["cpu:0", "gpu:0", "gpu:1"], [(0, 2, 4), (1, 3)], ["0", "1"]),
+        (2, ["cpu:0"], [(0, 2, 4), (1, 3)], []),
+        (9, ["cpu:0", "gpu:0"], [(0,), (1,), (2,), (3,), (4,)], ["0"]),
+        (1, ["cpu:0", "gpu:0", "gpu:1"], None, None),
+        (0, ["cpu:0"], None, None),
+    ],
+)
+def test_folds_are_dealt_to_as_many_processes_as_there_are_gpus_unless_told(
+    monkeypatch, workers, devices, shares, cards
+):
+    asked, here = [], []
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: devices)
+    monkeypatch.setattr(training, "run_workers", lambda fit, tasks, cards, show: asked.append((tasks, cards)) or {})
+    assert training.fit_at_once(here.append, [0, 1, 2, 3, 4], workers) is None
+    assert (asked, here) == (([(shares, cards)], []) if shares else ([], [(0, 1, 2, 3, 4)]))
+
+
+@pytest.mark.slow
+def test_folds_at_once_have_the_whole_time_each_share_for_itself(tmp_path, tiles, monkeypatch):
+    config = preset("smoke", **TINY, minutes=1.0, workers=2, folds=3, train_folds=(0, 1, 2))
+    clock, ends = MadeUpTime(monkeypatch), []
+
+    def one_after_the_other(fit, shares, cards, show):
+        for share in shares:
+            clock.now = 0.0
+            fit(share)
+            ends.append(clock.now)
+        return {}
+
+    monkeypatch.setattr(training, "run_workers", one_after_the_other)
+    outcome = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=clock)
+    assert len(ends) == 2 and all(0.7 * 60 < end < 0.95 * 60 for end in ends)
+    steps = outcome.history.groupby("fold")["step"].max()
+    assert outcome.unfinished == [] and steps[1] > 1.7 * steps[0] and steps[0] == steps[2]
+
+
+def test_weights_are_downloaded_by_one_process_at_a_time(tmp_path):
+    order = []
+
+    def second():
+        with training.one_download(tmp_path, "imagenet"):
+            order.append("second")
+
+    with training.one_download(tmp_path, "imagenet"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+        with training.one_download(tmp_path, "some.weights.h5"):
+            order.append("a file that is there already")
+    thread.join(10)
+    assert order == ["first", "a file that is there already", "second"]
 
 
 # --- pseudo-labels ---
@@ -626,7 +795,7 @@ def test_a_second_round_trains_on_pseudo_labels_and_validates_without(tmp_path, 
     with pytest.raises(ArtifactError, match="differs in the tiles"):
         training.claim_state(tmp_path / "other", config, tiles)
         training.claim_state(tmp_path / "other", config, tiles, pseudo)
-    _, history = fit_folds(config, tiles, tmp_path, tmp_path / "_state", pseudo=pseudo)
+    history = fit_folds(config, tiles, tmp_path, tmp_path / "state", pseudo=pseudo).history
     assert history["step"].max() == 3 and len(spied_batches) == 2
 
 
