@@ -203,6 +203,9 @@ def resume_run(link, plan, folder, name):
         ConfigurationError: there is nothing to go on from, or no way to mount it.
         CapacityError: the run still goes on.
     """
+    from salt.config import preset
+    from salt.resume import differing_settings
+
     record, pushed = read_record(folder, "push.json"), read_record(folder / "pushed", "kernel-metadata.json")
 
     def refuse(text, kind=ConfigurationError):
@@ -224,8 +227,10 @@ def resume_run(link, plan, folder, name):
     manifest = read_record(folder, "manifest.json") or remote_manifest(link, record)
     if manifest.get("finished", True):
         refuse("has reached its end; there is nothing left to train")
-    if changed := changed_settings(record, manifest):
-        refuse(f"salt/config.py makes other settings of it today: {'; '.join(changed)}; a run keeps its settings")
+    had, has = manifest["config"], preset(record["preset"], **record["settings"])
+    if other := differing_settings(has, had):
+        changed = "; ".join(f"{name}={getattr(has, name)!r}, not {had.get(name)!r}" for name in other)
+        refuse(f"salt/config.py makes other settings of it today: {changed}; a run goes on with those it had")
     others = [source for source in pushed["kernel_sources"] if re.sub(r"/\d+$", "", source) != ref]
     plan.mounted, plan.resumed = [*others, f"{ref}/{version}"], record
     plan.preset, plan.settings = record["preset"], record["settings"]
@@ -237,14 +242,6 @@ def remote_manifest(link, record) -> dict:
 
     with tempfile.TemporaryDirectory() as folder:
         return bring_manifest(link, list_output(link, record).files, pathlib.Path(folder), record)
-
-
-def changed_settings(record, manifest) -> list[str]:
-    """In which settings a run of the same command would differ from what the run had, for people."""
-    from salt.config import config_to_dict, preset
-
-    had, has = manifest["config"], config_to_dict(preset(record["preset"], **record["settings"]))
-    return [f"{key}={has.get(key)!r}, not {had.get(key)!r}" for key in {**had, **has} if had.get(key) != has.get(key)]
 
 
 def prepare(options, plan, fold=None) -> tuple[pathlib.Path, dict, str, dict]:

@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -476,6 +477,56 @@ def make_link(seconds=2.0, **options):
     )
     link.said, link.time = said, fake
     return link
+
+
+KERNEL = f'''\
+# /// script
+# [tool.kaggle]
+# title = "Salt NAME"
+# accelerator = "NvidiaTeslaT4"
+# competition_sources = ["{COMPETITION}"]
+# ///
+"""Do something small."""
+from salt.config import preset
+
+# %% tags=["parameters"]
+'''
+TRAIN = 'PRESET = "smoke"\nSET = {}\nRUN_ID = ""\nRESUME = ""\n\n# %%\nprint(RUN_ID, RESUME, preset(PRESET, **SET))\n'
+PREDICT = 'SET = {}\nRUN_ID = ""\n\n# %%\nprint(RUN_ID, preset("smoke", **SET))\n'
+
+
+@pytest.fixture
+def repository(stand_in, tmp_path, monkeypatch):
+    """A repository with two small kernels, and a Kaggle that runs what is pushed."""
+    root = tmp_path / "repository"
+    for folder in ("kernels", "salt", "runs"):
+        (root / folder).mkdir(parents=True)
+    for name in ("__init__.py", "config.py"):
+        shutil.copyfile(ROOT / "salt" / name, root / "salt" / name)
+    for name, body in (("train", TRAIN), ("predict", PREDICT)):
+        (root / "kernels" / f"{name}.py").write_text(KERNEL.replace("NAME", name) + body)
+    from scripts import push
+
+    monkeypatch.setattr(push, "ROOT", root)
+    monkeypatch.setattr(push, "BUILD", root / "build")
+    stand_in.next_states = ["QUEUED", "RUNNING", "RUNNING", "COMPLETE"]
+    stand_in.on_push = lambda version: stand_in.leave_output(version, train_output(tmp_path, version))
+    return root
+
+
+@pytest.fixture
+def call(repository, capsys):
+    """Calls a script; gives (exit status, what was printed, the link)."""
+
+    def run(script, *arguments, link=None):
+        link = link or make_link(seconds=0.5)
+        status = script.main([*arguments, "--runs", str(repository / "runs")], link)
+        captured = capsys.readouterr()
+        text = captured.out + captured.err + "\n".join(link.said)
+        assert_no_secret(repository, text=text)
+        return status, text, link
+
+    return run
 
 
 def parameters(version) -> dict:

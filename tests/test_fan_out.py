@@ -1,16 +1,11 @@
 import json
-import shutil
 
 import kaggle_stand_in
 import pytest
 from kaggle_stand_in import (
-    COMPETITION,
-    ROOT,
     USER,
-    assert_no_secret,
     is_active,
     kill_when_reached,
-    make_link,
     parameters,
     start_script,
     train_output,
@@ -21,57 +16,11 @@ from salt.files import sha256_file
 from scripts import fan_out, fetch, push, runs
 from scripts.kaggle_link import alone, read_record, write_record
 
-stand_in = kaggle_stand_in.stand_in
-HEAD = f'''\
-# /// script
-# [tool.kaggle]
-# title = "Salt NAME"
-# accelerator = "NvidiaTeslaT4"
-# competition_sources = ["{COMPETITION}"]
-# ///
-"""Do something small."""
-from salt.config import preset
-
-# %% tags=["parameters"]
-'''
-TRAIN = 'PRESET = "smoke"\nSET = {}\nRUN_ID = ""\nRESUME = ""\n\n# %%\nprint(RUN_ID, RESUME, preset(PRESET, **SET))\n'
-PREDICT = 'SET = {}\nRUN_ID = ""\n\n# %%\nprint(RUN_ID, preset("smoke", **SET))\n'
+stand_in, repository, call = kaggle_stand_in.stand_in, kaggle_stand_in.repository, kaggle_stand_in.call
 THREE = ["--set", "folds=3", "train_folds=[0,1,2]", "minutes=30"]
 TWO = ["--set", "folds=3", "train_folds=[0,1]"]
 REFS = [f"{USER}/salt-train-fold-{fold}" for fold in range(3)]
 SPENT = {"kind": "answer", "body": {"error": "Maximum weekly GPU quota of 30.00 hours reached."}}
-
-
-@pytest.fixture
-def repository(stand_in, tmp_path, monkeypatch):
-    """A repository with two small kernels, and a Kaggle that runs what is pushed."""
-    root = tmp_path / "repository"
-    for folder in ("kernels", "salt", "runs"):
-        (root / folder).mkdir(parents=True)
-    for name in ("__init__.py", "config.py"):
-        shutil.copyfile(ROOT / "salt" / name, root / "salt" / name)
-    for name, body in (("train", TRAIN), ("predict", PREDICT)):
-        (root / "kernels" / f"{name}.py").write_text(HEAD.replace("NAME", name) + body)
-    monkeypatch.setattr(push, "ROOT", root)
-    monkeypatch.setattr(push, "BUILD", root / "build")
-    stand_in.next_states = ["QUEUED", "RUNNING", "RUNNING", "COMPLETE"]
-    stand_in.on_push = lambda version: stand_in.leave_output(version, train_output(tmp_path, version))
-    return root
-
-
-@pytest.fixture
-def call(repository, capsys):
-    """Calls a script; gives (exit status, what was printed, the link)."""
-
-    def run(script, *arguments, link=None):
-        link = link or make_link(seconds=0.5)
-        status = script.main([*arguments, "--runs", str(repository / "runs")], link)
-        captured = capsys.readouterr()
-        text = captured.out + captured.err + "\n".join(link.said)
-        assert_no_secret(repository, text=text)
-        return status, text, link
-
-    return run
 
 
 def only_run(repository):
