@@ -88,10 +88,10 @@ def plain_encoder(tiles, filter_scaling: int, depth: int, batch_norm_momentum: f
     return features
 
 
-def centre_grey(tiles):
+def centre_grey(tiles, name: str = "to_unit_range"):
     """Grey 0 to 255 to a unit range about each tile's mean, for the encoders from scratch."""
     # In float32 whatever the precision of the rest: 8 bits of mantissa would blur 256 grey levels.
-    x = keras.layers.Rescaling(1 / 255, dtype="float32", name="to_unit_range")(tiles)
+    x = keras.layers.Rescaling(1 / 255, dtype="float32", name=name)(tiles)
     return x - ops.mean(x, axis=(1, 2, 3), keepdims=True)  # a tile's brightness says nothing about salt
 
 

@@ -6,7 +6,7 @@ that it serves in any segmentation project. `build_model` is the one that this p
 import keras
 
 from salt.config import Config
-from salt.encoders import conv_block, conv_norm, encoder_features, plain_encoder, vgg16_encoder
+from salt.encoders import centre_grey, conv_block, conv_norm, encoder_features, plain_encoder, vgg16_encoder
 
 
 def unet_model(
@@ -127,6 +127,8 @@ def encoder_unet_model(config: Config, weights: str | None = None) -> keras.Mode
     filters, momentum = config.decoder_filters, config.batch_norm_momentum
     tiles = grey_input((config.padded_size, config.padded_size, 1), stride=2 ** len(filters))
     features = encoder_features(tiles, config, weights)
+    if config.stem_stride > 1:
+        features.insert(0, detail_map(tiles, filters[0], momentum))
     maps = thin_decoder(features, filters, momentum, config.dropout, config.attention)
     finest = merge_levels(maps, momentum) if config.hypercolumn else maps[0]
     outputs = {"logits": logits_of(finest, "logits")}
@@ -190,7 +192,7 @@ def thin_decoder(features: list, filters: tuple, batch_norm_momentum: float, dro
 
     Args:
         features: maps from fine to coarse, each half the size of the one before.
-        filters: the decoder's filters at strides 1, 2, 4 ...; strides finer than the finest map get no skip.
+        filters: the decoder's filters at each size, from fine to coarse, one fewer than there are maps.
         batch_norm_momentum: as in the builders.
         dropout: rate of spatial dropout after each level.
         attention: whether each level ends in `squeeze_and_excite`.
@@ -198,7 +200,6 @@ def thin_decoder(features: list, filters: tuple, batch_norm_momentum: float, dro
     Returns:
         The decoder's maps, from fine to coarse, as many as there are filters.
     """
-    skips = [None] * (len(filters) - len(features) + 1) + features[:-1]
     x, maps = features[-1], []
     for level in reversed(range(len(filters))):
         name = f"up{level}"
@@ -206,9 +207,8 @@ def thin_decoder(features: list, filters: tuple, batch_norm_momentum: float, dro
             filters[level], 2, strides=2, use_bias=False, kernel_initializer="he_normal", name=f"{name}_grow"
         )(x)
         x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_grow_norm")(x)
-        if skips[level] is not None:
-            skip = conv_norm(skips[level], filters[level], 1, 1, batch_norm_momentum, f"{name}_narrow")
-            x = keras.layers.Add(name=f"{name}_skip")([x, skip])
+        skip = conv_norm(features[level], filters[level], 1, 1, batch_norm_momentum, f"{name}_narrow")
+        x = keras.layers.Add(name=f"{name}_skip")([x, skip])
         x = keras.layers.ReLU(name=f"{name}_relu")(x)
         x = conv_block(x, filters[level], batch_norm_momentum, name)
         if attention:
@@ -217,6 +217,15 @@ def thin_decoder(features: list, filters: tuple, batch_norm_momentum: float, dro
             x = keras.layers.SpatialDropout2D(dropout, name=f"{name}_dropout")(x)
         maps.insert(0, x)
     return maps
+
+
+def detail_map(tiles, filters: int, batch_norm_momentum: float):
+    """What a stem of stride 2 passes over: edges of the grey tile at full size, for the decoder's last skip.
+
+    A mask that is wrong by one pixel all along its edge scores .94, by two .89.
+    """
+    x = conv_norm(centre_grey(tiles, "detail_grey"), filters, 3, 1, batch_norm_momentum, "detail")
+    return keras.layers.ReLU(name="detail_relu")(x)
 
 
 def squeeze_and_excite(x, name: str):
