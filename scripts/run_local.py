@@ -3,17 +3,19 @@
     python scripts/run_local.py train --data path/to/tgs --preset unet --set epochs=20
     python scripts/run_local.py predict --data path/to/tgs --run train-unet-20261122-131502-ab12
     python scripts/run_local.py train --data path/to/tgs --set pseudo=0.3 --run predict-20261122-141502-cd34
+    python scripts/run_local.py train --data path/to/tgs --resume train-unet-20261122-131502-ab12
 
 The notebook finds `../input` laid out like Kaggle's mounts and read-only, `salt` nowhere and no network (sandbox.py).
 What it leaves in its working folder is checked against its manifest.json and becomes `runs/<run id>/`, together with
 the executed notebook, as .ipynb and .html, and its log. A run that fails leaves `runs/<run id>.failed/` to look at
-instead; one that is interrupted leaves nothing.
+instead. One that was interrupted, killed, or stopped by its time limit can be gone on with, if it had begun to train.
 """
 import argparse
 import ast
 import codecs
 import contextlib
 import datetime
+import fcntl
 import hashlib
 import json
 import os
@@ -58,15 +60,18 @@ def main(arguments=None) -> int:
         folder = run_kernel(
             options.name, data=options.data, synthetic=options.synthetic, tiles=options.tiles, preset=options.preset,
             settings=parse_settings(options.set), mounted_runs=options.run, weights=options.weights,
-            minutes=options.minutes, runs=options.runs, sandbox=options.sandbox,
+            minutes=options.minutes, runs=options.runs, sandbox=options.sandbox, resume=options.resume,
         )  # fmt: skip
     except KeyboardInterrupt:
-        print("\ninterrupted; nothing was kept", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         return 130
     except (LocalRunError, ValueError, OSError) as error:  # salt's errors are ValueErrors that say which input is bad
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"\nfinished: {shown(folder)}")
+    finished = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("finished", True)
+    print(f"\n{'finished' if finished else 'not finished'}: {shown(folder)}")
+    if not finished:
+        print(f"go on with --resume {folder.name}")
     return 0
 
 
@@ -87,6 +92,9 @@ def parse_arguments(arguments) -> argparse.Namespace:
         help="mount the outputs of these earlier runs, folders or names of folders in RUNS: of train for predict, of "
         "predict for a train that learns from its predictions",
     )  # fmt: skip
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with this unfinished run, with its settings; --set may give it more time"
+    )
     parser.add_argument("--weights", metavar="DIR", type=pathlib.Path, help="mount this folder as a dataset of weights")
     parser.add_argument("--minutes", metavar="LIMIT", type=float, default=720, help="time limit (default: 720)")
     parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs", help="where runs are kept (default: runs)")
@@ -97,6 +105,8 @@ def parse_arguments(arguments) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.tiles is not None and options.data is None:
         parser.error("--tiles N takes a part of --data DIR; with --synthetic, say --synthetic N")
+    if options.resume is not None and options.preset is not None:
+        parser.error("--resume RUN goes on with the settings of RUN: leave out --preset")
     return options
 
 
@@ -130,7 +140,7 @@ def shown(path) -> str:
 
 def run_kernel(
     name, *, data=None, synthetic=None, tiles=None, preset=None, settings=None, mounted_runs=(), weights=None,
-    minutes=720.0, runs=ROOT / "runs", sandbox="auto",
+    minutes=720.0, runs=ROOT / "runs", sandbox="auto", resume=None,
 ) -> pathlib.Path:  # fmt: skip
     """Builds and runs one kernel.
 
@@ -144,6 +154,7 @@ def run_kernel(
         minutes: time limit of the notebook.
         runs: where the run's folder is made.
         sandbox: "namespaces", "guard", or "auto" for the first that works here.
+        resume: name of an unfinished run in `runs`, whose output is mounted and whose settings are taken over.
 
     Returns:
         The run's folder, verified.
@@ -156,17 +167,24 @@ def run_kernel(
     runs.mkdir(parents=True, exist_ok=True)
     # Beside the finished runs, so that a rename makes a finished run of it; hidden, because it is none yet.
     root = pathlib.Path(tempfile.mkdtemp(prefix=f".{name.replace('/', '-')}-", dir=runs))
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: remove(root))
+        stack.enter_context(hold(root))
         metadata = build_notebook(name, root / "built")
         earlier = verified_runs(mounted_runs, runs)
-        parameters = choose_parameters(name, root / "built" / name / f"{name}.ipynb", preset, settings, earlier)
+        begun = None if resume is None else unfinished_run(name, resume, runs)
+        if begun is not None:
+            settings = {**begun[1]["config"], **(settings or {})}
+        notebook = root / "built" / name / f"{name}.ipynb"
+        parameters = choose_parameters(name, notebook, preset, settings, earlier, begun and begun[1]["run_id"])
+        run_id = parameters["RUN_ID"]
+        root = root.rename(runs / f".{run_id}")  # by this name --resume finds it after a kill
         check_weights(weights)
         mode, why = choose_sandbox(sandbox, root)
         mount_competition(competition_folder(data, synthetic, tiles), root)
-        mount_runs(earlier, {name: metadata}, root)
+        mount_runs([*earlier, begun] if begun else earlier, {name: metadata}, root)
         if weights is not None:
             copy(pathlib.Path(weights), root / "input" / "datasets" / OWNER / "salt-weights")
-        run_id = parameters["RUN_ID"]
         print(f"{run_id}: {why}; at most {minutes:g} minutes", flush=True)
         try:
             execute(name, root, parameters, mode, minutes)
@@ -174,10 +192,14 @@ def run_kernel(
         except (LocalRunError, ValueError) as error:
             failed = keep_failed(name, root, runs / f"{run_id}.failed")
             message = str(error).replace(str(root / "working"), "the working folder")
-            raise LocalRunError(f"{message}\nkept to look at: {shown(failed)}") from error
+            more = f"\ngo on with --resume {run_id}" if can_resume(failed / "working") else ""
+            raise LocalRunError(f"{message}\nkept to look at: {shown(failed)}{more}") from error
+        except (KeyboardInterrupt, SystemExit):
+            if can_resume(root / "working"):
+                failed = keep_failed(name, root, runs / f"{run_id}.failed")
+                print(f"\nkept: {shown(failed)}\ngo on with --resume {run_id}", file=sys.stderr)
+            raise
         return keep_finished(name, root, runs / run_id)
-    finally:
-        remove(root)
 
 
 def build_notebook(name, out) -> dict:
@@ -194,7 +216,7 @@ def build_notebook(name, out) -> dict:
     return json.loads((folder / "kernel-metadata.json").read_text(encoding="utf-8"))
 
 
-def choose_parameters(name, notebook, preset, settings, earlier) -> dict:
+def choose_parameters(name, notebook, preset, settings, earlier, resume=None) -> dict:
     """What replaces the values in the notebook's parameters cell; checked here, where it costs no run.
 
     Raises:
@@ -202,7 +224,7 @@ def choose_parameters(name, notebook, preset, settings, earlier) -> dict:
         ConfigError: an unknown setting, a wrong type, a value out of range.
     """
     default = read_parameters(notebook)
-    given = {"PRESET": preset, "SET": settings or None}
+    given = {"PRESET": preset, "SET": settings or None, "RESUME": resume}
     parameters = {key: value for key, value in given.items() if value is not None}
     for key in (*parameters, "RUN_ID"):
         if key not in default:
@@ -210,7 +232,7 @@ def choose_parameters(name, notebook, preset, settings, earlier) -> dict:
             raise LocalRunError(f"kernel {name} has no {key} in its parameters cell, which has {present}")
     chosen = parameters.get("PRESET", default.get("PRESET"))
     check_settings(chosen, parameters.get("SET") or default.get("SET") or {}, earlier)
-    return parameters | {"RUN_ID": new_run_id(name, chosen)}
+    return parameters | {"RUN_ID": new_run_id(name, "resumed" if resume else chosen)}
 
 
 def check_settings(preset, settings, earlier):
@@ -378,6 +400,51 @@ def verified_runs(names, runs) -> list[tuple[pathlib.Path, dict]]:
     return folders
 
 
+def unfinished_run(kernel, name, runs) -> tuple[pathlib.Path, dict]:
+    """(folder, manifest) of a run that can be gone on with; one that was killed is cleared up first.
+
+    Raises:
+        LocalRunError: no such run, one that still runs, or one that had not begun to train.
+        ArtifactError: its files do not match its manifest.
+    """
+    from salt.artifacts import verify_run
+
+    killed, failed = runs / f".{name}", runs / f"{name}.failed"
+    if killed.is_dir():
+        with hold(killed):
+            end_processes(killed / "home")
+            keep_failed(kernel, killed, failed)
+            remove(killed)
+    folder = next((folder for folder in (runs / name, failed / "working") if folder.is_dir()), None)
+    if folder is None:
+        raise LocalRunError(f"--resume {name}: no such run in {shown(runs)}")
+    if not can_resume(folder):
+        raise LocalRunError(f"--resume {name}: {shown(folder)} has no state: it is finished, or had not begun to train")
+    return folder, verify_run(folder)
+
+
+def can_resume(working) -> bool:
+    """Whether a run's working folder holds what training needs to go on."""
+    from salt.resume import STATE
+
+    return (working / STATE / "run.json").is_file()
+
+
+@contextlib.contextmanager
+def hold(root):
+    """Locks a run's folder for this process, until the block ends or the process dies.
+
+    Raises:
+        LocalRunError: another process is at it.
+    """
+    with open(root / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LocalRunError(f"{root.name.lstrip('.')} still runs; wait for it, or end it first") from None
+        yield
+
+
 def mount_runs(earlier, metadata, root):
     """Mounts what Kaggle would: the files of each run's manifest, under the slug of the kernel that made them."""
     for folder, manifest in earlier:
@@ -517,15 +584,20 @@ def relay_output(process, log, deadline) -> bool:
 
 
 def kill_notebook(process, home):
-    """Kills the process and all that came of it: they are the processes whose HOME is this run's.
+    """Kills the process and all that came of it."""
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    end_processes(home)
+
+
+def end_processes(home):
+    """Kills the processes of a run: they are those whose HOME is the run's.
 
     Jupyter starts the notebook's process in a session of its own, so that no process group holds them all.
     """
     import psutil
 
-    process.kill()
-    process.wait()
-    process.stdout.close()
     for _ in range(10):  # one that is killed while it starts another needs a second look
         children = [other for other in psutil.process_iter() if home_of(other) == str(home)]
         if not children:
@@ -592,6 +664,8 @@ def keep_finished(name, root, folder) -> pathlib.Path:
 
 def keep_failed(name, root, folder) -> pathlib.Path:
     """Keeps what a failed run left: notebook, log and working folder. Its name says that it is no run."""
+    if can_resume(root / "working") and not (root / "working" / "manifest.json").is_file():
+        seal(name, root / "working", folder.name.removesuffix(".failed"))
     kept = root / "failed"
     kept.mkdir()
     for part in (f"{name}.ipynb", f"{name}.log", "working"):
@@ -599,6 +673,16 @@ def keep_failed(name, root, folder) -> pathlib.Path:
             os.replace(root / part, kept / part)
     os.rename(kept, folder)
     return folder
+
+
+def seal(name, working, run_id):
+    """Writes the manifest of a run that ended before it could: what is there now is what can be gone on with."""
+    from salt.artifacts import write_manifest
+    from salt.config import config_from_dict
+    from salt.resume import STATE
+
+    begun = json.loads((working / STATE / "run.json").read_text(encoding="utf-8"))
+    write_manifest(working, run_id, name, config_from_dict(begun["config"]), finished=False)
 
 
 def write_html(notebook, html):

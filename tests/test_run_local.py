@@ -24,7 +24,7 @@ import run_local  # noqa: E402
 import sandbox  # noqa: E402
 
 from salt.artifacts import ArtifactError  # noqa: E402
-from salt.config import ConfigError  # noqa: E402
+from salt.config import ConfigError, config_to_dict, preset  # noqa: E402
 from salt.data import DataError, find_competition, read_test, read_train  # noqa: E402
 from salt.metrics import coverage_class  # noqa: E402
 from salt.synthetic import write_synthetic  # noqa: E402
@@ -393,6 +393,80 @@ def test_outputs_that_do_not_match_their_manifest_are_refused(run_cells):
         run_cells(write.format("whole"), FINISH, write.format("changed"))
 
 
+# --- runs that are gone on with --------------------------------------------------------------------------------------
+
+BEGIN = f"""
+    import json, pathlib
+    pathlib.Path("state").mkdir()
+    pathlib.Path("state/run.json").write_text(json.dumps({{"config": {config_to_dict(preset("smoke", seed=7))!r}}}))
+    pathlib.Path("state/epoch-00002.weights.h5").write_text("two epochs")
+"""
+GO_ON = """
+    import json, pathlib
+    mount = pathlib.Path("../input/notebooks/local/salt-tiny")
+    found = {path.relative_to(mount).as_posix(): path.read_text() for path in sorted(mount.rglob("*.*"))}
+    manifest = json.loads(found.pop("manifest.json"))
+    facts = [RESUME, SET["seed"], SET["limit_minutes"], manifest["run_id"], manifest["finished"], found]
+    pathlib.Path("facts.json").write_text(json.dumps(facts))
+"""
+RESUME_CELL = 'PRESET = "unet"\nSET = {}\nRUN_ID = ""\nRESUME = ""'
+
+
+def go_on_with(run_id, run_cells):
+    """What a notebook that goes on with a run finds: see GO_ON."""
+    folder = run_cells(GO_ON, FINISH, settings_cell=RESUME_CELL, resume=run_id, settings={"limit_minutes": 5.0})
+    assert re.fullmatch(r"tiny-resumed-\d{8}-\d{6}-[0-9a-f]{4}", folder.name)
+    resumed, seed, limit, mounted, finished, files = json.loads((folder / "facts.json").read_text())
+    assert (resumed, seed, limit, mounted, finished) == (run_id, 7, 5.0, run_id, False)
+    return files
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_run_that_was_killed_in_training_can_be_gone_on_with(sent, competition, tmp_path, run_cells):
+    arguments = ["tiny", "--data", str(competition), "--runs", str(tmp_path / "runs")]
+    process = start_command(tmp_path, [BEGIN, LINGER], arguments)
+    try:
+        run_id = wait_for_line(process, r"(tiny-smoke-\S+): ")
+        child = int(wait_for_line(process, r"lingering (\d+)"))
+        with pytest.raises(run_local.LocalRunError, match=f"{run_id} still runs"):
+            run_cells(GO_ON, settings_cell=RESUME_CELL, resume=run_id)
+        os.kill(process.pid, sent)
+        said, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert (f"go on with --resume {run_id}" in said) == (sent is signal.SIGTERM)
+    files = go_on_with(run_id, run_cells)
+    assert not alive(child)
+    assert files.keys() == {"state/run.json", "state/epoch-00002.weights.h5"}
+    assert files["state/epoch-00002.weights.h5"] == "two epochs"
+    assert [path.name for path in (tmp_path / "runs").glob(".*")] == []
+    assert (tmp_path / "runs" / f"{run_id}.failed" / "working" / "manifest.json").is_file()
+
+
+def test_a_run_that_failed_or_ran_too_long_after_it_began_to_train_can_be_gone_on_with(run_cells, tmp_path):
+    with pytest.raises(run_local.LocalRunError, match=r"(?s)the notebook failed.*go on with --resume tiny-smoke-\S+$"):
+        run_cells(BEGIN, "1 / 0")
+    (failed,) = (tmp_path / "runs").iterdir()
+    assert go_on_with(failed.stem, run_cells).keys() == {"state/run.json", "state/epoch-00002.weights.h5"}
+
+
+def test_a_run_that_says_that_it_is_not_finished_is_kept_as_a_run(competition, tmp_path, run_cells):
+    files = FINISH.replace("path.name:", "str(path):").replace('Path(".").iterdir()', 'Path("state").iterdir()')
+    cells = [BEGIN, files.replace('"config": {}', '"config": {}, "finished": False')]
+    process = start_command(tmp_path, cells, ["tiny", "--data", str(competition), "--runs", str(tmp_path / "runs")])
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert re.search(r"not finished: runs/(tiny-\S+)\ngo on with --resume \1\n$", said)
+
+
+def test_what_cannot_be_gone_on_with_is_refused(run_cells, tmp_path):
+    with pytest.raises(run_local.LocalRunError, match="--resume nothing: no such run in "):
+        run_cells(settings_cell=RESUME_CELL, resume="nothing")
+    write_run(tmp_path / "runs" / "train-smoke-1")
+    with pytest.raises(run_local.LocalRunError, match="has no state: it is finished, or had not begun to train"):
+        run_cells(settings_cell=RESUME_CELL, resume="train-smoke-1")
+
+
 # --- bad input: found before anything runs --------------------------------------------------------------------------
 
 
@@ -457,6 +531,7 @@ def test_an_unknown_kernel_is_refused(tmp_path, competition, capsys):
         (["train", "--data", "x", "--synthetic", "8"], "not allowed with argument"),
         (["train"], "one of the arguments --data --synthetic is required"),
         (["train", "--synthetic", "8", "--tiles", "8"], "--tiles N takes a part of --data DIR"),
+        (["train", "--synthetic", "8", "--resume", "x", "--preset", "smoke"], "leave out --preset"),
     ],
 )
 def test_contradictory_options_are_refused(arguments, message, capsys):
