@@ -98,7 +98,7 @@ def competition_tiles(data, ids):
     unknown = tiles.ids[order][places] != ids
     if unknown.any():
         raise ValueError(
-            f"--data {data}: has no tile {ids[unknown][0]!r}, nor {unknown.sum() - 1} others of the run's {len(ids)}; "
+            f"--data {data}: has no tile {str(ids[unknown][0])!r}, nor {unknown.sum() - 1} others of the run's {len(ids)}; "
             "give the competition that the run was trained on"
         )
     return tiles.images[order][places], tiles.depths[order][places]
