@@ -120,7 +120,11 @@ def test_a_name_that_leads_elsewhere_is_refused(stand_in, files, download, tmp_p
     assert status == 1 and "leads out of the folder" in text and not (tmp_path / "evil.csv").exists()
 
 
-@pytest.mark.parametrize("stage", ["ListDataFiles", "GET /files/data/train.zip"])
+KILLS = ["GET /files/data/train.zip"]
+MORE_KILLS = ["ListDataFiles", "DownloadDataFile", "GET /files/data/sample_submission.csv"]
+
+
+@pytest.mark.parametrize("stage", [*KILLS, *(pytest.param(kill, marks=pytest.mark.slow) for kill in MORE_KILLS)])
 def test_after_kill_9_the_same_command_goes_on(stand_in, files, download, stage, tmp_path):
     stand_in.fault(stage, "hang")
     kill_when_reached(stand_in, start_script(stand_in, "download_data.py", "--out", tmp_path / "data"))

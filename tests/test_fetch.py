@@ -9,7 +9,7 @@ from kaggle_stand_in import USER, assert_no_secret, kill_when_reached, make_link
 from salt.artifacts import verify_run, write_manifest
 from salt.config import preset
 from scripts import fetch
-from scripts.kaggle_link import read_record, write_record
+from scripts.kaggle_link import alone, read_record, write_record
 
 stand_in = kaggle_stand_in.stand_in
 REF = f"{USER}/salt-train"
@@ -273,7 +273,11 @@ def test_a_push_whose_answer_was_lost_is_found_by_fetch(stand_in, run, fetch_run
     assert status == 3 and "does not show its push" in text
 
 
-@pytest.mark.parametrize("stage", ["GetKernelSessionStatus", "ListKernelSessionOutput", "GET /files/1/fold0.*"])
+KILLS = ["GET /files/1/fold0.*"]
+MORE_KILLS = ["GetKernelSessionStatus", "ListKernelSessionOutput", "GET /files/1/manifest.json", "GET /files/1/deep.*"]
+
+
+@pytest.mark.parametrize("stage", [*KILLS, *(pytest.param(kill, marks=pytest.mark.slow) for kill in MORE_KILLS)])
 def test_after_kill_9_the_same_command_goes_on(stand_in, run, fetch_run, stage, tmp_path):
     stand_in.fault(stage, "hang")
     kill_when_reached(stand_in, start_script(stand_in, "fetch.py", RUN, "--runs", tmp_path / "runs"))
@@ -283,10 +287,60 @@ def test_after_kill_9_the_same_command_goes_on(stand_in, run, fetch_run, stage, 
 
 
 def test_a_run_cut_off_while_its_files_moved_is_not_whole(stand_in, run, fetch_run, monkeypatch):
-    monkeypatch.setattr(fetch, "write_log", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert fetch_run()[0] == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(fetch, "write_log", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert fetch_run()[0] == 130
     assert (run / "history.csv").exists() and not (run / "manifest.json").exists()
-    monkeypatch.undo()
+    assert fetch_run()[0] == 0
+    assert verify_run(run)["run_id"] == RUN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["GetKernelSessionStatus", "ListKernelSessionOutput", "GET /files/1/history.csv"])
+def test_after_kill_9_a_failed_run_shows_why_all_the_same(stand_in, run, fetch_run, stage, tmp_path):
+    stand_in.leave_output(version(stand_in), {"history.csv": b"1"}, "ValueError: a nan\n")
+    version(stand_in).update(states=["ERROR"], message="Exit code 1")
+    stand_in.fault(stage, "hang")
+    kill_when_reached(stand_in, start_script(stand_in, "fetch.py", RUN, "--runs", tmp_path / "runs"))
+    status, text, _ = fetch_run()
+    assert status == 1 and "ValueError: a nan" in text
+    assert (run / "partial" / "history.csv").read_bytes() == b"1"
+
+
+def test_two_processes_do_not_fetch_one_run(stand_in, run, fetch_run):
+    with alone(run):
+        status, text, _ = fetch_run()
+    assert status == 75 and "another process at this desk works on it" in text and not stand_in.requests
+
+
+def test_throttling_does_not_end_the_waiting(stand_in, run, fetch_run):
+    stand_in.fault("GetKernelSessionStatus", "http", status=429, headers={"Retry-After": "30"}, times=3)
+    status, text, _ = fetch_run("--wait", link=make_link(attempts=1))
+    assert status == 0 and "UNREADABLE" in text and "fetched" in text
+
+
+def test_an_expired_address_is_replaced_by_a_new_listing(stand_in, run, fetch_run):
+    stand_in.files["1/history.csv"] = None
+    url, listed = stand_in.url, []
+
+    def expiring(name, body):
+        listed.append(name)
+        address = url(name, body)
+        if name == "1/history.csv" and listed.count(name) == 1:
+            stand_in.files[name] = None  # what is there now is Kaggle's <Error><Code>ExpiredToken
+        return address
+
+    stand_in.url = expiring
+    status, text, _ = fetch_run()
+    assert status == 0 and "history.csv: " in text and "listing the output again (2 of 4)" in text
+    assert (run / "history.csv").read_bytes() == FILES["history.csv"]
+
+
+def test_the_hours_of_a_failed_run_are_those_of_its_log(stand_in, run, fetch_run):
+    stand_in.leave_output(version(stand_in), {}, "half way\n")
+    version(stand_in).update(states=["ERROR"])
+    fetch_run()
+    assert read_record(run, "fetch.json")["seconds"] == 62
 
 
 def test_a_file_of_the_run_that_was_changed_here_is_fetched_again(stand_in, run, fetch_run):

@@ -321,7 +321,52 @@ def test_another_notebook_is_no_twin_of_one_that_arrived_late(stand_in, reposito
     assert status == 0 and "did arrive, as version 1" in text and "pushed: version 2" in text
 
 
-@pytest.mark.parametrize("stage", ["GetKernel", "ListDataFiles"])
+def test_a_lost_push_is_not_forgotten_while_kaggle_cannot_be_asked(stand_in, repository, push_train):
+    stand_in.fault("SaveKernel", "cut_after")
+    stand_in.fault("GetKernel", "http", after=1, status=503, times=99)
+    assert push_train(link=make_link(attempts=1))[0] == 3
+    (folder,) = run_folders(repository)
+    write_record(folder, "push.json", read_record(folder, "push.json") | {"at": "2026-01-01T00:00:00Z"})  # long ago
+    status, text, _ = push_train(link=make_link(attempts=1))
+    assert status == 75 and "look at tester/salt-train" in text and run_folders(repository) == [folder]
+    stand_in.faults.clear()
+    status, text, _ = push_train()
+    assert status == 0 and "is on Kaggle as version 1" in text and len(stand_in.calls("SaveKernel")) == 1
+
+
+def test_throttled_looks_do_not_hide_that_the_fate_of_a_push_is_open(stand_in, repository, push_train):
+    stand_in.fault("SaveKernel", "cut_after")
+    stand_in.fault("GetKernel", "http", after=1, status=429, times=99)
+    status, text, _ = push_train()
+    assert status == 3 and "Do not repeat the push" in text
+    assert read_record(run_folders(repository)[0], "push.json")["state"] == "ambiguous"
+
+
+def test_sources_that_kaggle_dropped_are_noticed_though_the_answer_was_lost(stand_in, repository, push_train):
+    stand_in.on_push = lambda version: version["request"].pop("competitionDataSources")
+    stand_in.fault("SaveKernel", "cut_after")
+    status, text, _ = push_train()
+    assert status == 1 and f"version 1 runs WITHOUT competition {COMPETITION}" in text
+    assert read_record(run_folders(repository)[0], "push.json")["state"] == "crippled"
+
+
+def test_sources_under_the_names_that_kaggle_shows_them_by_are_not_taken_for_dropped(stand_in, repository, push_train):
+    stand_in.on_push = lambda version: version["request"].update(competitionDataSources=[f"c/{COMPETITION}"])
+    stand_in.fault("SaveKernel", "cut_after")
+    assert push_train()[0] == 0
+
+
+def test_another_owner_is_pointed_out(stand_in, push_train):
+    status, text, _ = push_train("--owner", "a-team")
+    assert status == 0 and "which is not a-team: Kaggle takes the push only if it may write there" in text
+    assert stand_in.calls("SaveKernel")[0]["slug"] == "a-team/salt-train"
+
+
+KILLS = ["ListDataFiles"]
+MORE_KILLS = ["GetKernel", "GetAcceleratorQuotaStatistics", "ListKernels"]
+
+
+@pytest.mark.parametrize("stage", [*KILLS, *(pytest.param(kill, marks=pytest.mark.slow) for kill in MORE_KILLS)])
 def test_after_kill_9_before_the_push_there_is_no_run(stand_in, repository, push_train, stage):
     stand_in.fault(stage, "hang")
     runs = repository / "runs"

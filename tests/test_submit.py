@@ -8,7 +8,7 @@ from kaggle_stand_in import COMPETITION, assert_no_secret, kill_when_reached, ma
 from salt.artifacts import write_manifest
 from salt.config import preset
 from scripts import submit
-from scripts.kaggle_link import read_record, write_record
+from scripts.kaggle_link import alone, read_record, write_record
 
 stand_in = kaggle_stand_in.stand_in
 RUN = "predict-20261122-141502-cd34"
@@ -157,6 +157,44 @@ def test_a_submission_that_is_not_found_is_not_sent_blindly_again(stand_in, run,
     assert len(stand_in.submissions) == 1
 
 
+def test_a_lost_submission_is_not_sent_again_while_kaggle_cannot_be_asked(stand_in, run, submit_run):
+    stand_in.fault("CreateSubmission", "cut_after")
+    stand_in.fault("ListSubmissions", "http", status=503, times=99)
+    assert submit_run(link=make_link(attempts=1))[0] == 3
+    record = read_record(run, "submit.json")
+    write_record(run, "submit.json", record | {"at": "2026-01-01T00:00:00Z"})  # long ago
+    status, text, _ = submit_run(link=make_link(attempts=1))
+    assert status == 75 and "list the submissions" in text and len(stand_in.calls("CreateSubmission")) == 1
+    stand_in.faults.clear()
+    status, text, _ = submit_run()
+    assert status == 0 and "did arrive, as 4000" in text and len(stand_in.submissions) == 1
+
+
+def test_a_lost_submission_is_found_behind_many_others(stand_in, run, submit_run):
+    stand_in.fault("CreateSubmission", "cut_after")
+    submit_run_once = stand_in.do_list_submissions
+
+    def pages(body):
+        more = [{"ref": number, "description": "other", "status": "COMPLETE"} for number in range(100)]
+        return submit_run_once(body) if body.get("pageToken") else {"submissions": more, "nextPageToken": "2"}
+
+    stand_in.do_list_submissions = pages
+    status, text, _ = submit_run()
+    assert status == 0 and "found: the submission arrived, as 4000" in text and len(stand_in.submissions) == 1
+
+
+def test_two_processes_do_not_submit_one_run(stand_in, run, submit_run):
+    with alone(run):
+        status, text, _ = submit_run()
+    assert status == 75 and "another process at this desk works on it" in text and not stand_in.requests
+
+
+def test_throttling_does_not_end_the_waiting_for_a_score(stand_in, submit_run):
+    stand_in.fault("GetSubmission", "http", status=429, headers={"Retry-After": "30"}, times=2)
+    status, text, _ = submit_run(link=make_link(attempts=1))
+    assert status == 0 and "UNREADABLE" in text and "0.78543" in text
+
+
 def test_a_score_that_takes_long_is_waited_for_with_growing_pauses(stand_in, submit_run):
     stand_in.next_scores = ["PENDING"] * 6 + ["COMPLETE"]
     status, text, link = submit_run()
@@ -186,9 +224,15 @@ def test_a_submission_that_kaggle_cannot_score_is_an_error(stand_in, run, submit
     assert read_record(run, "submit.json")["state"] == "ERROR"
 
 
-@pytest.mark.parametrize("stage", ["PUT /upload/.*", "CreateSubmission", "GetSubmission"])
-def test_after_kill_9_the_same_command_submits_once(stand_in, run, submit_run, stage, tmp_path):
-    kind = "hang_after" if stage == "CreateSubmission" else "hang"
+KILLS = [("CreateSubmission", "hang_after"), ("GetSubmission", "hang")]
+MORE_KILLS = [("GetSubmissionLimits", "hang"), ("StartSubmissionUpload", "hang"), ("PUT /upload/.*", "hang"),
+              ("PUT /upload/.*", "hang_after"), ("CreateSubmission", "hang")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind"), [*KILLS, *(pytest.param(*kill, marks=pytest.mark.slow) for kill in MORE_KILLS)]
+)
+def test_after_kill_9_the_same_command_submits_once(stand_in, run, submit_run, stage, kind, tmp_path):
     stand_in.fault(stage, kind)
     data = run.parent.parent / "data"
     write_csv(data / "train.csv", [])
@@ -198,5 +242,9 @@ def test_after_kill_9_the_same_command_submits_once(stand_in, run, submit_run, s
         (data / name / "a.png").write_bytes(b"")
     arguments = [RUN, "--runs", run.parent, "--data", data]
     kill_when_reached(stand_in, start_script(stand_in, "submit.py", *arguments))
+    if (stage, kind) == ("CreateSubmission", "hang"):  # long ago, so that it surely did not arrive
+        assert submit_run("--data", str(data))[0] == 3
+        record = read_record(run, "submit.json")
+        write_record(run, "submit.json", record | {"at": "2026-01-01T00:00:00Z"})
     status, text, _ = submit_run("--data", str(data))
     assert status == 0 and "0.78543" in text and len(stand_in.submissions) == 1

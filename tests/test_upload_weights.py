@@ -115,7 +115,14 @@ def test_files_that_cannot_be_one_dataset_are_refused(stand_in, weights, upload,
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("stage", "kind"), [("PUT /upload/blob-1", "hang"), ("CreateDataset", "hang_after")])
+KILLS = [("CreateDataset", "hang_after")]
+MORE_KILLS = [("GetDatasetStatus", "hang"), ("StartBlobUpload", "hang"), ("PUT /upload/blob-1", "hang"),
+              ("PUT /upload/blob-1", "hang_after"), ("ListDatasetFiles", "hang")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind"), [*KILLS, *(pytest.param(*kill, marks=pytest.mark.slow) for kill in MORE_KILLS)]
+)
 def test_after_kill_9_the_same_command_makes_one_dataset(stand_in, weights, upload, stage, kind):
     stand_in.fault(stage, kind)
     kill_when_reached(stand_in, start_script(stand_in, "upload_weights.py", *weights))
