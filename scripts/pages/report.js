@@ -121,7 +121,7 @@ function showOverview(report) {
   const cards = [
     card(`Score on new tiles${whose}`, score.nested_score.toFixed(4), `± ${half.toFixed(3)}`,
       `Nested: level and area are chosen without the ${parts} that is scored. 95 % interval ${interval(score.nested_interval)}.`),
-  ]; // prettier-ignore
+  ];
   const expected = score.leaderboard;
   cards.push(
     expected
@@ -130,7 +130,7 @@ function showOverview(report) {
           `${interval(expected.public.interval, 3)}. If these are the competition's tiles.`)
       : card(`Leaderboard, expected${whose}`, "–", "",
           "Scores that are known together with the leaderboard's lie between 0.708 and 0.873; this one does not."),
-  ); // prettier-ignore
+  );
   cards.push(
     card(`Choosing flatters by${whose}`, signed(score.chosen_score - score.nested_score), "",
       `Best level ${score.best_level} and minimum area ${score.minimum_area} px give ${digits4(score.chosen_score)} on the ` +
@@ -138,7 +138,7 @@ function showOverview(report) {
     card(`Empty tiles right${whose}`, percent(score.confusion.empty_as_empty / Math.max(1, score.confusion.empty_as_empty + score.confusion.empty_as_salt)), "",
       `${thousands(score.confusion.empty_as_salt)} false alarms on ${thousands(score.confusion.empty_as_empty + score.confusion.empty_as_salt)} empty tiles; ` +
       `salt overlooked in ${thousands(score.confusion.salt_as_empty)} of ${thousands(score.confusion.salt_as_empty + score.confusion.salt_as_salt)}.`),
-  ); // prettier-ignore
+  );
   find("cards").replaceChildren(...cards);
   const facts = [`${thousands(report.count)} tiles in ${score.folds.length} fold${score.folds.length > 1 ? "s" : ""}`];
   if (settings.model) facts.push(settings.model + (settings.model === "encoder_unet" ? ` on ${settings.encoder}` : ""));
@@ -153,10 +153,10 @@ function showComparison(report) {
   find("comparison").hidden = false;
   const rows = result.classes.map((row) => [
     className(row.class), thousands(row.tiles), row.difference == null ? null : signed(row.difference), signed(row.part),
-  ]); // prettier-ignore
+  ]);
   const largest = result.largest.map((row) => [
     tileLink(report, row.id), percent(row.coverage), row.first.toFixed(1), row.second.toFixed(1),
-  ]); // prettier-ignore
+  ]);
   find("comparison-body").replaceChildren(
     element("p", { class: "notice" }, element("strong", {}, `B − A = ${signed(result.difference)} `),
       `(A ${digits4(result.first_score)}, B ${digits4(result.second_score)}; 95 % interval ${signed(result.interval[0])} to ${signed(result.interval[1])}, paired over ${thousands(result.tiles)} tiles). ` +
@@ -168,7 +168,7 @@ function showComparison(report) {
         table("Difference by coverage class", ["coverage", "tiles", "B − A", "of the whole"], rows)),
       element("div", {}, element("h3", {}, "Tiles that changed most"),
         table("Tiles that changed most", ["tile", "coverage", "A", "B"], largest))),
-  ); // prettier-ignore
+  );
 }
 
 function tileLink(report, id) {
@@ -193,7 +193,7 @@ function showControls(report, changed) {
     });
     const { best_level: bestLevel, minimum_area: bestArea } = report.runs[run].score;
     const reset = element("button", { type: "button", title: "Back to the best level and area", "aria-label": `Best level and area ${name}`.trim(),
-      onclick: () => { report.level[run] = bestLevel; report.area[run] = bestArea; changed(); } }, "Reset"); // prettier-ignore
+      onclick: () => { report.level[run] = bestLevel; report.area[run] = bestArea; changed(); } }, "Reset");
     const title = element("span", { class: "run-name" }, report.runs.length > 1 ? RUN_LETTERS[run] : "Score", " ", reset);
     const live = element("div", { class: "live", id: `live-${run}`, role: "status", "aria-live": "polite" });
     row.append(title, level, area, live);
@@ -204,7 +204,7 @@ function showControls(report, changed) {
 
 function slider(id, label, description, low, high, moved) {
   const input = element("input", { type: "range", id, min: low, max: high, step: 1, "aria-label": description,
-    oninput: (event) => moved(Number(event.target.value)) }); // prettier-ignore
+    oninput: (event) => moved(Number(event.target.value)) });
   return element("label", { class: "slider", for: id }, element("output", { id: `${id}-text` }, label), input);
 }
 
@@ -242,11 +242,11 @@ function showCurve(report, changed) {
     const low = Math.max(Math.min(...inner), best - 0.25);
     const y = extent([low, best]);
     const label = report.runs.map((_, run) =>
-      `${report.name(run)} score ${digits4(report.score(run))} at level ${report.level[run]}, highest ${digits4(Math.max(...lines[run]))}`).join("; "); // prettier-ignore
+      `${report.name(run)} score ${digits4(report.score(run))} at level ${report.level[run]}, highest ${digits4(Math.max(...lines[run]))}`).join("; ");
     const { svg, scaleX, scaleY, left, right, top, bottom } = frame(width, `Score by threshold: ${label}`, {
       height: 270, x: [1, LEVELS], y, xLabel: "threshold, level of 255", yLabel: "score", xTicks: [1, 64, 128, 192, 255],
       yText: (value) => value.toFixed(2),
-    }); // prettier-ignore
+    });
     const clip = shape("clipPath", { id: "curve-clip" }, shape("rect", { x: left, y: top, width: right - left, height: bottom - top }));
     svg.append(clip);
     const plot = shape("g", { "clip-path": "url(#curve-clip)" });
@@ -281,7 +281,7 @@ function showIntervals(report) {
     const [low, high] = extent(bounds);
     const x = (value) => left + ((value - low) / (high - low)) * (right - left);
     const text = names.map(([name, label]) => report.runs.map(({ score }, run) =>
-      `${report.name(run)} ${label} ${digits4(score[`${name}_score`])}, ${interval(score[`${name}_interval`])}`).join("; ")).join("; "); // prettier-ignore
+      `${report.name(run)} ${label} ${digits4(score[`${name}_score`])}, ${interval(score[`${name}_interval`])}`).join("; ")).join("; ");
     const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Scores with intervals: ${text}` });
     for (const tick of ticks(low, high, Math.max(3, Math.floor(width / 110)))) {
       svg.append(
@@ -300,7 +300,7 @@ function showIntervals(report) {
           shape("circle", { class: `dot tone${run}`, cx: x(score[`${name}_score`]), cy: y, r: name === "nested" ? 6 : 4.5 }),
         );
         if (!run) svg.append(shape("text", { x: right, y: row * step + 16, "text-anchor": "end" },
-          report.runs.map((other) => digits4(other.score[`${name}_score`])).join("  |  "))); // prettier-ignore
+          report.runs.map((other) => digits4(other.score[`${name}_score`])).join("  |  ")));
       });
     });
     return svg;
@@ -312,10 +312,10 @@ function showCalibration(report) {
     const tenths = [0, 0.2, 0.4, 0.6, 0.8, 1], text = (value) => `${Math.round(100 * value)} %`;
     const points = report.runs.map(({ score }) => score.calibration.bins.filter((bin) => bin.pixels));
     const label = report.runs.map((_, run) => `${report.name(run)} ` + points[run].map((bin) =>
-      `predicted ${text(bin.predicted)}, salt ${text(bin.salt)}`).join("; ")).join(". "); // prettier-ignore
+      `predicted ${text(bin.predicted)}, salt ${text(bin.salt)}`).join("; ")).join(". ");
     const { svg, scaleX, scaleY } = frame(width, `Calibration: ${label}`, {
       height: 270, x: [0, 1], y: [0, 1], xLabel: "predicted probability", yLabel: "share of salt", xTicks: tenths, yTicks: tenths, xText: text, yText: text,
-    }); // prettier-ignore
+    });
     svg.append(shape("path", { class: "line dotted tone-quiet", d: path([[0, 0], [1, 1]], scaleX, scaleY) }));
     points.forEach((bins, run) => {
       svg.append(shape("path", { class: `line tone${run}`, d: path(bins.map((bin) => [bin.predicted, bin.salt]), scaleX, scaleY) }));
@@ -326,7 +326,7 @@ function showCalibration(report) {
     return svg;
   });
   find("calibration-error").textContent = report.runs.map(({ score }, run) =>
-    `${report.name(run)} calibration error ${score.calibration.error.toFixed(4)}`.trim()).join(", ") + ": the mean over all pixels."; // prettier-ignore
+    `${report.name(run)} calibration error ${score.calibration.error.toFixed(4)}`.trim()).join(", ") + ": the mean over all pixels.";
 }
 
 function showLearning(report) {
@@ -346,13 +346,13 @@ function showLearning(report) {
     chart(host, "", (width) => {
       const last = history.filter((row) => row.epoch === Math.max(...history.map((other) => other.epoch)));
       const label = `Learning curves, ${name} by epoch; at the end held out ` +
-        last.map((row) => `fold ${row.fold} ${row[`val_${name}`]?.toFixed(3)}`).join(", "); // prettier-ignore
+        last.map((row) => `fold ${row.fold} ${row[`val_${name}`]?.toFixed(3)}`).join(", ");
       const values = history.flatMap((row) => [row[name], row[`val_${name}`]]);
       const epochs = history.map((row) => row.epoch);
       const { svg, scaleX, scaleY } = frame(width, `${report.name(run)} ${label}`, {
         height: 230, x: [Math.min(...epochs), Math.max(...epochs, Math.min(...epochs) + 1)], y: extent(values), xLabel: "epoch", yLabel: name,
         yText: (value) => value.toFixed(2),
-      }); // prettier-ignore
+      });
       folds.forEach((fold, index) => {
         const rows = history.filter((row) => row.fold === fold);
         for (const [column, style] of [[name, "dotted"], [`val_${name}`, ""]]) {
@@ -384,11 +384,11 @@ function updateLosses(report) {
         const part = element("span", { class: `kind-${kind}` });
         part.style.width = total ? `${(100 * lost[kind]) / total}%` : "0";
         return part;
-      })); // prettier-ignore
+      }));
     const rows = [...LOST, "right"].map((kind) => {
       const [name, ...text] = KINDS[kind].split(": ");
       const choose = element("button", { class: "link", type: "button", onclick: () => gallery.filterBy({ kind, run }) },
-        swatch(kind), name); // prettier-ignore
+        swatch(kind), name);
       return [choose, text.join() || "score 1", thousands(tiles[kind]), kind === "right" ? null : (-lost[kind]).toFixed(4).replace("-", "−")];
     });
     const caption = `Lost points${report.runs.length > 1 ? ` of run ${RUN_LETTERS[run]}` : ""}`;
@@ -431,7 +431,7 @@ function updateTables(report) {
     ...["empty", "salt"].map((answer) => counts.map((made) => thousands(made[truth + answer])).join("  |  ")),
   ]);
   find("confusion").replaceChildren(table("Empty tiles and tiles with salt, truth by prediction",
-    ["", `predicted empty${runs.length > 1 ? " A | B" : ""}`, `predicted salt${runs.length > 1 ? " A | B" : ""}`], confusion)); // prettier-ignore
+    ["", `predicted empty${runs.length > 1 ? " A | B" : ""}`, `predicted salt${runs.length > 1 ? " A | B" : ""}`], confusion));
 }
 
 function showDepths(report) {
@@ -445,7 +445,7 @@ function showDepths(report) {
     rows.map((row, index) => {
       const own = runs.map((run) => report.runs[run].score.depths[index].score);
       return [`${row.low} to ${row.high}`, thousands(row.tiles), percent(row.empty, 0), ...own.map(digits4), meter(own)];
-    }))); // prettier-ignore
+    })));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -475,18 +475,18 @@ class Gallery {
     const { report } = this, two = report.runs.length > 1;
     const choice = (key, label, options) =>
       element("label", {}, label, element("select", { id: `filter-${key}`, onchange: (event) => this.filterBy({ [key]: event.target.value }, false) },
-        ...options.map(([value, text]) => element("option", { value }, text)))); // prettier-ignore
+        ...options.map(([value, text]) => element("option", { value }, text))));
     const folds = [...new Set(report.tiles.fold)].sort((one, other) => one - other);
     const sorts = [
       ["worst", "worst score first"], ["best", "best score first"], ["coverage", "least salt first"], ["coverage-down", "most salt first"],
       ["depth", "shallowest first"], ["fold", "fold"], ["id", "name"],
-    ]; // prettier-ignore
+    ];
     if (two) sorts.unshift(["gain", "B better first"], ["loss", "A better first"]);
     const sort = element("label", {}, "Sort", element("select", { id: "sort", onchange: (event) => { this.sort = event.target.value; this.update(true); } },
-      ...sorts.map(([value, text]) => element("option", { value, selected: value === this.sort }, text)))); // prettier-ignore
+      ...sorts.map(([value, text]) => element("option", { value, selected: value === this.sort }, text))));
     const kinds = [["", "any error or none"], ...Object.entries(KINDS).map(([kind, text]) => [kind, text.split(":")[0]])];
     const views = element("fieldset", {}, element("legend", {}, "Show"), ...Object.entries(VIEWS).map(([view, text]) =>
-      element("button", { type: "button", id: `view-${view}`, "aria-pressed": String(view === this.view), onclick: () => this.show(view) }, text))); // prettier-ignore
+      element("button", { type: "button", id: `view-${view}`, "aria-pressed": String(view === this.view), onclick: () => this.show(view) }, text)));
     const whose = two ? [choice("run", "Errors of", [["0", "run A"], ["1", "run B"]])] : [];
     find("toolbar").replaceChildren(
       views,
@@ -499,7 +499,7 @@ class Gallery {
       element("label", {}, "Name", element("input", { type: "search", id: "filter-search", size: 10, autocomplete: "off", spellcheck: "false",
         oninput: (event) => this.filterBy({ search: event.target.value }, false) })),
       element("button", { type: "button", id: "clear", onclick: () => this.filterBy({ kind: "", coverage: "", fold: "", score: "", search: "" }, false) }, "Clear"),
-    ); // prettier-ignore
+    );
   }
 
   show(view) {
@@ -573,7 +573,7 @@ class Gallery {
 
   card(tile) {
     return element("button", { type: "button", class: "tile", "data-tile": tile, tabindex: -1, onclick: () => this.open(tile) },
-      element("canvas", { "aria-hidden": "true" }), element("div", { class: "caption" }, element("span", {}), element("strong", {}))); // prettier-ignore
+      element("canvas", { "aria-hidden": "true" }), element("div", { class: "caption" }, element("span", {}), element("strong", {})));
   }
 
   describe(tile) {
@@ -599,7 +599,7 @@ class Gallery {
   wanted(views) {
     return all(this.report.runs.length).flatMap((run) =>
       views.filter((view) => !run || (view !== "image" && view !== "truth")).map((view) => [run, view]));
-  } // prettier-ignore
+  }
 
   /** One view of a tile, for one run, as ImageData. */
   async picture(tile, run, view) {
@@ -690,7 +690,7 @@ class Gallery {
       element("div", { class: `run${run}` }, slider(`dialog-level-${run}`, "", `Threshold ${report.name(run)}`, 1, LEVELS, (value) => {
         report.level[run] = value;
         changed();
-      }))); // prettier-ignore
+      })));
     const button = (text, act, label, id) => element("button", { type: "button", id, onclick: act, "aria-label": label }, text);
     find("tile").replaceChildren(
       element("div", { class: "top" }, element("h2", { id: "tile-title" }), element("span", { class: "spacer" }),
@@ -698,7 +698,7 @@ class Gallery {
       element("p", { class: "small quiet", id: "tile-facts" }),
       ...sliders,
       element("div", { class: "panels", id: "tile-panels" }),
-    ); // prettier-ignore
+    );
     this.fillDialog();
     if (!find("tile").open) find("tile").showModal();
     find("next-tile").focus();
