@@ -449,7 +449,7 @@ def check_sources(link, metadata):
             files = link.competition_files(slug)
         except NotFoundError as error:
             raise ConfigurationError(f"competition source {slug!r} does not exist: {error}") from None
-        show("data", f"competition {slug}, {len(files)} files")
+        show("data", f"competition {slug}, {len(files)} file{'s' * (len(files) != 1)}")
     for source in metadata["dataset_sources"]:
         try:
             state = link.dataset_state(source)

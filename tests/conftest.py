@@ -10,6 +10,13 @@ from salt.synthetic import synthetic_tiles
 TRAIN_TILES, TEST_TILES = 40, 10
 
 
+def pytest_configure():
+    """Whatever a test forgets, Kaggle's client in it talks to this machine, and finds no credentials in a variable."""
+    for name in [name for name in os.environ if name.upper().startswith("KAGGLE_")]:
+        del os.environ[name]
+    os.environ["KAGGLE_API_ENVIRONMENT"] = "LOCALHOST"
+
+
 @pytest.fixture(scope="session")
 def synthetic_train() -> Tiles:
     """The training tiles of `synthetic_folder`, one of them black, as arrays. Not to be changed."""

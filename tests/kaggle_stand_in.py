@@ -36,17 +36,26 @@ SOURCES = ("datasetDataSources", "competitionDataSources", "kernelDataSources", 
 WALL = '''\
 import socket
 
-real_connect, real_resolve = socket.socket.connect, socket.getaddrinfo
+real_connect, real_connect_ex, real_resolve = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
 
 def is_loopback(host):
     return host in (None, "", "localhost", "::1") or str(host).startswith("127.")
 
 
-def connect(self, address):
+def check(self, address):
     if self.family in (socket.AF_INET, socket.AF_INET6) and not is_loopback(address[0]):
         raise ConnectionRefusedError(f"the wall: {address}")
+
+
+def connect(self, address):
+    check(self, address)
     return real_connect(self, address)
+
+
+def connect_ex(self, address):
+    check(self, address)
+    return real_connect_ex(self, address)
 
 
 def getaddrinfo(host, *more, **named):
@@ -443,6 +452,7 @@ def put_up_wall(monkeypatch):
     names = {}
     exec(WALL, names)
     monkeypatch.setattr(socket.socket, "connect", names["connect"])
+    monkeypatch.setattr(socket.socket, "connect_ex", names["connect_ex"])
     monkeypatch.setattr(socket, "getaddrinfo", names["getaddrinfo"])
 
 
@@ -451,7 +461,7 @@ def stand_in(monkeypatch, tmp_path):
     """A `StandIn` that everything in this test talks to, whatever it does."""
     home = tmp_path / "home"
     (home / "wall").mkdir(parents=True)
-    lines = "\nsocket.socket.connect, socket.getaddrinfo = connect, getaddrinfo\n"
+    lines = "\nsocket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo = connect, connect_ex, getaddrinfo\n"
     (home / "wall" / "sitecustomize.py").write_text(WALL + lines)
     for name in list(os.environ):
         if name.upper().startswith("KAGGLE_") or name.lower() in (*PROXIES, "no_proxy"):

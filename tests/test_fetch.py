@@ -320,7 +320,6 @@ def test_throttling_does_not_end_the_waiting(stand_in, run, fetch_run):
 
 
 def test_an_expired_address_is_replaced_by_a_new_listing(stand_in, run, fetch_run):
-    stand_in.files["1/history.csv"] = None
     url, listed = stand_in.url, []
 
     def expiring(name, body):

@@ -56,6 +56,15 @@ def test_without_proxies_the_wall_refuses_the_real_kaggle(stand_in, monkeypatch)
         make_link(attempts=1).status(REF)
     with pytest.raises(OSError, match="the wall"):
         socket.create_connection(("192.0.2.1", 443), timeout=1)
+    with socket.socket() as one, pytest.raises(OSError, match="the wall"):
+        one.connect_ex(("192.0.2.1", 443))
+
+
+def test_a_test_that_forgets_the_stand_in_does_not_reach_kaggle_either():
+    code = "from kagglesdk.kaggle_env import get_endpoint, get_env; print(get_endpoint(get_env()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "http://localhost\n", done.stderr
+    assert [name for name in os.environ if name.startswith("KAGGLE_")] == ["KAGGLE_API_ENVIRONMENT"]
 
 
 def test_a_process_that_a_test_starts_is_behind_the_wall_too(stand_in):

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 
 import kaggle_stand_in
 import pytest
@@ -391,12 +388,3 @@ def test_after_kill_9_in_the_middle_of_a_push_nothing_is_pushed_twice(stand_in, 
         assert status == 0 and "is on Kaggle as version 1" in text.out
     assert len(stand_in.calls("SaveKernel")) == 1
     assert_no_secret(runs, text=text.out + text.err)
-
-
-def test_what_was_built_can_be_pushed_by_the_plain_client(stand_in, repository, push_train):
-    push_train("--dry-run")
-    code = "import sys; sys.argv[0] = 'kaggle'; from kaggle.cli import main; main()"
-    arguments = ["kernels", "push", "-p", str(repository / "build" / "train")]
-    environment = {**os.environ, **stand_in.environment(stand_in.home)}
-    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True)
-    assert "Kernel version 1 successfully pushed" in done.stdout and "does not resolve" not in done.stdout

@@ -1,13 +1,10 @@
-import csv
 import json
 
 import kaggle_stand_in
 import pytest
-from kaggle_stand_in import COMPETITION, USER, assert_no_secret, make_link
+from kaggle_stand_in import USER, make_link
 
-from salt.artifacts import write_manifest
-from salt.config import preset
-from scripts import fetch, push, runs, submit
+from scripts import runs
 from scripts.kaggle_link import write_record
 
 stand_in = kaggle_stand_in.stand_in
@@ -99,39 +96,3 @@ def test_hours_that_nobody_knows_are_not_counted_as_none(show, tmp_path):
     pushed(tmp_path / "train-t4-20261122-131502-bbbb")
     text = show()
     assert line(text, "train-t4")[-1] == "?" and "and 1 run whose hours are not known yet" in text
-
-
-def test_from_a_push_to_a_recorded_score(stand_in, tmp_path, monkeypatch, capsys):
-    root = tmp_path / "repository"
-    (root / "kernels").mkdir(parents=True)
-    head = ["# /// script", "# [tool.kaggle]", '# title = "Salt predict"', f'# competition_sources = ["{COMPETITION}"]']
-    cells = ["# ///", '"""Predict."""', "", '# %% tags=["parameters"]', 'RUN_ID = ""', "", "# %%", "print(RUN_ID)", ""]
-    (root / "kernels" / "predict.py").write_text("\n".join(head + cells))
-    for module in (push, submit):
-        monkeypatch.setattr(module, "ROOT", root)
-    monkeypatch.setattr(push, "BUILD", root / "build")
-    folder = root / "runs"
-    stand_in.competitions[COMPETITION]["sample_submission.csv"] = b"id,rle_mask\na,1 1\nb,1 1\n"
-
-    def run_on_kaggle(version):
-        notebook = json.loads(version["source"])
-        (line,) = [row for cell in notebook["cells"] for row in "".join(cell["source"]).split("\n")
-                   if row.startswith("RUN_ID")]  # fmt: skip
-        output = tmp_path / "output"
-        output.mkdir()
-        with open(output / "submission.csv", "w", newline="") as file:
-            csv.writer(file).writerows([("id", "rle_mask"), ("a", "1 101"), ("b", "")])
-        write_manifest(output, json.loads(line.partition("= ")[2]), "predict", preset("smoke"))
-        stand_in.leave_output(version, {path.name: path.read_bytes() for path in output.iterdir()})
-
-    stand_in.on_push = run_on_kaggle
-    link = make_link()
-    assert push.main(["predict", "--runs", str(folder)], link) == 0
-    (run,) = folder.iterdir()
-    assert fetch.main([run.name, "--runs", str(folder), "--wait"], link) == 0
-    assert submit.main([run.name, "--runs", str(folder), "--message", "first"], link) == 0
-    assert runs.main(["--runs", str(folder)]) == 0
-    text = capsys.readouterr().out
-    assert line(text.rpartition("run  ")[2], "predict")[1:3] == ["Kaggle", "scored"]
-    assert "0.78543 / 0.80123" in text and not stand_in.escapes
-    assert_no_secret(root, text=text)
