@@ -1225,6 +1225,24 @@ def test_the_modules_style_can_be_asked_for_and_the_flat_one_refuses(tmp_path):
         flatten(folder, style="flat")
 
 
+def test_a_new_python_that_gets_its_functions_by_value_needs_no_module(tmp_path):
+    files = {
+        "main.py": "from pkg.work import square\nfrom pkg.away import far\nprint('by pkg', far(square, 7))\n",
+        "pkg/work.py": "FACTOR = 1\ndef square(x):\n    return FACTOR * x * x\n",
+        "pkg/away.py": (
+            "import subprocess, sys\nimport cloudpickle\n"
+            "def far(function, value):\n"
+            "    code = 'import pickle, sys; f, x = pickle.load(sys.stdin.buffer); print(f(x))'\n"
+            "    data = cloudpickle.dumps((function, value))\n"
+            "    return int(subprocess.run([sys.executable, '-c', code], input=data, capture_output=True).stdout)\n"
+        ),
+    }
+    folder = write_files(tmp_path, files)
+    assert sections(flatten(folder)) == []
+    shutil.rmtree(folder / "pkg")
+    assert run_python(folder / "flat/flat.py", tmp_path) == (0, "by pkg 49\n", "")
+
+
 def test_a_suite_of_tests_gets_every_module_as_it_is(tmp_path):
     files = {
         "main.py": "import pytest\nfrom pkg.a import f\ndef test_f():\n    assert f() == 1\n",
