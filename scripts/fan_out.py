@@ -5,10 +5,12 @@ of a run for each fold, which waits as "queued" in its push.json. From then on a
 disk: a queue that was killed, or stopped for lack of quota, goes on with `push.py train --continue RUN`.
 
 A fold is pushed when Kaggle has a place for it. One without an answer is looked up and not pushed again. One that
-fails is reported, and the others go on; `--continue` pushes it once more.
+fails is reported, and the others go on; `--continue` pushes it once more, and resumes one that had not enough time.
 """
+import argparse
 import contextlib
 import pathlib
+import re
 import shutil
 import tempfile
 
@@ -19,6 +21,7 @@ from scripts.kaggle_link import (
     ConfigurationError,
     KaggleError,
     NotFoundError,
+    OutputError,
     UnreachableError,
     alone,
     duration,
@@ -68,7 +71,8 @@ def start(link, options, plan) -> int:
         temporary.chmod(0o755)
         first = [keep_part(temporary, options, plan, fold, shares[fold]) for fold in folds][0]
         queue = {"run_id": plan.run_id, "kernel": options.name, "preset": plan.preset, "settings": plan.settings}
-        write_record(temporary, QUEUE, {**queue, "at": utc_now(), "folds": folds})
+        queue |= {"accelerator": options.accelerator, "hours": options.hours, "at": utc_now(), "folds": folds}
+        write_record(temporary, QUEUE, queue)
         metadata, content, record = first
         show_plan(options, plan, metadata, content)
         minutes = shares[folds[0]].get("minutes")
@@ -142,7 +146,7 @@ def go_on(link, folder, kernel) -> int:
         print(f"\n{folder.name}: {len(queue['folds'])} folds, as there are places", flush=True)
         parts = [Part(part) for part in part_folders(folder)]
         for part in parts:
-            part.take_up(link)
+            part.take_up(link, queue)
         try:
             failed = work_off(link, folder.parent, parts)
         except KeyboardInterrupt:
@@ -167,9 +171,11 @@ class Part:
         self.folder, self.record = folder, read_record(folder, "push.json")
         self.fold, self.state = self.record["fold"], "waits"
 
-    def take_up(self, link):
-        """Looks how the fold stands when a queue begins, or goes on; one that has failed waits again."""
+    def take_up(self, link, queue):
+        """Looks how the fold stands when a queue begins, or goes on; one that did not end well waits again."""
         self.look(link)
+        if self.state == "COMPLETE" and self.lacks_time(link):
+            self.resume(link, queue)
         if self.failed:
             print(f"  fold {self.fold} was {self.state}; it is pushed once more", flush=True)
             for name in ("fetch.json", f"{self.record['kernel']}.log"):
@@ -177,6 +183,33 @@ class Part:
             shutil.rmtree(self.folder / "partial", ignore_errors=True)
             self.write(state="queued", version=None, url=None)
             self.state = "waits"
+
+    def lacks_time(self, link) -> bool:
+        """Whether the manifest says that the run has not reached its end; what is wrong with one, fetch.py tells."""
+        from scripts.fetch import MANIFEST
+        from scripts.push import remote_manifest
+
+        manifest = read_record(self.folder, MANIFEST)
+        if manifest.get("run_id") != self.record["run_id"]:
+            with contextlib.suppress(OutputError, UnreachableError, NotFoundError, AccessError):
+                manifest = remote_manifest(link, self.record)
+        return not manifest.get("finished", True)
+
+    def resume(self, link, queue):
+        """Lets a fold that ran out of time go on: by a new version of its kernel that mounts what it has left."""
+        from scripts.push import Plan, prepare, resume_run
+
+        stem, number = re.fullmatch(r"(.+-fold-\d+)(?:-(\d+))?", self.record["run_id"]).groups()
+        plan = Plan(f"{stem}-{int(number or 1) + 1}", self.record["ref"].partition("/")[0], None, {})
+        resume_run(link, plan, self.folder, queue["kernel"])
+        options = argparse.Namespace(name=queue["kernel"], accelerator=queue["accelerator"], hours=queue["hours"])
+        built, metadata, _, record = prepare(options, plan, self.fold)
+        print(f"  fold {self.fold} had not enough time; {plan.run_id} goes on with it", flush=True)
+        shutil.copytree(built, self.folder / "pushed", dirs_exist_ok=True)
+        write_record(self.folder / "pushed", "kernel-metadata.json", metadata)
+        self.write(**record | {"state": "queued"})  # last: a kill before this changes nothing
+        (self.folder / "fetch.json").unlink(missing_ok=True)
+        self.state = "waits"
 
     @property
     def waits(self) -> bool:

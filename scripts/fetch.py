@@ -415,20 +415,21 @@ def bring_parts(link, parts, options):
     failed, absent = [], []
     for folder in parts:
         record = read_record(folder, "push.json")
-        if is_whole(folder, record):
-            continue
         if record["state"] == "queued":
             absent.append(f"fold {record['fold']} is not pushed yet")
             continue
         try:
-            bring_run(link, folder, record, options)
+            manifest = read_record(folder, MANIFEST) if is_whole(folder, record) else None
+            manifest = manifest or bring_run(link, folder, record, options)
+            if not manifest.get("finished", True):
+                failed.append(f"fold {record['fold']}: {record['run_id']} had not enough time")
         except StillRunning as error:
             absent.append(str(error))
         except (RunFailed, OutputError) as error:
             failed.append(f"fold {record['fold']}: {error}")
     run_id, kernel = parts[0].parent.parent.name, read_record(parts[0], "push.json")["kernel"]
     if failed:
-        once_more = f"python scripts/push.py {kernel} --continue {run_id} pushes it once more"
+        once_more = f"python scripts/push.py {kernel} --continue {run_id} pushes what did not end well once more"
         raise RunFailed("\n".join([*failed, *absent, f"nothing was joined; {once_more}"]))
     if absent:
         raise StillRunning("\n".join([*absent, f"{len(parts) - len(absent)} of {len(parts)} folds are here"]))

@@ -290,11 +290,38 @@ def test_folds_with_different_settings_are_not_joined(stand_in, run, call, tmp_p
     assert not (run / "manifest.json").exists()
 
 
-def test_a_fold_that_has_not_reached_its_end_is_not_joined(stand_in, run, call, tmp_path):
-    version = stand_in.kernels[REFS[2]][0]
-    stand_in.leave_output(version, train_output(tmp_path, version, finished=False))
-    status, text, _ = call(fetch, run.name, "--wait")
-    assert status == 1 and "fold-2 has not reached its end" in text and not (run / "manifest.json").exists()
+@pytest.mark.parametrize("fetched", [True, False])
+def test_a_fold_that_had_not_enough_time_goes_on_before_it_is_joined(stand_in, repository, call, tmp_path, fetched):
+    complete = stand_in.on_push
+    stand_in.on_push = lambda version: stand_in.leave_output(version, train_output(tmp_path, version, finished=False))
+    stand_in.next_states = ["COMPLETE"]
+    call(push, "train", "--fan-out", "folds", "--hours", "2", *TWO)
+    run, stand_in.on_push = only_run(repository), complete
+    version = stand_in.kernels[REFS[0]][0]
+    stand_in.leave_output(version, train_output(tmp_path, version))  # fold 0 has had enough
+    if fetched:
+        status, text, _ = call(fetch, run.name)
+        assert status == 1 and "fold 1: " in text and "had not enough time" in text and "nothing was joined" in text
+        assert not (run / "manifest.json").exists()
+
+    status, text, _ = call(push, "train", "--continue", run.name)
+    assert status == 0 and f"{run.name}-fold-1-2 goes on with it" in text and pushed(stand_in) == [1, 2, 0]
+    body = stand_in.calls("SaveKernel")[-1]
+    assert parameters({"source": body["text"]})["RESUME"] == f"{run.name}-fold-1"
+    assert body["kernelDataSources"] == [f"{REFS[1]}/1"] and body["sessionTimeoutSeconds"] == 7200
+    assert call(fetch, run.name)[0] == 0
+    assert list(verify_run(run)["parts"]) == [f"{run.name}-fold-0", f"{run.name}-fold-1-2"]
+
+
+def test_a_fold_without_a_manifest_does_not_keep_the_others_from_going_on(stand_in, repository, call):
+    stand_in.next_states = ["COMPLETE"]
+    stand_in.fault("SaveKernel", after=1, **SPENT)
+    call(push, "train", "--fan-out", "folds", *TWO)
+    stand_in.kernels[REFS[0]][0]["files"].clear()
+    run = only_run(repository).name
+    assert call(push, "train", "--continue", run)[0] == 0 and pushed(stand_in) == [1, 1, 0]
+    status, text, _ = call(fetch, run)
+    assert status == 1 and "fold 0: the run has left no manifest.json" in text and "nothing was joined" in text
 
 
 def test_after_an_interruption_while_joining_the_same_command_goes_on(stand_in, run, call, monkeypatch):
