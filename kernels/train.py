@@ -36,7 +36,7 @@ from salt.postprocess import choose_minimum_area, postprocess
 from salt.report import plot_history, plot_tiles
 from salt.resume import STATE, take_over_run
 from salt.scoring import score_oof
-from salt.training import fit_folds, read_pseudo_labels
+from salt.training import fit_folds, read_pseudo_labels, visible_cards
 
 # %% tags=["parameters"]
 PRESET = "t4"  # a line of PRESETS below
@@ -62,10 +62,11 @@ resumed = take_over_run(roots, RESUME, config, folder=".") if RESUME else None
 print("run", run_id, "of build", BUILD_ID or "(none)", f"goes on with {RESUME}" if resumed else "")
 print(config)
 print("data:", competition.folder, "| encoder weights:", weights)
-print("backend", keras.backend.backend(), "on", keras.distribution.list_devices(), library_versions())
+cards = visible_cards()
+print("backend", keras.backend.backend(), "on", f"GPUs {cards}" if cards else "the CPU", library_versions())
 if shutil.which("nvidia-smi"):
     print(subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout)
-if config.gpu and not keras.distribution.list_devices("gpu"):
+if config.gpu and not cards:
     raise RuntimeError("no GPU here: choose an accelerator, or train on the CPU with gpu=false")
 
 # %% [markdown]

@@ -12,6 +12,9 @@ import json
 import math
 import pathlib
 import re
+import shutil
+import subprocess
+import sys
 from typing import NamedTuple
 
 import keras
@@ -47,6 +50,7 @@ from salt.schedule import (
 from salt.tta import tta_transforms
 from salt.unet import build_model, encoder_layers, use_jit
 
+CARDS_PROGRAM = "import keras; print(*keras.distribution.list_devices())"
 PROBE_BATCHES = 5  # in an epoch that only measures; beside them, what an epoch's begin takes does not count
 PROBE_SHARE = 0.01  # of a fold's time goes into measuring, not counting compilation
 BATCH_NORM_BATCHES = 30  # from which batch norm's statistics are estimated in the end
@@ -447,6 +451,7 @@ def fit_fold(
     weights=None,
     pseudo: Tiles | None = None,
     budget: Budget | None = None,
+    watch=None,
 ) -> tuple[keras.Model, list[dict]]:
     """Trains a network on all tiles but the black ones and those of one fold.
 
@@ -463,6 +468,8 @@ def fit_fold(
         weights: of a pre-trained encoder, as for `build_model`.
         pseudo: further tiles, from `read_pseudo_labels`.
         budget: the run's time; None: there is no limit.
+        watch: None, or a function that is called after each epoch, when its checkpoint is there; what it raises ends
+            the training.
 
     Returns:
         The trained network, with averaged weights, and one dict of logs an epoch: `step` (how many are done), `loss`,
@@ -517,6 +524,8 @@ def fit_fold(
         # Validates with averaged weights and swaps back, so that the checkpoint has both kinds; `fit` itself puts the
         # averaged ones into the model at its end.
         callbacks.insert(0, keras.callbacks.SwapEMAWeights())
+    if watch:
+        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: watch()))
     epochs = ENDLESS if correct else math.ceil(course.end / len(batches))
     task.fit(batches, validation_data=validation, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=0)
     if history[-1]["step"] < guide.course.end:
@@ -582,8 +591,9 @@ def fold_files(folder, state_folder, held_out: int) -> FoldFiles:
 
 
 def fit_share(
-    share: tuple, config: Config, tiles: Tiles, fold: np.ndarray, folder, state_folder, weights, pseudo, clock, began
-):
+    share: tuple, config: Config, tiles: Tiles, fold: np.ndarray, folder, state_folder, weights, pseudo, clock, began,
+    watch,
+):  # fmt: skip
     """Trains some folds, one after the other, as far as the time goes, and predicts what each of them holds out.
 
     What comes of it are files, see `FoldFiles`: this is what a worker process does.
@@ -591,7 +601,7 @@ def fit_share(
     Args:
         share: the folds.
         fold: int8 `[N]`, the fold in which each tile is held out.
-        config, tiles, folder, state_folder, weights, pseudo, clock, began: as for `fit_folds`.
+        config, tiles, folder, state_folder, weights, pseudo, clock, began, watch: as for `fit_folds`.
 
     Raises:
         TrainingError: names the fold that failed; its cause is what went wrong.
@@ -606,7 +616,7 @@ def fit_share(
         print(f"fold {held_out}: {int((fold != held_out).sum())} tiles, {int((fold == held_out).sum())} held out")
         try:
             network, history = fit_fold(
-                config, tiles.images, tiles.masks, fold, held_out, files.state, weights, pseudo, budget
+                config, tiles.images, tiles.masks, fold, held_out, files.state, weights, pseudo, budget, watch
             )
         except OutOfTime as error:
             print(f"fold {held_out}: {error}, for want of time")
@@ -651,6 +661,7 @@ def fit_folds(
     pseudo: Tiles | None = None,
     clock=None,
     began: float | None = None,
+    watch=None,
 ) -> Outcome:
     """Trains the folds that the configuration names and predicts what each of them holds out.
 
@@ -671,6 +682,7 @@ def fit_folds(
         clock: function that returns seconds and means the same in every process, such as `time.monotonic`; needed
             where `config.minutes` count; None: `config.limit_minutes` does not count either.
         began: what the clock said when the run began; None: now.
+        watch: as for `fit_fold`; a fold that it ends has failed, and what it raised is the cause of that failure.
 
     Returns:
         The out-of-fold predictions, the history, and what is not finished.
@@ -696,7 +708,7 @@ def fit_folds(
     began = clock() if clock and began is None else began
     fit = functools.partial(
         fit_share, config=config, tiles=tiles, fold=fold, folder=folder, state_folder=state_folder, weights=weights,
-        pseudo=pseudo, clock=clock, began=began,
+        pseudo=pseudo, clock=clock, began=began, watch=watch,
     )  # fmt: skip
     failure = fit_at_once(fit, to_do, config.workers) if to_do else None
     unfinished = [held_out for held_out, each in files.items() if not each.finished()]
@@ -726,7 +738,7 @@ def fit_at_once(fit, folds: list, workers: int) -> TrainingError | None:
     Returns:
         None, or the error that names each fold which failed, and why.
     """
-    cards = [name.rpartition(":")[2] for name in keras.distribution.list_devices() if name.startswith("gpu")]
+    cards = visible_cards() if len(folds) > 1 and workers != 1 else []
     count = min(workers or len(cards) or 1, len(folds))
     if count == 1:
         try:
@@ -749,6 +761,23 @@ def fit_at_once(fit, folds: list, workers: int) -> TrainingError | None:
     if not errors:
         return None
     return TrainingError("\n".join(f"fold {now[index]}: {error}" for index, error in errors.items()))
+
+
+@functools.cache
+def visible_cards() -> list[str]:
+    """The numbers of the GPUs that Keras's backend sees, asked in a process of its own.
+
+    Who asks holds the GPUs' memory until it ends, so this process must not, if others are to train on them.
+
+    Raises:
+        TrainingError: there is a GPU's driver, and the backend fails.
+    """
+    if shutil.which("nvidia-smi") is None:
+        return []
+    done = subprocess.run([sys.executable, "-c", CARDS_PROGRAM], capture_output=True, text=True)
+    if done.returncode:
+        raise TrainingError(f"{keras.backend.backend()} cannot be asked for its GPUs: {done.stderr.strip()[-1000:]}")
+    return [name.rpartition(":")[2] for name in done.stdout.split() if name.startswith("gpu")]
 
 
 def write_courses(path: pathlib.Path, files: dict[int, FoldFiles]):

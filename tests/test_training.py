@@ -697,23 +697,44 @@ def test_a_worker_that_fails_is_named_with_its_traceback(tmp_path, tiles, two_fo
 
 
 @pytest.mark.parametrize(
-    "workers, devices, shares, cards",
+    "workers, visible, shares, cards",
     [
-        (0, ["cpu:0", "gpu:0", "gpu:1"], [(0, 2, 4), (1, 3)], ["0", "1"]),
-        (2, ["cpu:0"], [(0, 2, 4), (1, 3)], []),
-        (9, ["cpu:0", "gpu:0"], [(0,), (1,), (2,), (3,), (4,)], ["0"]),
-        (1, ["cpu:0", "gpu:0", "gpu:1"], None, None),
-        (0, ["cpu:0"], None, None),
+        (0, ["0", "1"], [(0, 2, 4), (1, 3)], ["0", "1"]),
+        (2, [], [(0, 2, 4), (1, 3)], []),
+        (9, ["0"], [(0,), (1,), (2,), (3,), (4,)], ["0"]),
+        (1, ["0", "1"], None, None),
+        (0, [], None, None),
     ],
 )
 def test_folds_are_dealt_to_as_many_processes_as_there_are_gpus_unless_told(
-    monkeypatch, workers, devices, shares, cards
+    monkeypatch, workers, visible, shares, cards
 ):
     asked, here = [], []
-    monkeypatch.setattr(keras.distribution, "list_devices", lambda: devices)
+    monkeypatch.setattr(training, "visible_cards", lambda: visible)
     monkeypatch.setattr(training, "run_workers", lambda fit, tasks, cards, show: asked.append((tasks, cards)) or {})
     assert training.fit_at_once(here.append, [0, 1, 2, 3, 4], workers) is None
     assert (asked, here) == (([(shares, cards)], []) if shares else ([], [(0, 1, 2, 3, 4)]))
+
+
+@pytest.mark.parametrize(
+    "program, cards",
+    [("print('gpu:0', 'gpu:1')", ["0", "1"]), ("print('cpu:0')", []), ("raise SystemExit('no driver')", None)],
+)
+def test_another_process_is_asked_for_the_gpus_since_who_asks_holds_their_memory(monkeypatch, program, cards):
+    monkeypatch.setattr(training.shutil, "which", lambda name: name)
+    monkeypatch.setattr(training, "CARDS_PROGRAM", program)
+    visible_cards = training.visible_cards.__wrapped__  # each time anew
+    if cards is None:
+        with pytest.raises(TrainingError, match="cannot be asked for its GPUs: no driver"):
+            visible_cards()
+    else:
+        assert visible_cards() == cards
+
+
+def test_without_a_driver_nobody_is_asked_for_gpus(monkeypatch):
+    monkeypatch.setattr(training.shutil, "which", lambda name: None)
+    monkeypatch.setattr(training.subprocess, "run", None)
+    assert training.visible_cards.__wrapped__() == []
 
 
 @pytest.mark.slow
