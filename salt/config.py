@@ -71,7 +71,11 @@ class Config:
     precision: str = "float32"  # "float32", "mixed_float16" (T4) or "mixed_bfloat16" (CPU with AVX-512, H200)
 
     gpu: bool = False  # stop at once where there is no GPU, instead of training for hours on what Kaggle fell back to
-    workers: int = 0  # folds trained at once, each in a process of its own; 0: one a GPU
+    workers: int = 0  # folds, or trials of a search, at once, each in a process of its own; 0: one a GPU
+
+    # --- search ---
+    space: str = "original"  # which settings are searched, and among which values: a table of SPACES in study.py
+    trials: int = 50  # of the whole study, over all of its runs; 0: every combination of the space's values, once
 
     # --- folds, inference, randomness ---
     folds: int = 5  # into how many parts the training tiles are split
@@ -122,6 +126,7 @@ CHOICES = {
     "encoder": ("residual", "vgg16", "efflite0", "efficientnetv2s"),
     "stem_stride": (1, 2),
     "padding": ("reflect", "edge"),
+    "space": ("original", "original_transfer", "recipe", "findings"),
     "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
     "tta": ("none", "flip"),
 }
@@ -154,46 +159,56 @@ LIMITS = {
     "pseudo_confidence": (0.5, 1.0),
     "ema_momentum": (0.0, 0.99999),
     "workers": (0, 16),
+    "trials": (0, 10_000),
     "folds": (2, 50),
     "level": (0, 255),
     "minimum_area": (-1, 10_201),
     "seed": (0, 2**31 - 1),
 }
 
+CPU = dict(
+    model="encoder_unet", encoder="efflite0", weights="efflite0.weights.h5", freeze_layer=0, stem_stride=2,
+    decoder_filters=(8, 16, 32, 64), attention=True, batch_norm_momentum=0.9, padded_size=112, padding="edge",
+    minutes=60, batch_size=24, encoder_rate=0.5, lovasz=0.55, ema_momentum=0.995, train_folds=(0, 1),
+)  # fmt: skip
+T4 = dict(
+    model="encoder_unet", encoder="efficientnetv2s", weights="imagenet", freeze_layer=0,
+    decoder_filters=(32, 64, 128, 256), attention=True, hypercolumn=True, deep_supervision=True, empty_head=True,
+    batch_norm_momentum=0.9, dropout=0.1, padded_size=128, cutout=30, minutes=660, learning_rate=1e-3, encoder_rate=0.2,
+    lovasz=0.7, ema_momentum=0.999, precision="mixed_float16", gpu=True,
+)  # fmt: skip
 PRESETS = {
     # The smallest run that goes through every line: a check before each push, not a model.
     "smoke": dict(
         filter_scaling=4, depth=3, padded_size=104, epochs=2, batch_size=16, ema_momentum=0.5, folds=2,
-        train_folds=(0,),
+        train_folds=(0,), trials=2,
     ),
     # The demonstration of the README: a few hundred tiles, a few minutes on two cores, a result that one can look at.
     "demo": dict(
         filter_scaling=8, depth=4, padded_size=104, epochs=25, batch_size=8, learning_rate=2e-3, lovasz=0.6,
         ema_momentum=0.97, folds=4, train_folds=(0,),
     ),
-    # An hour on two cores, for one fold. VGG-16's first two blocks are the costly ones to train, and edges are edges.
-    "cpu": dict(
-        model="encoder_unet", encoder="vgg16", weights="vgg16.weights.h5", freeze_layer=7,
-        decoder_filters=(32, 64, 128), batch_norm_momentum=0.9, padded_size=112, padding="edge", scale=0.0, shear=0.0,
-        rotation=0.0, minutes=60, batch_size=24, learning_rate=6e-4, encoder_rate=0.5, lovasz=0.55,
-        ema_momentum=0.995, precision="mixed_bfloat16", train_folds=(0,),
-    ),
-    # One Kaggle session: 5 folds on one of its two T4s, an hour below the limit of 12.
-    "t4": dict(
-        model="encoder_unet", encoder="vgg16", weights="imagenet", freeze_layer=0, decoder_filters=(32, 64, 128, 256),
-        attention=True, hypercolumn=True, deep_supervision=True, empty_head=True, batch_norm_momentum=0.9, dropout=0.1,
-        padded_size=128, cutout=30, minutes=660, learning_rate=1e-3, encoder_rate=0.2, lovasz=0.7, ema_momentum=0.999,
-        precision="mixed_float16", gpu=True,
-    ),
+    # An hour on two cores, for two folds' models. A small encoder makes three passes where VGG-16 makes one; a decoder
+    # of twice the width costs half as much again.
+    "cpu": CPU,
+    # The same hour without any weights.
+    "scratch": {
+        **CPU, "encoder": "residual", "weights": None, "stem_stride": 1, "filter_scaling": 16, "learning_rate": 2e-3,
+        "encoder_rate": 1.0, "precision": "mixed_bfloat16",
+    },
+    # One Kaggle session: 5 folds on its two T4s, an hour below the limit of 12.
+    "t4": T4,
+    # A second session, which learns from the first one's predictions of the test tiles as well.
+    "t4_second": {**T4, "pseudo": 0.25},
     # 20 minutes of an H200, where there is no internet: 5 folds.
-    "h200": dict(
-        model="encoder_unet", encoder="vgg16", weights="vgg16.weights.h5", freeze_layer=0,
-        decoder_filters=(32, 64, 128, 256), attention=True, hypercolumn=True, deep_supervision=True, empty_head=True,
-        batch_norm_momentum=0.9, dropout=0.1, padded_size=128, cutout=30, minutes=20, learning_rate=1e-3,
-        encoder_rate=0.2, lovasz=0.7, ema_momentum=0.998, precision="mixed_bfloat16", gpu=True,
-    ),
+    "h200": {
+        **T4, "encoder": "vgg16", "weights": "vgg16.weights.h5", "minutes": 20, "ema_momentum": 0.998,
+        "precision": "mixed_bfloat16",
+    },
     # The original's network, trained from nothing.
     "unet": dict(gpu=True),
+    # The same in short trainings, two folds a trial, to search among their settings.
+    "search": dict(epochs=30, train_folds=(0, 1), precision="mixed_float16", gpu=True),
     # The original's transfer network. Its encoder has seen ImageNet, so that it wants a gentler rate.
     "transfer_unet": dict(
         model="transfer_unet", weights="imagenet", padded_size=112, batch_norm_momentum=0.7, learning_rate=5e-4,

@@ -103,6 +103,22 @@ oof, history, *_ = fit_folds(config, synthetic_tiles(32, seed=0, progress=False)
 assert len(oof.ids) == 16 and (history["loss"].iloc[-1] < history["loss"].iloc[0]), history
 """
 
+PRESET = """
+import sys
+import keras
+import numpy as np
+from salt.config import preset
+from salt.synthetic import synthetic_tiles
+from salt.training import fit_folds
+
+assert keras.backend.backend() == sys.argv[1]
+# All of the preset but its length, its batch and the encoder's weights, which are not here.
+config = preset(sys.argv[3], gpu=False, weights=None, minutes=0.0, steps=3, batch_size=4, folds=2, train_folds=(0,))
+keras.mixed_precision.set_dtype_policy(config.precision)
+oof, history, *_ = fit_folds(config, synthetic_tiles(16, seed=0, progress=False), sys.argv[2], sys.argv[2] + "/state")
+assert len(oof.ids) == 8 and np.isfinite(history[["loss", "val_loss"]]).all(axis=None), history
+"""
+
 
 def run_on(backend, script, *arguments):
     environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
@@ -160,3 +176,11 @@ def test_the_compiled_step_follows_the_course_and_the_encoders_rate(backend, tmp
 def test_a_small_run_learns(backend, tmp_path):
     run_on(backend, FIT, tmp_path)
     assert (tmp_path / "oof.npz").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("name", ["t4", "h200"])
+def test_a_preset_for_the_gpu_runs_end_to_end_at_reduced_size(backend, name, tmp_path):
+    run_on(backend, PRESET, tmp_path, name)
+    assert (tmp_path / "oof.npz").is_file() and (tmp_path / "fold0.weights.h5").is_file()
