@@ -1,10 +1,14 @@
 # Two commands: `make demo` and `make test`. Both make what they need in .venv first.
 PYTHON ?= python3
 VENV := .venv
+KAGGLE_VENV := .venv-kaggle
+# A Python 3.12 that runs: a shim of pyenv may be on the PATH without one behind it.
+PYTHON312 ?= $(shell for python in python3.12 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.12*/bin/python; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null && echo "$$python" && break; done)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test test-slow smoke lint benchmark clean
+.PHONY: demo test test-slow test-kaggle smoke lint benchmark clean
 
 # The loop on 400 synthetic tiles, or on 400 of yours: make demo DATA=path/to/tgs
 demo: $(VENV)/.installed
@@ -16,6 +20,12 @@ test: $(VENV)/.installed lint
 # Minutes each: planted bugs that the tests must catch, whole chains.
 test-slow: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -m slow
+
+# The tests under the versions of Kaggle's image, where there is a Python 3.12.
+test-kaggle:
+	@if [ -z "$(PYTHON312)" ]; then \
+	echo "skipped: Kaggle has Python 3.12, and there is none here; say where: make test-kaggle PYTHON312=path/to/python"; \
+	else $(MAKE) --no-print-directory $(KAGGLE_VENV)/.installed && $(KAGGLE_VENV)/bin/python -m pytest; fi
 
 # What to run before every push: each kernel, as Kaggle runs it, at the smallest size.
 smoke: $(VENV)/.installed
@@ -34,6 +44,13 @@ $(VENV)/.installed: requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	@echo "installing requirements.txt (a few minutes; TensorFlow alone has 600 MB)"
 	$(VENV)/bin/python -m pip install --requirement requirements.txt
+	@touch $@
+
+$(KAGGLE_VENV)/.installed: requirements.txt constraints-kaggle.txt
+	$(PYTHON312) -m venv $(KAGGLE_VENV)
+	$(KAGGLE_VENV)/bin/python -m pip install --quiet --upgrade pip
+	@echo "installing requirements.txt at Kaggle's versions (a few minutes)"
+	$(KAGGLE_VENV)/bin/python -m pip install --requirement requirements.txt --constraint constraints-kaggle.txt
 	@touch $@
 
 clean:
