@@ -35,6 +35,7 @@ from scripts.kaggle_link import (
     UnreachableError,
     alone,
     duration,
+    read_object,
     read_record,
     run_command,
     run_folder,
@@ -507,6 +508,10 @@ def bring_failed(link, folder, record, status):
     kept = f"the log is {shown(path)}" if log else "there is no log"
     if names or lost:
         kept += f"; {len(names)} unchecked files of its output are in {shown(folder / 'partial')}{lost}"
+    found = read_object(folder / "partial" / MANIFEST)
+    if found.get("run_id") == record["run_id"] and not found.get("finished", True):
+        kept += "\nit left what it takes to go on: "
+        kept += f"python scripts/push.py {record['kernel']} --resume {record['run_id']}"
     raise RunFailed(f"{record['run_id']} {ended} on Kaggle ({status.state}).{message}\n{kept}")
 
 

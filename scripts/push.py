@@ -84,6 +84,9 @@ def parse_arguments(arguments) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.hours is not None and not 0 < options.hours <= MAX_HOURS:
         parser.error(f"--hours {options.hours:g}: Kaggle runs a session for more than 0 and at most 12 hours")
+    changes = [options.owner, options.accelerator, options.hours, options.beside, options.dry_run]
+    if options.go_on and any(changes):
+        parser.error("--continue goes on as the fan-out was begun: leave all but --runs out")
     if (options.go_on or options.resume) and (options.preset or options.set or options.run):
         parser.error("--continue and --resume keep the settings of their run: leave --preset, --set and --run out")
     return options
@@ -222,8 +225,6 @@ def resume_run(link, plan, folder, name):
         refuse(f"{plan.owner} may not see {ref}, which belongs to {ref.partition('/')[0]}, and so cannot mount it")
     if status.active:
         refuse(f"is still {status.state}: wait until it ends", CapacityError)
-    if status.state != "COMPLETE":
-        refuse(f"ended as {status.state}: Kaggle mounts only what a COMPLETE run has left")
     manifest = read_record(folder, "manifest.json") or remote_manifest(link, record)
     if manifest.get("finished", True):
         refuse("has reached its end; there is nothing left to train")
@@ -233,6 +234,9 @@ def resume_run(link, plan, folder, name):
         refuse(f"salt/config.py makes other settings of it today: {changed}; a run goes on with those it had")
     others = [source for source in pushed["kernel_sources"] if re.sub(r"/\d+$", "", source) != ref]
     plan.mounted, plan.resumed = [*others, f"{ref}/{version}"], record
+    if status.state != "COMPLETE":  # nobody says whether Kaggle mounts this; the notebook finds out at its start
+        name = record["run_id"]
+        show("note", f"{name} ended as {status.state}: if Kaggle does not mount it, the new run stops at once")
     plan.preset, plan.settings = record["preset"], record["settings"]
 
 
@@ -258,7 +262,7 @@ def prepare(options, plan, fold=None) -> tuple[pathlib.Path, dict, str, dict]:
         "machine": metadata.get("machine_shape", "CPU"), "hours": options.hours,
     }  # fmt: skip
     if plan.resumed:
-        record["resumed_from"] = plan.resumed["run_id"]
+        record |= {"resumed_from": plan.resumed["run_id"], "resumed_source": plan.mounted[-1]}
     return built, metadata, content, record
 
 
@@ -375,7 +379,7 @@ def preflight(link, options, metadata, content, record) -> int:
     check_quota(link, metadata, options.hours)
     if not options.fan_out:  # which waits for a place
         check_running(link, options, metadata, previous)
-    check_sources(link, metadata)
+    check_sources(link, metadata, record.get("resumed_source"))
     return previous
 
 
@@ -443,7 +447,8 @@ def running(link, ref) -> str | None:
     return status.state if status.active else None
 
 
-def check_sources(link, metadata):
+def check_sources(link, metadata, resumed):
+    """Raises `ConfigurationError` for a source that cannot be mounted; of the run to be resumed, that is not known."""
     for slug in metadata["competition_sources"]:
         try:
             files = link.competition_files(slug)
@@ -465,9 +470,9 @@ def check_sources(link, metadata):
             state = link.status(f"{owner}/{slug}", number).state
         except (NotFoundError, AccessError) as error:
             raise ConfigurationError(f"kernel source {source!r}: {error}; push and finish that kernel first") from None
-        if state != "COMPLETE":
+        if state != "COMPLETE" and source != resumed:
             raise ConfigurationError(f"kernel source {source!r} is {state}: only a COMPLETE run has output to mount")
-        show("data", f"output of {source}, complete")
+        show("data", f"output of {source}, {state}")
     for source in metadata["model_sources"]:
         link.find_model(source)
         show("data", f"model {source}")

@@ -164,6 +164,13 @@ def test_two_processes_do_not_work_on_one_queue(stand_in, repository, call):
     assert call(push, "train", "--continue", folder.name)[0] == 0
 
 
+@pytest.mark.parametrize("more", [["--dry-run"], ["--hours", "3"], ["--set", "epochs=3"], ["--preset", "unet"]])
+def test_a_fan_out_goes_on_as_it_was_begun(stand_in, run, call, more):
+    with pytest.raises(SystemExit):
+        call(push, "train", "--continue", run.name, *more)
+    assert not stand_in.requests
+
+
 def test_only_a_fan_out_can_be_continued(stand_in, repository, call):
     call(push, "train")
     status, text, _ = call(push, "train", "--continue", only_run(repository).name)

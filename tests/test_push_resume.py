@@ -99,9 +99,13 @@ def test_a_run_that_goes_on_is_not_resumed(stand_in, begun, call, state):
 
 
 @pytest.mark.parametrize("state", ["ERROR", "CANCEL_ACKNOWLEDGED"])
-def test_a_run_whose_output_kaggle_may_not_mount_is_not_resumed(stand_in, begun, call, state):
+def test_a_run_that_failed_but_left_its_state_may_be_resumed(stand_in, begun, call, state):
     stand_in.kernels[REF][0]["states"] = [state]
-    assert f"ended as {state}: Kaggle mounts only what a COMPLETE run has left" in refused(stand_in, call, begun)[1]
+    status, text, _ = call(fetch, begun.name)
+    assert status == 1 and f"it left what it takes to go on: python scripts/push.py train --resume {begun.name}" in text
+    status, text, _ = call(push, "train", "--resume", begun.name)
+    assert status == 0 and f"ended as {state}: if Kaggle does not mount it, the new run stops at once" in text
+    assert stand_in.calls("SaveKernel")[-1]["kernelDataSources"] == [f"{REF}/1"]
 
 
 def test_a_run_without_manifest_is_not_resumed(stand_in, begun, call):
