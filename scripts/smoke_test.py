@@ -3,8 +3,8 @@
     python scripts/smoke_test.py            the smallest size, in under 3 minutes: run it before every push
     python scripts/smoke_test.py --demo     a size worth looking at; `make demo` is this
 
-Then scores the out-of-fold predictions and checks the submission. Nothing leaves this machine. The first step that
-fails ends the chain and is named.
+Then scores the out-of-fold predictions, writes the report about them and checks the submission. Nothing leaves this
+machine. The first step that fails ends the chain and is named.
 """
 import argparse
 import contextlib
@@ -78,6 +78,8 @@ def run_chain(size, data, runs) -> str:
             )  # fmt: skip
     with step("score", seconds):
         score = score_run(made["train"])
+    with step("report", seconds):
+        report_run(made["train"], competition)
     with step("submission", seconds):
         submission = check_run(made["predict"], competition)
     return chain_table(score, submission, seconds, made)
@@ -131,6 +133,13 @@ def score_run(folder) -> dict:
     return json.loads((folder / "score.json").read_text(encoding="utf-8"))
 
 
+def report_run(folder, competition):
+    """Writes the page about a training run as `report.py` does."""
+    import report
+
+    report.write_report(str(folder), None, competition)
+
+
 def check_run(folder, competition) -> dict:
     """Checks a run's submission against the sample of the competition that it was made for."""
     from salt.data import find_competition
@@ -152,7 +161,7 @@ def chain_table(score, submission, seconds, made) -> str:
         "",
         "to look at:",
     ]
-    files = [made[name] / f"{name}.html" for name in made]
+    files = [made["train"] / "report.html", *(made[name] / f"{name}.html" for name in made)]
     files += [made["train"] / "score.json", made["predict"] / "submission.csv"]
     return "\n".join(lines + [f"  {run_local.shown(path)}" for path in files])
 

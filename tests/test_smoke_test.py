@@ -38,6 +38,9 @@ def chain(monkeypatch, tmp_path):
         (pathlib.Path(arguments[0]) / "score.json").write_text(json.dumps(SCORE))
         return 0
 
+    def report(folder, competition):
+        calls.append(("report", (folder, competition)))
+
     def check(folder, competition):
         calls.append(("check", (folder, competition)))
         return {"rows": 12, "empty_share": 0.25, "mean_coverage": 0.2}
@@ -50,6 +53,7 @@ def chain(monkeypatch, tmp_path):
     monkeypatch.setattr(smoke_test, "plan_kernels", lambda: {"train": ([], True), "predict": (["train"], False)})
     monkeypatch.setattr(run_local, "run_kernel", run_kernel)
     monkeypatch.setattr(score_oof, "main", score)
+    monkeypatch.setattr(smoke_test, "report_run", report)
     monkeypatch.setattr(smoke_test, "check_run", check)
     return calls
 
@@ -62,11 +66,13 @@ def test_each_kernel_runs_on_the_outputs_of_those_before_it_then_both_are_judged
         ("train", {**common, "preset": "smoke", "mounted_runs": []}),
         ("predict", {**common, "preset": None, "mounted_runs": [tmp_path / "train"]}),
         ("score", [str(tmp_path / "train")]),
+        ("report", (tmp_path / "train", tmp_path / "tgs")),
         ("check", (tmp_path / "predict", tmp_path / "tgs")),
     ]
     shown = capsys.readouterr().out
     assert "0.713 at level 117 of 255 (95 % interval 0.680 to 0.742, 24 tiles)" in shown
-    for text in ("0.701", "12 rows, 25% of them empty", "train 0, predict 0", "train.html", "submission.csv"):
+    texts = ("0.701", "12 rows, 25% of them empty", "train 0, predict 0", "report.html", "train.html", "submission.csv")
+    for text in texts:
         assert text in shown
 
 
@@ -147,4 +153,4 @@ def test_the_real_kernels_go_from_the_package_to_a_checked_submission(tmp_path):
     assert json.loads((predict / "manifest.json").read_text())["trained_by"] == train.name
     assert json.loads((train / "score.json").read_text())["tiles"] == 24  # one fold of two
     assert "12 rows" in done.stdout
-    assert (train / "train.html").is_file() and (predict / "predict.html").is_file()
+    assert all(path.is_file() for path in (train / "train.html", train / "report.html", predict / "predict.html"))
