@@ -207,8 +207,8 @@ class Part:
         print(f"  fold {self.fold} had not enough time; {plan.run_id} goes on with it", flush=True)
         shutil.copytree(built, self.folder / "pushed", dirs_exist_ok=True)
         write_record(self.folder / "pushed", "kernel-metadata.json", metadata)
-        self.write(**record | {"state": "queued"})  # last: a kill before this changes nothing
         (self.folder / "fetch.json").unlink(missing_ok=True)
+        self.write(**record | {"state": "queued"})  # last: a kill before this changes nothing
         self.state = "waits"
 
     @property
@@ -304,7 +304,8 @@ def work_off(link, runs, parts) -> list[int]:
         part = next((part for part in parts if part.waits), None)
         if part and len(busy) < GPU_SESSIONS:
             try:
-                if others := gpu_sessions(link, runs, own)[: GPU_SESSIONS - len(busy)]:
+                others = gpu_sessions(link, runs, own)
+                if len(busy) + len(others) >= GPU_SESSIONS:
                     raise CapacityError(f"{', '.join(others)} run" + "s" * (len(others) == 1))
                 line.end()
                 part.push(link)

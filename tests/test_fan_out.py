@@ -6,6 +6,7 @@ from kaggle_stand_in import (
     USER,
     is_active,
     kill_when_reached,
+    make_link,
     parameters,
     start_script,
     train_output,
@@ -70,6 +71,23 @@ def test_sessions_of_other_kernels_take_places_too(stand_in, repository, call):
     status, text, _ = call(push, "train", "--fan-out", "folds", *TWO)
     assert status == 0 and "none runs; 0, 1 wait for a place (tester/browser-1, tester/browser-2 run)" in text
     assert pushed(stand_in) == [1, 1, 0] and len(stand_in.calls("SaveKernel")) == 2
+
+
+def test_beside_one_other_session_one_fold_runs_at_a_time(stand_in, repository, call):
+    stand_in.add_version(f"{USER}/browser", request={"enableGpu": True}, states=["RUNNING"])
+    status, text, _ = call(push, "train", "--fan-out", "folds", *TWO)
+    assert status == 0 and "fold 0 QUEUED; 1 wait for a place (tester/browser runs)" in text
+    assert text.index("fold 0 is COMPLETE") < text.index("fold 1 is pushed") and pushed(stand_in) == [1, 1, 0]
+    assert len(stand_in.calls("SaveKernel")) == 2
+
+
+def test_ctrl_c_says_how_to_go_on(stand_in, repository, call):
+    link = make_link(seconds=0.5)
+    link.sleep = lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt)
+    status, text, _ = call(push, "train", "--fan-out", "folds", *THREE, link=link)
+    run = only_run(repository).name
+    assert status == 130 and f"The others: python scripts/push.py train --continue {run}" in text
+    assert pushed(stand_in) == [1, 1, 0]
 
 
 def test_a_place_that_kaggle_denies_is_waited_for(stand_in, repository, call):
