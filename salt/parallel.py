@@ -32,6 +32,8 @@ with open(sys.argv[1], "rb") as file:
     call = pickle.load(file)
 call()
 """
+# Not in training.py, which also compiles: the flattener takes code in a string, near `compile`, for code to be compiled.
+CARDS_PROGRAM = "import keras; print(*keras.distribution.list_devices())"
 LAST_LINES = 200  # of each worker's output, which are searched for its traceback
 
 

@@ -26,6 +26,31 @@ def plot_history(history: pd.DataFrame) -> plt.Figure:
     return figure
 
 
+def plot_search(table: pd.DataFrame, importances: dict) -> plt.Figure:
+    """How a search went: the score of each trial with the best so far, and what the scores depend on.
+
+    Args:
+        table: from `trials_table`: columns `trial`, `state`, `score`.
+        importances: {setting: share}, from `parameter_importances`.
+
+    Returns:
+        A figure with two panels; crosses are trials that were given up.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
+    table = table.sort_values("trial")
+    complete, pruned = table[table["state"] == "complete"], table[table["state"] == "pruned"]
+    left.plot(complete["trial"], complete["score"], "o", color="C0")
+    left.plot(pruned["trial"], pruned["score"], "x", color="C1")
+    left.step(complete["trial"], complete["score"].cummax(), where="post", color="C0", alpha=0.5)
+    left.set(xlabel="trial", title="score")
+    left.xaxis.get_major_locator().set_params(integer=True)
+    left.grid(alpha=0.3)
+    right.barh(list(importances), list(importances.values()), color="C0")
+    right.invert_yaxis()
+    right.set(xlim=(0, 1), title="importance" if importances else "importance: takes two trials that differ in score")
+    return figure
+
+
 def plot_tiles(images: np.ndarray, overlays: dict, titles: list, columns: int = 8) -> plt.Figure:
     """A grid of tiles: the image in one row, below it one row for each kind of mask.
 

@@ -11,8 +11,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = [
     *("config", "files", "rle", "metrics", "data", "folds", "synthetic", "augmentations", "losses", "encoders", "unet"),
-    *("tta", "inference", "postprocess", "submission", "artifacts", "parts", "resume", "parallel", "schedule"),
-    *("training", "scoring", "report"),
+    *("tta", "inference", "postprocess", "submission", "artifacts", "parts", "resume", "parallel", "study"),
+    *("schedule", "training", "scoring", "search", "report"),
 ]
 NUMPY_ONLY = ("rle", "metrics", "postprocess", "submission", "artifacts", "parts", "scoring")
 HEAVY = ("tensorflow", "keras", "cv2", "sklearn", "matplotlib", "pandas")
@@ -86,7 +86,8 @@ def test_the_package_requires_what_the_requirements_say():
 
 
 def test_the_package_imports_only_what_it_requires():
-    allowed = {"keras", "numpy", "pandas", "cv2", "sklearn", "matplotlib", "tqdm", "cloudpickle", "tensorflow", "salt"}
+    allowed = {"keras", "numpy", "pandas", "cv2", "sklearn", "matplotlib", "tqdm", "cloudpickle", "tensorflow"}
+    allowed |= {"optuna", "salt"}
     for path in (ROOT / "salt").glob("*.py"):
         third_party = {name.split(".")[0] for name in imported_names(path)} - sys.stdlib_module_names
         assert third_party <= allowed, f"{path.name} imports {third_party - allowed}"

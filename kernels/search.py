@@ -1,0 +1,134 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#   "cloudpickle", "keras", "matplotlib", "numpy", "opencv-python", "optuna", "pandas", "scikit-learn", "tensorflow",
+#   "tqdm",
+# ]
+#
+# [tool.kaggle]
+# title = "Salt search"
+# accelerator = "NvidiaTeslaT4"
+# internet = true  # for ImageNet weights, unless they are mounted
+# private = true
+# competition_sources = ["tgs-salt-identification-challenge"]
+# dataset_sources = []
+# kernel_sources = []
+# model_sources = []
+# ///
+"""Search for settings: many short trainings, judged by tiles that they have not seen.
+
+**Reads** the TGS Salt Identification Challenge's `train.csv`, `train.zip` and `depths.csv`.
+**Writes** `study.journal`, the Optuna study, from which a later run goes on (and with it `state`, if trials are left
+unfinished), `trials.csv` and `manifest.json`.
+"""
+import functools
+import json
+import shutil
+import subprocess
+import time
+
+import keras
+
+from salt.artifacts import library_versions, write_manifest
+from salt.config import preset
+from salt.data import find_competition, read_train
+from salt.encoders import find_weights
+from salt.report import plot_search
+from salt.resume import STATE
+from salt.search import check_search, paired_effects, parameter_importances, train_trial, trials_table
+from salt.study import SPACES, SearchError, open_study, run_search, take_over_study, trial_count
+from salt.training import claim_state, visible_cards
+
+# %% tags=["parameters"]
+PRESET = "search"  # a line of PRESETS below: what all trials have in common
+SET = {}  # settings that differ from the preset: {"space": "recipe", "trials": 100}
+RUN_ID = ""  # what this run is called; empty: the time of its start
+RESUME = ""  # run id of an earlier search whose output is mounted: its study goes on
+BUILD_ID = ""  # hash of the source that this notebook was built from
+
+# %% [markdown]
+# ### Preflight
+# What would fail after an hour fails here: settings, the space, data, encoder weights, GPU, the earlier study.
+
+# %%
+began = time.monotonic()
+config = preset(PRESET, **SET)
+check_search(config)
+run_id = RUN_ID or time.strftime("search-%Y%m%d-%H%M%S", time.gmtime())
+roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle and in the local stand-in
+competition = find_competition(roots)
+weights = find_weights(config.weights, roots)
+resumed = take_over_study(roots, RESUME, config, folder=".") if RESUME else None
+
+print("run", run_id, "of build", BUILD_ID or "(none)", f"goes on with {RESUME}" if resumed else "")
+print(config)
+print(f"{trial_count(config)} trials in all; the space {config.space!r} has {SPACES[config.space]}")
+print("data:", competition.folder, "| encoder weights:", weights)
+cards = visible_cards()
+print("backend", keras.backend.backend(), "on", f"GPUs {cards}" if cards else "the CPU", library_versions())
+if shutil.which("nvidia-smi"):
+    print(subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout)
+if config.gpu and not cards:
+    raise RuntimeError("no GPU here: choose an accelerator, or search on the CPU with gpu=false")
+
+# %% [markdown]
+# ### Trials
+# A trial trains each fold of `train_folds`; its score is the mean over what they hold out. On several GPUs as many
+# trials run at once. Trials that are worse than most at the same epoch are given up, unless every combination is tried.
+
+# %%
+tiles = read_train(competition)
+claim_state(STATE, config, tiles)
+objective = functools.partial(
+    train_trial, config=config, tiles=tiles, weights=weights, clock=time.monotonic, began=began
+)
+errors = run_search(config, objective, ".", STATE, time.monotonic, began, cards)
+
+# %% [markdown]
+# ### What came out
+# The best trials first. The score of the best one is the best of many, and so too high: train with its settings, and
+# compare that run.
+
+# %%
+study = open_study(".", config)
+table = trials_table(study, config)
+table.to_csv("trials.csv", index=False)
+print(table.drop(columns="error").to_string(index=False, float_format="{:.4g}".format, max_rows=60))
+complete = table[table["state"] == "complete"]
+best = study.best_trial.params if len(complete) else None
+print("the best settings:", json.dumps(best))
+
+# %% [markdown]
+# Left: the score of each trial (dots; crosses were given up) and the best so far (line). Right: the share of each
+# setting in what the scores vary by.
+
+# %%
+figure = plot_search(table, parameter_importances(study, config.seed))
+
+# %% [markdown]
+# What a change of one setting does, all others being equal: mean difference over the folds and its 95 % interval. First
+# for the final scores, then for those of the last epoch, before batch norm's statistics are estimated anew.
+
+# %%
+for scores in ("fold_scores", "last_scores"):
+    effects = paired_effects(study, config, scores)
+    print(scores)
+    print(effects.to_string(index=False, float_format="{:+.4f}".format) if len(effects) else "no two trials are a pair")
+
+# %% [markdown]
+# ### The manifest
+# It is written last: with it the outputs are whole.
+
+# %%
+finished = len(table) >= trial_count(config) and not (table["state"] == "running").any()
+minutes = round((time.monotonic() - began) / 60, 1)
+more = {"build_id": BUILD_ID, "minutes": minutes, "trials": len(complete), "best": best}
+more |= {"finished": finished, "resumed_from": resumed and resumed["run_id"]}
+manifest = write_manifest(".", run_id, "search", config, **more)
+print(f"{minutes} minutes")
+print(*(f"{name}  {entry['bytes']:,} bytes" for name, entry in manifest["files"].items()), sep="\n")
+if not finished:
+    print(f"not finished: a run with RESUME = {run_id!r} goes on from here")
+print(*(f"a worker died: {error}" for error in errors), sep="\n")  # and no more than that: Kaggle mounts no failed run
+if len(table) and (table["state"] == "fail").all():
+    raise SearchError(f"all {len(table)} trials failed, the last of them with {table['error'].iloc[-1]}")

@@ -1,0 +1,147 @@
+"""What a search tries and what it tells: a trial is a training of some folds; its score is that of the held-out tiles.
+
+Each trial trains anew, with its own settings and as many epochs as the others. It is scored like a run, nested (see
+`salt/scoring.py`). Two settings are compared fold by fold: the folds' differences vary with their tiles and with the
+luck of their trainings, and so know of both.
+"""
+import dataclasses
+import itertools
+import math
+
+import keras
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.trial import TrialState
+
+from salt.config import Config
+from salt.data import Tiles
+from salt.scoring import level_table, mean_precision, nested_choice, nested_parts, student_975
+from salt.study import SPACES, SearchError, Span
+from salt.training import fit_folds, fold_files
+
+
+def check_search(config: Config):
+    """Raises for what a search would find out only after some trials.
+
+    Raises:
+        SearchError: the length of a trial is given in minutes, so that it would depend on the machine's load.
+        ConfigError: a value of the space that the other settings do not allow.
+    """
+    if config.minutes and not config.steps:
+        raise SearchError(f"minutes={config.minutes}: a trial has epochs or steps; set minutes=0 and epochs=N")
+    for name, values in SPACES[config.space].items():
+        for value in values[:2] if isinstance(values, Span) else values:
+            dataclasses.replace(config, **{name: value})
+
+
+def train_trial(parameters: dict, folder, report, config: Config, tiles: Tiles, weights, clock, began) -> dict | None:
+    """The objective of a search: trains the folds of a trial, or goes on with it.
+
+    Args:
+        parameters: {field of `Config`: value}.
+        folder: of the trial's state.
+        report: function of the held-out scores of all epochs so far; what it raises ends the trial.
+        config: the other settings.
+        tiles, weights, clock, began: as for `fit_folds`.
+
+    Returns:
+        `"fold_scores"`, nested scores of the held-out tiles, with averaged weights, batch norm's statistics estimated
+        anew and test-time augmentation; and `"last_scores"`, those of the last epoch's validation, which has neither of
+        the last two. One number a fold. None: the time was up.
+    """
+    keras.utils.clear_session()  # the trial before, whose memory Keras would keep
+    config = dataclasses.replace(config, workers=1, **parameters)
+    files = [fold_files(folder, folder, held_out) for held_out in config.train_folds]
+
+    def watch():
+        report([row["val_score"] for each in files for row in each.history()])
+
+    outcome = fit_folds(config, tiles, folder, folder, weights, clock=clock, began=began, watch=watch)
+    if outcome.failure:
+        raise outcome.failure.__cause__
+    if outcome.unfinished:
+        return None
+    watch()  # of an epoch that a kill came right behind
+    oof = outcome.oof
+    precision = nested_choice(level_table(oof), nested_parts(oof, seed=0))[0]
+    return {
+        "fold_scores": [mean_precision(precision[oof.fold == held_out]) for held_out in config.train_folds],
+        "last_scores": [each.history()[-1]["val_score"] for each in files],
+    }
+
+
+def trials_table(study: optuna.Study, config: Config) -> pd.DataFrame:
+    """The trials, one a row, the best ones first.
+
+    Returns:
+        Columns `trial` (its number), `state` ("complete", "pruned", "fail" or "running"), `score` (of a pruned trial
+        that of its last epoch), the settings, `epochs` (over all folds), a column `fold<k>` for each fold, and `error`.
+    """
+    rows = []
+    for trial in study.get_trials():
+        scores = dict(zip(config.train_folds, trial.user_attrs.get("fold_scores", []), strict=False))
+        rows.append(
+            {
+                "trial": trial.number,
+                "state": trial.state.name.lower(),
+                "score": math.nan if trial.value is None else trial.value,
+                **trial.params,
+                "epochs": len(trial.intermediate_values),
+                **{f"fold{held_out}": scores.get(held_out, math.nan) for held_out in config.train_folds},
+                "error": trial.user_attrs.get("error", ""),
+            }
+        )
+    folds = [f"fold{held_out}" for held_out in config.train_folds]
+    table = pd.DataFrame(rows, columns=["trial", "state", "score", *SPACES[config.space], "epochs", *folds, "error"])
+    table["rank"] = table["state"].map({"complete": 0, "pruned": 1, "running": 2, "fail": 3})
+    table = table.sort_values(["rank", "score", "trial"], ascending=[True, False, True], ignore_index=True)
+    return table.drop(columns="rank")
+
+
+def parameter_importances(study: optuna.Study, seed: int) -> dict[str, float]:
+    """The share of each setting in what the scores of the complete trials vary by, by fANOVA (Hutter et al. 2014).
+
+    Returns:
+        {setting: share}, the largest first; empty where it cannot be said: after one trial, or if all scored the same.
+    """
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
+    try:
+        return optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except (ValueError, RuntimeError):  # Optuna's ways to say so
+        return {}
+
+
+def paired_effects(study: optuna.Study, config: Config, scores: str = "fold_scores") -> pd.DataFrame:
+    """What it does to change one setting from a value to another, all others being equal.
+
+    Within a fold, the differences of all pairs of complete trials that differ in this setting alone are averaged; over
+    the folds there is their mean, with a 95 % interval by Student's t. Folds are the unit: they have tiles and
+    trainings of their own, while pairs within a fold share its tiles.
+
+    Args:
+        study: most telling where every combination was tried.
+        config: of the search.
+        scores: `"fold_scores"` or `"last_scores"`, see `train_trial`.
+
+    Returns:
+        Columns `setting`, `before`, `after`, `pairs`, `difference` (after minus before), `low`, `high` (NaN for a
+        single fold). Pairs of values without a pair of trials are left out.
+    """
+    done = study.get_trials(states=(TrialState.COMPLETE,))
+    found, rows = {tuple(trial.params.items()): np.array(trial.user_attrs[scores]) for trial in done}, []
+    for name, values in SPACES[config.space].items():
+        for before, after in itertools.combinations(() if isinstance(values, Span) else values, 2):
+            changes = [
+                found[changed] - found[key]
+                for key in found
+                if dict(key)[name] == before and (changed := tuple({**dict(key), name: after}.items())) in found
+            ]
+            if changes:
+                by_fold = np.mean(changes, axis=0)
+                half = math.nan
+                if len(by_fold) > 1:
+                    half = student_975(len(by_fold) - 1) * by_fold.std(ddof=1) / math.sqrt(len(by_fold))
+                middle = by_fold.mean()
+                rows.append((name, before, after, len(changes), middle, middle - half, middle + half))
+    return pd.DataFrame(rows, columns=["setting", "before", "after", "pairs", "difference", "low", "high"])
