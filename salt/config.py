@@ -181,7 +181,7 @@ PRESETS = {
     # The smallest run that goes through every line: a check before each push, not a model.
     "smoke": dict(
         filter_scaling=4, depth=3, padded_size=104, epochs=2, batch_size=16, ema_momentum=0.5, folds=2,
-        train_folds=(0,), trials=2,
+        train_folds=(0,), space="findings", trials=2,
     ),
     # The demonstration of the README: a few hundred tiles, a few minutes on two cores, a result that one can look at.
     "demo": dict(

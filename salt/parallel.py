@@ -32,7 +32,7 @@ with open(sys.argv[1], "rb") as file:
     call = pickle.load(file)
 call()
 """
-# Not in training.py, which also compiles: the flattener takes code in a string, near `compile`, for code to be compiled.
+# Here, since training.py compiles: there the flattener would take it for code that is compiled in this process.
 CARDS_PROGRAM = "import keras; print(*keras.distribution.list_devices())"
 LAST_LINES = 200  # of each worker's output, which are searched for its traceback
 
