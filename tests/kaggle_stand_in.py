@@ -574,14 +574,20 @@ def train_output(folder, version, **more) -> dict:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def start_script(stand_in, script, *arguments, root=None) -> subprocess.Popen:
-    """A script in a process of its own, behind the wall; `root` is what it takes for the repository."""
+def start_script(stand_in, script, *arguments, root=None, prelude="") -> subprocess.Popen:
+    """A script in a process of its own, behind the wall.
+
+    Args:
+        root: what it takes for the repository.
+        prelude: code that runs before; with `root`.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KAGGLE_")}
     command = [str(ROOT / "scripts" / script)]
     if root is not None:
         name = script.removesuffix(".py")
         code = f"import pathlib, sys; sys.path.insert(0, {str(ROOT)!r}); from scripts import {name} as script; "
         code += f"script.ROOT = pathlib.Path({str(root)!r}); script.BUILD = script.ROOT / 'build'; "
+        code = prelude + code
         command = ["-c", code + "sys.exit(script.main(sys.argv[1:]))"]
     return subprocess.Popen(
         [sys.executable, *command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
