@@ -51,6 +51,7 @@ SETTLED = 600.0  # seconds after which a push that nobody sees has not happened
 GPU_SESSIONS = 2  # at once, for an account
 RECENT = 8  # kernels and records that are looked at for running sessions
 MAX_HOURS = 12.0
+LIMIT = "limit_minutes"  # setting after which a run stops by itself, some time before Kaggle stops it
 METADATA = {
     "id": str, "title": str, "code_file": str, "language": str, "kernel_type": str, "is_private": bool,
     "enable_gpu": bool, "enable_tpu": bool, "enable_internet": bool, "keywords": list, "competition_sources": list,
@@ -111,7 +112,7 @@ def push(arguments=None, link=None) -> int:
         print(f"\nnothing was pushed: this very notebook is on Kaggle as version {number}, run {name}")
         print(f"next: python scripts/fetch.py {twin['run_id']} --wait")
         return 0
-    record["previous"] = preflight(link, options, metadata, content, record)
+    record |= {"previous": preflight(link, options, metadata, content, record), "at": utc_now()}
     if options.dry_run:
         print("\nnothing was pushed (--dry-run)")
         return 0
@@ -180,6 +181,8 @@ def plan_run(link, options) -> Plan:
         mount_run(plan, run_folder(options.run, options.runs))
     built = build(options, plan)  # first without a run id: what a bad setting says comes at once
     plan.preset = plan.preset or read_parameters(built / f"{options.name}.ipynb").get("PRESET")
+    if options.hours and plan.preset:
+        plan.settings = {LIMIT: 60 * options.hours - min(6 * options.hours, 30), **plan.settings}
     plan.run_id = new_run_id(options.name, plan.preset)
     return plan
 
@@ -237,7 +240,8 @@ def resume_run(link, plan, folder, name):
     if status.state != "COMPLETE":  # nobody says whether Kaggle mounts this; the notebook finds out at its start
         name = record["run_id"]
         show("note", f"{name} ended as {status.state}: if Kaggle does not mount it, the new run stops at once")
-    plan.preset, plan.settings = record["preset"], record["settings"]
+    plan.preset = record["preset"]
+    plan.settings = {key: value for key, value in record["settings"].items() if key != LIMIT}  # of that session
 
 
 def remote_manifest(link, record) -> dict:

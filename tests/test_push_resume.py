@@ -22,6 +22,17 @@ def begun(stand_in, repository, call, tmp_path):
     return folder
 
 
+def test_a_run_knows_how_long_its_session_is(stand_in, begun, call):
+    (body,) = stand_in.calls("SaveKernel")
+    assert body["sessionTimeoutSeconds"] == 3 * 3600
+    assert parameters({"source": body["text"]})["SET"] == {"limit_minutes": 162.0, "epochs": 9}
+    status, text, _ = call(push, "train", "--hours", "3", "--set", "minutes=170", "--dry-run")
+    assert status == 1 and "minutes=170.0: must be at most limit_minutes=162.0" in text
+    call(push, "train", "--resume", begun.name, "--hours", "1")
+    values = parameters({"source": stand_in.calls("SaveKernel")[-1]["text"]})
+    assert values["SET"] == {"limit_minutes": 54.0, "epochs": 9}
+
+
 def only_other(begun):
     (folder,) = [path for path in begun.parent.glob("[!.]*") if path != begun]
     return folder
