@@ -137,7 +137,7 @@ def cell_sources() -> dict:
 
 
 def relay_lines(workers: list, show) -> list:
-    """Shows each worker's lines until all have closed their output; returns the last ones of each."""
+    """Shows each worker's lines, and its death, until all have ended; returns the last lines of each."""
     last_lines = [collections.deque(maxlen=LAST_LINES) for _ in workers]
     parts = [b""] * len(workers)
 
@@ -158,6 +158,8 @@ def relay_lines(workers: list, show) -> list:
                     lines += [parts[index]] if parts[index] else []
                 for line in lines:
                     finish_line(index, line)
+                if not block and (status := workers[index].wait()):
+                    show(index, describe_death(status, ()))  # at once: the others may go on for hours
     return last_lines
 
 

@@ -73,7 +73,8 @@ def fail_or_write(task):
 
 def test_one_that_dies_is_named_with_its_cause_and_the_others_work_is_kept(tmp_path):
     tasks = [(kind, str(tmp_path / kind)) for kind in ("raise", "kill", "write", "exit")]
-    errors, _ = collect(tasks, fail_or_write)
+    errors, lines = collect(tasks, fail_or_write)
+    assert lines[1] == ["its process was killed by SIGKILL, perhaps for want of memory"] and lines[2] == []
     assert sorted(errors) == [0, 1, 3] and all(isinstance(error, WorkerError) for error in errors.values())
     assert (tmp_path / "write").read_text() == "done"
     message = str(errors[0])

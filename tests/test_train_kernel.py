@@ -30,7 +30,7 @@ def train(tmp_path_factory, synthetic_folder):
     runs = tmp_path_factory.mktemp("train") / "runs"
 
     def run(**options):
-        return run_local.run_kernel("train", **{"data": synthetic_folder, "runs": runs, "minutes": 8, **options})
+        return run_local.run_kernel("train", **{"data": synthetic_folder, "runs": runs, "minutes": 30, **options})
 
     run.runs = runs
     return run
@@ -122,7 +122,7 @@ def test_a_run_that_is_killed_in_work_goes_on_to_the_same_bits(train, whole, syn
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     once(lambda: any(train.runs.glob(".*/working/state/fold1/epoch-0000[2-7].weights.h5")), lambda _: process.kill())
-    assert process.wait(timeout=480) == -signal.SIGKILL
+    assert process.wait(timeout=1800) == -signal.SIGKILL
     (killed,) = (path for path in train.runs.glob(".train-smoke-*") if path.is_dir())
     folder = train(resume=killed.name.removeprefix("."))
     assert "fold 0: finished before" in capfd.readouterr().out
