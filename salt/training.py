@@ -832,11 +832,11 @@ def read_pseudo_labels(config: Config, test: Tiles, folder) -> Tiles:
     return Tiles(test.ids[sure], test.images[sure], masks[sure], test.depths[sure])
 
 
-def claim_state(state_folder: pathlib.Path, config: Config, tiles: Tiles, pseudo: Tiles | None = None):
+def claim_state(state_folder, config: Config, tiles: Tiles, pseudo: Tiles | None = None):
     """Writes into a state folder whose it is, or raises `ArtifactError` if it is another run's."""
     arrays = [tiles.images] if pseudo is None else [tiles.images, pseudo.images, pseudo.masks]
     pixels = [int(array.sum(dtype=np.int64)) for array in arrays]
-    path, shown = state_folder / "run.json", {"tiles": len(tiles.ids), "pixels": pixels}
+    path, shown = pathlib.Path(state_folder) / "run.json", {"tiles": len(tiles.ids), "pixels": pixels}
     if not path.is_file():
         with whole_file(path) as temporary:
             temporary.write_text(json.dumps({"config": config_to_dict(config), **shown}), encoding="utf-8")
