@@ -67,7 +67,7 @@ def write_exploration(path, name: str, train, test):
     }
     texts = {"title": name, "summary": f"{len(train.ids):,} training tiles, {len(test.ids):,} test tiles"}
     pictures = pack_sheets("images", images, IMAGE_QUALITY) | pack_sheets("masks", masks.astype(np.uint8), LOSSLESS)
-    write_page(path, "explore", texts, data, pictures)
+    write_page(path, "explore", ("explore",), texts, data, pictures)
 
 
 def explore(train, test) -> dict:

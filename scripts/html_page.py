@@ -20,12 +20,13 @@ SHEET_TILES = SHEET_COLUMNS**2  # few: a page that shows one tile decodes its wh
 LOSSLESS = 101  # OpenCV's WebP quality above 100
 
 
-def write_page(path, name: str, texts: dict, data: dict, blobs: dict):
+def write_page(path, name: str, scripts: tuple, texts: dict, data: dict, blobs: dict):
     """Writes a page, whole or not at all.
 
     Args:
         path: of the HTML file.
-        name: of the template: pages/`name`.html and pages/`name`.js.
+        name: of the template, pages/`name`.html.
+        scripts: names of the scripts pages/*.js that follow on page.js.
         texts: what stands for {{...}} in the template besides style, script and data; escaped here.
         data: what the script finds as JSON; no NaN.
         blobs: bytes by the id under which the script finds them, in the order in which they are needed.
@@ -33,7 +34,7 @@ def write_page(path, name: str, texts: dict, data: dict, blobs: dict):
     from salt.files import whole_file
 
     style = (PAGES / "page.css").read_text(encoding="utf-8")
-    script = "\n".join((PAGES / f"{part}.js").read_text(encoding="utf-8") for part in ("page", name))
+    script = "\n".join((PAGES / f"{part}.js").read_text(encoding="utf-8") for part in ("page", *scripts))
     parts = {
         **{key: html.escape(text) for key, text in texts.items()},
         "style": style,

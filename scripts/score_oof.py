@@ -143,7 +143,7 @@ def headline_lines(score) -> list[str]:
         )
     first, last = score["flat_levels"]
     flattery = score["chosen_score"] - score["nested_score"]
-    where = "folds" if len(score["folds"]) > 1 else f"of {len(choices)} parts of the fold"
+    where = "folds" if len(score["folds"]) > 1 else f"{len(choices) - 1} of {len(choices)} parts of the fold"
     return lines + [
         f"  levels {first} to {last} score within 0.002 of the best",
         f"  nested: level and area chosen on the other {where}; choosing them on the tiles",

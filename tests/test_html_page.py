@@ -15,7 +15,7 @@ HOSTILE = '</script><script>alert(1)</script><!-- & "quoted" {{data}} \u2028'
 
 def write(tmp_path, blobs=None):
     texts = {"title": HOSTILE, "summary": "a < b & c"}
-    write_page(tmp_path / "page.html", "report", texts, {"name": HOSTILE}, blobs or {"one": b"\x00<\xff"})
+    write_page(tmp_path / "page.html", "report", ("report",), texts, {"name": HOSTILE}, blobs or {"one": b"\x00<\xff"})
     return (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
@@ -31,7 +31,8 @@ def test_no_text_of_the_data_can_end_its_element_and_it_comes_back_as_it_was(tmp
 def test_what_json_cannot_say_is_refused_and_the_earlier_page_stays(tmp_path):
     before = write(tmp_path)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_page(tmp_path / "page.html", "report", {"title": "", "summary": ""}, {"score": float("nan")}, {})
+        texts = {"title": "", "summary": ""}
+        write_page(tmp_path / "page.html", "report", ("report",), texts, {"score": float("nan")}, {})
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == before
 
 

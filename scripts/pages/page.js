@@ -67,14 +67,17 @@ class Sheets {
 
   /** The 101 x 101 grey values of tile `index` of the stack `name`, Uint8Array. */
   async pixels(name, index) {
-    const sheet = Math.floor(index / this.tiles), id = `${name}-${sheet}`;
+    const sheet = Math.floor(index / this.tiles);
+    const id = `${name}-${sheet}`;
     if (!this.decoded.has(id)) {
       this.decoded.set(id, this.decode(id));
       if (this.decoded.size > this.kept) this.decoded.delete(this.decoded.keys().next().value);
     }
     const { grey, width } = await this.decoded.get(id);
-    const place = index % this.tiles, size = this.size;
-    const top = Math.floor(place / this.columns) * size, left = (place % this.columns) * size;
+    const place = index % this.tiles;
+    const size = this.size;
+    const top = Math.floor(place / this.columns) * size;
+    const left = (place % this.columns) * size;
     const tile = new Uint8Array(size * size);
     for (let row = 0; row < size; row++) {
       const from = (top + row) * width + left;
@@ -120,7 +123,8 @@ function chart(host, label, draw) {
 
 /** Round numbers between two values, some `count` of them. */
 function ticks(low, high, count = 5) {
-  const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
+  const raw = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((value) => value >= raw * 0.999);
   const made = [];
   for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-6; value += step) made.push(value);
@@ -129,7 +133,10 @@ function ticks(low, high, count = 5) {
 
 /** A frame with axes. Returns the svg, the scales x and y, and the plot's edges. */
 function frame(width, label, { height = 240, x, y, xLabel, yLabel, xTicks, yTicks, xText = String, yText = String }) {
-  const left = 46, right = width - 12, top = 24, bottom = height - 40;
+  const left = 46;
+  const right = width - 12;
+  const top = 24;
+  const bottom = height - 40;
   const scaleX = (value) => left + ((value - x[0]) / (x[1] - x[0])) * (right - left);
   const scaleY = (value) => bottom - ((value - y[0]) / (y[1] - y[0])) * (bottom - top);
   const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
@@ -157,7 +164,9 @@ function path(points, scaleX, scaleY) {
 /** The least and the largest of values, with some air. */
 function extent(values, air = 0.06) {
   const known = values.filter((value) => value != null);
-  const low = Math.min(...known), high = Math.max(...known), room = (high - low || 0.1) * air;
+  const low = Math.min(...known);
+  const high = Math.max(...known);
+  const room = (high - low || 0.1) * air;
   return [low - room, high + room];
 }
 
@@ -181,7 +190,11 @@ function table(caption, columns, rows, plain = []) {
       "table",
       {},
       element("caption", { class: "hidden-label" }, caption),
-      element("thead", {}, element("tr", {}, ...columns.map((name, index) => element("th", { scope: "col", class: kind(index) }, name)))),
+      element(
+        "thead",
+        {},
+        element("tr", {}, ...columns.map((name, index) => element("th", { scope: "col", class: kind(index) }, name))),
+      ),
       element("tbody", {}, ...rows.map((row) => element("tr", {}, ...cells(row)))),
     ),
   );
