@@ -88,6 +88,8 @@ def fetch(arguments=None, link=None) -> int:
     if not record:
         raise ConfigurationError(f"{folder.name}: has no push.json; only runs that push.py started can be fetched")
     if is_whole(folder, record):
+        for left in (".fetching", ".joining"):  # by a kill behind the last file
+            shutil.rmtree(folder / left, ignore_errors=True)
         print(f"{record['run_id']} is here already, whole: {shown(folder)}")
         return 0
     link = link or KaggleLink()

@@ -106,7 +106,7 @@ def push(arguments=None, link=None) -> int:
         return start(link, options, plan)
     built, metadata, content, record = prepare(options, plan)
     show_plan(options, plan, metadata, content)
-    twin = settle_earlier(link, options.runs, record)
+    twin = settle_earlier(link, options.runs, record, options.beside)
     if twin:
         number, name = twin["version"], twin["run_id"]
         print(f"\nnothing was pushed: this very notebook is on Kaggle as version {number}, run {name}")
@@ -442,10 +442,10 @@ def gpu_sessions(link, runs, known=()) -> list[str]:
     return [ref for ref in refs if ref not in known and running(link, ref)]
 
 
-def running(link, ref) -> str | None:
+def running(link, ref, version=None) -> str | None:
     """QUEUED, RUNNING, ... or None."""
     try:
-        status = link.status(ref)
+        status = link.status(ref, version)
     except (NotFoundError, AccessError):
         return None
     return status.state if status.active else None
@@ -572,8 +572,11 @@ def records(runs) -> list[tuple[pathlib.Path, dict]]:
     return sorted(found, key=lambda pair: pair[1].get("at", ""))
 
 
-def settle_earlier(link, runs, record) -> dict | None:
-    """Looks up earlier pushes of this kernel whose fate is open; returns one that is the same as this.
+def settle_earlier(link, runs, record, beside) -> dict | None:
+    """Looks up earlier pushes of this kernel whose fate is open.
+
+    Returns:
+        One that is the same as this and was found or, unless this may run `beside` it, still runs; else None.
 
     Raises:
         AmbiguousError: one was sent a moment ago and is not seen yet.
@@ -581,11 +584,15 @@ def settle_earlier(link, runs, record) -> dict | None:
     """
     twin = None
     for folder, earlier in records(runs):
-        if earlier["ref"] != record["ref"] or earlier["state"] not in ("sending", "ambiguous"):
+        if earlier["ref"] != record["ref"]:
             continue
-        if look_up(link, folder, earlier):
+        same = earlier.get("content") == record["content"]
+        if earlier["state"] not in ("sending", "ambiguous"):
+            may_run = same and earlier["state"] == "pushed" and not (beside or read_record(folder, "fetch.json"))
+            twin = earlier if may_run and running(link, earlier["ref"], earlier["version"]) else twin
+        elif look_up(link, folder, earlier):
             show("earlier", f"{earlier['run_id']} did arrive, as version {earlier['version']}")
-            twin = earlier if earlier["content"] == record["content"] else twin
+            twin = earlier if same else twin
         elif age(earlier) < SETTLED:
             raise AmbiguousError(
                 f"{earlier['run_id']} was sent {age(earlier):.0f} s ago and its fate is open: try again in some minutes"

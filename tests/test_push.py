@@ -162,6 +162,14 @@ def test_a_kernel_that_runs_is_not_pushed_again_unless_told_so(stand_in, push_tr
     assert push_train("--beside")[0] == 0
 
 
+def test_the_same_notebook_is_not_pushed_again_while_it_runs_unless_told_so(stand_in, repository, push_train):
+    push_train()
+    (folder,) = run_folders(repository)
+    status, text, _ = push_train()
+    assert status == 0 and f"this very notebook is on Kaggle as version 1, run {folder.name}" in text
+    assert push_train("--beside")[0] == 0 and len(stand_in.calls("SaveKernel")) == 2
+
+
 def test_two_running_gpu_sessions_stop_the_push(stand_in, repository, push_train):
     for name in ("salt-a-fold", "salt-b-fold"):
         stand_in.add_version(f"{USER}/{name}", states=["RUNNING"])
