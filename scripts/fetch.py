@@ -208,11 +208,16 @@ def show_log(text):
 
 
 def read_status(link, record) -> Status:
-    """The status of the very version; of the newest run where Kaggle does not know versions."""
+    """The status of the very version; where Kaggle does not know versions, of the newest run if it is this one.
+
+    Right after a push the newest run may still be the one before.
+    """
     try:
         return link.status(record["ref"], record["version"])
     except NotFoundError:
-        return link.status(record["ref"])  # its output is checked against the run id, whichever this is
+        if link.kernel(record["ref"]).version != record["version"]:
+            raise
+        return link.status(record["ref"])
 
 
 class ProgressLine:

@@ -135,6 +135,23 @@ def test_where_kaggle_knows_no_versions_the_run_id_decides(stand_in, run, fetch_
     assert verify_run(run)["run_id"] == RUN
 
 
+def test_the_run_before_is_not_taken_for_one_that_kaggle_does_not_show_yet(stand_in, run, fetch_run, tmp_path):
+    write_record(run, "push.json", read_record(run, "push.json") | {"version": 2})
+    files = version(stand_in)["files"]
+    stand_in.leave_output(version(stand_in), output(tmp_path, "train-older"))  # COMPLETE, as version 1
+    link = make_link()
+
+    def sleep(seconds, pause=link.sleep):
+        pause(seconds)
+        if len(link.time.pauses) == 2:
+            stand_in.leave_output(stand_in.add_version(REF, states=["RUNNING", "COMPLETE"]), files)
+
+    link.sleep = sleep
+    status, text, _ = fetch_run("--wait", link=link)
+    assert status == 0 and text.count("UNREADABLE") == 2 and "stale" not in text
+    assert verify_run(run)["run_id"] == RUN
+
+
 def test_600_files_come_home(stand_in, run, fetch_run, tmp_path):
     files = {f"part{index:03d}": b"%d" % index for index in range(600)}
     stand_in.leave_output(version(stand_in), output(tmp_path / "many", files=files))
