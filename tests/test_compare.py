@@ -101,6 +101,20 @@ def test_runs_that_do_not_belong_together_are_refused(change, message):
         compare_oof(make_oof(), make_oof()._replace(**change))
 
 
+@pytest.mark.parametrize(
+    ("interval", "needed", "says"),
+    [
+        ([0.001, 0.02], 500, "B is the better one."),
+        ([-0.02, -0.001], 500, "A is the better one."),
+        ([0.0, 0.0], None, "They score the same."),
+        ([-0.001, 0.02], 900, "close call"),
+        ([-0.01, 0.02], 5321, "4,321 tiles more would show a true difference of this size"),
+    ],
+)
+def test_the_verdict_says_who_is_better_or_how_many_tiles_more_it_takes(interval, needed, says):
+    assert says in compare.verdict({"interval": interval, "tiles_to_settle": needed, "tiles": 1000})
+
+
 def test_too_few_draws_are_refused():
     with pytest.raises(ScoringError, match="draws=1: must be at least 2"):
         compare_oof(make_oof(), make_oof(), draws=1)
