@@ -12,9 +12,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = [
     *("config", "files", "rle", "metrics", "data", "folds", "synthetic", "augmentations", "losses", "encoders", "unet"),
     *("tta", "inference", "postprocess", "submission", "artifacts", "parts", "resume", "parallel", "study"),
-    *("schedule", "training", "scoring", "search", "report"),
+    *("schedule", "training", "scoring", "ensembles", "search", "report"),
 ]
-NUMPY_ONLY = ("rle", "metrics", "postprocess", "submission", "artifacts", "parts", "scoring")
+NUMPY_ONLY = ("rle", "metrics", "postprocess", "submission", "artifacts", "parts", "scoring", "ensembles")
 HEAVY = ("tensorflow", "keras", "cv2", "sklearn", "matplotlib", "pandas")
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if "argparse" in path.read_text())
 
