@@ -34,12 +34,13 @@ def main(argv=None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(score_table(score))
+    lines = [score_table(score)]
     if len(folders) == 1:
         path = folders[0] / "score.json"
         with whole_file(path) as temporary:
             temporary.write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
-        print(f"\nwritten to {path}")
+        lines.append(f"\nwritten to {path}")
+    print(*lines, sep="\n")
     return 0
 
 

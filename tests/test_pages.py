@@ -515,7 +515,7 @@ def luminance(rgb):
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
 
-@pytest.mark.parametrize("name", ["single", "double", "explored"])
+@pytest.mark.parametrize("name", ["double", "explored"])
 def test_every_control_and_picture_has_a_name_for_a_screen_reader(browser, request, name):
     browser.open(request.getfixturevalue(name))
     browser.settle()
