@@ -82,6 +82,14 @@ def test_the_demonstration_is_larger_and_takes_the_users_tiles(chain, tmp_path):
     assert chain[1][1]["preset"] == "demo"
 
 
+@pytest.mark.parametrize("options, ran", [([], ["search", "train", "predict"]), (["--demo"], ["train", "predict"])])
+def test_the_search_is_a_part_of_the_chain_and_not_of_the_demonstration(chain, tmp_path, monkeypatch, options, ran):
+    plan = {"search": ([], True), "train": ([], True), "predict": (["train"], False)}
+    monkeypatch.setattr(smoke_test, "plan_kernels", lambda: plan)
+    assert smoke_test.main([*options, "--runs", str(tmp_path)]) == 0
+    assert [name for name, _ in chain if name in plan] == ran
+
+
 @pytest.mark.parametrize("error", [run_local.LocalRunError("no room"), ValueError("no room"), OSError("no room")])
 def test_a_step_that_fails_ends_the_chain_and_is_named(chain, tmp_path, monkeypatch, capsys, error):
     run_kernel = run_local.run_kernel
