@@ -11,6 +11,7 @@ import numpy as np
 
 from salt.artifacts import ArtifactError, Oof, check_oof, read_oof, verify_run
 from salt.config import Config, config_from_dict, config_to_dict
+from salt.resume import differing_settings
 
 OWN = ("train_folds", "minutes")  # settings in which the parts of a run differ: each has a share of them
 
@@ -66,14 +67,13 @@ def read_trained_run(folders, folds=None) -> TrainedRun:
 
 
 def check_settings_agree(parts):
-    """Raises `ArtifactError` if (config, run id, folder) of several parts differ in more than their shares."""
+    """Raises `ArtifactError` if (config, run id, folder) of several parts differ in what decides about results."""
     first, run_id, _ = parts[0]
     for config, other, _ in parts[1:]:
-        ours, theirs = config_to_dict(first), config_to_dict(config)
-        different = [f"{key}={theirs[key]!r}, not {ours[key]!r}" for key in ours if theirs[key] != ours[key]]
-        different = [text for text in different if text.partition("=")[0] not in OWN]
-        if different:
-            raise ArtifactError(f"{other} is no part of the run of {run_id}: it has {'; '.join(different)}")
+        names = [name for name in differing_settings(first, config_to_dict(config)) if name not in OWN]
+        if names:
+            different = "; ".join(f"{name}={getattr(config, name)!r}, not {getattr(first, name)!r}" for name in names)
+            raise ArtifactError(f"{other} is no part of the run of {run_id}: it has {different}")
 
 
 def join_oof(folders) -> Oof:

@@ -197,11 +197,12 @@ class Part:
 
     def resume(self, link, queue):
         """Lets a fold that ran out of time go on: by a new version of its kernel that mounts what it has left."""
-        from scripts.push import Plan, prepare, resume_run
+        from scripts.push import Plan, prepare, resume_run, within_session
 
         stem, number = re.fullmatch(r"(.+-fold-\d+)(?:-(\d+))?", self.record["run_id"]).groups()
         plan = Plan(f"{stem}-{int(number or 1) + 1}", self.record["ref"].partition("/")[0], None, {})
         resume_run(link, plan, self.folder, queue["kernel"])
+        plan.settings = within_session(plan.settings, queue["hours"])
         options = argparse.Namespace(name=queue["kernel"], accelerator=queue["accelerator"], hours=queue["hours"])
         built, metadata, _, record = prepare(options, plan, self.fold)
         print(f"  fold {self.fold} had not enough time; {plan.run_id} goes on with it", flush=True)

@@ -181,10 +181,15 @@ def plan_run(link, options) -> Plan:
         mount_run(plan, run_folder(options.run, options.runs))
     built = build(options, plan)  # first without a run id: what a bad setting says comes at once
     plan.preset = plan.preset or read_parameters(built / f"{options.name}.ipynb").get("PRESET")
-    if options.hours and plan.preset:
-        plan.settings = {LIMIT: 60 * options.hours - min(6 * options.hours, 30), **plan.settings}
+    if plan.preset:
+        plan.settings = within_session(plan.settings, options.hours)
     plan.run_id = new_run_id(options.name, plan.preset)
     return plan
+
+
+def within_session(settings, hours) -> dict:
+    """The settings of a run whose session has so many hours: it ends by itself when a tenth, at most half an hour, is left."""
+    return {LIMIT: 60 * hours - min(6 * hours, 30), **settings} if hours else settings
 
 
 def mount_run(plan, folder):

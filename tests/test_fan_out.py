@@ -332,7 +332,8 @@ def test_a_fold_that_had_not_enough_time_goes_on_before_it_is_joined(stand_in, r
     status, text, _ = call(push, "train", "--continue", run.name)
     assert status == 0 and f"{run.name}-fold-1-2 goes on with it" in text and pushed(stand_in) == [1, 2, 0]
     body = stand_in.calls("SaveKernel")[-1]
-    assert parameters({"source": body["text"]})["RESUME"] == f"{run.name}-fold-1"
+    values = parameters({"source": body["text"]})
+    assert values["RESUME"] == f"{run.name}-fold-1" and values["SET"]["limit_minutes"] == 108.0
     assert body["kernelDataSources"] == [f"{REFS[1]}/1"] and body["sessionTimeoutSeconds"] == 7200
     assert call(fetch, run.name)[0] == 0
     assert list(verify_run(run)["parts"]) == [f"{run.name}-fold-0", f"{run.name}-fold-1-2"]

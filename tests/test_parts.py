@@ -48,6 +48,11 @@ def test_parts_with_different_settings_are_refused(make_part):
         read_trained_run([make_part([0]), make_part([1], epochs=3, seed=7)])
 
 
+def test_parts_may_differ_in_what_does_not_decide_about_results(make_part):
+    run = read_trained_run([make_part([0], limit_minutes=54.0, workers=1), make_part([1])])
+    assert run.config.train_folds == (0, 1)
+
+
 def test_a_fold_in_two_parts_is_refused(make_part):
     with pytest.raises(ArtifactError, match="fold 1 is in two of the parts, the second is train-1"):
         read_trained_run([make_part([0, 1]), make_part([1])])
