@@ -188,7 +188,7 @@ def plan_run(link, options) -> Plan:
 
 
 def within_session(settings, hours) -> dict:
-    """The settings of a run whose session has so many hours: it ends by itself when a tenth, at most half an hour, is left."""
+    """The settings of a run in a session of so many hours; it ends by itself a tenth before, or half an hour."""
     return {LIMIT: 60 * hours - min(6 * hours, 30), **settings} if hours else settings
 
 
