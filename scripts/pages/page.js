@@ -131,8 +131,14 @@ function ticks(low, high, count = 5) {
   return made.map((value) => Number(value.toPrecision(12)));
 }
 
+/** Writes some numbers with as many decimals as the longest of them needs. */
+function exactly(values) {
+  const digits = Math.max(...values.map((value) => (String(value).split(".")[1] ?? "").length));
+  return (value) => value.toFixed(digits);
+}
+
 /** A frame with axes. Returns the svg, the scales x and y, and the plot's edges. */
-function frame(width, label, { height = 240, x, y, xLabel, yLabel, xTicks, yTicks, xText = String, yText = String }) {
+function frame(width, label, { height = 240, x, y, xLabel, yLabel, xTicks, yTicks = ticks(...y, 4), xText, yText }) {
   const left = 46;
   const right = width - 12;
   const top = 24;
@@ -140,15 +146,18 @@ function frame(width, label, { height = 240, x, y, xLabel, yLabel, xTicks, yTick
   const scaleX = (value) => left + ((value - x[0]) / (x[1] - x[0])) * (right - left);
   const scaleY = (value) => bottom - ((value - y[0]) / (y[1] - y[0])) * (bottom - top);
   const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
-  for (const tick of yTicks ?? ticks(...y, 4)) {
+  for (const tick of yTicks) {
     svg.append(
       shape("line", { class: "grid-line", x1: left, x2: right, y1: scaleY(tick), y2: scaleY(tick) }),
-      shape("text", { x: left - 8, y: scaleY(tick) + 4, "text-anchor": "end" }, yText(tick)),
+      shape("text", { x: left - 8, y: scaleY(tick) + 4, "text-anchor": "end" }, (yText ?? exactly(yTicks))(tick)),
     );
   }
   svg.append(shape("line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom }));
-  for (const tick of xTicks ?? ticks(...x, Math.max(3, Math.min(8, Math.floor(width / 90))))) {
-    svg.append(shape("text", { x: scaleX(tick), y: bottom + 17, "text-anchor": "middle" }, xText(tick)));
+  const across = xTicks ?? ticks(...x, Math.max(3, Math.min(8, Math.floor(width / 90))));
+  for (const tick of across) {
+    svg.append(
+      shape("text", { x: scaleX(tick), y: bottom + 17, "text-anchor": "middle" }, (xText ?? exactly(across))(tick)),
+    );
   }
   svg.append(
     shape("text", { x: right, y: height - 6, "text-anchor": "end" }, xLabel),

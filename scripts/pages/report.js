@@ -6,7 +6,7 @@ const KINDS = {
   off: "misplaced: salt predicted, overlap of at most half",
   border: "border: found, outline not exact",
   alarm: "false alarm: no salt, some predicted",
-  right: "right at all ten thresholds",
+  right: "right: passes all ten overlaps from 0.50 to 0.95",
 };
 const LOST = ["missed", "off", "border", "alarm"];
 // The colours of .tone0, .tone1 ... of page.css.
@@ -330,7 +330,6 @@ function showCurve(report, changed) {
       xLabel: "threshold, level of 255",
       yLabel: "score",
       xTicks: [1, 64, 128, 192, 255],
-      yText: (value) => value.toFixed(2),
     });
     const clip = shape(
       "clipPath",
@@ -416,10 +415,11 @@ function showIntervals(report) {
       role: "img",
       "aria-label": `Scores with intervals: ${text}`,
     });
-    for (const tick of ticks(low, high, Math.max(3, Math.floor(width / 110)))) {
+    const marks = ticks(low, high, Math.max(3, Math.floor(width / 110)));
+    for (const tick of marks) {
       svg.append(
         shape("line", { class: "grid-line", x1: x(tick), x2: x(tick), y1: 4, y2: height - 30 }),
-        shape("text", { x: x(tick), y: height - 12, "text-anchor": "middle" }, tick.toFixed(2)),
+        shape("text", { x: x(tick), y: height - 12, "text-anchor": "middle" }, exactly(marks)(tick)),
       );
     }
     names.forEach(([name, label], row) => {
@@ -552,7 +552,6 @@ function showLearning(report) {
         y: extent(values),
         xLabel: "epoch",
         yLabel: name,
-        yText: (value) => value.toFixed(2),
       });
       folds.forEach((fold, index) => {
         const rows = history.filter((row) => row.fold === fold);
@@ -595,23 +594,18 @@ function updateLosses(report) {
       }),
     );
     const rows = [...LOST, "right"].map((kind) => {
-      const [name, ...text] = KINDS[kind].split(": ");
+      const [name, text] = KINDS[kind].split(": ");
       const choose = element(
         "button",
         { class: "link", type: "button", onclick: () => gallery.filterBy({ kind, run }) },
         swatch(kind),
         name,
       );
-      return [
-        choose,
-        text.join() || "score 1",
-        thousands(tiles[kind]),
-        kind === "right" ? null : (-lost[kind]).toFixed(4).replace("-", "−"),
-      ];
+      return [choose, thousands(tiles[kind]), kind === "right" ? null : signed(-lost[kind]), text];
     });
     const caption = `Lost points${report.runs.length > 1 ? ` of run ${RUN_LETTERS[run]}` : ""}`;
     const title = report.runs.length > 1 ? element("h3", {}, `${RUN_LETTERS[run]}: ${(1 - total).toFixed(4)}`) : null;
-    return element("div", { class: "panel" }, title, bar, table(caption, ["kind", "", "tiles", "score"], rows, [1]));
+    return element("div", { class: "panel" }, title, bar, table(caption, ["kind", "tiles", "score", ""], rows, [3]));
   });
   find("losses").replaceChildren(element("div", { class: blocks.length > 1 ? "columns" : "" }, ...blocks));
 }
