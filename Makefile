@@ -5,6 +5,8 @@ KAGGLE_VENV := .venv-kaggle
 # A Python 3.12 that runs: a shim of pyenv may be on the PATH without one behind it.
 PYTHON312 ?= $(shell for python in python3.12 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.12*/bin/python; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null && echo "$$python" && break; done)
+# A file's tests stay together: they share what was trained for them.
+AT_ONCE := -n 2 --dist loadfile
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONUNBUFFERED = 1
 
@@ -15,7 +17,7 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/python scripts/smoke_test.py --demo $(if $(DATA),--data "$(DATA)")
 
 test: $(VENV)/.installed lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(AT_ONCE)
 
 # Minutes each: planted bugs that the tests must catch, whole chains.
 test-slow: $(VENV)/.installed
@@ -25,7 +27,7 @@ test-slow: $(VENV)/.installed
 test-kaggle:
 	@if [ -z "$(PYTHON312)" ]; then \
 	echo "skipped: Kaggle has Python 3.12, and there is none here; say where: make test-kaggle PYTHON312=path/to/python"; \
-	else $(MAKE) --no-print-directory $(KAGGLE_VENV)/.installed && $(KAGGLE_VENV)/bin/python -m pytest; fi
+	else $(MAKE) --no-print-directory $(KAGGLE_VENV)/.installed && $(KAGGLE_VENV)/bin/python -m pytest $(AT_ONCE); fi
 
 # What to run before every push: each kernel, as Kaggle runs it, at the smallest size.
 smoke: $(VENV)/.installed
