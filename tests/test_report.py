@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from salt.report import plot_history, plot_tiles
+from salt.report import plot_history, plot_search, plot_tiles
 
 
 def test_the_learning_curves_show_each_fold_in_training_and_held_out():
@@ -32,4 +32,26 @@ def test_the_grid_shows_each_image_once_plain_and_once_below_each_mask():
     truth = next(panel for panel in visible if panel.get_ylabel() == "truth").images[1].get_array()
     prediction = next(panel for panel in visible if panel.get_ylabel() == "prediction").images[1].get_array()
     assert truth.count() == 101 * 101 and prediction.count() == 0  # only salt is coloured
+    plt.close(figure)
+
+
+def test_a_search_is_drawn_with_the_best_so_far_and_what_was_given_up():
+    table = pd.DataFrame(
+        dict(
+            trial=[3, 1, 0, 2, 4],
+            state=["complete", "complete", "complete", "pruned", "running"],
+            score=[0.7, 0.6, 0.5, 0.4, np.nan],
+        )
+    )
+    figure = plot_search(table, {"depth": 0.9, "lovasz": 0.1})
+    scores, shares = figure.axes
+    dots, crosses, best = scores.lines
+    np.testing.assert_array_equal(dots.get_xydata(), [[0, 0.5], [1, 0.6], [3, 0.7]])
+    np.testing.assert_array_equal(crosses.get_xydata(), [[2, 0.4]])
+    np.testing.assert_array_equal(best.get_ydata(), [0.5, 0.6, 0.7])
+    assert [bar.get_width() for bar in shares.patches] == [0.9, 0.1]
+    assert [label.get_text() for label in shares.get_yticklabels()] == ["depth", "lovasz"]
+    plt.close(figure)
+    figure = plot_search(table.iloc[2:3], {})
+    assert "two trials" in figure.axes[1].get_title()
     plt.close(figure)

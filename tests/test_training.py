@@ -684,6 +684,21 @@ def test_two_processes_train_what_one_does_and_what_a_killed_one_leaves_can_be_g
     assert_same_outcome(tmp_path, outcome, two_folds)
 
 
+def test_who_watches_sees_each_epoch_when_it_is_kept_and_ends_the_training_by_an_error(tmp_path, tiles):
+    seen = []
+
+    def watch():
+        seen.append(training.fold_files(tmp_path, tmp_path, 0).history()[-1]["step"])
+        if len(seen) == 2:
+            raise KeyError("enough")
+
+    config = preset("smoke", epochs=5, filter_scaling=2)
+    outcome = fit_folds(config, tiles, tmp_path, tmp_path, watch=watch)
+    assert len(seen) == len(outcome.history) == 2 and seen == outcome.history["step"].tolist()
+    assert outcome.unfinished == [0] and outcome.oof is None
+    assert isinstance(outcome.failure.__cause__, KeyError)
+
+
 @pytest.mark.slow
 def test_a_worker_that_fails_is_named_with_its_traceback(tmp_path, tiles, two_folds):
     config = dataclasses.replace(TWO_FOLDS, workers=2)
