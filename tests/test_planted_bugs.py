@@ -352,7 +352,7 @@ BUGS = {
     "a manifest may lead out of its folder": Bug(
         "salt/artifacts.py", "if not file.resolve().is_relative_to(folder.resolve()):", "if False:"
     ),
-    "the first of several runs is taken": Bug("salt/artifacts.py", "if len(folders) != 1:", "if not folders:"),
+    "the first of several runs is taken": Bug("salt/artifacts.py", "if len(folders) > 1:", "if not folders:"),
     # --- training ---
     "the Keras metric lets an IoU at a threshold pass": Bug(
         "salt/training.py",
@@ -414,7 +414,7 @@ BUGS = {
         "salt/training.py", "trained = ~held & ~is_black(images)", "trained = ~is_black(images)", "never_trains_on"
     ),
     "out-of-fold predictions of black tiles are not emptied": Bug(
-        "salt/training.py", "= empty_black(predicted, images)", "= predicted", "never_trains_on"
+        "salt/training.py", ", empty_black(predicted, images))", ", predicted)", "never_trains_on"
     ),
     "out-of-fold predictions come from an untrained model": Bug(
         "salt/training.py", "([network], images", "([build_model(config)], images", "own_model"
@@ -439,7 +439,7 @@ BUGS = {
         "    sure[:] = ~is_black(test.images)\n",
         "sure_predictions",
     ),
-    "another run's state is taken up": Bug("salt/training.py", ")) != owner:", ")) is None:", "another_run"),
+    "another run's state is taken up": Bug("salt/training.py", "    if other:\n        raise", "    if False:\n        raise", "another_run"),
     # --- scoring, config ---
     "the best level is off by one": Bug("salt/scoring.py", "1 + np.flatnonzero(curve ==", "np.flatnonzero(curve =="),
     "the confusion is the wrong way round": Bug(
