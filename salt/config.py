@@ -191,11 +191,10 @@ PRESETS = {
     # An hour on two cores, for two folds' models. A small encoder makes three passes where VGG-16 makes one; a decoder
     # of twice the width costs half as much again.
     "cpu": CPU,
-    # The same hour without any weights.
-    "scratch": {
-        **CPU, "encoder": "residual", "weights": None, "stem_stride": 1, "filter_scaling": 16, "learning_rate": 2e-3,
-        "encoder_rate": 1.0, "precision": "mixed_bfloat16",
-    },
+    # The same hour for one fold's model without any weights.
+    "scratch": dict(
+        padded_size=112, minutes=60, batch_size=16, ema_momentum=0.995, precision="mixed_bfloat16", train_folds=(0,),
+    ),
     # One Kaggle session: 5 folds on its two T4s, an hour below the limit of 12.
     "t4": T4,
     # A second session, which learns from the first one's predictions of the test tiles as well.
