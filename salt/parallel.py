@@ -46,10 +46,13 @@ file_of_code = operator.attrgetter("co_filename")
 
 
 class JobPickler(cloudpickle.Pickler):
-    """cloudpickle's own, but code keeps the name of its file, by which a traceback finds lines."""
+    """cloudpickle's own, but code keeps the name of its file, by which a traceback finds lines, and a function with a
+    cache travels like any other, its cache empty."""
 
     def reducer_override(self, value):
         """How a value is made again at the other end."""
+        if isinstance(value, functools._lru_cache_wrapper):
+            return functools.cache, (value.__wrapped__,)
         if not isinstance(value, types.CodeType):
             return super().reducer_override(value)
         make, parts = self.dispatch_table[types.CodeType](value)

@@ -94,14 +94,17 @@ def run_cell(name, source):
 
 run_cell("<cell 1>", pathlib.Path("salt/parallel.py").read_text())
 run_cell("<cell 2>", '''
+import functools
 from typing import NamedTuple
-FACTOR = 3
+@functools.cache
+def factor():
+    return 3
 class Base:
     def __init__(self, value):
         self.value = value
 class Tripled(Base):
     def __init__(self, value):
-        super().__init__(FACTOR * value)
+        super().__init__(factor() * value)
 class Pair(NamedTuple):
     left: int
     right: int
@@ -122,7 +125,7 @@ def test_definitions_of_a_notebook_travel_and_its_lines_are_in_the_traceback():
     assert done.returncode == 0, done.stderr
     assert "0 tripled 6 Pair False\n" in done.stdout
     (told,) = [line for line in done.stdout.splitlines() if line.startswith("errors")]
-    assert 'File "<cell 2>", line 15, in describe' in told and 'raise ValueError("too much on the left")' in told
+    assert 'File "<cell 2>", line 18, in describe' in told and 'raise ValueError("too much on the left")' in told
 
 
 def linger(path):
