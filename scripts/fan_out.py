@@ -9,12 +9,14 @@ fails is reported, and the others go on; `--continue` pushes it once more, and r
 """
 import argparse
 import contextlib
+import dataclasses
 import pathlib
 import re
 import shutil
 import tempfile
 
 from scripts.kaggle_link import (
+    QUEUE,
     AccessError,
     AmbiguousError,
     CapacityError,
@@ -25,12 +27,26 @@ from scripts.kaggle_link import (
     UnreachableError,
     alone,
     duration,
+    part_folders,
     read_record,
     utc_now,
     write_record,
 )
+from scripts.outputs import DEADLINE_HOURS, MANIFEST, POLL, ProgressLine, read_status, remote_manifest
+from scripts.planning import Plan, prepare, resume_run, show, show_plan, within_session
+from scripts.pushing import (
+    GPU_SESSIONS,
+    SETTLED,
+    age,
+    gpu_sessions,
+    keep_pushed,
+    look_up,
+    newest_version,
+    preflight,
+    running,
+    send,
+)
 
-QUEUE = "queue.json"
 OPEN = ("sending", "ambiguous")  # states of a push whose answer is lost
 
 
@@ -50,19 +66,11 @@ class NoPlace(KaggleError):
     exit_status = 75
 
 
-def part_folders(folder) -> list[pathlib.Path]:
-    """The folders of a run's folds, in their order; of a run in one kernel, none."""
-    folds = read_record(folder, QUEUE).get("folds", [])
-    return [folder / "parts" / f"fold-{fold}" for fold in folds]
-
-
 # --- a new queue ----------------------------------------------------------------------------------------------------
 
 
 def start(link, options, plan) -> int:
     """Builds a kernel for each fold, keeps them all, and works the queue off."""
-    from scripts.push import preflight, show, show_plan
-
     refuse_unfinished(options.runs, options.name)
     folds, shares = share_out(plan)
     options.runs.mkdir(parents=True, exist_ok=True)
@@ -117,10 +125,6 @@ def share_out(plan) -> tuple[list[int], dict[int, dict]]:
 
 def keep_part(folder, options, plan, fold, settings) -> tuple[dict, str, dict]:
     """Builds the kernel of a fold into its folder; returns (metadata, notebook, push record)."""
-    import dataclasses
-
-    from scripts.push import keep_pushed, prepare
-
     part = dataclasses.replace(plan, run_id=f"{plan.run_id}-fold-{fold}", settings=settings)
     built, metadata, content, record = prepare(options, part, fold)
     keep_pushed(folder / "parts" / f"fold-{fold}", built, metadata, record | {"state": "queued", "fold": fold})
@@ -186,9 +190,6 @@ class Part:
 
     def lacks_time(self, link) -> bool:
         """Whether the manifest says that the run has not reached its end; what is wrong with one, fetch.py tells."""
-        from scripts.fetch import MANIFEST
-        from scripts.push import remote_manifest
-
         manifest = read_record(self.folder, MANIFEST)
         if manifest.get("run_id") != self.record["run_id"]:
             with contextlib.suppress(OutputError, UnreachableError, NotFoundError, AccessError):
@@ -197,8 +198,6 @@ class Part:
 
     def resume(self, link, queue):
         """Lets a fold that ran out of time go on: by a new version of its kernel that mounts what it has left."""
-        from scripts.push import Plan, prepare, resume_run, within_session
-
         stem, number = re.fullmatch(r"(.+-fold-\d+)(?:-(\d+))?", self.record["run_id"]).groups()
         plan = Plan(f"{stem}-{int(number or 1) + 1}", self.record["ref"].partition("/")[0], None, {})
         resume_run(link, plan, self.folder, queue["kernel"])
@@ -235,8 +234,6 @@ class Part:
 
     def look(self, link):
         """Finds out how the fold stands."""
-        from scripts.fetch import read_status
-
         if self.waits or self.ended:
             return
         self.state = "UNREADABLE"
@@ -250,8 +247,6 @@ class Part:
 
     def settle(self, link):
         """Looks up a push whose answer was lost; it waits again only when it surely did not happen."""
-        from scripts.push import SETTLED, age, look_up
-
         with contextlib.suppress(ConfigurationError):  # it runs without some of its sources, and its record says so
             if not look_up(link, self.folder, self.record):
                 self.state = "NOT SEEN YET"
@@ -266,8 +261,6 @@ class Part:
             CapacityError: an earlier version of its kernel still runs, or Kaggle has no place.
             QuotaError, ...: no version was made; the fold still waits.
         """
-        from scripts.push import newest_version, running, send
-
         ref = self.record["ref"]
         metadata = read_record(self.folder / "pushed", "kernel-metadata.json")
         content = (self.folder / "pushed" / metadata["code_file"]).read_text(encoding="utf-8")
@@ -291,9 +284,6 @@ class Part:
 
 def work_off(link, runs, parts) -> list[int]:
     """Pushes what waits in `parts`, until all are known to be on Kaggle; returns the folds that came to a bad end."""
-    from scripts.fetch import DEADLINE_HOURS, POLL, ProgressLine
-    from scripts.push import GPU_SESSIONS, gpu_sessions
-
     line, began, moved, told = ProgressLine(), link.clock(), link.clock(), None
     own = {part.record["ref"] for part in parts}
     while not all(part.settled for part in parts):

@@ -13,16 +13,16 @@ oof.npz and one history, and a manifest.json that names the parts.
 """
 import argparse
 import contextlib
-import json
 import os
 import pathlib
-import re
 import shutil
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from build_kernel import BuildError, trace_log
 from scripts.kaggle_link import (
+    QUEUE,
     AccessError,
     AmbiguousError,
     ConfigurationError,
@@ -35,6 +35,7 @@ from scripts.kaggle_link import (
     UnreachableError,
     alone,
     duration,
+    part_folders,
     read_object,
     read_record,
     run_command,
@@ -42,15 +43,21 @@ from scripts.kaggle_link import (
     utc_now,
     write_record,
 )
+from scripts.outputs import (
+    DEADLINE_HOURS,
+    MANIFEST,
+    POLL,
+    ProgressLine,
+    bring_output,
+    bring_partial,
+    list_output,
+    read_status,
+)
+from scripts.pushing import look_up
+from scripts.run_local import shown
 
-POLL = 45.0  # seconds between looks, give or take a third: unpublished limits, and runs of hours
-DEADLINE_HOURS = 14.0  # Kaggle's 12 hours, and two in the queue
 UNREADABLE = 20  # looks in a row without an answer, after which it is given up
-LISTINGS = 4  # of the output: addresses expire, and a new version's files may come late
-RELIST = 20.0  # seconds between them
 TAIL = 40  # lines of a failed run's log that are shown
-MANIFEST = "manifest.json"
-OURS = {MANIFEST, "push.json", "fetch.json", "submit.json", "pushed", "partial", ".fetching"}  # in a run's folder
 
 
 class RunFailed(KaggleError):
@@ -80,8 +87,6 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 
 def fetch(arguments=None, link=None) -> int:
-    from scripts.fan_out import QUEUE, part_folders
-
     options = parse_arguments(arguments)
     folder = run_folder(options.run, options.runs)
     record = read_record(folder, QUEUE) or read_record(folder, "push.json")
@@ -122,12 +127,6 @@ def bring_run(link, folder, record, options) -> dict:
     return manifest
 
 
-def shown(path) -> str:
-    from scripts.run_local import shown
-
-    return shown(path)
-
-
 def is_whole(folder, record) -> bool:
     """Whether the run's output is here; what a kill interrupted is not whole, since the manifest comes last."""
     if not (folder / MANIFEST).is_file():
@@ -142,8 +141,6 @@ def is_whole(folder, record) -> bool:
 def settle(link, folder, record):
     """Finds the version of a push whose answer was lost."""
     if record["state"] in ("sending", "ambiguous"):
-        from scripts.push import look_up
-
         if not look_up(link, folder, record):
             raise AmbiguousError(f"{record['run_id']}: Kaggle does not show its push; look again in some minutes")
         print(f"the push did arrive, as version {record['version']}")
@@ -207,157 +204,7 @@ def show_log(text):
     print(text, end="" if text.endswith("\n") or not text else "\n", flush=True)
 
 
-def read_status(link, record) -> Status:
-    """The status of the very version; where Kaggle does not know versions, of the newest run if it is this one.
-
-    Right after a push the newest run may still be the one before.
-    """
-    try:
-        return link.status(record["ref"], record["version"])
-    except NotFoundError:
-        if link.kernel(record["ref"]).version != record["version"]:
-            raise
-        return link.status(record["ref"])
-
-
-class ProgressLine:
-    """One line that is written anew on a terminal; elsewhere each is a line of its own."""
-
-    def __init__(self, stream=None):
-        self.stream = stream or sys.stdout
-        self.is_terminal = self.stream.isatty()
-        self.open = False
-
-    def show(self, text):
-        if self.is_terminal:
-            width = shutil.get_terminal_size().columns - 1
-            print(f"\r\x1b[K{text[:width]}", end="", file=self.stream, flush=True)
-            self.open = True
-        else:
-            print(text, file=self.stream, flush=True)
-
-    def end(self):
-        if self.open:
-            print("\r\x1b[K", end="", file=self.stream, flush=True)
-            self.open = False
-
-
 # --- output of a finished run ---------------------------------------------------------------------------------------
-
-
-def bring_output(link, folder, record) -> tuple[dict, Output]:
-    """Downloads a run's files into `folder`/.fetching and checks them; returns (manifest, the output as listed).
-
-    What is there already, of an earlier try that was killed, is kept if it is right. Each round begins with a new
-    listing, because addresses expire.
-
-    Raises:
-        OutputError: Kaggle has no right files for this run.
-    """
-    fresh = folder / ".fetching"
-    fresh.mkdir(exist_ok=True)
-    problem = None
-    for attempt in range(1, LISTINGS + 1):
-        if problem:
-            link.say(f"{problem}; listing the output again ({attempt} of {LISTINGS})")
-            link.sleep(RELIST)
-        try:
-            output = list_output(link, record)
-            manifest = bring_manifest(link, output.files, fresh, record)
-            bring_files(link, output.files, manifest, fresh)
-            return manifest, output
-        except (OutputError, UnreachableError, NotFoundError, AccessError) as error:
-            if isinstance(error, UnsafeName):
-                raise
-            problem = error
-    raise OutputError(f"{problem}. Nothing of it was taken; look at {record['url']}, and fetch again later")
-
-
-class UnsafeName(OutputError):
-    """A file whose name leads out of the run's folder."""
-
-
-def list_output(link, record) -> Output:
-    try:
-        output = link.outputs(record["ref"], record["version"])
-    except NotFoundError:
-        output = link.outputs(record["ref"])
-    for name in output.files:
-        check_name(name)
-    return output
-
-
-def check_name(name):
-    parts = name.replace("\\", "/").split("/")
-    if not name or any(part in ("", ".", "..") for part in parts) or "\0" in name or re.match(r"[A-Za-z]:", name):
-        raise UnsafeName(f"output file {name!r}: its name leads out of the run's folder; nothing was taken")
-
-
-def bring_manifest(link, files, fresh, record) -> dict:
-    """The manifest, if it is one and of this run."""
-    if MANIFEST not in files:
-        raise OutputError(f"the run has left no {MANIFEST} (it has {len(files)} files): it did not reach its end")
-    path = fresh / ".manifest.part"
-    link.download(files[MANIFEST], path)
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        found, kernel = manifest["run_id"], manifest["kernel"]
-        for name, entry in manifest["files"].items():
-            check_name(name)
-            entry["bytes"] + 0, entry["sha256"] + ""
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise OutputError(f"what Kaggle gives as {MANIFEST} is none") from None
-    if (found, kernel) != (record["run_id"], record["kernel"]):
-        raise OutputError(f"Kaggle gives the output of {kernel} run {found!r}, not of {record['run_id']!r}: stale")
-    for name in manifest["files"]:
-        if name in OURS or name.partition("/")[0] in OURS:
-            raise UnsafeName(f"{MANIFEST} names {name}, which is not a run's to write")
-    return manifest
-
-
-def bring_files(link, files, manifest, fresh):
-    """Downloads what is missing of a manifest's files, each under a temporary name until it is checked."""
-    from tqdm import tqdm
-
-    from salt.files import sha256_file
-
-    wanted = manifest["files"]
-    for path in sorted(fresh.rglob("*")):
-        if path.is_file() and path.name != ".manifest.part" and path.relative_to(fresh).as_posix() not in wanted:
-            path.unlink()
-    total, bad = sum(entry["bytes"] for entry in wanted.values()), []
-    bar = tqdm(total=total, unit="B", unit_scale=True, desc="output", disable=None, leave=False)
-    with bar:
-        for name, entry in wanted.items():
-            path = fresh / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            right = path.is_file() and path.stat().st_size == entry["bytes"] and sha256_file(path) == entry["sha256"]
-            if not right:
-                try:
-                    bring_file(link, files, name, entry, path)
-                except (OutputError, UnreachableError) as error:
-                    bad.append(str(error))
-            bar.update(entry["bytes"])
-    if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise OutputError(f"{len(bad)} of {len(wanted)} files are not right: {'; '.join(bad[:3])}{more}")
-
-
-def bring_file(link, files, name, entry, path):
-    from salt.files import sha256_file
-
-    if name not in files:
-        raise OutputError(f"{name} is in the manifest, but not in the output")
-    part = path.with_name(f"{path.name}.part")
-    try:
-        link.download(files[name], part)
-        if part.stat().st_size != entry["bytes"]:
-            raise OutputError(f"{name} has {part.stat().st_size:,} bytes, not {entry['bytes']:,}")
-        if sha256_file(part) != entry["sha256"]:
-            raise OutputError(f"{name} has another SHA-256 than the manifest says")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def keep(folder, record, manifest, output):
@@ -522,25 +369,8 @@ def bring_failed(link, folder, record, status):
     raise RunFailed(f"{record['run_id']} {ended} on Kaggle ({status.state}).{message}\n{kept}")
 
 
-def bring_partial(link, files, folder) -> list[str]:
-    """Downloads what a failed run had written by then; whatever does not come is left out."""
-    names = []
-    for name, url in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        with contextlib.suppress(UnreachableError):
-            link.download(url, part)
-            part.replace(path)
-            names.append(name)
-        part.unlink(missing_ok=True)
-    return names
-
-
 def traced(log, folder) -> str:
     """The log, with the lines of the package's files instead of those of notebook cells."""
-    from build_kernel import BuildError, trace_log
-
     maps = sorted((folder / "pushed").glob("*.map.json"))
     with contextlib.suppress(BuildError):
         if maps:

@@ -30,6 +30,7 @@ LONGEST_PAUSE = 300.0  # that a Retry-After is obeyed for
 KINDS = ("competition", "dataset", "kernel", "model")  # of sources that a kernel mounts
 PAGE = 200  # files a page, the most that Kaggle gives
 CHUNK = 1 << 16  # bytes; what a cut takes away of a download is less than one
+QUEUE = "queue.json"  # in the folder of a run whose folds were fanned out
 
 TOKEN_PAGE = "https://www.kaggle.com/settings, Create New Token"
 
@@ -1014,6 +1015,12 @@ def run_folder(name, runs) -> pathlib.Path:
     names = [folder.name for folder in found or sorted(runs.glob("*")) if folder.is_dir()]
     which = "which of these is meant" if found else "there is no such run; there are"
     raise ConfigurationError(f"{name}: {which}: {', '.join(names[-8:]) or 'none'}")
+
+
+def part_folders(folder) -> list[pathlib.Path]:
+    """The folders of a run's folds, in their order; of a run in one kernel, none."""
+    folds = read_record(folder, QUEUE).get("folds", [])
+    return [folder / "parts" / f"fold-{fold}" for fold in folds]
 
 
 @contextlib.contextmanager

@@ -13,8 +13,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from scripts.fan_out import QUEUE, part_folders
-from scripts.kaggle_link import KaggleError, KaggleLink, read_object, run_command
+from scripts.kaggle_link import QUEUE, KaggleError, KaggleLink, part_folders, read_object, run_command
 
 COLUMNS = ("run", "where", "state", "preset", "out-of-fold", "leaderboard", "GPU h")
 

@@ -32,6 +32,7 @@ from scripts.kaggle_link import (
     utc_now,
     write_record,
 )
+from scripts.outputs import ProgressLine
 
 COMPETITION = "tgs-salt-identification-challenge"
 SUBMISSION = "submission.csv"
@@ -213,8 +214,6 @@ def wait_for_score(link, folder, record, minutes) -> int:
         SubmissionFailed: Kaggle could not score it.
         StillPending: the time is up.
     """
-    from scripts.fetch import ProgressLine
-
     began, pause, line = link.clock(), POLL, ProgressLine()
     while True:
         try:

@@ -515,10 +515,10 @@ def repository(stand_in, tmp_path, monkeypatch):
         shutil.copyfile(ROOT / "salt" / name, root / "salt" / name)
     for name, body in (("train", TRAIN), ("predict", PREDICT)):
         (root / "kernels" / f"{name}.py").write_text(KERNEL.replace("NAME", name) + body)
-    from scripts import push
+    from scripts import planning
 
-    monkeypatch.setattr(push, "ROOT", root)
-    monkeypatch.setattr(push, "BUILD", root / "build")
+    monkeypatch.setattr(planning, "ROOT", root)
+    monkeypatch.setattr(planning, "BUILD", root / "build")
     stand_in.next_states = ["QUEUED", "RUNNING", "RUNNING", "COMPLETE"]
     stand_in.on_push = lambda version: stand_in.leave_output(version, train_output(tmp_path, version))
     return root
@@ -585,8 +585,9 @@ def start_script(stand_in, script, *arguments, root=None, prelude="") -> subproc
     command = [str(ROOT / "scripts" / script)]
     if root is not None:
         name = script.removesuffix(".py")
-        code = f"import pathlib, sys; sys.path.insert(0, {str(ROOT)!r}); from scripts import {name} as script; "
-        code += f"script.ROOT = pathlib.Path({str(root)!r}); script.BUILD = script.ROOT / 'build'; "
+        code = f"import pathlib, sys; sys.path.insert(0, {str(ROOT)!r}); "
+        code += f"from scripts import planning, {name} as script; "
+        code += f"script.ROOT = planning.ROOT = pathlib.Path({str(root)!r}); planning.BUILD = script.ROOT / 'build'; "
         code = prelude + code
         command = ["-c", code + "sys.exit(script.main(sys.argv[1:]))"]
     return subprocess.Popen(

@@ -136,8 +136,8 @@ def test_a_failed_fold_is_reported_and_the_others_go_on(stand_in, repository, ca
 
 
 def test_a_queue_without_any_place_gives_up_in_the_end(stand_in, repository, call, monkeypatch):
-    monkeypatch.setattr(fetch, "DEADLINE_HOURS", 0.1)
-    monkeypatch.setattr(push, "GPU_SESSIONS", 1)
+    monkeypatch.setattr(fan_out, "DEADLINE_HOURS", 0.1)
+    monkeypatch.setattr(fan_out, "GPU_SESSIONS", 1)
     stand_in.next_states = ["RUNNING"]
     status, text, link = call(push, "train", "--fan-out", "folds", *TWO)
     assert status == 75 and "no fold could be pushed for 0.1 hours" in text and "--continue" in text
@@ -208,7 +208,7 @@ def test_a_fold_whose_answer_is_lost_is_found_and_not_pushed_again(stand_in, rep
 def test_a_fold_that_is_not_seen_waits_until_it_surely_did_not_arrive(stand_in, repository, call, monkeypatch):
     stand_in.fault("SaveKernel", "cut", after=1)
     ages = iter([1.0] * 4)
-    monkeypatch.setattr(push, "age", lambda record: next(ages, 601.0))
+    monkeypatch.setattr(fan_out, "age", lambda record: next(ages, 601.0))
     status, text, _ = call(push, "train", "--fan-out", "folds", *TWO)
     assert status == 0 and "fold 1 is sent, and not seen on Kaggle yet" in text and "1 NOT SEEN YET" in text
     assert pushed(stand_in) == [1, 1, 0] and len(stand_in.calls("SaveKernel")) == 3
@@ -380,9 +380,3 @@ def test_the_table_shows_a_fan_out_as_one_run(stand_in, run, call):
     assert row() == ("fetched", 3.06)
     status, text, _ = call(runs)
     assert "3.1 GPU hours on Kaggle" in text and text.count(run.name) == 1
-
-
-def test_the_parts_of_a_run_are_found_in_their_order(tmp_path):
-    write_record(tmp_path, "queue.json", {"folds": [3, 1]})
-    assert [path.name for path in fan_out.part_folders(tmp_path)] == ["fold-3", "fold-1"]
-    assert fan_out.part_folders(tmp_path / "parts") == []

@@ -8,7 +8,7 @@ from kaggle_stand_in import USER, assert_no_secret, kill_when_reached, make_link
 
 from salt.artifacts import verify_run, write_manifest
 from salt.config import preset
-from scripts import fetch
+from scripts import fetch, outputs
 from scripts.kaggle_link import alone, read_record, write_record
 
 stand_in = kaggle_stand_in.stand_in
@@ -180,7 +180,7 @@ def test_stale_output_that_becomes_right_is_taken(stand_in, run, fetch_run, tmp_
     stand_in.files[name] = [stale["manifest.json"], right["manifest.json"]]
     status, text, link = fetch_run()
     assert status == 0 and "stale; listing the output again (2 of 4)" in text
-    assert link.time.pauses == [fetch.RELIST]
+    assert link.time.pauses == [outputs.RELIST]
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/etc/evil", "a\\..\\..\\evil", "C:evil", "a//b"])
@@ -210,7 +210,7 @@ def test_a_manifest_that_names_what_is_not_the_runs_is_refused(stand_in, run, fe
 def test_a_wrong_file_is_fetched_again_and_then_refused(stand_in, run, fetch_run, body, message):
     version(stand_in)["files"]["fold0.weights.h5"] = body
     status, text, link = fetch_run()
-    assert status == 1 and message in text and len(stand_in.calls("ListKernelSessionOutput")) == fetch.LISTINGS
+    assert status == 1 and message in text and len(stand_in.calls("ListKernelSessionOutput")) == outputs.LISTINGS
     assert_nothing_was_taken(run)
 
 
@@ -386,7 +386,7 @@ def test_the_progress_line_is_one_line_on_a_terminal():
             pass
 
     terminal = Terminal()
-    line = fetch.ProgressLine(terminal)
+    line = outputs.ProgressLine(terminal)
     line.show("RUNNING")
     line.show("RUNNING still")
     line.end()

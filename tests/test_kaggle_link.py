@@ -355,6 +355,12 @@ def test_a_run_is_found_by_the_beginning_of_its_name(tmp_path):
         kaggle_link.run_folder("search", tmp_path)
 
 
+def test_the_parts_of_a_run_are_found_in_their_order(tmp_path):
+    kaggle_link.write_record(tmp_path, "queue.json", {"folds": [3, 1]})
+    assert [path.name for path in kaggle_link.part_folders(tmp_path)] == ["fold-3", "fold-1"]
+    assert kaggle_link.part_folders(tmp_path / "parts") == []
+
+
 def test_help_loads_no_heavy_package():
     code = (
         "import runpy, sys, contextlib, io\n"

@@ -33,8 +33,8 @@ def deadly(rename):
 
 
 os.replace, os.rename = deadly(os.replace), deadly(os.rename)
-from scripts import push, submit
-push.SETTLED = submit.SETTLED = 0  # the stand-in shows at once what it has got
+from scripts import fan_out, pushing, submit
+fan_out.SETTLED = pushing.SETTLED = submit.SETTLED = 0  # the stand-in shows at once what it has got
 '''
 
 

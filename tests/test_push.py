@@ -4,7 +4,7 @@ import kaggle_stand_in
 import pytest
 from kaggle_stand_in import COMPETITION, USER, assert_no_secret, kill_when_reached, make_link, start_script
 
-from scripts import push
+from scripts import planning, push
 from scripts.kaggle_link import read_record, write_record
 
 stand_in = kaggle_stand_in.stand_in
@@ -34,8 +34,8 @@ def repository(tmp_path, monkeypatch):
     root = tmp_path / "repository"
     (root / "kernels").mkdir(parents=True)
     (root / "kernels" / "train.py").write_text(KERNEL)
-    monkeypatch.setattr(push, "ROOT", root)
-    monkeypatch.setattr(push, "BUILD", root / "build")
+    monkeypatch.setattr(planning, "ROOT", root)
+    monkeypatch.setattr(planning, "BUILD", root / "build")
     return root
 
 
@@ -110,9 +110,9 @@ def test_metadata_is_checked_strictly(stand_in, repository, push_train, key, val
     push_train("--dry-run")
     folder = repository / "build" / "train"
     metadata = json.loads((folder / "kernel-metadata.json").read_text())
-    push.check_metadata(metadata, folder)
-    with pytest.raises(push.ConfigurationError, match=message):
-        push.check_metadata(metadata | {key: value}, folder)
+    planning.check_metadata(metadata, folder)
+    with pytest.raises(planning.ConfigurationError, match=message):
+        planning.check_metadata(metadata | {key: value}, folder)
 
 
 def test_a_notebook_without_kernelspec_is_refused(stand_in, repository, push_train):
@@ -120,8 +120,8 @@ def test_a_notebook_without_kernelspec_is_refused(stand_in, repository, push_tra
     folder = repository / "build" / "train"
     metadata = json.loads((folder / "kernel-metadata.json").read_text())
     (folder / "train.ipynb").write_text('{"cells": [], "metadata": {}}')
-    with pytest.raises(push.ConfigurationError, match="no kernelspec"):
-        push.check_metadata(metadata, folder)
+    with pytest.raises(planning.ConfigurationError, match="no kernelspec"):
+        planning.check_metadata(metadata, folder)
 
 
 def test_a_credential_in_the_source_is_not_shipped(stand_in, repository, push_train):

@@ -9,7 +9,7 @@ import pytest
 from kaggle_stand_in import COMPETITION, KEY, USER, assert_no_secret, make_link, parameters, train_output
 
 from build_kernel import build_kernel
-from scripts import fetch, push, runs, score_oof, submit
+from scripts import fetch, planning, push, runs, score_oof, submit
 from scripts.kaggle_link import read_record
 
 stand_in = kaggle_stand_in.stand_in
@@ -19,7 +19,7 @@ IDS = [f"t{index}" for index in range(8)]
 @pytest.fixture
 def kaggle(stand_in, tmp_path, monkeypatch):
     """A Kaggle that runs the train and the predict kernel, and a repository whose outputs are below `tmp_path`."""
-    monkeypatch.setattr(push, "BUILD", tmp_path / "desk" / "build")
+    monkeypatch.setattr(planning, "BUILD", tmp_path / "desk" / "build")
     monkeypatch.setattr(submit, "ROOT", tmp_path / "desk")
     sample = "\n".join(["id,rle_mask", *(f"{name},1 1" for name in IDS), ""])
     stand_in.competitions[COMPETITION]["sample_submission.csv"] = sample.encode()

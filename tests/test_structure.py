@@ -1,5 +1,6 @@
 """The rules of the house that no single module can keep alone."""
 import ast
+import graphlib
 import pathlib
 import re
 import subprocess
@@ -62,6 +63,11 @@ def test_importing_salt_imports_nothing_heavy():
 @pytest.mark.parametrize("name", NUMPY_ONLY)
 def test_a_numpy_only_module_stays_so(name):
     assert not modules_after(f"import salt.{name}") & set(HEAVY)
+
+
+def test_no_scripts_import_each_other_in_a_circle():
+    paths = (ROOT / "scripts").glob("*.py")
+    graphlib.TopologicalSorter({f"scripts.{path.stem}": set(imported_names(path)) for path in paths}).prepare()
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
