@@ -439,7 +439,9 @@ BUGS = {
         "    sure[:] = ~is_black(test.images)\n",
         "sure_predictions",
     ),
-    "another run's state is taken up": Bug("salt/training.py", "    if other:\n        raise", "    if False:\n        raise", "another_run"),
+    "another run's state is taken up": Bug(
+        "salt/training.py", "    if other:\n        raise", "    if False:\n        raise", "another_run"
+    ),
     # --- scoring, config ---
     "the best level is off by one": Bug("salt/scoring.py", "1 + np.flatnonzero(curve ==", "np.flatnonzero(curve =="),
     "the confusion is the wrong way round": Bug(
