@@ -92,7 +92,7 @@ class StandIn:
         self.released = threading.Event()  # lets go what hangs, at the end of a test
         self.reached = threading.Event()  # set when a request hangs
         self.lock = threading.RLock()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"stand_in": self}))
+        self.server = Server(("127.0.0.1", 0), type("Bound", (Handler,), {"stand_in": self}))
         self.server.daemon_threads = True
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -303,6 +303,15 @@ def is_active(version) -> bool:
 
 def missing(what):
     return 404, {"code": 404, "message": f"No such {what}"}
+
+
+class Server(ThreadingHTTPServer):
+    """A server that does not mind a client which hangs up, as one does that has read enough or is killed."""
+
+    def handle_error(self, request, client_address):
+        """Says in the tests' output what went wrong in the stand-in itself."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
