@@ -33,7 +33,7 @@ from salt.postprocess import choose_minimum_area, empty_black, postprocess
 from salt.report import plot_tiles
 from salt.scoring import score_oof
 from salt.submission import check_submission, write_submission
-from salt.unet import build_model
+from salt.unet import build_fold_model
 
 # %% tags=["parameters"]
 SET = {}  # settings that differ from the training run's: {"tta": "none"}
@@ -69,7 +69,7 @@ if config.gpu and not keras.distribution.list_devices("gpu"):
 # %%
 models = []
 for fold in config.train_folds:
-    model = build_model(config)
+    model = build_fold_model(config)
     model.load_weights(trained.weights[fold])
     models.append(model)
 level = config.level or score_oof(trained.oof)["best_level"]

@@ -5,6 +5,7 @@ instead of epochs, the number of steps follows from what a step takes on this ma
 epoch if that changes: progress goes on from where it is to 1 at the new last step, so that the rate never jumps and
 always ends at 0. What was decided is kept, and whoever follows the same `Course` takes the same steps.
 """
+import functools
 import itertools
 import math
 from typing import NamedTuple
@@ -48,10 +49,13 @@ class Course(NamedTuple):
         """The segment in which a step lies."""
         return [segment for segment in self.segments if segment.step <= step][-1]
 
+    def progress(self, step: int) -> float:
+        """The progress at a step, from 0 to 1."""
+        return 1.0 if step == self.end else segment_progress(self.segment(step), step)
+
     def corrected(self, step: int, end: int) -> "Course":
         """The course that leaves this one at `step`, to end at step `end`."""
-        progress = segment_progress(self.segment(step), step)
-        return Course(self.passes, (*self.segments, Segment(step, progress, max(end, step + 1))))
+        return Course(self.passes, (*self.segments, Segment(step, self.progress(step), max(end, step + 1))))
 
 
 def course_of_steps(steps: int, batches: int) -> Course:
@@ -100,11 +104,59 @@ def lovasz_step(segment: Segment, share: float) -> int:
     return segment.step + max(0, math.ceil(share_of_segment * (segment.end - segment.step) - 1e-6))
 
 
+def snapshot_steps(course: Course, epoch_steps: int, snapshots: int, lovasz: float) -> list[int]:
+    """The steps at which the rate reaches 0 and the weights are kept (snapshot ensembles, Huang et al. 2017).
+
+    Each cosine but the first has the same share of the part that trains with Lovasz, and the first one what is left: a
+    network that has hardly seen that loss would be of no use. All end where an epoch does, since the weights can be
+    had only there; in a course of few epochs several may end at once, and are one network.
+
+    Args:
+        course: of the training.
+        epoch_steps: steps of an epoch.
+        snapshots: how many.
+        lovasz: share of the training, its last part, that trains with Lovasz; 0: all cosines are equally long.
+
+    Returns:
+        The steps, the last of them the course's end.
+
+    Example:
+        >>> snapshot_steps(Course(1, (Segment(0, 0.0, 100),)), 10, 3, 0.6)
+        [60, 80, 100]
+    """
+    steps = []
+    for left in range(snapshots - 1, 0, -1):
+        progress = 1.0 - left * (lovasz or 1.0) / snapshots
+        for segment, after in zip(course.segments, [*course.segments[1:], None], strict=True):
+            share = (progress - segment.progress) / (1.0 - segment.progress)
+            exact = segment.step + share * (segment.end - segment.step)
+            # A later segment knows where a cosine ends unless it has ended; it cannot end before now.
+            step = max(epoch_steps * max(1, round(exact / epoch_steps)), segment.step)
+            if after is None or step <= after.step:
+                break
+        steps.append(min(step, course.end))
+    return [*steps, course.end]
+
+
+def cosine_span(course: Course, step: int, ends: list[int], warmup: float) -> tuple[float, float]:
+    """From which progress to which the rate falls in the cosine that a step belongs to.
+
+    Args:
+        course: of the training.
+        step: at which an epoch begins.
+        ends: of `snapshot_steps`.
+        warmup: share of the progress that climbs to the peak; it belongs to the first cosine.
+    """
+    passed = [end for end in ends if end <= step]
+    low = course.progress(passed[-1]) if passed else warmup
+    return low, course.progress(min(end for end in ends if end > step))
+
+
 # --- rate and optimizer ---
 
 
 class PlannedCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear warm-up and one cosine to 0 (Loshchilov & Hutter 2017), along a course that may still change.
+    """A linear warm-up and cosines to 0 (Loshchilov & Hutter 2017), along a course that may still change.
 
     Args:
         peak: the highest rate.
@@ -115,29 +167,28 @@ class PlannedCosine(keras.optimizers.schedules.LearningRateSchedule):
         super().__init__()
         self.peak, self.warmup = peak, warmup
         # A variable, not a constant: a corrected course needs no new compilation.
-        self.segment = keras.Variable(np.array([0, 0, 1], "float32"), trainable=False, name="segment")
+        self.segment = keras.Variable(np.array([0, 0, 1, warmup, 1], "float32"), trainable=False, name="segment")
 
     def __call__(self, step):
-        first, before, end = self.segment[0], self.segment[1], self.segment[2]
+        first, before, end, low, high = (self.segment[index] for index in range(5))
         progress = before + (1.0 - before) * (ops.cast(step, "float32") - first) / (end - first)
-        progress = ops.clip(progress, 0.0, 1.0)
-        falling = 0.5 + 0.5 * ops.cos(math.pi * (progress - self.warmup) / (1.0 - self.warmup))
+        falling = 0.5 + 0.5 * ops.cos(math.pi * ops.clip((progress - low) / (high - low), 0.0, 1.0))
         rising = progress / max(self.warmup, 1e-9)
         return self.peak * ops.where(progress < self.warmup, rising, falling)
 
 
-class PlannedAdamW(keras.optimizers.Adam):
-    """AdamW (Loshchilov & Hutter 2019) whose encoder learns at a lower rate than the rest.
+class PlannedOptimizer:
+    """What one of Keras's optimizers becomes here: it follows a course, and an encoder learns at a lower rate.
 
-    Decay is done here and not by Keras's AdamW, so that it follows the lower rate too. Only matrices and kernels decay:
-    vectors are biases and the scales of batch norm.
+    Decay (Loshchilov & Hutter 2019) is done here and not by Keras, so that it follows the lower rate too. Only matrices
+    and kernels decay: vectors are biases and the scales of batch norm.
 
     Args:
         schedule: a `PlannedCosine`.
         weight_decay: share of a weight that a step at rate 1 takes away.
         slow: variables that learn at `slow_rate` times the rate.
         slow_rate: see there.
-        **kwargs: of Keras's Adam.
+        **kwargs: of Keras's optimizer.
     """
 
     def __init__(self, schedule: PlannedCosine, weight_decay: float, slow=(), slow_rate: float = 1.0, **kwargs):
@@ -162,8 +213,32 @@ class PlannedAdamW(keras.optimizers.Adam):
         super().update_step(gradient, variable, rate)
 
 
-def training_optimizer(config: Config, steps: int = 1, slow=()) -> PlannedAdamW:
-    """AdamW with a linear warm-up, one cosine to 0, and a running average of the weights.
+class PlannedAdam(PlannedOptimizer, keras.optimizers.Adam):
+    """Adam, and with its decay AdamW."""
+
+
+class PlannedNadam(PlannedOptimizer, keras.optimizers.Nadam):
+    """Adam with Nesterov's momentum (Dozat 2016)."""
+
+
+class PlannedRMSprop(PlannedOptimizer, keras.optimizers.RMSprop):
+    """RMSprop (Hinton 2012)."""
+
+
+class PlannedSGD(PlannedOptimizer, keras.optimizers.SGD):
+    """Stochastic gradient descent; its steps are the rate times the gradient, so that it wants a higher rate."""
+
+
+OPTIMIZERS = {
+    "adamw": PlannedAdam,
+    "nadam": PlannedNadam,
+    "rmsprop": PlannedRMSprop,
+    "sgd": functools.partial(PlannedSGD, momentum=0.9),
+}
+
+
+def training_optimizer(config: Config, steps: int = 1, slow=()) -> PlannedOptimizer:
+    """The configuration's optimizer with a linear warm-up, a cosine to 0, and a running average of the weights.
 
     Args:
         config: the run's settings.
@@ -172,14 +247,14 @@ def training_optimizer(config: Config, steps: int = 1, slow=()) -> PlannedAdamW:
     """
     average = dict(use_ema=True, ema_momentum=config.ema_momentum) if config.ema_momentum else {}
     schedule = PlannedCosine(config.learning_rate, config.warmup)
-    schedule.segment.assign(np.array([0, 0, steps], "float32"))
-    return PlannedAdamW(schedule, config.weight_decay, slow, config.encoder_rate, **average)
+    schedule.segment.assign(np.array([0, 0, steps, config.warmup, 1], "float32"))
+    return OPTIMIZERS[config.optimizer](schedule, config.weight_decay, slow, config.encoder_rate, **average)
 
 
-def follow_segment(optimizer: keras.optimizers.Optimizer, segment: Segment):
-    """Sets the segment whose steps come next; the optimizer may be wrapped by Keras's loss scaling."""
-    planned = optimizer if isinstance(optimizer, PlannedAdamW) else optimizer.inner_optimizer
-    planned.segment.assign(np.array(segment, "float32"))
+def follow_segment(optimizer: keras.optimizers.Optimizer, segment: Segment, span: tuple[float, float]):
+    """Sets the segment whose steps come next, and its `cosine_span`; Keras's loss scaling may wrap the optimizer."""
+    planned = optimizer if isinstance(optimizer, PlannedOptimizer) else optimizer.inner_optimizer
+    planned.segment.assign(np.array([*segment, *span], "float32"))
 
 
 # --- time ---

@@ -40,15 +40,17 @@ from salt.schedule import (
     Pace,
     Stopwatch,
     TimeLimit,
+    cosine_span,
     course_from_list,
     course_of_epochs,
     course_of_steps,
     follow_segment,
     lovasz_step,
+    snapshot_steps,
     training_optimizer,
 )
 from salt.tta import tta_transforms
-from salt.unet import build_model, encoder_layers, use_jit
+from salt.unet import build_model, encoder_layers, snapshot_ensemble, use_jit
 
 PROBE_BATCHES = 5  # in an epoch that only measures; beside them, what an epoch's begin takes does not count
 PROBE_SHARE = 0.01  # of a fold's time goes into measuring, not counting compilation
@@ -247,6 +249,15 @@ class Checkpoint(keras.callbacks.Callback):
         """Where the state after this many epochs is."""
         return self.folder / f"epoch-{epoch:05d}.weights.h5"
 
+    def snapshot_path(self, index: int) -> pathlib.Path:
+        """Where the state at the end of a cosine is."""
+        return self.folder / f"snapshot-{index:02d}.weights.h5"
+
+    def keep_snapshot(self, index: int, epoch: int):
+        """Keeps the state after this many epochs, the last one, for good."""
+        with whole_file(self.snapshot_path(index)) as temporary:
+            shutil.copyfile(self.weights_path(epoch), temporary)
+
     def on_train_begin(self, logs=None):
         saved = sorted(self.folder.glob("epoch-*.weights.h5"))
         if not saved:
@@ -276,19 +287,30 @@ class Guide(keras.callbacks.Callback):
         config: the run's settings.
         fold: that is held out.
         course: of the training.
-        history: of the `Checkpoint`, which comes before in the list of callbacks.
+        checkpoint: which comes before in the list of callbacks.
         correct: None, or a function of (course, steps done) that returns the course to go on with.
     """
 
-    def __init__(self, batches: TileBatches, config: Config, fold: int, course: Course, history: list, correct=None):
+    def __init__(
+        self, batches: TileBatches, config: Config, fold: int, course: Course, checkpoint: Checkpoint, correct=None
+    ):
         super().__init__()
         self.batches, self.config, self.fold, self.course = batches, config, fold, course
-        self.history, self.correct = history, correct
+        self.checkpoint, self.correct = checkpoint, correct
+
+    def snapshot_steps(self) -> list[int]:
+        """The steps at which the cosines of the course end."""
+        return snapshot_steps(self.course, len(self.batches), self.config.snapshots, self.config.lovasz)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.first = epoch * len(self.batches)
         begin_epoch(self.model, self.batches, self.config, self.fold, epoch, self.course)
-        follow_segment(self.model.optimizer, self.course.segment(self.first))
+        ends = self.snapshot_steps()
+        for index, end in enumerate(ends[:-1]):
+            if end == self.first:  # here and not when the epoch ends, so that a kill in between loses nothing
+                self.checkpoint.keep_snapshot(index, epoch)
+        span = cosine_span(self.course, self.first, ends, self.config.warmup)
+        follow_segment(self.model.optimizer, self.course.segment(self.first), span)
 
     def on_train_batch_begin(self, batch, logs=None):
         # Before the last step, not behind it: Keras may call what comes behind steps later, from a thread.
@@ -296,7 +318,7 @@ class Guide(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
-        row = self.history[-1]
+        row = self.checkpoint.history[-1]
         values = "  ".join(f"{name} {value:.4f}" for name, value in row.items() if name != "step")
         print(f"fold {self.fold}  epoch {epoch + 1}  step {row['step']} of {self.course.end}  {values}", flush=True)
         if self.correct is not None:
@@ -352,7 +374,8 @@ def plan_within_budget(
     (folder / "trial.weights.h5").unlink()
     held_out = tile * validation.tiles
     # Prediction is a validation for each transform and compiles once more; batch norm is the first half of some steps.
-    tail = held_out * len(tta_transforms(config.tta)) + compiling + min(BATCH_NORM_BATCHES, len(batches)) * step / 2
+    predicting = held_out * len(tta_transforms(config.tta))
+    tail = compiling + config.snapshots * (predicting + min(BATCH_NORM_BATCHES, len(batches)) * step / 2)
     pace = Pace(step, held_out + budget.clock() - began, tail)
     course = budget.first_course(pace, len(batches))
     print(
@@ -471,9 +494,9 @@ def fit_fold(
             the training.
 
     Returns:
-        The trained network, with averaged weights, and one dict of logs an epoch: `step` (how many are done), `loss`,
-        `score` (of the training tiles as augmented), `val_loss` and `val_score` (of the held-out tiles, with averaged
-        weights, without test-time augmentation).
+        The trained network, with averaged weights, or an ensemble of its snapshots; and one dict of logs an epoch:
+        `step` (how many are done), `loss`, `score` (of the training tiles as augmented), `val_loss` and `val_score` (of
+        the held-out tiles, with averaged weights, without test-time augmentation).
 
     Raises:
         OutOfTime: the limit of the budget is near; the state is kept.
@@ -517,8 +540,9 @@ def fit_fold(
     batches.passes = course.passes
     batches.set_epoch(0)
     history = []
-    guide = Guide(batches, config, held_out, course, history, correct)
-    callbacks = [Checkpoint(folder, history), *timers, guide]
+    checkpoint = Checkpoint(folder, history)
+    guide = Guide(batches, config, held_out, course, checkpoint, correct)
+    callbacks = [checkpoint, *timers, guide]
     if config.ema_momentum:
         # Validates with averaged weights and swaps back, so that the checkpoint has both kinds; `fit` itself puts the
         # averaged ones into the model at its end.
@@ -531,9 +555,37 @@ def fit_fold(
         raise OutOfTime(f"stopped after step {history[-1]['step']} of {guide.course.end}")
     if budget is not None:
         budget.end_training()
-    begin_epoch(task, batches, config, held_out, len(history), guide.course)  # as after a kill behind the last epoch
-    reestimate_batch_norm(task, batches)
-    return task.network, history
+    return finish_network(task, guide), history
+
+
+def finish_network(task: SegmentationTask, guide: Guide) -> keras.Model:
+    """The network of a fold whose last step is done, with batch norm of its own; of several snapshots, all as one.
+
+    Args:
+        task: the model around the network, with the weights of the end.
+        guide: that led the training.
+    """
+
+    def settle():
+        epoch = len(guide.checkpoint.history)
+        begin_epoch(task, guide.batches, guide.config, guide.fold, epoch, guide.course)  # as after a kill just before
+        reestimate_batch_norm(task, guide.batches)
+        return task.network.get_weights()
+
+    weights = [settle()]
+    for index, step in enumerate(guide.snapshot_steps()[:-1]):
+        if step == guide.course.end:  # so few epochs that this cosine had none
+            weights.insert(index, weights[-1])
+            continue
+        task.load_weights(guide.checkpoint.snapshot_path(index))
+        task.optimizer.finalize_variable_values(task.trainable_variables)  # the averaged ones, as `fit` does in the end
+        weights.insert(index, settle())
+    if len(weights) == 1:
+        return task.network
+    networks = [build_model(guide.config) for _ in weights]
+    for network, values in zip(networks, weights, strict=True):
+        network.set_weights(values)
+    return snapshot_ensemble(networks)
 
 
 @contextlib.contextmanager
@@ -629,7 +681,7 @@ def fit_share(
         write_probabilities(files.probabilities, tiles.ids[fold == held_out], empty_black(predicted, images))
         with whole_file(files.log) as temporary:
             temporary.write_text(json.dumps(history), encoding="utf-8")
-        for path in files.state.glob("epoch-*"):
+        for path in [*files.state.glob("epoch-*"), *files.state.glob("snapshot-*")]:
             path.unlink()  # with the optimizer's averages it is several times the size of the weights
         if budget:
             budget.finish_fold()

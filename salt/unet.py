@@ -4,6 +4,7 @@ Each builder returns a compiled Keras model that takes grey tiles of 0 to 255, n
 that it serves in any segmentation project. `build_model` is the one that this project's own training uses.
 """
 import keras
+from keras import ops
 
 from salt.config import Config
 from salt.encoders import centre_grey, conv_block, conv_norm, encoder_features, plain_encoder, vgg16_encoder
@@ -106,6 +107,32 @@ def build_model(config: Config, weights: str | None = None) -> keras.Model:
     if config.model == "transfer_unet":
         return transfer_unet_model(freeze_layer=config.freeze_layer, weights=weights, **shared)
     return unet_model(filter_scaling=config.filter_scaling, depth=config.depth, **shared)
+
+
+def build_fold_model(config: Config) -> keras.Model:
+    """What a fold's weights file holds the weights of: the network, or an ensemble of its snapshots."""
+    if config.snapshots == 1:
+        return build_model(config)
+    return snapshot_ensemble([build_model(config) for _ in range(config.snapshots)])
+
+
+def snapshot_ensemble(networks: list) -> keras.Model:
+    """Several networks of one shape as one, whose logits are those of their mean probability.
+
+    Args:
+        networks: models of `build_model`.
+
+    Returns:
+        A model from `[B, S, S, 1]` grey 0 to 255 to float32 logits `[B, S, S, 1]`; it has no other heads.
+    """
+    tiles = keras.Input(networks[0].input_shape[1:], name="tiles")
+    probabilities = []
+    for index, network in enumerate(networks):
+        logits = network.output["logits"] if isinstance(network.output, dict) else network.output
+        logits = keras.Model(network.input, logits, name=f"snapshot{index}")(tiles)
+        probabilities.append(keras.layers.Activation("sigmoid", dtype="float32", name=f"probability{index}")(logits))
+    mean = ops.clip(keras.layers.Average(dtype="float32", name="mean")(probabilities), 1e-7, 1 - 1e-7)
+    return keras.Model(tiles, ops.log(mean) - ops.log(1 - mean), name="snapshots")
 
 
 def encoder_unet_model(config: Config, weights: str | None = None) -> keras.Model:

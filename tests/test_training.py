@@ -32,6 +32,7 @@ from salt.training import (
     read_pseudo_labels,
     reestimate_batch_norm,
 )
+from salt.unet import build_fold_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = dict(filter_scaling=2, depth=2, padded_size=102, batch_size=8)
@@ -288,6 +289,76 @@ def test_a_run_killed_after_its_last_epoch_ends_with_the_same_bits(tmp_path):
     assert rows == again and len(whole.weights) == len(resumed.weights) > 0
     for one, other in zip(whole.weights, resumed.weights, strict=True):
         np.testing.assert_array_equal(one, other, err_msg=one.path)
+
+
+# --- snapshots ---
+
+
+def test_a_fold_with_snapshots_ends_with_the_mean_of_the_networks_at_the_bottoms_of_its_rate(tmp_path):
+    images, masks = tiles_with_ramps(24)
+    fold = np.arange(24) % 3
+    config = preset("smoke", **TINY, epochs=6, folds=3, snapshots=3, lovasz=0.6, ema_momentum=0.5, learning_rate=0.01)
+    network, history = fit_fold(config, images, masks, fold, 0, tmp_path)
+    kept = ["snapshot-00.weights.h5", "snapshot-01.weights.h5"]
+    assert sorted(path.name for path in tmp_path.glob("snap*")) == kept and len(history) == 6
+    task = SegmentationTask(training.build_model(config), config)
+    task.compile(training_optimizer(config, 4))
+    task.optimizer.build(task.trainable_variables)
+    task({"image": images[:1], "mask": masks[:1]})
+    batches = TileBatches(images[fold != 0], masks[fold != 0], config.batch_size, seed=(0, 0))
+    padded = pad_images(images[fold == 0], config.padded_size, config.padding)[..., None].astype("float32")
+    probabilities, steps = [], []
+    for name in (*kept, "epoch-00006.weights.h5"):
+        task.load_weights(tmp_path / name)
+        steps.append(int(task.step))
+        for weight, average in zip(
+            task.trainable_weights, task.optimizer._model_variables_moving_average, strict=True
+        ):
+            weight.assign(average)
+        begin_epoch(task, batches, config, 0, 6)
+        reestimate_batch_norm(task, batches)
+        probabilities.append(ops.convert_to_numpy(ops.sigmoid(task.network(padded, training=False))))
+    assert steps == [8, 10, 12]  # of 12, two an epoch; .6 of them are with Lovasz
+    expected = np.mean(probabilities, axis=0)
+    np.testing.assert_allclose(ops.sigmoid(network(padded, training=False)), expected, atol=1e-5)
+    assert min(abs(one - expected).max() for one in probabilities) > 1e-3
+
+
+def test_a_fold_with_snapshots_that_is_killed_goes_on_to_the_same_bits_and_is_read_back(tmp_path, tiles, monkeypatch):
+    config = preset("smoke", **TINY, epochs=4, folds=2, train_folds=(0,), snapshots=2, lovasz=0.6, dropout=0.2)
+    whole = fit_folds(config, tiles, tmp_path / "whole", tmp_path / "whole/state")
+
+    class Killed(training.Checkpoint):
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            if len(self.history) == 3:  # where the first snapshot is due, and before it is kept
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(training, "Checkpoint", Killed)
+        fit_folds(config, tiles, tmp_path / "killed", tmp_path / "killed/state")
+    assert not list(tmp_path.glob("killed/state/fold0/snapshot-*"))
+    resumed = fit_folds(config, tiles, tmp_path / "killed", tmp_path / "killed/state")
+    np.testing.assert_array_equal(resumed.oof.probabilities, whole.oof.probabilities)
+    assert [path.name for path in tmp_path.glob("*/state/fold0/*")] == ["course.json"] * 2
+    network = build_fold_model(config)
+    network.load_weights(tmp_path / "killed/fold0.weights.h5")
+    held = np.isin(tiles.ids, whole.oof.ids)
+    again = training.predict_probabilities([network], tiles.images[held], config.tta, config.padded_size)
+    again[is_black(tiles.images[held])] = 0
+    np.testing.assert_array_equal(again, whole.oof.probabilities)
+
+
+def test_in_a_training_of_one_epoch_all_snapshots_are_its_end(tmp_path):
+    images, masks = tiles_with_ramps(24)
+    config = preset("smoke", **TINY, epochs=1, folds=3)
+    arguments = (images, masks, np.arange(24) % 3, 0)
+    plain, _ = fit_fold(config, *arguments, tmp_path / "one")
+    three, _ = fit_fold(dataclasses.replace(config, snapshots=3), *arguments, tmp_path / "three")
+    padded = pad_images(images, 102)[..., None].astype("float32")
+    np.testing.assert_allclose(
+        ops.sigmoid(three(padded, training=False)), ops.sigmoid(plain(padded, training=False)), atol=1e-5
+    )
 
 
 # --- folds ---
