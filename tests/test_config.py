@@ -57,6 +57,7 @@ def test_whole_numbers_are_taken_where_a_float_is_meant():
     [
         ({"epochs": 0}, "epochs=0: must lie between 1 and 10000"),
         ({"model": "resnet"}, "model='resnet': must be one of 'unet', 'transfer_unet', 'encoder_unet'"),
+        ({"snapshots": 4, "lovasz": 1.0, "warmup": 0.3}, "warmup=0.3: must be below 0.25, where the first of the snap"),
         ({"padded_size": 100}, "padded_size=100: must lie between 101"),
         ({"minutes": 800}, "minutes=800.0: must be at most limit_minutes=690.0; raise both"),
         ({"padded_size": 120}, "padded_size=120: must divide by 16"),

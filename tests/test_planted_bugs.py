@@ -200,7 +200,24 @@ BUGS = {
         "salt/schedule.py", "(1.0 - share - segment.progress) / (1.0 - segment.progress)", "1.0 - share", "lovasz"
     ),
     "a corrected course begins anew": Bug(
-        "salt/schedule.py", "Segment(step, progress, max(", "Segment(step, 0.0, max(", "corrected_course"
+        "salt/schedule.py", "Segment(step, self.progress(step), max(", "Segment(step, 0.0, max(", "corrected_course"
+    ),
+    "the cosines of snapshots forget Lovasz": Bug(
+        "salt/schedule.py", "1.0 - left * (lovasz or 1.0) / snapshots", "1.0 - left / snapshots", "cosines_share"
+    ),
+    "the rate goes on falling behind a snapshot": Bug(
+        "salt/schedule.py", "low = course.progress(passed[-1]) if passed else warmup", "low = warmup", "starts_anew"
+    ),
+    "a correction brings a snapshot back": Bug(
+        "salt/schedule.py", "if after is None or step <= after.step:", "if after is None:", "leaves_those_that_were"
+    ),
+    "a snapshot has the last step's weights": Bug(
+        "salt/training.py", "        task.optimizer.finalize_variable_values(task.trainable_variables)", "        pass",
+        "bottoms_of_its_rate",
+    ),
+    "snapshots share the last one's batch norm": Bug(
+        "salt/training.py", "weights.insert(index, settle())", "weights.insert(index, task.network.get_weights())",
+        "bottoms_of_its_rate",
     ),
     "the encoder learns as fast as the rest": Bug(
         "salt/schedule.py",
@@ -403,7 +420,7 @@ BUGS = {
     ),
     "batch norm is estimated from other draws after a restart": Bug(
         "salt/training.py",
-        "begin_epoch(task, batches, config, held_out, len(history), guide.course)",
+        "begin_epoch(task, guide.batches, guide.config, guide.fold, epoch, guide.course)",
         "pass",
         "after_its_last",
     ),

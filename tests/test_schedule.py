@@ -1,4 +1,5 @@
 """Courses, rates and budgets; the clock is made up."""
+import functools
 import json
 import math
 
@@ -14,6 +15,7 @@ from salt.schedule import (
     Course,
     Pace,
     Segment,
+    cosine_span,
     course_from_list,
     course_of_epochs,
     course_of_steps,
@@ -22,6 +24,7 @@ from salt.schedule import (
     lovasz_step,
     seconds_for,
     segment_progress,
+    snapshot_steps,
     steps_within,
     training_optimizer,
 )
@@ -81,13 +84,40 @@ def test_lovasz_keeps_its_share_of_the_progress_on_a_corrected_course():
     assert lovasz_step(late.segment(70), 0.3) == 70
 
 
+# --- snapshots ---
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "lovasz", "steps"),
+    [(1, 0.6, [100]), (3, 0.6, [60, 80, 100]), (4, 0.0, [20, 50, 80, 100]), (2, 1.0, [50, 100])],
+)
+def test_the_cosines_share_the_part_with_lovasz_and_end_where_epochs_do(snapshots, lovasz, steps):
+    assert snapshot_steps(course_of_steps(100, 10), 10, snapshots, lovasz) == steps
+
+
+def test_in_a_course_of_few_epochs_several_cosines_end_at_once():
+    assert snapshot_steps(course_of_steps(25, 10), 10, 4, 0.8) == [10, 20, 20, 25]
+    assert snapshot_steps(course_of_steps(5, 10), 10, 3, 0.8) == [5, 5, 5]
+
+
+def test_a_correction_moves_the_ends_to_come_and_leaves_those_that_were():
+    course = course_of_steps(100, 10)
+    assert snapshot_steps(course.corrected(30, 75), 10, 3, 0.6) == [50, 60, 75]  # exactly 49.3 and 62.1
+    assert snapshot_steps(course.corrected(60, 80), 10, 3, 0.6) == [60, 70, 80]
+    assert snapshot_steps(course.corrected(70, 75), 10, 3, 0.6) == [60, 70, 75]  # of the second nothing is left
+    assert snapshot_steps(course.corrected(70, 200), 10, 3, 0.6) == [60, 110, 200]  # exactly 113.3
+
+
 # --- rate and optimizer ---
 
 
-def rates_of(optimizer, course):
+def rates_of(optimizer, course, epoch_steps=1, snapshots=1, lovasz=0.5, warmup=0.05):
+    """The rate before each step, and behind the last."""
     rates = []
+    ends = snapshot_steps(course, epoch_steps, snapshots, lovasz)
     for step in range(course.end + 1):
-        follow_segment(optimizer, course.segment(step))
+        first = min(step, course.end - 1) // epoch_steps * epoch_steps
+        follow_segment(optimizer, course.segment(first), cosine_span(course, first, ends, warmup))
         optimizer.iterations.assign(step)
         rates.append(float(optimizer.learning_rate))
     return np.array(rates)
@@ -99,7 +129,19 @@ def test_the_rate_climbs_to_its_peak_and_falls_to_0():
     assert np.argmax(rates) == 10 and max(rates) == pytest.approx(1e-3)
     assert all(np.diff(rates[10:]) < 0)
     assert rates[105] == pytest.approx(5e-4)
-    assert rates_of(training_optimizer(preset("unet", warmup=0.0)), course_of_epochs(1, 9))[0] == pytest.approx(1e-3)
+    at_once = rates_of(training_optimizer(preset("unet", warmup=0.0)), course_of_epochs(1, 9), warmup=0.0)
+    assert at_once[0] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("course", [course_of_steps(100, 10), course_of_steps(150, 10).corrected(30, 100)])
+def test_with_snapshots_the_rate_falls_to_0_at_each_and_starts_anew_from_its_peak(course):
+    ends = snapshot_steps(course, 10, 3, 0.6)
+    rates = rates_of(training_optimizer(preset("unet")), course, 10, 3, 0.6)
+    assert len(set(ends)) == 3
+    for end in ends[:-1]:
+        assert rates[end] == pytest.approx(1e-3, rel=1e-5)
+        assert rates[end - 1] < 4e-5 and all(np.diff(rates[end - 8 : end]) < 0)
+    assert rates[100] == pytest.approx(0, abs=1e-9) and rates[5:].max() < 1.00001e-3
 
 
 def test_the_rate_of_a_corrected_course_does_not_jump_and_still_ends_at_0():
@@ -143,25 +185,46 @@ def test_weight_decay_shrinks_kernels_and_nothing_else_and_the_encoder_by_its_ra
         np.testing.assert_allclose(weight, expected, rtol=1e-6)
 
 
-def test_without_slow_variables_the_optimizer_is_keras_adamw():
+@pytest.mark.parametrize("name", ["nadam", "rmsprop", "sgd"])
+def test_every_optimizer_moves_the_encoder_by_the_factor(name):
+    model, encoder = dense_model()
+    config = preset("unet", optimizer=name, warmup=0.0, weight_decay=0.0, learning_rate=0.01, encoder_rate=0.25)
+    optimizer = training_optimizer(config, 10, slow=encoder.trainable_variables)
+    before = [np.array(weight) for weight in model.trainable_weights]
+    optimizer.apply([ops.ones(weight.shape) for weight in model.trainable_weights], model.trainable_weights)
+    moves = [float(np.mean(old - weight)) for weight, old in zip(model.trainable_weights, before, strict=True)]
+    assert len(moves) == 6 and min(moves) > 1e-3  # two of the encoder come first
+    assert moves[:2] == pytest.approx([moves[2] / 4] * 2, rel=1e-3) and moves[3:] == pytest.approx(moves[2:5], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("adamw", keras.optimizers.AdamW),
+        ("nadam", keras.optimizers.Nadam),
+        ("rmsprop", keras.optimizers.RMSprop),
+        ("sgd", functools.partial(keras.optimizers.SGD, momentum=0.9)),
+    ],
+)
+def test_without_slow_variables_the_optimizer_is_that_of_keras(name, theirs):
     rng = np.random.default_rng(0)
     ends = []
     for ours in (True, False):
         keras.utils.set_random_seed(0)
         model, _ = dense_model()
-        config = preset("unet", warmup=0.0, weight_decay=0.1, learning_rate=0.01, ema_momentum=0.9)
+        config = preset("unet", optimizer=name, warmup=0.0, weight_decay=0.1, learning_rate=0.01, ema_momentum=0.9)
         optimizer = training_optimizer(config, 20)
         if not ours:
             schedule = keras.optimizers.schedules.CosineDecay(0.01, 20)
-            optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.1, use_ema=True, ema_momentum=0.9)
+            optimizer = theirs(schedule, weight_decay=0.1, use_ema=True, ema_momentum=0.9)
             optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         rng = np.random.default_rng(0)
         for _ in range(5):
             gradients = [ops.convert_to_tensor(rng.normal(size=w.shape), "float32") for w in model.trainable_weights]
             optimizer.apply(gradients, model.trainable_weights)
         ends.append([np.array(w) for w in (*model.trainable_weights, *optimizer._model_variables_moving_average)])
-    for ours, theirs in zip(*ends, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
 # --- budgets ---
