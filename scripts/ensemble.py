@@ -73,7 +73,7 @@ def make_ensemble(runs, predictions, ranks: bool, out) -> pathlib.Path:
     names = [manifest["run_id"] for manifest in manifests]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{', '.join(repeated)}: given more than once; its weight is chosen, it needs no help")
-    predicted = read_predictions(predictions, names) if predictions else None
+    predicted = read_predictions(predictions, manifests) if predictions else None
 
     def progress(steps):
         print(f"\rscoring a blend of {' : '.join(map(str, steps))} ".ljust(60), end="", file=sys.stderr, flush=True)
@@ -104,12 +104,12 @@ def make_ensemble(runs, predictions, ranks: bool, out) -> pathlib.Path:
     return out / run_id
 
 
-def read_predictions(runs, trained_by) -> tuple:
+def read_predictions(runs, manifests) -> tuple:
     """The probabilities of the test tiles by several runs.
 
     Args:
         runs: predict runs, as given on the command line.
-        trained_by: names of the training runs.
+        manifests: of the training runs. One whose folds were trained apart goes by the names of its parts there.
 
     Returns:
         Ids `[N]`; uint8 `[N, H, W]` for each training run, in their order; and the names of the predict runs, too.
@@ -122,19 +122,21 @@ def read_predictions(runs, trained_by) -> tuple:
     from salt.artifacts import read_probabilities, verify_run
     from scripts.score_oof import run_folder
 
+    trained_by = {frozenset(manifest.get("parts", [manifest["run_id"]])): manifest["run_id"] for manifest in manifests}
     found = {}
     for run in runs:
         folder = run_folder(run)
         manifest = verify_run(folder)
-        trained = manifest.get("trained_by")
-        if trained not in trained_by:
-            raise ValueError(f"{folder}: predicted by {trained}, which is none of {', '.join(trained_by)}")
+        trainers = manifest.get("trained_by", "")
+        trained = trained_by.get(frozenset(trainers.split(", ")))
+        if trained is None:
+            raise ValueError(f"{folder}: predicted by {trainers}, which is none of {', '.join(trained_by.values())}")
         if trained in found:
             raise ValueError(f"{folder}: {trained} has predicted in {found[trained][0]} as well; give one of them")
         found[trained] = (manifest["run_id"], *read_probabilities(folder / "probabilities.npz"))
-    if missing := [name for name in trained_by if name not in found]:
+    if missing := [name for name in trained_by.values() if name not in found]:
         raise ValueError(f"--predictions: none by {', '.join(missing)}; run the predict kernel on it")
-    names, ids, arrays = zip(*(found[name] for name in trained_by), strict=True)
+    names, ids, arrays = zip(*(found[name] for name in trained_by.values()), strict=True)
     for name, other, array in zip(names, ids, arrays, strict=True):
         if not np.array_equal(other, ids[0]) or array.shape != arrays[0].shape:
             raise ValueError(f"{name} has {len(other)} tiles that are not the {len(ids[0])} of {names[0]}")

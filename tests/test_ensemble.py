@@ -18,7 +18,10 @@ TILES, TEST_TILES = 24, 6
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
-    """Three training runs of equal tiles, and the predict run of each. Not to be changed: copy it."""
+    """Three training runs of equal tiles, and the predict run of each. Not to be changed: copy it.
+
+    The folds of the second were trained apart, so that it was predicted by its parts.
+    """
     folder, generator = tmp_path_factory.mktemp("runs"), np.random.default_rng(0)
     masks = np.zeros((TILES + TEST_TILES, 101, 101), np.uint8)
     for index in range(len(masks)):
@@ -30,9 +33,11 @@ def kept(tmp_path_factory):
         probabilities = np.clip(64 + 128 * masks + noise * grain, 0, 255).astype(np.uint8)
         train, predict = folder / f"train-{number}", folder / f"predict-{number}"
         write_oof(train / "oof.npz", Oof(ids[:TILES], fold, probabilities[:TILES], masks[:TILES]))
-        write_manifest(train, train.name, "train", preset("smoke", train_folds=[0, 1], depth=2 + number))
+        parts = {"parts": {"second-0": "", "second-1": ""}} if number == 1 else {}
+        write_manifest(train, train.name, "train", preset("smoke", train_folds=[0, 1], depth=2 + number), **parts)
         write_probabilities(predict / "probabilities.npz", ids[TILES:], probabilities[TILES:])
-        write_manifest(predict, predict.name, "predict", preset("smoke"), trained_by=train.name)
+        trained_by = ", ".join(parts.get("parts", [train.name]))
+        write_manifest(predict, predict.name, "predict", preset("smoke"), trained_by=trained_by)
     return folder
 
 
@@ -140,7 +145,7 @@ def test_what_does_not_fit_together_is_refused_and_nothing_is_written(kept, tmp_
     shutil.copytree(kept / "predict-1", folder / "fewer")
     ids, probabilities = read_probabilities(folder / "fewer" / "probabilities.npz")
     write_probabilities(folder / "fewer" / "probabilities.npz", ids[1:], probabilities[1:])
-    write_manifest(folder / "fewer", "predict-9", "predict", preset("smoke"), trained_by="train-1")
+    write_manifest(folder / "fewer", "predict-9", "predict", preset("smoke"), trained_by="second-0, second-1")
     paths = [str(folder / name) if (folder / name).is_dir() else name for name in arguments]
     assert ensemble.main([*paths, "--out", str(folder / "out")]) == 1
     assert message in capsys.readouterr().err
