@@ -345,7 +345,8 @@ def test_an_interrupted_run_leaves_no_process_and_no_run(sent, status, competiti
 def start_command(folder, cells, arguments):
     """Starts run_local.py's main in a process of its own, with the given cells in place of a built kernel."""
     script = f"""
-        import pathlib, sys
+        import pathlib, signal, sys
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in all that a shell starts behind an "&"
         sys.path[:0] = {[str(ROOT / "tests"), str(ROOT / "scripts"), str(ROOT)]!r}
         import run_local
         from test_run_local import SETTINGS_CELL, write_notebook
