@@ -107,9 +107,11 @@ class SegmentationTask(keras.Model):
         self.network = network
         self.config = config
         self.seed_generator = keras.random.SeedGenerator(config.seed)
-        # Whole numbers in float32, since a GPU under TensorFlow would keep integer variables on the CPU.
-        self.step = self.add_weight(shape=(), initializer="zeros", trainable=False, name="step")
-        self.lovasz_step = self.add_weight(shape=(), initializer="zeros", trainable=False, name="lovasz_step")
+        # Whole numbers in float32, since a GPU under TensorFlow would keep integer variables on the CPU; and in float32
+        # inside of `call` too, where mixed precision would count in bfloat16, and no further than 256.
+        counter = dict(shape=(), initializer="zeros", trainable=False, autocast=False)
+        self.step = self.add_weight(name="step", **counter)
+        self.lovasz_step = self.add_weight(name="lovasz_step", **counter)
         self.score = LeaderboardScore()
 
     def call(self, inputs, training=False):

@@ -211,6 +211,9 @@ BUGS = {
     "a correction brings a snapshot back": Bug(
         "salt/schedule.py", "if after is None or step <= after.step:", "if after is None:", "leaves_those_that_were"
     ),
+    "steps are counted in the precision of the layers": Bug(
+        "salt/training.py", "trainable=False, autocast=False)", "trainable=False)", "counted_exactly"
+    ),
     "a snapshot has the last step's weights": Bug(
         "salt/training.py", "        task.optimizer.finalize_variable_values(task.trainable_variables)", "        pass",
         "bottoms_of_its_rate",

@@ -291,6 +291,22 @@ def test_a_run_killed_after_its_last_epoch_ends_with_the_same_bits(tmp_path):
         np.testing.assert_array_equal(one, other, err_msg=one.path)
 
 
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_steps_are_counted_exactly_in_every_precision(precision):
+    images, masks = tiles_with_ramps(2)
+    policy = keras.config.dtype_policy()
+    try:
+        keras.mixed_precision.set_dtype_policy(precision)
+        config = preset("smoke", **TINY)
+        task = SegmentationTask(training.build_model(config), config)
+        for step in (255, 257, 2049, 100_001):  # bfloat16 knows no whole number beyond 256 but even ones, float16 2048
+            task.step.assign(step)
+            task({"image": images, "mask": masks}, training=True)
+            assert float(task.step) == step + 1
+    finally:
+        keras.mixed_precision.set_dtype_policy(policy)
+
+
 # --- snapshots ---
 
 
