@@ -104,7 +104,7 @@ class Config:
         stride = strides[self.model]
         if self.padded_size % stride:
             raise ConfigError(f"padded_size={self.padded_size}: must divide by {stride}, the stride of {self.model!r}")
-        first = 1.0 - (self.snapshots - 1) * (self.lovasz or 1.0) / self.snapshots
+        first = snapshot_progress(self.snapshots, self.lovasz)[0]
         if self.warmup >= first:
             raise ConfigError(f"warmup={self.warmup}: must be below {first:.2f}, where the first of the snapshots ends")
         if self.minutes > self.limit_minutes:
@@ -203,7 +203,8 @@ PRESETS = {
     "cpu": CPU,
     # The same hour for one fold's model without any weights.
     "scratch": dict(
-        **WARPS, padded_size=112, minutes=60, batch_size=16, ema_momentum=0.995, precision="mixed_bfloat16",
+        **WARPS, model="encoder_unet", encoder="residual", decoder_filters=(16, 32, 64, 128), batch_norm_momentum=0.9,
+        padded_size=112, minutes=60, batch_size=16, learning_rate=2e-3, ema_momentum=0.995, precision="mixed_bfloat16",
         train_folds=(0,),
     ),
     # One Kaggle session: 5 folds on its two T4s, an hour below the limit of 12.
@@ -260,6 +261,23 @@ def config_from_dict(values: dict) -> Config:
         if key not in known:
             raise ConfigError(f"setting {key!r} does not exist; there are {', '.join(known)}")
     return Config(**values)
+
+
+def snapshot_progress(snapshots: int, lovasz: float) -> list[float]:
+    """Where each cosine of a training ends, as shares of its steps.
+
+    Each but the first has the same share of the part that trains with Lovasz, and the first one what is left: a network
+    that has hardly seen that loss would be of no use.
+
+    Args:
+        snapshots: how many cosines.
+        lovasz: share of the training, its last part, that trains with Lovasz; 0: all cosines are equally long.
+
+    Example:
+        >>> snapshot_progress(3, 0.75)
+        [0.5, 0.75, 1.0]
+    """
+    return [1.0 - left * (lovasz or 1.0) / snapshots for left in reversed(range(snapshots))]
 
 
 def coerce_setting(name: str, value, hint):

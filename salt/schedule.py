@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from salt.config import Config
+from salt.config import Config, snapshot_progress
 
 PLANNED_SHARE = 0.9  # of the minutes of a run; the rest is for reading, reporting and bad luck
 EARLY, LATE = 0.1, 0.05  # share of a fold's time by which it may miss its end before the course is corrected
@@ -107,15 +107,14 @@ def lovasz_step(segment: Segment, share: float) -> int:
 def snapshot_steps(course: Course, epoch_steps: int, snapshots: int, lovasz: float) -> list[int]:
     """The steps at which the rate reaches 0 and the weights are kept (snapshot ensembles, Huang et al. 2017).
 
-    Each cosine but the first has the same share of the part that trains with Lovasz, and the first one what is left: a
-    network that has hardly seen that loss would be of no use. All end where an epoch does, since the weights can be
-    had only there; in a course of few epochs several may end at once, and are one network.
+    They are those of `snapshot_progress`, moved to where an epoch ends, since the weights can be had only there; in a
+    course of few epochs several may end at once, and are one network.
 
     Args:
         course: of the training.
         epoch_steps: steps of an epoch.
         snapshots: how many.
-        lovasz: share of the training, its last part, that trains with Lovasz; 0: all cosines are equally long.
+        lovasz: share of the training, its last part, that trains with Lovasz.
 
     Returns:
         The steps, the last of them the course's end.
@@ -125,8 +124,7 @@ def snapshot_steps(course: Course, epoch_steps: int, snapshots: int, lovasz: flo
         [60, 80, 100]
     """
     steps = []
-    for left in range(snapshots - 1, 0, -1):
-        progress = 1.0 - left * (lovasz or 1.0) / snapshots
+    for progress in snapshot_progress(snapshots, lovasz)[:-1]:
         for segment, after in zip(course.segments, [*course.segments[1:], None], strict=True):
             share = (progress - segment.progress) / (1.0 - segment.progress)
             exact = segment.step + share * (segment.end - segment.step)

@@ -203,7 +203,7 @@ BUGS = {
         "salt/schedule.py", "Segment(step, self.progress(step), max(", "Segment(step, 0.0, max(", "corrected_course"
     ),
     "the cosines of snapshots forget Lovasz": Bug(
-        "salt/schedule.py", "1.0 - left * (lovasz or 1.0) / snapshots", "1.0 - left / snapshots", "cosines_share"
+        "salt/config.py", "1.0 - left * (lovasz or 1.0) / snapshots", "1.0 - left / snapshots", "cosines_share"
     ),
     "the rate goes on falling behind a snapshot": Bug(
         "salt/schedule.py", "low = course.progress(passed[-1]) if passed else warmup", "low = warmup", "starts_anew"
