@@ -43,7 +43,7 @@ class Config:
     # --- geometry and augmentation ---
     padded_size: int = 128  # pixels; 101 is padded, never resized: +.041 on the leaderboard over resizing
     padding: str = "reflect"  # what the border is filled with: "reflect" or "edge"
-    jitter: bool = True  # in training the tile lies anywhere inside the padded square, not in its middle
+    jitter: bool = False  # in training the tile lies anywhere inside the padded square, not in its middle
     flip: bool = True  # horizontal flips; vertical ones hurt, since down is down in a seismic section
     scale: float = 0.0  # magnification up to 1 +- scale
     shear: float = 0.0  # horizontal shear up to +- this slope
@@ -173,13 +173,13 @@ LIMITS = {
     "seed": (0, 2**31 - 1),
 }
 
-# Not shown to help in trainings of 7 and 21 passes (RESULTS.md), hence off unless a preset says otherwise: those that
-# were measured with them, and those whose hundreds of passes want more variety; that they do is an opinion.
-WARPS = dict(scale=0.1, shear=0.07, rotation=3.0)
+# Not shown to help in short trainings (RESULTS.md), hence off unless a preset says otherwise: those that were measured
+# with them, and those whose hundreds of passes want more variety; that they do is an opinion.
+WARPS = dict(jitter=True, scale=0.1, shear=0.07, rotation=3.0)
 CPU = dict(
     model="encoder_unet", encoder="efflite0", weights="efflite0.weights.h5", freeze_layer=0, stem_stride=2,
-    decoder_filters=(8, 16, 32, 64), batch_norm_momentum=0.9, padded_size=112, padding="edge", minutes=60,
-    batch_size=24, encoder_rate=0.5, lovasz=0.75, snapshots=3, ema_momentum=0.995, train_folds=(0, 1),
+    decoder_filters=(8, 16, 32, 64), batch_norm_momentum=0.9, padded_size=112, padding="edge", jitter=True, minutes=60,
+    batch_size=24, encoder_rate=0.5, lovasz=0.75, ema_momentum=0.995, train_folds=(0, 1),
 )  # fmt: skip
 T4 = dict(
     **WARPS, model="encoder_unet", encoder="efficientnetv2s", weights="imagenet", freeze_layer=0,
