@@ -103,7 +103,7 @@ def test_in_training_the_tile_moves_inside_its_padding_and_logits_and_mask_move_
     images, masks = tiles_with_ramps(8)
     seen = []
     network = image_as_logits(128)
-    task = SegmentationTask(network, preset("unet", **PLAIN))
+    task = SegmentationTask(network, preset("unet", **PLAIN, jitter=True))
     task.network = lambda tiles, training: seen.append(np.array(tiles)) or network(tiles)
     result = task({"image": images, "mask": masks}, training=True)
     np.testing.assert_array_equal(result["logits"], images)
