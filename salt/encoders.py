@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from salt.config import Config
+from salt.layers import BatchNormalization
 
 # The last convolution of each VGG-16 block: strides 1, 2, 4, 8, 16 and 64, 128, 256, 512, 512 channels.
 VGG16_FEATURES = ("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3")
@@ -61,7 +62,7 @@ def conv_block(x, filters: int, batch_norm_momentum: float, name: str):
         x = keras.layers.Conv2D(
             filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv{index}"
         )(x)
-        x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_norm{index}")(x)
+        x = BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_norm{index}")(x)
         x = keras.layers.ReLU(name=f"{name}_relu{index}")(x)
     return x
 
@@ -138,7 +139,7 @@ def conv_norm(x, filters: int, kernel: int, stride: int, batch_norm_momentum: fl
     x = keras.layers.Conv2D(
         filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
     )(x)
-    return keras.layers.BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_norm")(x)
+    return BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_norm")(x)
 
 
 def vgg16_encoder(tiles, weights: str | None, freeze_layer: int, levels: int = 5) -> list:
@@ -197,7 +198,7 @@ def efficientnet_lite0(input_shape: tuple, stem_stride: int = 2) -> keras.Model:
     """
 
     def norm(x, name):
-        return keras.layers.BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{name}_bn")(x)
+        return BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{name}_bn")(x)
 
     def relu6(x, name):
         return keras.layers.ReLU(6.0, name=f"{name}_relu6")(x)
@@ -249,23 +250,24 @@ def efficientnetv2s_encoder(tiles, weights: str | None, freeze_layer: int, level
         input_shape=(*tiles.shape[1:3], 3), include_preprocessing=False,
     )
     load_encoder(network, weights, "EfficientNetV2-S without its top")
-    if stem_stride != 2:
-        network = change_stride(network, "stem_conv", stem_stride)
+    network = adapt_network(network, "stem_conv", stem_stride)
     return features_of_grey(tiles, network, EFFICIENTNETV2S_FEATURES[:levels], freeze_layer, 1 / 128, -1.0)
 
 
-def change_stride(network: keras.Model, name: str, stride: int) -> keras.Model:
-    """A copy of a network, weights and all, with another stride in the layer of this name."""
+def adapt_network(network: keras.Model, stem: str, stride: int) -> keras.Model:
+    """A copy of a network, weights and all, with this stride in the layer `stem` and with this package's batch norm."""
 
     def copy(layer):
         settings = layer.get_config()
-        if layer.name == name:
+        if layer.name == stem:
             settings["strides"] = (stride, stride)
+        if isinstance(layer, keras.layers.BatchNormalization):
+            return BatchNormalization.from_config(settings)
         return type(layer).from_config(settings)
 
-    changed = keras.models.clone_model(network, clone_function=copy)
-    changed.set_weights(network.get_weights())
-    return changed
+    adapted = keras.models.clone_model(network, clone_function=copy)
+    adapted.set_weights(network.get_weights())
+    return adapted
 
 
 def load_encoder(network: keras.Model, weights: str | None, content: str):

@@ -8,6 +8,7 @@ from keras import ops
 
 from salt.config import Config
 from salt.encoders import centre_grey, conv_block, conv_norm, encoder_features, plain_encoder, vgg16_encoder
+from salt.layers import BatchNormalization
 
 
 def unet_model(
@@ -77,7 +78,7 @@ def transfer_unet_model(
     tiles = grey_input(input_shape, stride=16)
     # VGG-16 has no batch norm and its maps reach hundreds: beside them, what the decoder brings up would not count.
     features = [
-        keras.layers.BatchNormalization(momentum=batch_norm_momentum, name=f"skip{level}_norm")(feature)
+        BatchNormalization(momentum=batch_norm_momentum, name=f"skip{level}_norm")(feature)
         for level, feature in enumerate(vgg16_encoder(tiles, weights, freeze_layer))
     ]
     # A decoder as wide as the encoder (512 ... 64) would double the cost of a step; half as wide is what the
@@ -233,7 +234,7 @@ def thin_decoder(features: list, filters: tuple, batch_norm_momentum: float, dro
         x = keras.layers.Conv2DTranspose(
             filters[level], 2, strides=2, use_bias=False, kernel_initializer="he_normal", name=f"{name}_grow"
         )(x)
-        x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_grow_norm")(x)
+        x = BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_grow_norm")(x)
         skip = conv_norm(features[level], filters[level], 1, 1, batch_norm_momentum, f"{name}_narrow")
         x = keras.layers.Add(name=f"{name}_skip")([x, skip])
         x = keras.layers.ReLU(name=f"{name}_relu")(x)
@@ -279,7 +280,7 @@ def merge_levels(maps: list, batch_norm_momentum: float):
         x = narrow if x is None else keras.layers.Add(name=f"merge{level}_add")([x, narrow])
         if level:
             x = keras.layers.UpSampling2D(2, interpolation="bilinear", name=f"merge{level}_grow")(x)
-    x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, name="merge_norm")(x)
+    x = BatchNormalization(momentum=batch_norm_momentum, name="merge_norm")(x)
     x = conv_norm(keras.layers.ReLU(name="merge_relu")(x), filters, 3, 1, batch_norm_momentum, "merge_last")
     return keras.layers.ReLU(name="merge_out")(x)
 

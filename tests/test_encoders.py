@@ -4,7 +4,7 @@ import pytest
 
 from salt.config import preset
 from salt.encoders import (
-    change_stride,
+    adapt_network,
     efficientnet_lite0,
     efficientnetv2s_encoder,
     efflite0_encoder,
@@ -223,7 +223,7 @@ def test_another_stride_gives_the_maps_in_between_too():
     colour = keras.Input((8, 8, 3))
     network = keras.Model(colour, keras.layers.Conv2D(4, 1, strides=2, name="stem")(colour))
     image = np.random.default_rng(0).normal(size=(1, 8, 8, 3)).astype("float32")
-    fine = change_stride(network, "stem", 1)(image)
+    fine = adapt_network(network, "stem", 1)(image)
     assert fine.shape == (1, 8, 8, 4)
     np.testing.assert_allclose(fine[:, ::2, ::2], network(image), atol=1e-6)
 

@@ -289,7 +289,7 @@ BUGS = {
         "residual_block",
     ),
     "another stride costs the weights": Bug(
-        "salt/encoders.py", "    changed.set_weights(network.get_weights())\n", "", "another_stride"
+        "salt/encoders.py", "    adapted.set_weights(network.get_weights())\n", "", "another_stride"
     ),
     "the residual encoder ignores its weights in silence": Bug(
         "salt/encoders.py",
@@ -301,7 +301,7 @@ BUGS = {
     "the thin decoder looks at no skip": Bug("salt/unet.py", "([x, skip])", "([x, x])", "thin_decoder_uses"),
     "what comes from below is not normalised in the thin decoder": Bug(
         "salt/unet.py",
-        '        x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_grow_norm")(x)\n',
+        '        x = BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_grow_norm")(x)\n',
         "        x = x * 0.01\n",
         "thin_decoder",
     ),

@@ -11,9 +11,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = [
-    *("config", "files", "rle", "metrics", "data", "folds", "synthetic", "augmentations", "losses", "encoders", "unet"),
-    *("tta", "inference", "postprocess", "submission", "artifacts", "resume", "parts", "parallel", "study"),
-    *("schedule", "training", "scoring", "ensembles", "search", "report"),
+    *("config", "files", "rle", "metrics", "data", "folds", "synthetic", "augmentations", "losses", "layers"),
+    *("encoders", "unet", "tta", "inference", "postprocess", "submission", "artifacts", "resume", "parts", "parallel"),
+    *("study", "schedule", "training", "scoring", "ensembles", "search", "report"),
 ]
 NUMPY_ONLY = ("rle", "metrics", "postprocess", "submission", "artifacts", "parts", "scoring", "ensembles")
 HEAVY = ("tensorflow", "keras", "cv2", "sklearn", "matplotlib", "pandas")
