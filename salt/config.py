@@ -69,7 +69,7 @@ class Config:
     pseudo: float = 0.0  # share of each batch that are test tiles with the masks of an earlier run; 0: none
     pseudo_confidence: float = 0.9  # of that run in a tile, its mean over the pixels, from which it is learned from
     snapshots: int = 1  # networks a fold: the rate falls to 0 so many times, each time to weights that stay
-    ema_momentum: float = 0.99  # of the running average of the weights, which is kept in the end; 0: the last weights
+    ema_momentum: float = 0.0  # of the running average of the weights, which is kept in the end; 0: the last weights
     precision: str = "float32"  # "float32", "mixed_float16" (T4) or "mixed_bfloat16" (CPU with AVX-512, H200)
 
     gpu: bool = False  # stop at once where there is no GPU, instead of training for hours on what Kaggle fell back to
@@ -177,9 +177,9 @@ LIMITS = {
 # with them, and those whose hundreds of passes want more variety; that they do is an opinion.
 WARPS = dict(jitter=True, scale=0.1, shear=0.07, rotation=3.0)
 CPU = dict(
-    model="encoder_unet", encoder="efflite0", weights="efflite0.weights.h5", freeze_layer=0, stem_stride=2,
-    decoder_filters=(8, 16, 32, 64), batch_norm_momentum=0.9, padded_size=112, padding="edge", jitter=True, minutes=60,
-    batch_size=24, encoder_rate=0.5, lovasz=0.75, ema_momentum=0.995, train_folds=(0, 1),
+    **WARPS, model="encoder_unet", encoder="efflite0", weights="efflite0.weights.h5", freeze_layer=0, stem_stride=2,
+    decoder_filters=(8, 16, 32, 64), batch_norm_momentum=0.9, padded_size=112, padding="edge", cutout=30, minutes=60,
+    batch_size=24, lovasz=0.75, train_folds=(0, 1), workers=2,
 )  # fmt: skip
 T4 = dict(
     **WARPS, model="encoder_unet", encoder="efficientnetv2s", weights="imagenet", freeze_layer=0,
@@ -217,13 +217,13 @@ PRESETS = {
         "precision": "mixed_bfloat16",
     },
     # The original's network, trained from nothing.
-    "unet": dict(gpu=True),
+    "unet": dict(ema_momentum=0.99, gpu=True),
     # The same in short trainings, two folds a trial, to search among their settings.
     "search": dict(epochs=30, train_folds=(0, 1), precision="mixed_float16", gpu=True),
     # The original's transfer network. Its encoder has seen ImageNet, so that it wants a gentler rate.
     "transfer_unet": dict(
         model="transfer_unet", weights="imagenet", padded_size=112, batch_norm_momentum=0.7, learning_rate=5e-4,
-        gpu=True,
+        ema_momentum=0.99, gpu=True,
     ),
 }
 

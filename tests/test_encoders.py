@@ -14,6 +14,7 @@ from salt.encoders import (
     residual_encoder,
     vgg16_encoder,
 )
+from salt.layers import BatchNormalization
 
 
 def features_of(encoder, size):
@@ -204,6 +205,8 @@ def test_efficientnetv2s_takes_keras_weights_and_grey_tiles_as_keras_would(effic
     expected = keras.Model(network.input, [network.get_layer(name).output for name in ("block1b_add", "block6o_add")])
     np.testing.assert_allclose(model(tiles)[0], expected(colour)[0], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(model(tiles)[-1], expected(colour)[1], rtol=1e-3, atol=1e-4)
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(norms) > 50 and all(isinstance(layer, BatchNormalization) for layer in norms)
 
 
 def test_efficientnetv2s_with_a_stem_of_stride_1_keeps_its_weights_and_doubles_its_maps(efficientnetv2s):

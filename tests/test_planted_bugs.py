@@ -245,6 +245,18 @@ BUGS = {
     ),
     "the ends of epochs take no time": Bug("salt/schedule.py", "* pace.epoch + pace.tail", "* 0.0 + pace.tail", "fit"),
     "noise corrects a course": Bug("salt/schedule.py", "EARLY, LATE = 0.1, 0.05", "EARLY, LATE = 0.0, 0.0", "noise"),
+    # --- parallel ---
+    "each worker takes all cores": Bug("salt/parallel.py", "[index::workers]", "[:]", "share_the_cores_out"),
+    # --- layers ---
+    "the variance of a batch is kept as that of a population": Bug(
+        "salt/layers.py", "variance * (pixels - 1.0) / pixels", "variance * 1.0", "what_keras_gives"
+    ),
+    "running statistics are those of the last batch": Bug(
+        "salt/layers.py", "running * self.momentum + value * (1.0 - self.momentum)", "value * 1.0", "what_keras_gives"
+    ),
+    "a frozen batch norm is trained": Bug(
+        "salt/layers.py", "if not (training and self.trainable) or", "if not training or", "when_frozen"
+    ),
     # --- encoders ---
     "the second convolution of a level has no ReLU": Bug(
         "salt/encoders.py",
@@ -296,6 +308,12 @@ BUGS = {
         "    if weights is not None:\n        raise",
         "    if False:\n        raise",
         "no_weights_to_load",
+    ),
+    "an application keeps Keras's batch norm": Bug(
+        "salt/encoders.py",
+        "        if isinstance(layer, keras.layers.BatchNormalization):\n            return",
+        "        if False:\n            return",
+        "efficientnetv2s_takes",
     ),
     # --- unet ---
     "the thin decoder looks at no skip": Bug("salt/unet.py", "([x, skip])", "([x, x])", "thin_decoder_uses"),
