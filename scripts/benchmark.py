@@ -1,11 +1,11 @@
-"""Measures the package's array code against the plain way of writing it, both in this one run.
+"""Measures the package's code against the plain way of writing it, both in this one run.
 
-    python scripts/benchmark.py [--masks 18000] [--tiles 4000] [--synthetic 40] [--repeats 5]
+    python scripts/benchmark.py [--masks 18000] [--tiles 4000] [--synthetic 40] [--batch 24] [--repeats 5]
 
 Prints one table: medians of several repeats, and the ratio per mask or tile. The plain versions are what one finds in
-most notebooks: one mask at a time, one threshold at a time. They are checked to give the same results before they are
-timed. Where they are slow they get fewer items; the ratio is per item. Times depend on the machine and on what else it
-does.
+most notebooks: one mask at a time, one threshold at a time, Keras's own batch norm. They are checked to give the same
+results before they are timed. Where they are slow they get fewer items; the ratio is per item. Times depend on the
+machine and on what else it does.
 """
 import argparse
 import pathlib
@@ -18,10 +18,11 @@ sys.path.insert(0, str(ROOT))
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(description="Time salt's array code against plain numpy.")
+    parser = argparse.ArgumentParser(description="Time salt's code against the plain way.")
     parser.add_argument("--masks", type=int, default=18_000, help="masks to encode and decode (default: %(default)s)")
     parser.add_argument("--tiles", type=int, default=4_000, help="tiles of the threshold sweep (default: %(default)s)")
     parser.add_argument("--synthetic", type=int, default=40, help="synthetic tiles to draw (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=24, help="tiles of a training step (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="of each; the median counts (default: %(default)s)")
     arguments = parser.parse_args(argv)
 
@@ -42,6 +43,10 @@ def main(argv=None) -> int:
     assert [plain_encode(mask) for mask in masks[some]] == rles[some]
     assert np.array_equal(np.stack([plain_decode(rle) for rle in rles[some]]), decode_rles(rles[some]))
     assert np.allclose(plain_sweep(probabilities[:few], masks[:few]), threshold_sweep(probabilities[:few], masks[:few]))
+
+    step, plain_step = training_steps(arguments.batch)
+    loss, plain_loss = step(), plain_step()  # compiles, too
+    assert np.isclose(loss, plain_loss, rtol=1e-3), (loss, plain_loss)
 
     masks_, rles_, tiles_ = masks[: arguments.masks], rles[: arguments.masks], masks[: arguments.tiles]
     measured = [
@@ -65,6 +70,7 @@ def main(argv=None) -> int:
             (arguments.synthetic, lambda: [synthetic_tile(0, index) for index in range(arguments.synthetic)]),
             None,
         ),
+        ("training step of cpu", (arguments.batch, step), (arguments.batch, plain_step)),
     ]
     empty = np.mean(~masks.any(axis=(1, 2)))
     print(f"masks: {masks.mean():.1%} salt, {empty:.0%} empty, {runs:.0f} runs each; medians of {arguments.repeats}")
@@ -101,6 +107,31 @@ def wavy_masks(count: int):
         top, slope, height, phase = generator.uniform([18, -5, 0, 0], [101, 5, 25, 6.3])
         masks[index] = row > top + slope * (x - 50) + height * np.sin(x / 13 + phase)
     return masks
+
+
+def training_steps(batch: int):
+    """Two functions that make a step of the network of preset `cpu`, with salt's batch norm and with Keras's.
+
+    Each returns its loss. Augmentation and Lovasz are not in it.
+    """
+    import keras
+    import numpy as np
+
+    from salt.config import preset
+    from salt.unet import build_model, compile_with_cross_entropy
+
+    def plain(layer):
+        kind = keras.layers.BatchNormalization if isinstance(layer, keras.layers.BatchNormalization) else type(layer)
+        return kind.from_config(layer.get_config())
+
+    config = preset("cpu", weights=None)
+    model = build_model(config)
+    plain_model = keras.models.clone_model(model, clone_function=plain, recursive=True)
+    plain_model.set_weights(model.get_weights())
+    tiles = np.random.default_rng(0).uniform(0, 255, (batch, *model.input_shape[1:])).astype("float32")
+    masks = (tiles > 128).astype("float32")
+    models = (model, compile_with_cross_entropy(plain_model, "adam"))
+    return [lambda model=model: float(model.train_on_batch(tiles, masks)) for model in models]
 
 
 def plain_encode(mask) -> str:
