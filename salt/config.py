@@ -173,14 +173,9 @@ LIMITS = {
     "seed": (0, 2**31 - 1),
 }
 
-# Not shown to help in short trainings (RESULTS.md), hence off unless a preset says otherwise: those that were measured
-# with them, and those whose hundreds of passes want more variety; that they do is an opinion.
+# Not shown to help (RESULTS.md), hence off unless a preset says otherwise: those that were measured with them, and
+# those whose hundreds of passes want more variety; that they do is an opinion.
 WARPS = dict(jitter=True, scale=0.1, shear=0.07, rotation=3.0)
-CPU = dict(
-    **WARPS, model="encoder_unet", encoder="efflite0", weights="efflite0.weights.h5", freeze_layer=0, stem_stride=2,
-    decoder_filters=(8, 16, 32, 64), batch_norm_momentum=0.9, padded_size=112, padding="edge", cutout=30, minutes=60,
-    batch_size=24, lovasz=0.75, train_folds=(0, 1), workers=2,
-)  # fmt: skip
 T4 = dict(
     **WARPS, model="encoder_unet", encoder="efficientnetv2s", weights="imagenet", freeze_layer=0,
     decoder_filters=(32, 64, 128, 256), attention=True, hypercolumn=True, deep_supervision=True, empty_head=True,
@@ -198,9 +193,13 @@ PRESETS = {
         **WARPS, filter_scaling=8, depth=4, padded_size=104, epochs=25, batch_size=8, learning_rate=2e-3, lovasz=0.6,
         ema_momentum=0.97, folds=4, train_folds=(0,),
     ),
-    # An hour on two cores, for two folds' models. A small encoder makes three passes where VGG-16 makes one; a decoder
-    # of twice the width costs half as much again.
-    "cpu": CPU,
+    # An hour on two cores, for two folds' models at once, each on a core of its own. A small encoder makes five passes
+    # where VGG-16 makes one; a decoder of twice the width costs half as much again.
+    "cpu": dict(
+        **WARPS, model="encoder_unet", encoder="efflite0", weights="efflite0.weights.h5", freeze_layer=0, stem_stride=2,
+        decoder_filters=(8, 16, 32, 64), batch_norm_momentum=0.9, padded_size=112, padding="edge", cutout=30,
+        minutes=60, batch_size=24, lovasz=0.75, train_folds=(0, 1), workers=2,
+    ),
     # The same hour for one fold's model without any weights.
     "scratch": dict(
         **WARPS, model="encoder_unet", encoder="residual", decoder_filters=(16, 32, 64, 128), batch_norm_momentum=0.9,
