@@ -2,8 +2,8 @@
 
 A notebook has no module that a fresh process could import, and a process with TensorFlow in it must not be forked: of
 its threads and of its hold on the GPUs the child would have halves. So a worker is a fresh Python, which is told its
-card, or its cores, before it imports anything, and which gets its function by value: cloudpickle sends along the
-definitions of the notebook that it needs, while what lies in an installed package is imported as ever.
+card before it imports anything, and which gets its function by value: cloudpickle sends along the definitions of the
+notebook that it needs, while what lies in an installed package is imported as ever.
 
 Workers return nothing; what they have made lies in files, where a worker that dies late leaves what it made early.
 """
@@ -26,10 +26,8 @@ import cloudpickle
 
 # The path first: where the function is a package's, it is read by way of it.
 WORKER_PROGRAM = """
-import os, pickle, sys
+import pickle, sys
 with open(sys.argv[1], "rb") as file:
-    if cores := pickle.load(file):
-        os.sched_setaffinity(0, cores)
     sys.path[:] = pickle.load(file)
     call = pickle.load(file)
 call()
@@ -67,8 +65,7 @@ def run_workers(function, tasks: list, cards: list[str], show) -> dict[int, Work
     Args:
         function: of a task; it and the tasks are sent by cloudpickle.
         tasks: one a worker.
-        cards: the GPUs' numbers, dealt to the workers in turn; empty: they see what this process sees, and share its
-            cores out among themselves.
+        cards: the GPUs' numbers, dealt to the workers in turn; empty: they see what this process sees.
         show: function of (index of the task, line) that gets each line of a worker's output when it is whole.
 
     Returns:
@@ -80,7 +77,6 @@ def run_workers(function, tasks: list, cards: list[str], show) -> dict[int, Work
             for index, task in enumerate(tasks):
                 job = pathlib.Path(folder) / f"{index}.pickle"
                 with open(job, "wb") as file:
-                    JobPickler(file).dump(set() if cards else share_of_cores(index, len(tasks)))
                     JobPickler(file).dump(sys.path)
                     JobPickler(file).dump(functools.partial(work, function, task, cell_sources()))
                 card = cards[index % len(cards)] if cards else None
@@ -115,16 +111,6 @@ def start_worker(job: pathlib.Path, card: str | None, shared: bool) -> subproces
         ["env", *variables, sys.executable, "-u", "-c", WORKER_PROGRAM, str(job)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-
-
-def share_of_cores(index: int, workers: int) -> set[int]:
-    """The cores that a worker keeps to; empty: any of them, where an operating system does not let one choose.
-
-    With as many threads as there are cores in each of them, workers would stand in each other's way.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return set()
-    return set(sorted(os.sched_getaffinity(0))[index::workers])
 
 
 def work(function, task, sources: dict):

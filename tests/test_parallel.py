@@ -43,23 +43,6 @@ def test_workers_that_share_a_card_do_not_take_all_of_its_memory():
     assert all(first.endswith("on card 3") and second == "memory true" for first, second in lines)
 
 
-def tell_cores(task):
-    print(*sorted(os.sched_getaffinity(0)))
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this operating system does not let one choose cores")
-def test_workers_without_cards_share_the_cores_out():
-    cores = sorted(os.sched_getaffinity(0))
-    _, lines = collect(["a", "b"], tell_cores)
-    shares = [[int(core) for core in line.split()] for (line,) in lines]
-    if len(cores) > 1:
-        assert sorted(shares[0] + shares[1]) == cores and abs(len(shares[0]) - len(shares[1])) <= 1
-    _, lines = collect([*range(len(cores) + 1)], tell_cores)
-    assert lines[-1] == [" ".join(map(str, cores))]  # none is left for the last one: it may use any
-    _, lines = collect(["a", "b"], tell_cores, cards=["0", "1"])
-    assert [line for (line,) in lines] == [" ".join(map(str, cores))] * 2
-
-
 def print_in_pieces(task):
     for number in range(40):
         for piece in (f"{task}", " number ", f"{number}", "\n"):

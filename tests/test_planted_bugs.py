@@ -245,8 +245,6 @@ BUGS = {
     ),
     "the ends of epochs take no time": Bug("salt/schedule.py", "* pace.epoch + pace.tail", "* 0.0 + pace.tail", "fit"),
     "noise corrects a course": Bug("salt/schedule.py", "EARLY, LATE = 0.1, 0.05", "EARLY, LATE = 0.0, 0.0", "noise"),
-    # --- parallel ---
-    "each worker takes all cores": Bug("salt/parallel.py", "[index::workers]", "[:]", "share_the_cores_out"),
     # --- layers ---
     "the variance of a batch is kept as that of a population": Bug(
         "salt/layers.py", "variance * (pixels - 1.0) / pixels", "variance * 1.0", "what_keras_gives"
