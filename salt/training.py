@@ -423,8 +423,8 @@ def read_course(path: pathlib.Path) -> Course:
 def repeat_exactly_on_cpu():
     """Makes TensorFlow's operations on a CPU give the same bits on every run; JAX's do so anyway.
 
-    The one place that names TensorFlow. Its threads add gradients in the order in which they finish, and Adam makes a
-    visible difference of a last bit. On a GPU it stays off: some operations would be refused, others be slow.
+    TensorFlow's threads add gradients in the order in which they finish, and Adam makes a visible difference of a last
+    bit. On a GPU it stays off: some operations would be refused, others be slow.
     """
     if keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu"):
         import tensorflow as tf
