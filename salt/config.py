@@ -193,12 +193,12 @@ PRESETS = {
         **WARPS, filter_scaling=8, depth=4, padded_size=104, epochs=25, batch_size=8, learning_rate=2e-3, lovasz=0.6,
         ema_momentum=0.97, folds=4, train_folds=(0,),
     ),
-    # An hour on two cores, for two folds' models at once. A small encoder makes five passes where VGG-16 makes one; a
-    # decoder of twice the width costs half as much again.
+    # An hour on two cores: five folds, two at once. A small encoder makes five passes where VGG-16 makes one; a decoder
+    # of twice the width costs half as much again.
     "cpu": dict(
-        **WARPS, model="encoder_unet", encoder="efflite0", weights="efflite0.weights.h5", freeze_layer=0, stem_stride=2,
-        decoder_filters=(8, 16, 32, 64), batch_norm_momentum=0.9, padded_size=112, padding="edge", cutout=30,
-        minutes=60, batch_size=24, lovasz=0.75, train_folds=(0, 1), workers=2,
+        model="encoder_unet", encoder="efflite0", weights="efflite0.weights.h5", freeze_layer=0, stem_stride=2,
+        decoder_filters=(8, 16, 32, 64), batch_norm_momentum=0.9, padded_size=112, padding="edge", minutes=60,
+        batch_size=24, lovasz=0.75, workers=2,
     ),
     # The same hour for one fold's model without any weights.
     "scratch": dict(
