@@ -169,8 +169,8 @@ class TileBatches(keras.utils.PyDataset):
     def __init__(
         self, images: np.ndarray, masks: np.ndarray, batch_size: int, seed=None, passes=1, pseudo=None, pseudo_share=0.0
     ):
-        # Of a single worker Keras makes a tf.data pipeline that tunes itself, and at the end of many an epoch that waits
-        # for its tuner: trainings on a CPU stood still for 3 to 11 % of their time. Of two it makes a queue.
+        # Of one worker Keras makes a tf.data pipeline that tunes itself, and at the end of many an epoch waits for the
+        # tuner: trainings on a CPU stood still for 3 to 11 % of their time. Of two it makes a queue.
         super().__init__(workers=2)
         self.images, self.masks, self.seed, self.passes = images, masks, seed, passes
         self.tiles, self.batch_size, self.guests = len(images), min(batch_size, len(images)), 0
@@ -513,7 +513,7 @@ def fit_fold(
             f"fold {held_out} holds out {held.sum()} of {len(fold)} tiles and leaves {trained.sum()} that are not "
             "black; both must be at least 1"
         )
-    folder = pathlib.Path(folder)
+    config, folder = config.of_fold(held_out), pathlib.Path(folder)
     repeat_exactly_on_cpu()
     keras.utils.set_random_seed(config.seed + held_out)  # each fold starts from other weights: ensembles gain from it
     with one_download(folder.parent, weights):
