@@ -69,14 +69,14 @@ if config.gpu and not keras.distribution.list_devices("gpu"):
 # %%
 models = []
 for fold in config.train_folds:
-    model = build_fold_model(config, fold)
+    model = build_fold_model(config)
     model.load_weights(trained.weights[fold])
     models.append(model)
 level = config.level or score_oof(trained.oof)["best_level"]
 area = config.minimum_area
 if area < 0:
     area = choose_minimum_area(trained.oof.probabilities, trained.oof.masks, level)
-print(len(models), "models of", *(f"{model.count_params():,}" for model in models), "parameters")
+print(f"{len(models)} models of {models[0].count_params():,} parameters")
 print(f"salt from level {level} of 255 on, in tiles with at least {area} pixels of it")
 
 # %% [markdown]

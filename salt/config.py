@@ -82,7 +82,6 @@ class Config:
     # --- folds, inference, randomness ---
     folds: int = 5  # into how many parts the training tiles are split
     train_folds: tuple[int, ...] = (0, 1, 2, 3, 4)  # which of them are held out, each for a model of its own
-    fine_folds: tuple[int, ...] = ()  # those whose stem has stride 1, not 2: models of two kinds err in different ways
     tta: str = "flip"  # test-time augmentation: "none" or "flip"
     level: int = 0  # salt where round(255 p) reaches it; 0: the best of the out-of-fold predictions
     minimum_area: int = -1  # pixels; a tile with less predicted salt is predicted empty; -1: the best out of fold
@@ -114,20 +113,6 @@ class Config:
             raise ConfigError(f"train_folds={self.train_folds}: name at least one fold, and each of them once")
         if not all(0 <= fold < self.folds for fold in self.train_folds):
             raise ConfigError(f"train_folds={self.train_folds}: with folds={self.folds} they are 0 to {self.folds - 1}")
-        if self.fine_folds and (self.model != "encoder_unet" or self.stem_stride != 2):
-            raise ConfigError(f"fine_folds={self.fine_folds}: must be () unless model='encoder_unet' and stem_stride=2")
-        if not all(0 <= fold < self.folds for fold in self.fine_folds):
-            raise ConfigError(f"fine_folds={self.fine_folds}: with folds={self.folds} they are 0 to {self.folds - 1}")
-
-    def of_fold(self, fold: int) -> "Config":
-        """The settings of one fold's model; the stem of a fine one halves nothing, so its decoder has a level less.
-
-        Args:
-            fold: the one that the model does not train on.
-        """
-        if fold not in self.fine_folds:
-            return self
-        return dataclasses.replace(self, stem_stride=1, decoder_filters=self.decoder_filters[:-1], fine_folds=())
 
     def check_encoder(self):
         """Raises `ConfigError` where encoder and decoder do not fit each other."""
@@ -208,12 +193,12 @@ PRESETS = {
         **WARPS, filter_scaling=8, depth=4, padded_size=104, epochs=25, batch_size=8, learning_rate=2e-3, lovasz=0.6,
         ema_momentum=0.97, folds=4, train_folds=(0,),
     ),
-    # An hour on two cores, two folds at once. A small encoder makes five passes where VGG-16 makes one; a decoder of
-    # twice the width costs half as much again. The fine fold has a core for itself: its steps take twice the time.
+    # An hour on two cores, for two folds' models at once. A small encoder makes five passes where VGG-16 makes one; a
+    # decoder of twice the width costs half as much again.
     "cpu": dict(
-        model="encoder_unet", encoder="efflite0", weights="efflite0.weights.h5", freeze_layer=0, stem_stride=2,
-        decoder_filters=(8, 16, 32, 64), batch_norm_momentum=0.9, padded_size=112, padding="edge", minutes=60,
-        batch_size=24, lovasz=0.75, train_folds=(0, 1, 2), fine_folds=(1,), workers=2,
+        **WARPS, model="encoder_unet", encoder="efflite0", weights="efflite0.weights.h5", freeze_layer=0, stem_stride=2,
+        decoder_filters=(8, 16, 32, 64), batch_norm_momentum=0.9, padded_size=112, padding="edge", cutout=30,
+        minutes=60, batch_size=24, lovasz=0.75, train_folds=(0, 1), workers=2,
     ),
     # The same hour for one fold's model without any weights.
     "scratch": dict(

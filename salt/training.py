@@ -513,7 +513,7 @@ def fit_fold(
             f"fold {held_out} holds out {held.sum()} of {len(fold)} tiles and leaves {trained.sum()} that are not "
             "black; both must be at least 1"
         )
-    config, folder = config.of_fold(held_out), pathlib.Path(folder)
+    folder = pathlib.Path(folder)
     repeat_exactly_on_cpu()
     keras.utils.set_random_seed(config.seed + held_out)  # each fold starts from other weights: ensembles gain from it
     with one_download(folder.parent, weights):

@@ -91,7 +91,7 @@ def build_model(config: Config, weights: str | None = None) -> keras.Model:
     """The network that a configuration asks for.
 
     Args:
-        config: the settings, of a run or of one of its folds.
+        config: the run's settings.
         weights: what `find_weights` made of `config.weights`; None when a trained model's weights are loaded
             afterwards.
 
@@ -110,14 +110,8 @@ def build_model(config: Config, weights: str | None = None) -> keras.Model:
     return unet_model(filter_scaling=config.filter_scaling, depth=config.depth, **shared)
 
 
-def build_fold_model(config: Config, fold: int) -> keras.Model:
-    """What a fold's weights file holds the weights of: the network, or an ensemble of its snapshots.
-
-    Args:
-        config: the run's settings.
-        fold: the one that the network does not train on; networks of `fine_folds` are built otherwise.
-    """
-    config = config.of_fold(fold)
+def build_fold_model(config: Config) -> keras.Model:
+    """What a fold's weights file holds the weights of: the network, or an ensemble of its snapshots."""
     if config.snapshots == 1:
         return build_model(config)
     return snapshot_ensemble([build_model(config) for _ in range(config.snapshots)])

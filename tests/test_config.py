@@ -4,8 +4,6 @@ import pytest
 
 from salt.config import PRESETS, Config, ConfigError, config_from_dict, config_to_dict, preset
 
-STRIDE_2 = {"model": "encoder_unet", "encoder": "residual", "stem_stride": 2}
-
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_a_valid_config(name):
@@ -77,18 +75,9 @@ def test_whole_numbers_are_taken_where_a_float_is_meant():
         ({"train_folds": []}, "name at least one fold"),
         ({"train_folds": [0, 0]}, "each of them once"),
         ({"train_folds": [5]}, "with folds=5 they are 0 to 4"),
-        ({"fine_folds": [0]}, r"fine_folds=\(0,\): must be \(\) unless model='encoder_unet' and stem_stride=2"),
-        ({**STRIDE_2, "fine_folds": [5]}, r"fine_folds=\(5,\): with folds=5 they are 0 to 4"),
-        ({**STRIDE_2, "stem_stride": 1, "fine_folds": [0]}, "must be .* stem_stride=2"),
         ({"level": 256}, "level=256: must lie between 0 and 255"),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_the_limit(changes, message):
     with pytest.raises(ConfigError, match=message):
         preset("unet", **changes)
-
-
-def test_a_fine_fold_has_a_stem_of_stride_1_and_a_decoder_level_less():
-    config = preset("unet", **STRIDE_2, decoder_filters=[4, 8, 16], fine_folds=[2])
-    assert config.of_fold(0) is config
-    assert config.of_fold(2) == preset("unet", **{**STRIDE_2, "stem_stride": 1}, decoder_filters=[4, 8])

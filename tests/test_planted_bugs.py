@@ -488,9 +488,6 @@ BUGS = {
     "the nested choice sees the tiles that it is scored on": Bug(
         "salt/scoring.py", "LevelTable(*(array[~inside] for", "LevelTable(*(array for"
     ),
-    "a fine fold is like the others": Bug("salt/training.py", "config.of_fold(held_out)", "config", "fine_fold"),
-    "a fine fold is no finer": Bug("salt/config.py", "replace(self, stem_stride=1, ", "replace(self, ", "fine_fold"),
-    "all folds are built alike": Bug("salt/unet.py", "config.of_fold(fold)", "config", "fine_fold"),
     "True is a number": Bug("salt/config.py", "elif type(value) is kind:", "elif isinstance(value, kind):"),
     # --- build_kernel ---
     "the flattener drops the comments above definitions": Bug(

@@ -18,10 +18,8 @@ from salt import training
 from salt.artifacts import ArtifactError, read_oof, write_manifest, write_probabilities
 from salt.config import preset
 from salt.data import Tiles, is_black, pad_images
-from salt.inference import predict_probabilities
 from salt.losses import deep_loss, empty_loss, segmentation_loss
 from salt.metrics import leaderboard_score
-from salt.postprocess import empty_black
 from salt.schedule import course_of_steps, training_optimizer
 from salt.training import (
     LeaderboardScore,
@@ -359,7 +357,7 @@ def test_a_fold_with_snapshots_that_is_killed_goes_on_to_the_same_bits_and_is_re
     resumed = fit_folds(config, tiles, tmp_path / "killed", tmp_path / "killed/state")
     np.testing.assert_array_equal(resumed.oof.probabilities, whole.oof.probabilities)
     assert [path.name for path in tmp_path.glob("*/state/fold0/*")] == ["course.json"] * 2
-    network = build_fold_model(config, 0)
+    network = build_fold_model(config)
     network.load_weights(tmp_path / "killed/fold0.weights.h5")
     held = np.isin(tiles.ids, whole.oof.ids)
     again = training.predict_probabilities([network], tiles.images[held], config.tta, config.padded_size)
@@ -450,21 +448,6 @@ def test_each_folds_predictions_come_from_its_own_model(tmp_path, tiles, monkeyp
         saved.load_weights(tmp_path / f"fold{held_out}.weights.h5")
         for used_weight, saved_weight in zip(model.weights, saved.weights, strict=True):
             np.testing.assert_array_equal(used_weight, saved_weight)
-
-
-def test_a_fine_folds_model_sees_twice_the_size(tmp_path, tiles):
-    config = preset(
-        "smoke", model="encoder_unet", encoder="residual", filter_scaling=2, decoder_filters=(2, 2), stem_stride=2,
-        padded_size=104, batch_size=8, epochs=1, train_folds=(0, 1), fine_folds=(1,),
-    )  # fmt: skip
-    oof = fit_folds(config, tiles, tmp_path, tmp_path / "state").oof
-    for fold, size in ((0, 52), (1, 104)):
-        model = build_fold_model(config, fold)
-        assert model.get_layer("stem_conv").output.shape[1] == size
-        model.load_weights(tmp_path / f"fold{fold}.weights.h5")
-        images = tiles.images[oof.fold == fold]
-        predicted = empty_black(predict_probabilities([model], images, "flip", 104), images)
-        np.testing.assert_array_equal(oof.probabilities[oof.fold == fold], predicted)
 
 
 def test_a_finished_fold_is_not_trained_again(tmp_path, tiles, monkeypatch):

@@ -11,7 +11,6 @@ import pytest
 
 from salt.config import preset
 from salt.unet import (
-    build_fold_model,
     build_model,
     encoder_layers,
     merge_levels,
@@ -257,17 +256,6 @@ def test_encoder_unet_learns_as_it_comes_with_all_its_heads():
     model = encoder_unet(decoder_filters=[4, 8], **HEADS)
     losses = model.fit(tiles, truth, epochs=6, batch_size=2, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
-
-
-def test_a_fine_folds_encoder_has_maps_of_twice_the_size():
-    config = preset(
-        "cpu", encoder="residual", weights=None, filter_scaling=2, decoder_filters=(2, 2, 2), padded_size=104,
-        snapshots=2, fine_folds=(1,),
-    )  # fmt: skip
-    for fold, size in ((0, 52), (1, 104)):
-        model = build_fold_model(config, fold)
-        assert model.output.shape == (None, 104, 104, 1)
-        assert model.get_layer("snapshot0").get_layer("stem_conv").output.shape[1] == size
 
 
 # What another backend, or another compiler, says of the same weights: outputs, and the weights after a step of SGD.
