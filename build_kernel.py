@@ -2213,8 +2213,12 @@ class Naming:
                 use, var = reference.use, reference.meaning
                 at_load = use.scope is not None and use.scope.kind == "module" and not use.conditional
                 bound = self.binding_order.get(var, (0,))[0]
-                if isinstance(var, Var) and at_load and bound > self.program.order[place] and use.action == "load" and (
-                    not hasattr(builtins, use.name)
+                if (
+                    isinstance(var, Var)
+                    and at_load
+                    and bound > self.program.order[place]
+                    and use.action == "load"
+                    and (not hasattr(builtins, use.name))
                 ):
                     module = self.program.library.modules[place[0]]
                     module.refuse(use.node, f"{var.module}.{var.name} is read before it is bound", "import it earlier")

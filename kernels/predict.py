@@ -17,6 +17,7 @@
 **Reads** the output of the train notebook, and the competition's `test.zip`, `sample_submission.csv` and `depths.csv`.
 **Writes** `submission.csv`, `probabilities.npz` and `manifest.json`.
 """
+
 import shutil
 import subprocess
 import time

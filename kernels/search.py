@@ -21,6 +21,7 @@
 **Writes** `study.journal`, the Optuna study, from which a later run goes on (and with it `state`, if trials are left
 unfinished), `trials.csv` and `manifest.json`.
 """
+
 import functools
 import json
 import shutil

@@ -20,6 +20,7 @@
 **Writes** the folds' weights, `oof.npz` (out-of-fold probabilities, which tell the score before any submission),
 `history.csv` and `manifest.json`; if time runs out, or a fold fails, also the `state` from which a later run goes on.
 """
+
 import shutil
 import subprocess
 import time

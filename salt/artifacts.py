@@ -2,6 +2,7 @@
 
 Whoever reads a folder checks it first: a file that is missing, cut short or of another run is an error, never a result.
 """
+
 import importlib.metadata
 import json
 import pathlib

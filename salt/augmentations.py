@@ -7,6 +7,7 @@ a dict of tensors, apart from what is done with it, and the same dict always giv
 The warp is a gather, since `keras.ops.image.affine_transform` does not compile under XLA on TensorFlow. Everything is
 float32 whatever the mixed-precision policy: bfloat16 knows a pixel's place in a tile only to half a pixel.
 """
+
 import math
 
 import keras

@@ -3,6 +3,7 @@
 A run is `preset(name, **changes)`; nothing else in the package has a setting of its own. The module holds no paths of a
 machine and reads none: where the data is and where the outputs go are arguments of the functions that need them.
 """
+
 import dataclasses
 import types
 import typing
@@ -185,25 +186,65 @@ T4 = dict(
 PRESETS = {
     # The smallest run that goes through every line: a check before each push, not a model.
     "smoke": dict(
-        **WARPS, filter_scaling=4, depth=3, padded_size=104, epochs=2, batch_size=16, ema_momentum=0.5, folds=2,
-        train_folds=(0,), space="findings", trials=2,
+        **WARPS,
+        filter_scaling=4,
+        depth=3,
+        padded_size=104,
+        epochs=2,
+        batch_size=16,
+        ema_momentum=0.5,
+        folds=2,
+        train_folds=(0,),
+        space="findings",
+        trials=2,
     ),
     # The demonstration of the README: a few hundred tiles, a few minutes on two cores, a result that one can look at.
     "demo": dict(
-        **WARPS, filter_scaling=8, depth=4, padded_size=104, epochs=25, batch_size=8, learning_rate=2e-3, lovasz=0.6,
-        ema_momentum=0.97, folds=4, train_folds=(0,),
+        **WARPS,
+        filter_scaling=8,
+        depth=4,
+        padded_size=104,
+        epochs=25,
+        batch_size=8,
+        learning_rate=2e-3,
+        lovasz=0.6,
+        ema_momentum=0.97,
+        folds=4,
+        train_folds=(0,),
     ),
     # An hour on two cores, for two folds' models at once. A small encoder makes five passes where VGG-16 makes one; a
     # decoder of twice the width costs half as much again.
     "cpu": dict(
-        **WARPS, model="encoder_unet", encoder="efflite0", weights="efflite0.weights.h5", freeze_layer=0, stem_stride=2,
-        decoder_filters=(8, 16, 32, 64), batch_norm_momentum=0.9, padded_size=112, padding="edge", cutout=30,
-        minutes=60, batch_size=24, lovasz=0.75, train_folds=(0, 1), workers=2,
+        **WARPS,
+        model="encoder_unet",
+        encoder="efflite0",
+        weights="efflite0.weights.h5",
+        freeze_layer=0,
+        stem_stride=2,
+        decoder_filters=(8, 16, 32, 64),
+        batch_norm_momentum=0.9,
+        padded_size=112,
+        padding="edge",
+        cutout=30,
+        minutes=60,
+        batch_size=24,
+        lovasz=0.75,
+        train_folds=(0, 1),
+        workers=2,
     ),
     # The same hour for one fold's model without any weights.
     "scratch": dict(
-        **WARPS, model="encoder_unet", encoder="residual", decoder_filters=(16, 32, 64, 128), batch_norm_momentum=0.9,
-        padded_size=112, minutes=60, batch_size=16, learning_rate=2e-3, ema_momentum=0.995, precision="mixed_bfloat16",
+        **WARPS,
+        model="encoder_unet",
+        encoder="residual",
+        decoder_filters=(16, 32, 64, 128),
+        batch_norm_momentum=0.9,
+        padded_size=112,
+        minutes=60,
+        batch_size=16,
+        learning_rate=2e-3,
+        ema_momentum=0.995,
+        precision="mixed_bfloat16",
         train_folds=(0,),
     ),
     # One Kaggle session: 5 folds on its two T4s, an hour below the limit of 12.
@@ -212,7 +253,11 @@ PRESETS = {
     "t4_second": {**T4, "pseudo": 0.25},
     # 20 minutes of an H200, where there is no internet: 5 folds.
     "h200": {
-        **T4, "encoder": "vgg16", "weights": "vgg16.weights.h5", "minutes": 20, "ema_momentum": 0.998,
+        **T4,
+        "encoder": "vgg16",
+        "weights": "vgg16.weights.h5",
+        "minutes": 20,
+        "ema_momentum": 0.998,
         "precision": "mixed_bfloat16",
     },
     # The original's network, trained from nothing.
@@ -221,8 +266,13 @@ PRESETS = {
     "search": dict(epochs=30, train_folds=(0, 1), precision="mixed_float16", gpu=True),
     # The original's transfer network. Its encoder has seen ImageNet, so that it wants a gentler rate.
     "transfer_unet": dict(
-        model="transfer_unet", weights="imagenet", padded_size=112, batch_norm_momentum=0.7, learning_rate=5e-4,
-        ema_momentum=0.99, gpu=True,
+        model="transfer_unet",
+        weights="imagenet",
+        padded_size=112,
+        batch_norm_momentum=0.7,
+        learning_rate=5e-4,
+        ema_momentum=0.99,
+        gpu=True,
     ),
 }
 

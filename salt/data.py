@@ -4,6 +4,7 @@ Also the geometry that every other module relies on (a 101-pixel tile inside its
 per tile. Nothing is skipped or repaired in silence: a file that is not what it should be is named in a `DataError`. The
 module decides nothing about folds, training or predictions.
 """
+
 import io
 import itertools
 import os

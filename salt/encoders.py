@@ -3,6 +3,7 @@
 A decoder (`salt/unet.py`) needs nothing else of them. Each takes grey tiles of 0 to 255 and normalises them itself;
 each map is half the size of the one before. `encoder_features` is the one that a configuration asks.
 """
+
 import pathlib
 
 import keras
@@ -18,7 +19,12 @@ VGG16_MEAN = (103.939, 116.779, 123.68)
 
 # EfficientNet-Lite0's seven stages: blocks, kernel, stride, expansion, channels.
 EFFLITE0_STAGES = (
-    (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
 # The last map at each of its five sizes: 16, 24, 40, 112 and 320 channels.
@@ -246,8 +252,10 @@ def efficientnetv2s_encoder(tiles, weights: str | None, freeze_layer: int, level
         ValueError: the file holds other weights.
     """
     network = keras.applications.EfficientNetV2S(
-        include_top=False, weights="imagenet" if weights == "imagenet" else None,
-        input_shape=(*tiles.shape[1:3], 3), include_preprocessing=False,
+        include_top=False,
+        weights="imagenet" if weights == "imagenet" else None,
+        input_shape=(*tiles.shape[1:3], 3),
+        include_preprocessing=False,
     )
     load_encoder(network, weights, "EfficientNetV2-S without its top")
     network = adapt_network(network, "stem_conv", stem_stride)

@@ -4,6 +4,7 @@ Weights that fit the tiles that they are scored on flatter, like a level or an a
 blended with the weights that the other folds chose; scored like any run's, these predictions tell what the ensemble is
 worth. What predicts the test tiles has the weights that all folds chose. numpy only.
 """
+
 from typing import NamedTuple
 
 import numpy as np

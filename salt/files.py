@@ -1,4 +1,5 @@
 """Files that are whole or not there: written under a temporary name, then renamed."""
+
 import contextlib
 import hashlib
 import os

@@ -1,4 +1,5 @@
 """Which tile is held out in which fold: stratified by coverage, reproducible from a seed."""
+
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 

@@ -1,4 +1,5 @@
 """Probabilities of an ensemble for a set of tiles: padding, test-time augmentation, averaging, and the one sigmoid."""
+
 import numpy as np
 from tqdm import tqdm
 

@@ -1,4 +1,5 @@
 """Layers that Keras has too, computed in another way."""
+
 import keras
 from keras import ops
 

@@ -6,6 +6,7 @@ hinge, which stands for the IoU itself. Give these functions the 101 x 101 crop,
 All take `logits` `[B, H, W]` of any float dtype and `masks` `[B, H, W]` of 0 and 1 of any dtype, and return `[B]` in
 float32 (float64 for float64 logits): in bfloat16 a running count stops growing at 256, and a tile has 10,201 pixels.
 """
+
 import keras
 from keras import ops
 

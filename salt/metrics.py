@@ -10,6 +10,7 @@ leaderboard score is its mean over tiles. Tiles without salt need a rule of thei
 All comparisons are between integers: an IoU of exactly 0.55 does not pass t = 0.55, whatever floating point makes of
 11 / 20. numpy only.
 """
+
 import numpy as np
 
 from salt.rle import require_masks

@@ -7,6 +7,7 @@ notebook that it needs, while what lies in an installed package is imported as e
 
 Workers return nothing; what they have made lies in files, where a worker that dies late leaves what it made early.
 """
+
 import collections
 import functools
 import linecache

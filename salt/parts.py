@@ -3,6 +3,7 @@
 Folds that were trained apart, each by a kernel of its own, are one run only if they had the same settings and each of
 them is there once.
 """
+
 import dataclasses
 import pathlib
 from typing import NamedTuple

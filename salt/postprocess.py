@@ -2,6 +2,7 @@
 
 Probabilities are uint8, round(255 p), everywhere; salt is `value >= level`, level 1 ... 255 (p = 0.5 is level 128).
 """
+
 import numpy as np
 
 from salt.metrics import average_precision

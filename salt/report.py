@@ -1,4 +1,5 @@
 """Figures of a run, for the end of a notebook."""
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd

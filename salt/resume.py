@@ -2,6 +2,7 @@
 
 Training itself goes on from any state folder that it finds (`salt/training.py`); this is how one comes to be there.
 """
+
 import fnmatch
 import json
 import pathlib

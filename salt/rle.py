@@ -4,6 +4,7 @@ Pixels are numbered from 1, top-down, then left-right (column-major); runs are s
 is the empty string. A transposed encoding is the classical way to lose a first submission, so both directions live here
 and nothing else in the package knows the format. numpy only; no files.
 """
+
 import functools
 import re
 

@@ -5,6 +5,7 @@ instead of epochs, the number of steps follows from what a step takes on this ma
 epoch if that changes: progress goes on from where it is to 1 at the new last step, so that the rate never jumps and
 always ends at 0. What was decided is kept, and whoever follows the same `Course` takes the same steps.
 """
+
 import functools
 import itertools
 import math

@@ -7,6 +7,7 @@ comparison. The interval knows of tiles, not of training: the same settings trai
 Level and minimum area are chosen on the very tiles that they are scored on, which flatters. The *nested* figures are
 free of that: each tile is scored with the level and area that the other folds chose.
 """
+
 from typing import NamedTuple
 
 import numpy as np

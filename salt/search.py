@@ -4,6 +4,7 @@ Each trial trains anew, with its own settings and as many epochs as the others. 
 `salt/scoring.py`). Two settings are compared fold by fold: the folds' differences vary with their tiles and with the
 luck of their trainings, and so know of both.
 """
+
 import dataclasses
 import itertools
 import math

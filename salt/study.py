@@ -10,6 +10,7 @@ What a trial tries follows from the seed, its number and the trials before it, n
 that was interrupted ends like one that was not. Several workers draw while others are still at their trials, so that
 there this holds only where nothing depends on earlier trials: where every combination is tried.
 """
+
 import contextlib
 import fcntl
 import functools

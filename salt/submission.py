@@ -1,4 +1,5 @@
 """Writes `submission.csv`, and checks one against the competition's sample, before Kaggle counts it as a submission."""
+
 import csv
 import pathlib
 

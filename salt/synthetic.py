@@ -8,6 +8,7 @@ convolved with a Ricker wavelet, and laid along dipping, folded and faulted beds
 lies across the beds rather than upright, which spares steep ones their staircase. The salt's outline answers with the
 same wavelet; its inside is quiet.
 """
+
 import hashlib
 
 import cv2

@@ -4,6 +4,7 @@ Keras's own `fit` does the work. A thin model around the network pads, augments 
 that the network itself stays a plain function from tiles to logits; it alone is saved. A run that was killed, or ran
 out of time, goes on from its last epoch and ends with the same weights to the last bit (float32, on a CPU).
 """
+
 import contextlib
 import dataclasses
 import fcntl

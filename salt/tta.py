@@ -3,6 +3,7 @@
 Apply a transform to the tiles, predict, undo it on the predictions, and take the mean over the set. Numpy only; the
 arrays' last two axes are rows and columns.
 """
+
 import itertools
 from collections.abc import Callable
 from typing import NamedTuple

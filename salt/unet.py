@@ -3,6 +3,7 @@
 Each builder returns a compiled Keras model that takes grey tiles of 0 to 255, normalises inside and gives logits, so
 that it serves in any segmentation project. `build_model` is the one that this project's own training uses.
 """
+
 import keras
 from keras import ops
 

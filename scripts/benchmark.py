@@ -7,6 +7,7 @@ most notebooks: one mask at a time, one threshold at a time, Keras's own batch n
 results before they are timed. Where they are slow they get fewer items; the ratio is per item. Times depend on the
 machine and on what else it does.
 """
+
 import argparse
 import pathlib
 import statistics

@@ -9,6 +9,7 @@ the tiles that both runs held out.
 
 The interval knows of tiles only. That the same settings, trained with another seed, score otherwise, it cannot know.
 """
+
 import argparse
 import pathlib
 import sys

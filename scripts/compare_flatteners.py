@@ -17,6 +17,7 @@ builds that worked, with the start of the tool. Some tools get help: `start_fold
 Not measured: impacker, python-flattener, kaggle-kernelifier (not on the package index), compyner (its output prints a
 line of its own), flattenpy (wants a git repository), serger (wants a configuration for each package).
 """
+
 import argparse
 import base64
 import functools

@@ -6,6 +6,7 @@
 A download that was interrupted goes on where it was; each file is checked by its size, zips by their contents, and
 takes its name when it is whole. The competition's rules have to be accepted once, on its page.
 """
+
 import argparse
 import pathlib
 import sys

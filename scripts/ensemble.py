@@ -10,6 +10,7 @@ Weights are chosen on other folds than they are scored on: the `oof.npz` of the 
 blended with the weights that the other folds chose, so that score_oof.py and compare.py take it for a run like any
 other, and tell what it is worth. Prints its score, and the difference to the best single run with its 95 % interval.
 """
+
 import argparse
 import os
 import pathlib

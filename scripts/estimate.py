@@ -7,6 +7,7 @@ It builds the network, counts multiplications and bytes layer by layer, and divi
 promises, times the share of it that networks of this kind are assumed to reach. What a kernel's launch costs is not in
 it, so that a fast device is estimated too fast. It tells whether a plan is out of reach, not how long it takes.
 """
+
 import argparse
 import pathlib
 import sys

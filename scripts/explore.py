@@ -7,6 +7,7 @@ the tiles that need a decision (black, duplicate, vertical, tiny masks), and dep
 needs no network: build/explore.html, unless --out says otherwise. It shows the competition's images, so mind its rules
 before passing it on.
 """
+
 import argparse
 import collections
 import hashlib

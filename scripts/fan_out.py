@@ -7,6 +7,7 @@ disk: a queue that was killed, or stopped for lack of quota, goes on with `push.
 A fold is pushed when Kaggle has a place for it. One without an answer is looked up and not pushed again. One that
 fails is reported, and the others go on; `--continue` pushes it once more, and resumes one that had not enough time.
 """
+
 import argparse
 import contextlib
 import dataclasses

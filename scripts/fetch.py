@@ -11,6 +11,7 @@ come its log, with the lines of the package's files in the traceback, and what i
 A run whose folds were fanned out is fetched fold by fold and then joined: its folder gets the weights of all folds, one
 oof.npz and one history, and a manifest.json that names the parts.
 """
+
 import argparse
 import contextlib
 import os

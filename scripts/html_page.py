@@ -4,6 +4,7 @@ A page's policy (Content-Security-Policy) forbids every request, and every scrip
 comes as JSON, tables as deflated bytes, pictures as sheets of tiles in WebP; the page's script makes text nodes of what
 is text, so that no name of a run or tile can be markup.
 """
+
 import base64
 import hashlib
 import html

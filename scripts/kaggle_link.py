@@ -7,6 +7,7 @@ is never repeated blindly, and what is known of its fate is in the type of the e
 The package `kaggle` itself is not imported: that alone would sign in over the network, without a time limit, and
 print. The SDK below it is the same code that the command line client calls.
 """
+
 import contextlib
 import datetime
 import json

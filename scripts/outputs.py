@@ -4,6 +4,7 @@ What is asked for is one version of one kernel. What Kaggle gives of another run
 refused. It pushes nothing, keeps no records and decides nothing about a run: how long to wait, what to do with one that
 failed, and which files move to the run's folder is for fetch.py and fan_out.py.
 """
+
 import contextlib
 import json
 import pathlib

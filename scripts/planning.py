@@ -4,6 +4,7 @@ All that can be wrong with these shows here, before anything is sent. It writes 
 and asks Kaggle only who pushes and how a run stands that is to be gone on with; whether Kaggle has what the kernel
 mounts, and a place for it, is for pushing.py.
 """
+
 import hashlib
 import json
 import pathlib
@@ -188,6 +189,7 @@ def prepare_metadata(folder, options, plan, fold=None) -> dict:
 
 def check_metadata(metadata, folder):
     """Raises `ConfigurationError` for all that the client lets pass and Kaggle then takes for something else."""
+
     def refuse(text):
         raise ConfigurationError(f"kernel-metadata.json: {text}")
 

@@ -10,6 +10,7 @@ The run gets a name that stands in the notebook, and `runs/<run id>/` with what 
 the kernel's version, the notebook's SHA-256, the settings. A push that Kaggle refuses leaves nothing. One whose answer
 is lost is looked up, never repeated; if it cannot be found yet, the next push, or `fetch.py`, looks again.
 """
+
 import argparse
 import pathlib
 import shutil

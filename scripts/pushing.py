@@ -4,6 +4,7 @@ Nothing is pushed twice: push.json says "sending" before the request and what be
 an answer is looked up. What is pushed is built and checked before (planning.py). It reads no command line, and waits
 for no place on Kaggle; that is for push.py, and for the queue of folds (fan_out.py).
 """
+
 import contextlib
 import datetime
 import json

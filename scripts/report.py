@@ -10,6 +10,7 @@ into RUN's folder, as `report.html`.
 Scores are exact at all 255 levels, from a table of every tile's score; the pictures of the probabilities have 32 levels
 (16 in a page that would become larger than 15 MB).
 """
+
 import argparse
 import math
 import pathlib

@@ -10,6 +10,7 @@ What it leaves in its working folder is checked against its manifest.json and be
 the executed notebook, as .ipynb and .html, and its log. A run that fails leaves `runs/<run id>.failed/` to look at
 instead. One that was interrupted, killed, or stopped by its time limit can be gone on with, if it had begun to train.
 """
+
 import argparse
 import ast
 import codecs

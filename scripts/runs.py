@@ -6,6 +6,7 @@
 It reads what the other verbs wrote into runs/ and talks to Kaggle only with --refresh. Out-of-fold scores are those at
 the best threshold; leaderboard scores are public / private.
 """
+
 import argparse
 import json
 import pathlib
@@ -51,8 +52,7 @@ def runs(arguments=None, link=None) -> int:
 def read_run(folder) -> dict:
     """What is known of a run, from the files in its folder. A damaged file counts as none."""
     pushed, fetched, submitted, manifest, scored = (
-        read_object(folder / name)
-        for name in ("push.json", "fetch.json", "submit.json", "manifest.json", "score.json")
+        read_object(folder / name) for name in ("push.json", "fetch.json", "submit.json", "manifest.json", "score.json")
     )
     parts = [read_run(part) for part in part_folders(folder)]
     pushed = read_object(folder / QUEUE) or pushed

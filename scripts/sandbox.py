@@ -11,6 +11,7 @@ Two modes:
 This is no prison for hostile code: it catches the notebook that would fail on Kaggle. At its head this file imports
 only the standard library, and nothing of `salt` anywhere.
 """
+
 import ctypes
 import errno
 import ipaddress

@@ -11,6 +11,7 @@ chosen on other folds than those that are scored. Then the folds, the coverage c
 tiles, the calibration, and what the leaderboard is expected to say. `--data`, the competition's folder, adds a table by
 depth. A single run's figures are also written to `score.json` in its folder.
 """
+
 import argparse
 import json
 import pathlib

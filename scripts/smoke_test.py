@@ -6,6 +6,7 @@
 Then scores the out-of-fold predictions, writes the report about them and checks the submission. Nothing leaves this
 machine. The first step that fails ends the chain and is named.
 """
+
 import argparse
 import contextlib
 import graphlib

@@ -7,6 +7,7 @@ run-length encoding. Then it is uploaded and submitted, and the score is recorde
 submission whose answer is lost is looked up by the run's id, with which its description ends; it is never sent blindly
 again.
 """
+
 import argparse
 import contextlib
 import datetime

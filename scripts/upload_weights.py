@@ -8,6 +8,7 @@ are uploaded, and afterwards Kaggle's own list of files is compared, name by nam
 SHA-256 of the others, which stand in its name too, comes with them: weights of one network are all of one size. A
 dataset that holds these very files already stays as it is.
 """
+
 import argparse
 import hashlib
 import pathlib

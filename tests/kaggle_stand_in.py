@@ -7,6 +7,7 @@ the real Kaggle reaches the stand-in, which refuses and remembers it. In this pr
 
 A test takes the fixture by `stand_in = kaggle_stand_in.stand_in`.
 """
+
 import ast
 import base64
 import contextlib
@@ -33,7 +34,7 @@ COMPETITION = "tgs-salt-identification-challenge"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 SOURCES = ("datasetDataSources", "competitionDataSources", "kernelDataSources", "modelDataSources")
 
-WALL = '''\
+WALL = """\
 import socket
 
 real_connect, real_connect_ex, real_resolve = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
@@ -62,7 +63,7 @@ def getaddrinfo(host, *more, **named):
     if not is_loopback(host):
         raise socket.gaierror(f"the wall: {host}")
     return real_resolve(host, *more, **named)
-'''
+"""
 
 
 class StandIn:

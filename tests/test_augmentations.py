@@ -1,4 +1,5 @@
 """The warp against plain loops, against np.pad, and under XLA; the draws against their limits."""
+
 import math
 
 import keras

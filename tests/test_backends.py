@@ -1,4 +1,5 @@
 """TensorFlow and JAX train the same network alike: logits, loss and gradients, and a small run of each."""
+
 import importlib.util
 import json
 import os

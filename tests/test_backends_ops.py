@@ -1,4 +1,5 @@
 """TensorFlow and JAX give the same warp, losses and gradients for the same inputs, each in a process of its own."""
+
 import importlib.util
 import os
 import pathlib

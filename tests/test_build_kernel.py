@@ -1321,7 +1321,11 @@ def failed_run(folder: Path, form: str) -> str:
             "        sys.exit(1)\n"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=folder / "flat", capture_output=True, text=True, timeout=60,
+            [sys.executable, "-c", code],
+            cwd=folder / "flat",
+            capture_output=True,
+            text=True,
+            timeout=60,
             env={**os.environ, "IPYTHONDIR": str(folder / "ipython")},
         )
         status, error = done.returncode, done.stdout + done.stderr

@@ -1,4 +1,5 @@
 """salt.data: finding, reading and writing a competition; padding; flags."""
+
 import dataclasses
 import os
 import shutil

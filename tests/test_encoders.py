@@ -138,7 +138,12 @@ def test_efficientnet_lite0_has_the_published_parameters_in_the_published_order(
     assert lite.count_params() == 2_998_304  # 4,694,024 with the head
     names = [layer.name for layer in lite.layers if layer.weights]
     assert names[:6] == [
-        "stem_conv", "stem_bn", "block0_dw_conv", "block0_dw_bn", "block0_project_conv", "block0_project_bn",
+        "stem_conv",
+        "stem_bn",
+        "block0_dw_conv",
+        "block0_dw_bn",
+        "block0_project_conv",
+        "block0_project_bn",
     ]
     assert names[6:10] == ["block1_expand_conv", "block1_expand_bn", "block1_dw_conv", "block1_dw_bn"]
     depthwise = [layer.kernel.shape[0] for layer in lite.layers if isinstance(layer, keras.layers.DepthwiseConv2D)]

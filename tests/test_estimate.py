@@ -1,4 +1,5 @@
 """scripts/estimate.py: counted costs of a network, and what they come to on a device."""
+
 import keras
 import pytest
 

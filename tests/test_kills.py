@@ -2,6 +2,7 @@
 
 What has to be there in the end: one version of each kernel, one submission, all files, and the right verdict.
 """
+
 import json
 import signal
 
@@ -14,7 +15,7 @@ from scripts.kaggle_link import read_record, write_record
 
 pytestmark = pytest.mark.slow
 stand_in, repository = kaggle_stand_in.stand_in, kaggle_stand_in.repository
-DEADLY = '''\
+DEADLY = """\
 import os, signal
 
 renamed = 0
@@ -35,7 +36,7 @@ def deadly(rename):
 os.replace, os.rename = deadly(os.replace), deadly(os.rename)
 from scripts import fan_out, pushing, submit
 fan_out.SETTLED = pushing.SETTLED = submit.SETTLED = 0  # the stand-in shows at once what it has got
-'''
+"""
 
 
 @pytest.fixture(params=["before", "after"])

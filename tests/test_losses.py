@@ -1,4 +1,5 @@
 """The losses against slow references straight from their definitions, and what training relies on."""
+
 import math
 
 import keras

@@ -1,4 +1,5 @@
 """scripts/make_weights.py: a PyTorch file read without PyTorch, and its tensors in the right layers."""
+
 import collections
 import io
 import pickle

@@ -1,4 +1,5 @@
 """report.py and explore.py: what their pages hold, and what they do in a real browser."""
+
 import base64
 import json
 import re

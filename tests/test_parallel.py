@@ -1,4 +1,5 @@
 """Workers: processes of their own, from a package and from a main program that no process can import."""
+
 import json
 import os
 import pathlib

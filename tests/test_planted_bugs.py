@@ -4,6 +4,7 @@ A test file mirrors a source file, so the mirror of the file with the bug has to
 others is slow. That every bug still fits the source is checked in every run, so that a change of the source which moves
 a bug's place is noticed by whoever makes it.
 """
+
 import os
 import pathlib
 import re
@@ -215,11 +216,15 @@ BUGS = {
         "salt/training.py", "trainable=False, autocast=False)", "trainable=False)", "counted_exactly"
     ),
     "a snapshot has the last step's weights": Bug(
-        "salt/training.py", "        task.optimizer.finalize_variable_values(task.trainable_variables)", "        pass",
+        "salt/training.py",
+        "        task.optimizer.finalize_variable_values(task.trainable_variables)",
+        "        pass",
         "bottoms_of_its_rate",
     ),
     "snapshots share the last one's batch norm": Bug(
-        "salt/training.py", "weights.insert(index, settle())", "weights.insert(index, task.network.get_weights())",
+        "salt/training.py",
+        "weights.insert(index, settle())",
+        "weights.insert(index, task.network.get_weights())",
         "bottoms_of_its_rate",
     ),
     "the encoder learns as fast as the rest": Bug(

@@ -17,6 +17,7 @@ The slow test here runs with `make test-slow`. As a script it prints the table a
 Downloads, environments and the results of the original packages are kept in the folder named by REAL_PACKAGES_CACHE,
 otherwise in .pytest_cache/real_packages.
 """
+
 import argparse
 import ast
 import collections
@@ -107,8 +108,15 @@ def execute(command, cwd, limit, **environment) -> Done:
     kept |= {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"} | environment
     start = time.monotonic()
     process = subprocess.Popen(
-        [str(part) for part in command], cwd=cwd, env=kept, text=True, errors="replace", stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        [str(part) for part in command],
+        cwd=cwd,
+        env=kept,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
     try:
         output, _ = process.communicate(timeout=limit)
@@ -133,9 +141,21 @@ def fetch_source(sdist: dict, python: str) -> pathlib.Path:
         return source
     folder = fresh(CACHE / "downloads" / label)
     done = execute(
-        [python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", sdist["name"], "--dest", folder,
-         f"{sdist['name']}=={sdist['version']}"],
-        folder, INSTALL_LIMIT,
+        [
+            python,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-binary",
+            sdist["name"],
+            "--dest",
+            folder,
+            f"{sdist['name']}=={sdist['version']}",
+        ],
+        folder,
+        INSTALL_LIMIT,
     )
     archives = sorted(folder.glob("*.tar.gz"))
     if done.status != 0 or len(archives) != 1:
@@ -286,9 +306,24 @@ def run_pytest(python: pathlib.Path, folder: pathlib.Path, file: pathlib.Path, p
     (folder / "pytest.ini").write_text("[pytest]\n")
     report = temporary / "report.xml"
     done = execute(
-        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml", report, "--basetemp", temporary / "base",
-         file.name],
-        folder, RUN_LIMIT, TMPDIR=str(temporary), CI="true", PYTHONPATH=os.pathsep.join(map(str, path)),
+        [
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--junitxml",
+            report,
+            "--basetemp",
+            temporary / "base",
+            file.name,
+        ],
+        folder,
+        RUN_LIMIT,
+        TMPDIR=str(temporary),
+        CI="true",
+        PYTHONPATH=os.pathsep.join(map(str, path)),
     )
     if done.status is None:
         return {}, f"no result within {RUN_LIMIT} s"
@@ -353,7 +388,8 @@ def check_file(package, sources, python, builder, build_python, name, path) -> F
     original, reason = json.loads(stored.read_text())
     unstable = package.get("unstable", {})
     passed = [
-        test for test, result in original.items()
+        test
+        for test, result in original.items()
         if result == "passed" and not any(re.fullmatch(known, f"{name}::{test}") for known in unstable)
     ]
     if not passed:
@@ -505,7 +541,8 @@ def test_what_fails_of_a_packages_own_tests_is_listed_by_cause(name):
     assert count(results)[0], [result.original for result in results]
     unlisted = [
         f"{result.file}::{test}: {why}"
-        for result in results for test, why in result.failed.items()
+        for result in results
+        for test, why in result.failed.items()
         if not known_cause(name, f"{result.file}::{test}")
     ]
     assert not unlisted, f"{HEAD}\n{row(name, results)}\n" + "\n".join(unlisted[:20])

@@ -1,4 +1,5 @@
 """The verbs together, with the kernels of this repository: from a push to a score on the leaderboard."""
+
 import json
 import os
 import subprocess

@@ -1,4 +1,5 @@
 """Courses, rates and budgets; the clock is made up."""
+
 import functools
 import json
 import math

@@ -1,4 +1,5 @@
 """The search notebook, built and run as on Kaggle: two workers, and a run that is killed and goes on in another."""
+
 import functools
 import os
 import pathlib

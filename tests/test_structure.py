@@ -1,4 +1,5 @@
 """The rules of the house that no single module can keep alone."""
+
 import ast
 import graphlib
 import pathlib

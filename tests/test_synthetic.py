@@ -1,4 +1,5 @@
 """salt.synthetic: tiles that depend on seed and number alone, with the spread of the real ones."""
+
 import os
 import time
 

@@ -1,4 +1,5 @@
 """The train notebook, built and run as on Kaggle: folds at once, a run that stops, runs that are killed and go on."""
+
 import json
 import os
 import pathlib

@@ -327,9 +327,7 @@ def test_a_fold_with_snapshots_ends_with_the_mean_of_the_networks_at_the_bottoms
     for name in (*kept, "epoch-00006.weights.h5"):
         task.load_weights(tmp_path / name)
         steps.append(int(task.step))
-        for weight, average in zip(
-            task.trainable_weights, task.optimizer._model_variables_moving_average, strict=True
-        ):
+        for weight, average in zip(task.trainable_weights, task.optimizer._model_variables_moving_average, strict=True):
             weight.assign(average)
         begin_epoch(task, batches, config, 0, 6)
         reestimate_batch_norm(task, batches)

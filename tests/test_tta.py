@@ -1,4 +1,5 @@
 """A transform and its undo, sets of them, and what an ensemble over a set does."""
+
 import numpy as np
 import pytest
 

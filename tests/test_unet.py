@@ -138,7 +138,10 @@ def test_encoder_unet_without_heads_gives_logits_alone():
 def test_encoder_unet_with_heads_gives_each_at_its_own_size():
     outputs = encoder_unet(**HEADS)(grey_tiles(2, 104))
     assert {name: tuple(output.shape) for name, output in outputs.items()} == {
-        "logits": (2, 104, 104, 1), "deep_1": (2, 52, 52, 1), "deep_2": (2, 26, 26, 1), "empty": (2, 1),
+        "logits": (2, 104, 104, 1),
+        "deep_1": (2, 52, 52, 1),
+        "deep_2": (2, 26, 26, 1),
+        "empty": (2, 1),
     }
     assert set(encoder_unet(empty_head=True)(grey_tiles(1, 104))) == {"logits", "empty"}
     assert set(encoder_unet(deep_supervision=True)(grey_tiles(1, 104))) == {"logits", "deep_1", "deep_2"}
