@@ -379,7 +379,7 @@ class NameAnalysis(ast.NodeVisitor):
             module.refuse(node, f"the position of {name!r} is not known", "write this expression in a simpler way")
         known = self.mangled(name)
         owner = scope.owner(known)
-        weak = owner is None or self.annotation and "annotations" in module.future
+        weak = owner is None or (self.annotation and "annotations" in module.future)
         owner = owner or scope.module
         pinned = False
         if owner is scope and scope.kind == "class" and action == "load" and known not in scope.bound_so_far:
@@ -740,7 +740,7 @@ class Library:
         if self.beside is None or self.holds(dotted):
             return False
         path = self.beside / dotted.partition(".")[0]
-        return path.with_suffix(".py").is_file() or path.is_dir() and any(path.glob("*.py"))
+        return path.with_suffix(".py").is_file() or (path.is_dir() and any(path.glob("*.py")))
 
     def find(self, dotted: str) -> tuple[Path | None, bool] | None:
         """The file of a module and whether it is a package; None if there is no such module."""
@@ -1004,7 +1004,7 @@ class Reach:
 
     def visit(self, name: str):
         """Adds what a module imports, then the module."""
-        if name in self.modules or name != "__main__" and not self.library.find(name):
+        if name in self.modules or (name != "__main__" and not self.library.find(name)):
             return
         parent = name.rpartition(".")[0]
         if parent:
@@ -1082,7 +1082,7 @@ class Reach:
         for name in ["__main__", *self.modules]:
             facts, label = self.facts[name], self.library.source(name).label
             for word, line in facts.words.items():
-                if word in OBSERVERS or word.startswith("shown ") and word[6:] in classes:
+                if word in OBSERVERS or (word.startswith("shown ") and word[6:] in classes):
                     return f"{label}:{line}: {word.removeprefix('shown ')} shows where a class or function comes from"
             if name != "__main__" and "warn" in facts.words and DEPRECATIONS & set(facts.words):
                 return f"{label}: a DeprecationWarning is shown where the main program causes it, and only there"
@@ -1388,7 +1388,7 @@ class Purity:
         for part in ast.walk(node):
             if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Store):
                 bound = module.bindings.get(part.id, [])
-                called = self.dotted(module, part) in PURE_CALLS or not bound and hasattr(builtins, part.id)
+                called = self.dotted(module, part) in PURE_CALLS or (not bound and hasattr(builtins, part.id))
                 if not called and not self.is_definition(module, part.id):
                     return False
             if isinstance(part, ast.Attribute) and self.dotted(module, part) not in PURE_CALLS:
@@ -1703,7 +1703,7 @@ class Meanings:
             for module in self.modules
             for name, bound in module.bindings.items()
             for use in bound
-            if use.scope.kind != "module" and use.action != "import" or use.action == "delete"
+            if (use.scope.kind != "module" and use.action != "import") or use.action == "delete"
         }
         self.add_outside_stores()
         self.cache.clear()
@@ -1914,7 +1914,7 @@ class Program:
                 imported = self.local_import(module, use)
                 if imported is not None:
                     self.refer_name(module, use, imported)
-        known = {name for name in module.bindings}
+        known = set(module.bindings)
         for index, name in module.quoted:
             meaning = self.meanings.of(module, name) if name in known else None
             if isinstance(meaning, Var):
@@ -2140,8 +2140,10 @@ class Naming:
                     meaning = program.meanings.of(module, use.name)
                     if not isinstance(meaning, External) or program.library.target(module, use) != meaning:
                         continue
-                    for_effect = module.is_entry or use.name not in mentioned and not program.is_reexport(module, use)
-                    if for_effect or meaning in needed and ((module.name, meaning) in in_module or not found[meaning]):
+                    for_effect = module.is_entry or (use.name not in mentioned and not program.is_reexport(module, use))
+                    if for_effect or (
+                        meaning in needed and ((module.name, meaning) in in_module or not found[meaning])
+                    ):
                         found[meaning].append((module, site, use.alias))
         return {meaning: sites for meaning, sites in found.items() if sites}
 
@@ -2151,7 +2153,9 @@ class Naming:
         for place in sorted(self.program.kept):
             for reference in self.program.references.get(place, []):
                 use, var = reference.use, reference.meaning
-                if use.action == "load" and use.chain_action == "load" or use.action == "import" and var != home(use):
+                if (use.action == "load" and use.chain_action == "load") or (
+                    use.action == "import" and var != home(use)
+                ):
                     continue
                 position = self.program.order[place]
                 first, last, defines = order.get(var, (position, position, False))
@@ -2408,7 +2412,7 @@ class Emitter:
         origin = self.program.library.named(module, node)[0]
         if isinstance(node, ast.ImportFrom) and node.names[0].name == "*" and not site.uses:
             return [] if self.program.library.owns(self.program.library.origin(module, node)) else None
-        if site.scope.kind not in ("module", "class") or not site.at_load and site.scope.kind == "class":
+        if site.scope.kind not in ("module", "class") or (not site.at_load and site.scope.kind == "class"):
             ours = [isinstance(self.program.library.target(module, use), tuple) for use in site.uses]
             outside = [use.alias for use, our in zip(site.uses, ours, strict=True) if not our]
             changed = any(ours) or getattr(node, "level", 0)
@@ -2465,7 +2469,7 @@ class Emitter:
             for comment in module.comments
             if node.lineno <= comment.line <= node.end_lineno and not PRAGMA.match(comment.text)
         ]
-        if before.strip() or after.strip() and not after.lstrip().startswith("#"):
+        if before.strip() or (after.strip() and not after.lstrip().startswith("#")):
             if parts:
                 self.edits.append((start, end, "; ".join(parts)))
             else:  # another statement stands on the same line: the semicolon behind this one goes too
@@ -2895,7 +2899,7 @@ class ModuleText:
 
     def join_future(self, module: Module):
         """Several lines of `from __future__ import` become one, since each is a comment in a script."""
-        first, *others = self.future
+        first = self.future[0]
         text = f"{FUTURE}import {', '.join(sorted(module.future))}"
         self.lines = [
             dataclasses.replace(line, text=text if line.number == first else "") if line.number in self.future else line
@@ -2973,7 +2977,7 @@ class Cell:
     @property
     def is_module(self) -> bool:
         """Whether it holds a module in modules style, which a script never runs where it stands."""
-        return self.is_file or self.kind == "code" and bool(MODULE_HEAD_LINE.match(self.lines[0].text))
+        return self.is_file or (self.kind == "code" and bool(MODULE_HEAD_LINE.match(self.lines[0].text)))
 
     @property
     def text(self) -> str:
@@ -3122,7 +3126,7 @@ class Document:
         start = 1 if is_first else start
         made: list[Cell] = []
         for cell in self.cells_of_entry:
-            if cell.last < start and not is_first or cell.first > end:
+            if (cell.last < start and not is_first) or cell.first > end:
                 continue
             if cell.kind == "markdown":
                 if start <= cell.first:
@@ -3381,7 +3385,7 @@ def check_document(document: Document, cells: list[Cell]):
         if isinstance(node, ast.ImportFrom):
             names = [node.module or "." * node.level]
         for name in names:
-            if library.owns(name) and library.find(name) or name.startswith("."):
+            if (library.owns(name) and library.find(name)) or name.startswith("."):
                 raise BuildError(f"an import of {name} is left in the output; report this as a bug of build_kernel.py")
     known = set().union(*(unresolved_names(module.text) for module in library.sources.values()))
     unknown = unresolved_names(text) - known
@@ -3617,7 +3621,9 @@ def read_head(module: Module) -> dict:
     for key, value in kaggle.items():
         if key not in KEYS:
             module.refuse(1, f"[tool.kaggle] has an unknown key {key!r}", f"use {', '.join(KEYS)}")
-        if type(value) is not KEYS[key] or isinstance(value, list) and not all(isinstance(part, str) for part in value):
+        if type(value) is not KEYS[key] or (
+            isinstance(value, list) and not all(isinstance(part, str) for part in value)
+        ):
             kind = {str: "a string", bool: "true or false", list: "a list of strings"}[KEYS[key]]
             module.refuse(1, f"[tool.kaggle] {key} = {value!r} is not {kind}", "correct it")
     check_head(module, kaggle)
@@ -3817,7 +3823,7 @@ def analyse(library: Library, form: str, style: str = "auto") -> Document:
     while True:
         apart = reach.closure(set(reasons))
         library.start_over(apart)
-        if as_it_is or reach.modules and len(apart) == len(reach.modules):
+        if as_it_is or (reach.modules and len(apart) == len(reach.modules)):
             document = ModulesDocument(library, reach, form)
             break
         try:

@@ -78,7 +78,7 @@ def start(link, options, plan) -> int:
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{plan.run_id}-", dir=options.runs))
     try:
         temporary.chmod(0o755)
-        first = [keep_part(temporary, options, plan, fold, shares[fold]) for fold in folds][0]
+        first = [keep_part(temporary, options, plan, fold, shares[fold]) for fold in folds][0]  # noqa: RUF015 - all are kept
         queue = {"run_id": plan.run_id, "kernel": options.name, "preset": plan.preset, "settings": plan.settings}
         queue |= {"accelerator": options.accelerator, "hours": options.hours, "at": utc_now(), "folds": folds}
         write_record(temporary, QUEUE, queue)

@@ -48,7 +48,7 @@ def test_what_is_there_is_not_downloaded_again(stand_in, files, download):
 
 def test_a_cut_download_goes_on_where_it_was(stand_in, files, download, tmp_path):
     stand_in.fault("GET /files/data/train.zip", "cut_after", times=2)  # the look at it, and the first transfer
-    status, text, _ = download()
+    status, _, _ = download()
     assert status == 0
     ranges = [headers["Range"] for name, headers, _ in stand_in.requests if "Range" in headers]
     assert ranges and all(1 < int(value[6:-1]) < len(files["train.zip"]) for value in ranges)

@@ -371,12 +371,12 @@ def test_after_kill_9_of_fetch_the_same_command_joins_the_folds(stand_in, run, c
 
 def test_the_table_shows_a_fan_out_as_one_run(stand_in, run, call):
     def row():
-        status, text, _ = call(runs, "--json")
+        _, text, _ = call(runs, "--json")
         (found,) = json.loads(text)
         return found["state"], found["gpu_hours"]
 
     assert row() == ("3 pushed", None)
     call(fetch, run.name, "--wait")
     assert row() == ("fetched", 3.06)
-    status, text, _ = call(runs)
+    _, text, _ = call(runs)
     assert "3.1 GPU hours on Kaggle" in text and text.count(run.name) == 1

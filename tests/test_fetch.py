@@ -209,7 +209,7 @@ def test_a_manifest_that_names_what_is_not_the_runs_is_refused(stand_in, run, fe
 )  # fmt: skip
 def test_a_wrong_file_is_fetched_again_and_then_refused(stand_in, run, fetch_run, body, message):
     version(stand_in)["files"]["fold0.weights.h5"] = body
-    status, text, link = fetch_run()
+    status, text, _ = fetch_run()
     assert status == 1 and message in text and len(stand_in.calls("ListKernelSessionOutput")) == outputs.LISTINGS
     assert_nothing_was_taken(run)
 

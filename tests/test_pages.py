@@ -408,7 +408,7 @@ def test_a_kind_of_error_in_the_table_of_losses_leads_to_its_tiles(page):
     assert page.value("document.getElementById('filter-kind').value") == "border"
     assert page.value("document.activeElement.id") == "gallery"
     lost = page.value("[...document.querySelectorAll('#losses td:nth-child(3)')].map((cell) => cell.textContent)")
-    parts = [float(cell.replace("−", "-")) for cell in lost[:4]]
+    parts = [float(cell.replace("\N{MINUS SIGN}", "-")) for cell in lost[:4]]
     assert 1 + sum(parts) == pytest.approx(float(page.text("live-0").split()[0]), abs=2e-4)
 
 

@@ -77,7 +77,9 @@ def test_from_a_push_to_a_score_on_the_leaderboard(kaggle, call, tmp_path, how):
     predicted = newest(tmp_path, "predict")
     texts += [call(fetch, predicted.name, "--wait"), call(submit, predicted.name, "--message", "first"), call(runs)]
 
-    train, predict = (kaggle.kernels[ref][-1]["request"] for ref in (list(kaggle.kernels)[0], f"{USER}/salt-predict"))
+    train, predict = (
+        kaggle.kernels[ref][-1]["request"] for ref in (next(iter(kaggle.kernels)), f"{USER}/salt-predict")
+    )
     assert train["machineShape"] == predict["machineShape"] == "NvidiaTeslaT4"
     assert not predict["enableInternet"] and predict["isPrivate"]
     assert predict["kernelDataSources"] == [f"{ref}/1" for ref in kaggle.kernels if "train" in ref]

@@ -30,7 +30,7 @@ def test_a_tile_depends_on_seed_and_number_alone():
         few = synthetic_tiles(2, seed=3, first=first, progress=False)
         for name in ("ids", "images", "masks", "depths"):
             np.testing.assert_array_equal(getattr(few, name), getattr(many, name)[first : first + 2])
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)
     image, mask, depth = synthetic_tile(3, 5)
     np.testing.assert_array_equal(image, many.images[5])
     np.testing.assert_array_equal(mask, many.masks[5])
