@@ -1136,23 +1136,25 @@ def test_our_kernels_are_valid_notebooks_without_the_package(name, built):
 @pytest.mark.parametrize("name", KERNELS)
 def test_our_kernels_carry_the_comments_of_what_they_ship(name, built):
     book = nbformat.read(built / name / f"{name}.ipynb", 4)
-    code = "\n".join(cell.source for cell in book.cells if cell.cell_type == "code")
-    shipped = {node.name: ast.get_source_segment(code, node) for node in ast.parse(code).body if hasattr(node, "name")}
+    shipped = comments_of("\n".join(cell.source for cell in book.cells if cell.cell_type == "code"))
     assert len(shipped) > 10
     checked = 0
     for path in sorted((ROOT / "salt").glob("*.py")):
-        source = path.read_text()
-        for node in ast.parse(source).body:
-            if hasattr(node, "name") and node.name in shipped:
-                wanted = comments_of(ast.get_source_segment(source, node))
-                assert comments_of(shipped[node.name]) == wanted, f"{path.name}: {node.name}"
+        for definition, wanted in comments_of(path.read_text()).items():
+            if definition in shipped:
+                assert shipped[definition] == wanted, f"{path.name}: {definition}"
                 checked += len(wanted)
     assert checked > 10
 
 
-def comments_of(source: str) -> list[str]:
+def comments_of(source: str) -> dict[str, list[str]]:
+    """The comments inside of each definition of a module, by its name."""
+    spans = {
+        node.name: range(node.lineno, node.end_lineno + 1) for node in ast.parse(source).body if hasattr(node, "name")
+    }
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return [token.string for token in tokens if token.type == tokenize.COMMENT]
+    comments = [(token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT]
+    return {name: [text for line, text in comments if line in lines] for name, lines in spans.items()}
 
 
 @pytest.mark.parametrize("name", KERNELS)
