@@ -527,6 +527,8 @@ def fit_fold(
     slow = [variable for layer in learned for variable in layer.trainable_variables]
     task.compile(training_optimizer(config, slow=slow), jit_compile=use_jit())
     task(batches[0][0])  # builds the variables, which the checkpoint fills
+    # Inside of its first step TensorFlow would make the optimizer's too, one by one, and then trace the step again.
+    task.optimizer.build(task.trainable_variables)
 
     path, correct = folder / "course.json", None
     timers = [] if budget is None else [Stopwatch(budget.clock), TimeLimit(budget)]

@@ -1,10 +1,14 @@
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 
 from salt.config import preset
 from salt.layers import BatchNormalization
-from salt.unet import build_model
+from salt.unet import build_model, unet_model
 
 tensorflow = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends have Keras's own layer")
@@ -55,6 +59,41 @@ def test_batch_norm_in_mixed_precision_keeps_its_statistics_in_float32(precision
         np.testing.assert_allclose(mine, other, rtol=digits)
 
 
+@pytest.mark.parametrize(
+    "settings, shape",
+    [
+        (dict(dtype="float64"), (4, 3, 3, 5)),
+        (dict(dtype="float16"), (4, 3, 3, 5)),
+        (dict(dtype="bfloat16"), (4, 3, 3, 5)),
+        (dict(axis=1), (4, 5, 3, 3)),
+        (dict(scale=False), (4, 3, 3, 5)),
+        (dict(center=False), (4, 3, 3, 5)),
+        (dict(), (8, 5)),
+        (dict(), (4, 6, 5)),
+        (dict(), (2, 3, 3, 2, 5)),
+    ],
+)
+def test_batch_norm_is_keras_own_where_the_kernel_does_not_fit(settings, shape):
+    maps = np.random.default_rng(0).normal(4.0, 3.0, shape)
+    pair = [], []
+    for kind, results in zip((keras.layers.BatchNormalization, BatchNormalization), pair, strict=True):
+        layer = kind(**settings)
+        outputs = layer(maps.astype(layer.compute_dtype), training=True)
+        assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype
+        results.extend([outputs, *layer.weights])
+    for mine, theirs in zip(*pair, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_batch_norm_with_a_mask_counts_what_the_mask_shows():
+    maps = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
+    mask = np.arange(32).reshape(2, 4, 4) % 3 > 0
+    pair = both(3)
+    theirs, mine = (layer(maps, training=True, mask=tensorflow.constant(mask)) for layer in pair)
+    np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(pair[1].moving_mean, pair[0].moving_mean)
+
+
 def test_batch_norm_in_inference_and_when_frozen_is_keras_own():
     maps = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype("float32")
     keras_layer, layer = both(4)
@@ -79,6 +118,27 @@ def test_files_of_weights_do_not_tell_the_two_apart(tmp_path, saved, loaded):
     target.load_weights(tmp_path / "one.weights.h5")
     for mine, theirs in zip(target.weights, source.weights, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_saved_network_loads_in_another_process_that_knows_the_layer_and_gives_the_same_logits(tmp_path):
+    model = unet_model(2, 2, input_shape=(16, 16, 1))
+    tiles = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 1)).astype("float32")
+    model.train_on_batch(tiles, tiles > 128)  # so that the running statistics are not where they started
+    model.save(tmp_path / "net.keras")
+    np.save(tmp_path / "tiles.npy", tiles)
+    script = """
+import sys
+import keras
+import numpy as np
+import salt.layers
+model = keras.models.load_model(sys.argv[1] + "/net.keras")
+assert {type(layer) for layer in model.layers if "norm" in layer.name} == {salt.layers.BatchNormalization}
+np.save(sys.argv[1] + "/logits.npy", model(np.load(sys.argv[1] + "/tiles.npy")))
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, cwd=pathlib.Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), model(tiles))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -261,34 +262,47 @@ def test_batch_norm_statistics_become_the_plain_mean_over_batches():
     assert norm.momentum == 0.6
 
 
-def test_the_network_ends_with_the_running_average_of_its_weights(tmp_path):
+SEVEN_STEPS = preset("smoke", **TINY, steps=7, folds=3, dropout=0.2, ema_momentum=0.9, learning_rate=0.01)
+
+
+@pytest.fixture(scope="module")
+def seven_steps(tmp_path_factory):
+    """A fold trained for seven steps: its tiles, masks and folds, its state, network and history. Not to be changed."""
     images, masks = tiles_with_ramps(24)
-    fold = np.arange(24) % 3
-    config = preset("smoke", **TINY, epochs=2, folds=3, ema_momentum=0.9, learning_rate=0.01)
-    network, history = fit_fold(config, images, masks, fold, 0, tmp_path)
-    task = SegmentationTask(training.build_model(config), config)
-    task.compile(training_optimizer(config, 4))
+    given = images, masks, np.arange(24) % 3
+    folder = tmp_path_factory.mktemp("seven_steps")
+    return given, folder, *fit_fold(SEVEN_STEPS, *given, 0, folder)
+
+
+def test_the_network_ends_with_the_running_average_of_its_weights(seven_steps):
+    (images, masks, fold), folder, network, history = seven_steps
+    task = SegmentationTask(training.build_model(SEVEN_STEPS), SEVEN_STEPS)
+    task.compile(training_optimizer(SEVEN_STEPS, 4))
     task.optimizer.build(task.trainable_variables)
     task({"image": images[:1], "mask": masks[:1]})
-    task.load_weights(tmp_path / "epoch-00002.weights.h5")
+    task.load_weights(folder / "epoch-00004.weights.h5")
     averages = task.optimizer._model_variables_moving_average
     assert len(averages) == len(network.trainable_weights) > 0
     for weight, last, average in zip(network.trainable_weights, task.trainable_weights, averages, strict=True):
-        np.testing.assert_allclose(weight, average, rtol=1e-6, atol=1e-7)
+        np.testing.assert_array_equal(weight, average)
         assert not np.allclose(weight, last, rtol=1e-6, atol=1e-7)
         last.assign(average)
     found = task.evaluate(TileBatches(images[fold == 0], masks[fold == 0], 16), return_dict=True, verbose=0)
     assert found["loss"] == pytest.approx(history[-1]["val_loss"], rel=1e-5)  # validated with averaged weights, too
 
 
-def test_a_run_killed_after_its_last_epoch_ends_with_the_same_bits(tmp_path):
-    images, masks = tiles_with_ramps(24)
-    config = preset("smoke", **TINY, epochs=1, folds=3, dropout=0.2)
-    arguments = (config, images, masks, np.arange(24) % 3, 0, tmp_path)
-    (whole, rows), (resumed, again) = fit_fold(*arguments), fit_fold(*arguments)
+def test_a_run_killed_after_its_last_epoch_ends_with_the_same_bits(tmp_path, seven_steps):
+    given, folder, whole, rows = seven_steps
+    shutil.copytree(folder, tmp_path / "killed")
+    resumed, again = fit_fold(SEVEN_STEPS, *given, 0, tmp_path / "killed")
     assert rows == again and len(whole.weights) == len(resumed.weights) > 0
     for one, other in zip(whole.weights, resumed.weights, strict=True):
         np.testing.assert_array_equal(one, other, err_msg=one.path)
+
+
+def test_the_last_epoch_of_a_number_of_steps_may_be_shorter(seven_steps):
+    *_, history = seven_steps
+    assert [row["step"] for row in history] == [2, 4, 6, 7]
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
@@ -338,6 +352,7 @@ def test_a_fold_with_snapshots_ends_with_the_mean_of_the_networks_at_the_bottoms
     assert min(abs(one - expected).max() for one in probabilities) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_fold_with_snapshots_that_is_killed_goes_on_to_the_same_bits_and_is_read_back(tmp_path, tiles, monkeypatch):
     config = preset("smoke", **TINY, epochs=4, folds=2, train_folds=(0,), snapshots=2, lovasz=0.6, dropout=0.2)
     whole = fit_folds(config, tiles, tmp_path / "whole", tmp_path / "whole/state")
@@ -363,6 +378,7 @@ def test_a_fold_with_snapshots_that_is_killed_goes_on_to_the_same_bits_and_is_re
     np.testing.assert_array_equal(again, whole.oof.probabilities)
 
 
+@pytest.mark.slow
 def test_in_a_training_of_one_epoch_all_snapshots_are_its_end(tmp_path):
     images, masks = tiles_with_ramps(24)
     config = preset("smoke", **TINY, epochs=1, folds=3)
@@ -378,9 +394,8 @@ def test_in_a_training_of_one_epoch_all_snapshots_are_its_end(tmp_path):
 # --- folds ---
 
 
-@pytest.fixture
-def spied_batches(monkeypatch):
-    """The images of every `TileBatches` that is made, training and validation in turn."""
+def spy_on_batches(monkeypatch):
+    """A list that gets the images of every `TileBatches` that is made, training and validation in turn."""
     made = []
 
     class Spied(TileBatches):
@@ -404,15 +419,26 @@ def tiles():
     return tiles_with_two_black_ones()
 
 
-def test_a_run_of_all_folds_holds_every_tile_out_once_and_never_trains_on_a_black_or_held_out_one(
-    tmp_path, tiles, spied_batches
-):
-    config = preset("smoke", **TINY, epochs=1, folds=2, train_folds=(0, 1))
-    oof, history, unfinished, failure = fit_folds(config, tiles, tmp_path, tmp_path / "state")
+TWO_FOLDS = preset("smoke", **TINY, epochs=4, folds=2, train_folds=(0, 1))
+
+
+@pytest.fixture(scope="module")
+def two_folds(tmp_path_factory):
+    """The folder and the outcome of a run of two folds, one after the other and without a break, and the images of
+    every `TileBatches` that it made, training and validation in turn. Not to be changed."""
+    folder = tmp_path_factory.mktemp("two_folds")
+    with pytest.MonkeyPatch.context() as patched:
+        made = spy_on_batches(patched)
+        return folder, fit_folds(TWO_FOLDS, tiles_with_two_black_ones(), folder, folder / "state"), made
+
+
+def test_a_run_of_all_folds_holds_every_tile_out_once_and_never_trains_on_a_black_or_held_out_one(tiles, two_folds):
+    folder, (oof, history, unfinished, failure), made = two_folds
     assert unfinished == [] and failure is None
     assert list(oof.ids) == list(tiles.ids) and np.array_equal(oof.masks, tiles.masks)
+    assert len(made) == 4
     for held_out in (0, 1):
-        trained, validated = spied_batches[2 * held_out], spied_batches[2 * held_out + 1]
+        trained, validated = made[2 * held_out], made[2 * held_out + 1]
         assert not is_black(trained).any()
         expected = tiles.images[(oof.fold != held_out) & ~is_black(tiles.images)]
         np.testing.assert_array_equal(trained, expected)
@@ -420,11 +446,11 @@ def test_a_run_of_all_folds_holds_every_tile_out_once_and_never_trains_on_a_blac
     assert not oof.probabilities[is_black(tiles.images)].any()
     assert oof.probabilities[~is_black(tiles.images)].any(axis=(1, 2)).all()
     for name in ("fold0.weights.h5", "fold1.weights.h5", "oof.npz", "history.csv"):
-        assert (tmp_path / name).is_file()
+        assert (folder / name).is_file()
     columns = ["fold", "epoch", "step", "loss", "score", "val_loss", "val_score"]
-    assert sorted(history.columns) == sorted(columns) and list(history["fold"]) == [0, 1]
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "history.csv"), history)
-    for written, returned in zip(read_oof(tmp_path / "oof.npz"), oof, strict=True):
+    assert sorted(history.columns) == sorted(columns) and list(history["fold"]) == [0] * 4 + [1] * 4
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "history.csv"), history)
+    for written, returned in zip(read_oof(folder / "oof.npz"), oof, strict=True):
         np.testing.assert_array_equal(written, returned)
 
 
@@ -436,25 +462,31 @@ def test_each_folds_predictions_come_from_its_own_model(tmp_path, tiles, monkeyp
         used.append(models)
         return predict(models, *rest)
 
+    def fit_nothing(config, images, masks, fold, held_out, *_, **__):
+        keras.utils.set_random_seed(held_out)
+        return training.build_model(config), [{"step": 1, "loss": 0.5}]
+
     monkeypatch.setattr(training, "predict_probabilities", spied)
+    monkeypatch.setattr(training, "fit_fold", fit_nothing)
     config = preset("smoke", **TINY, epochs=1, folds=3, train_folds=(2, 1))
     oof = fit_folds(config, tiles, tmp_path, tmp_path / "state").oof
     assert set(oof.fold) == {1, 2} and len(oof.ids) < 40
     assert [len(models) for models in used] == [1, 1]
     for held_out, (model,) in zip((2, 1), used, strict=True):
-        saved = training.build_model(config)
-        saved.load_weights(tmp_path / f"fold{held_out}.weights.h5")
-        for used_weight, saved_weight in zip(model.weights, saved.weights, strict=True):
-            np.testing.assert_array_equal(used_weight, saved_weight)
+        saved = saved_weights(tmp_path, config, held_out)
+        assert_same_weights([np.array(weight) for weight in model.weights], saved)
+        held = np.isin(tiles.ids, oof.ids[oof.fold == held_out]) & ~is_black(tiles.images)
+        again = predict([model], tiles.images[held], config.tta, config.padded_size)
+        np.testing.assert_array_equal(oof.probabilities[np.isin(oof.ids, tiles.ids[held])], again)
+    first, second = (saved_weights(tmp_path, config, held_out)[0] for held_out in (1, 2))
+    assert not np.array_equal(first, second)
 
 
-def test_a_finished_fold_is_not_trained_again(tmp_path, tiles, monkeypatch):
-    config = preset("smoke", **TINY, epochs=1, folds=2, train_folds=(0,))
-    first, rows, *_ = fit_folds(config, tiles, tmp_path, tmp_path / "state")
+def test_a_finished_fold_is_not_trained_again(tmp_path, tiles, monkeypatch, two_folds):
+    shutil.copytree(two_folds[0], tmp_path / "again")
     monkeypatch.setattr(training, "fit_fold", lambda *arguments: pytest.fail("trained again"))
-    second, again, *_ = fit_folds(config, tiles, tmp_path, tmp_path / "state")
-    np.testing.assert_array_equal(first.probabilities, second.probabilities)
-    pd.testing.assert_frame_equal(rows, again)
+    outcome = fit_folds(TWO_FOLDS, tiles, tmp_path / "again", tmp_path / "again/state")
+    assert_same_outcome(tmp_path / "again", outcome, two_folds)
 
 
 def test_the_state_of_another_run_is_refused(tmp_path, tiles):
@@ -670,22 +702,7 @@ def test_minutes_need_a_clock(tmp_path, tiles):
         fit_fold(config, tiles.images, tiles.masks, np.arange(40) % 2, 0, tmp_path / "fold")
 
 
-def test_the_last_epoch_of_a_number_of_steps_may_be_shorter(tmp_path, tiles):
-    config = preset("smoke", **TINY, steps=7)
-    _, history = fit_fold(config, tiles.images, tiles.masks, np.arange(40) % 2, 0, tmp_path)
-    assert [row["step"] for row in history] == [2, 4, 6, 7]
-
-
 # --- unfinished, and at once ---
-
-TWO_FOLDS = preset("smoke", **TINY, epochs=4, folds=2, train_folds=(0, 1))
-
-
-@pytest.fixture(scope="module")
-def two_folds(tmp_path_factory):
-    """The folder and the outcome of a run of two folds, one after the other and without a break."""
-    folder = tmp_path_factory.mktemp("two_folds")
-    return folder, fit_folds(TWO_FOLDS, tiles_with_two_black_ones(), folder, folder / "state")
 
 
 def assert_same_outcome(folder, outcome, two_folds):
@@ -777,7 +794,7 @@ def test_who_watches_sees_each_epoch_when_it_is_kept_and_ends_the_training_by_an
         if len(seen) == 2:
             raise KeyError("enough")
 
-    config = preset("smoke", epochs=5, filter_scaling=2)
+    config = preset("smoke", **TINY, epochs=5)
     outcome = fit_folds(config, tiles, tmp_path, tmp_path, watch=watch)
     assert len(seen) == len(outcome.history) == 2 and seen == outcome.history["step"].tolist()
     assert outcome.unfinished == [0] and outcome.oof is None
@@ -910,14 +927,15 @@ def test_pseudo_labels_of_other_tiles_or_a_damaged_run_are_refused(tiles, predic
         read_pseudo_labels(preset("smoke"), tiles, predicted)
 
 
-def test_a_second_round_trains_on_pseudo_labels_and_validates_without(tmp_path, tiles, predicted, spied_batches):
+def test_a_second_round_trains_on_pseudo_labels_and_validates_without(tmp_path, tiles, predicted, monkeypatch):
+    made = spy_on_batches(monkeypatch)
     config = preset("smoke", **TINY, steps=3, folds=2, pseudo=0.5)
     pseudo = read_pseudo_labels(config, tiles, predicted)
     with pytest.raises(ArtifactError, match="differs in the tiles"):
         training.claim_state(tmp_path / "other", config, tiles)
         training.claim_state(tmp_path / "other", config, tiles, pseudo)
     history = fit_folds(config, tiles, tmp_path, tmp_path / "state", pseudo=pseudo).history
-    assert history["step"].max() == 3 and len(spied_batches) == 2
+    assert history["step"].max() == 3 and len(made) == 2
 
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
