@@ -18,11 +18,25 @@
 **Writes** `submission.csv`, `probabilities.npz` and `manifest.json`.
 """
 
+import os
+
+from salt.machine import describe_machine, fast_switches, quiet_stderr
+
+# %% [markdown]
+# ### The machine
+# TensorFlow reads these variables when it is imported, so they are set before anything imports it.
+
+# %%
+os.environ.update(fast_switches(os.environ))
+print(describe_machine(os.environ))
+with quiet_stderr():
+    import keras
+
+# %%
 import shutil
 import subprocess
 import time
 
-import keras
 import numpy as np
 
 from salt.artifacts import find_runs, library_versions, write_manifest, write_probabilities

@@ -22,13 +22,26 @@
 unfinished), `trials.csv` and `manifest.json`.
 """
 
+import os
+
+from salt.machine import describe_machine, fast_switches, quiet_stderr
+
+# %% [markdown]
+# ### The machine
+# TensorFlow reads these variables when it is imported, so they are set before anything imports it.
+
+# %%
+os.environ.update(fast_switches(os.environ))
+print(describe_machine(os.environ))
+with quiet_stderr():
+    import keras
+
+# %%
 import functools
 import json
 import shutil
 import subprocess
 import time
-
-import keras
 
 from salt.artifacts import library_versions, write_manifest
 from salt.config import preset

@@ -21,11 +21,25 @@
 `history.csv` and `manifest.json`; if time runs out, or a fold fails, also the `state` from which a later run goes on.
 """
 
+import os
+
+from salt.machine import describe_machine, fast_switches, quiet_stderr
+
+# %% [markdown]
+# ### The machine
+# TensorFlow reads these variables when it is imported, so they are set before anything imports it.
+
+# %%
+os.environ.update(fast_switches(os.environ))
+print(describe_machine(os.environ))
+with quiet_stderr():
+    import keras
+
+# %%
 import shutil
 import subprocess
 import time
 
-import keras
 import numpy as np
 
 from salt.artifacts import find_run, library_versions, write_manifest

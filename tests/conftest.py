@@ -5,6 +5,10 @@ import pathlib
 
 import pytest
 
+from salt.machine import fast_switches
+
+os.environ.update(fast_switches(os.environ))  # before any test imports TensorFlow; subprocesses inherit them
+
 from salt.data import Competition, Tiles, find_competition, write_competition
 from salt.synthetic import synthetic_tiles
 

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = [
+    "machine",
     *("config", "files", "rle", "metrics", "data", "folds", "synthetic", "augmentations", "losses", "layers"),
     *("encoders", "unet", "tta", "inference", "postprocess", "submission", "artifacts", "resume", "parts", "parallel"),
     *("study", "schedule", "training", "scoring", "ensembles", "search", "report"),
