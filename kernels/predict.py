@@ -28,7 +28,7 @@ from salt.machine import describe_machine, fast_switches, quiet_stderr
 
 # %%
 os.environ.update(fast_switches(os.environ))
-print(describe_machine(os.environ))
+machine = describe_machine(os.environ)  # such as "oneDNN on, AVX2, 2 threads"
 with quiet_stderr():
     import keras
 
@@ -71,6 +71,7 @@ config = config_from_dict({**config_to_dict(trained.config), **SET})
 print("run", run_id, "of build", BUILD_ID or "(none)", "with the models of", trained_by)
 print(config)
 print("backend", keras.backend.backend(), "on", keras.distribution.list_devices(), library_versions())
+print(machine)
 if shutil.which("nvidia-smi"):
     print(subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout)
 if config.gpu and not keras.distribution.list_devices("gpu"):
@@ -116,6 +117,6 @@ figure = plot_tiles(tiles.images[shown], {"prediction": masks[shown]}, list(tile
 write_submission("submission.csv", tiles.ids, masks)
 print(check_submission("submission.csv", competition.sample_submission))
 write_probabilities("probabilities.npz", tiles.ids, probabilities)
-more = {"build_id": BUILD_ID, "trained_by": trained_by, "level": level, "minimum_area": area}
+more = {"build_id": BUILD_ID, "machine": machine, "trained_by": trained_by, "level": level, "minimum_area": area}
 manifest = write_manifest(".", run_id, "predict", config, **more)
 print(*(f"{name}  {entry['bytes']:,} bytes" for name, entry in manifest["files"].items()), sep="\n")

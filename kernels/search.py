@@ -32,7 +32,7 @@ from salt.machine import describe_machine, fast_switches, quiet_stderr
 
 # %%
 os.environ.update(fast_switches(os.environ))
-print(describe_machine(os.environ))
+machine = describe_machine(os.environ)  # such as "oneDNN on, AVX2, 2 threads"
 with quiet_stderr():
     import keras
 
@@ -80,6 +80,7 @@ print(f"{trial_count(config)} trials in all; the space {config.space!r} has {SPA
 print("data:", competition.folder, "| encoder weights:", weights)
 cards = visible_cards()
 print("backend", keras.backend.backend(), "on", f"GPUs {cards}" if cards else "the CPU", library_versions())
+print(machine)
 if shutil.which("nvidia-smi"):
     print(subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout)
 if config.gpu and not cards:
@@ -136,7 +137,7 @@ for scores in ("fold_scores", "last_scores"):
 # %%
 finished = len(table) >= trial_count(config) and not (table["state"] == "running").any()
 minutes = round((time.monotonic() - began) / 60, 1)
-more = {"build_id": BUILD_ID, "minutes": minutes, "trials": len(complete), "best": best}
+more = {"build_id": BUILD_ID, "machine": machine, "minutes": minutes, "trials": len(complete), "best": best}
 more |= {"finished": finished, "resumed_from": resumed and resumed["run_id"]}
 manifest = write_manifest(".", run_id, "search", config, **more)
 print(f"{minutes} minutes")

@@ -31,7 +31,7 @@ from salt.machine import describe_machine, fast_switches, quiet_stderr
 
 # %%
 os.environ.update(fast_switches(os.environ))
-print(describe_machine(os.environ))
+machine = describe_machine(os.environ)  # such as "oneDNN on, AVX2, 2 threads"
 with quiet_stderr():
     import keras
 
@@ -79,6 +79,7 @@ print(config)
 print("data:", competition.folder, "| encoder weights:", weights)
 cards = visible_cards()
 print("backend", keras.backend.backend(), "on", f"GPUs {cards}" if cards else "the CPU", library_versions())
+print(machine)
 if shutil.which("nvidia-smi"):
     print(subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout)
 if config.gpu and not cards:
@@ -150,7 +151,7 @@ finished = not outcome.unfinished
 if finished:
     shutil.rmtree(STATE)  # a run that is not finished leaves it to the one that goes on
 minutes = round((time.monotonic() - began) / 60, 1)
-more = {"build_id": BUILD_ID, "minutes": minutes, "score": score, "minimum_area": area}
+more = {"build_id": BUILD_ID, "machine": machine, "minutes": minutes, "score": score, "minimum_area": area}
 more |= {"finished": finished, "resumed_from": resumed and resumed["run_id"]}
 manifest = write_manifest(".", run_id, "train", config, **more)
 print(f"{minutes} minutes")

@@ -198,13 +198,13 @@ PRESETS = {
         space="findings",
         trials=2,
     ),
-    # The demonstration of the README: a few hundred tiles, a few minutes on two cores, a result that one can look at.
+    # The demonstration of the README: a few hundred tiles, two minutes on any machine, a result that one can look at.
     "demo": dict(
         **WARPS,
         filter_scaling=8,
         depth=4,
         padded_size=104,
-        epochs=25,
+        minutes=2,
         batch_size=8,
         learning_rate=2e-3,
         lovasz=0.6,
@@ -277,12 +277,16 @@ PRESETS = {
 }
 
 
+LENGTHS = ("steps", "minutes", "epochs")  # how long to train; the first of them that is not 0 counts
+
+
 def preset(name: str, **changes) -> Config:
     """The settings of a preset, with some of them changed.
 
     Args:
         name: one of `PRESETS`.
-        **changes: fields of `Config` and their values.
+        **changes: fields of `Config` and their values. One that says how long to train (`steps`, `minutes`, `epochs`)
+            replaces what the preset says of that, whichever of them it is.
 
     Returns:
         A `Config`.
@@ -296,7 +300,9 @@ def preset(name: str, **changes) -> Config:
     """
     if name not in PRESETS:
         raise ConfigError(f"preset {name!r} does not exist; there are {', '.join(PRESETS)}")
-    return config_from_dict({**PRESETS[name], **changes})
+    replaced = LENGTHS if any(key in changes for key in LENGTHS) else ()
+    values = {key: value for key, value in PRESETS[name].items() if key not in replaced}
+    return config_from_dict({**values, **changes})
 
 
 def config_from_dict(values: dict) -> Config:

@@ -27,10 +27,15 @@ import cloudpickle
 
 # The path first: where the function is a package's, it is read by way of it.
 WORKER_PROGRAM = """
-import pickle, sys
-with open(sys.argv[1], "rb") as file:
+import os, pickle, sys
+stderr = os.dup(2)
+with open(sys.argv[1], "rb") as file, open(os.devnull, "wb") as nowhere:
     sys.path[:] = pickle.load(file)
-    call = pickle.load(file)
+    os.dup2(nowhere.fileno(), 2)  # TensorFlow's first lines, which no variable switches off
+    try:
+        call = pickle.load(file)
+    finally:
+        os.dup2(stderr, 2)
 call()
 """
 # Here, since training.py compiles: there the flattener would take it for code that is compiled in this process.
