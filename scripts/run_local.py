@@ -540,7 +540,6 @@ def notebook_environment(root) -> dict:
     prefixes = tuple(entry[:-1] for entry in ENVIRONMENT if entry.endswith("*"))
     kept = {key: value for key, value in os.environ.items() if key in ENVIRONMENT or key.startswith(prefixes)}
     return {
-        "TF_CPP_MIN_LOG_LEVEL": "2",  # else TensorFlow's remarks on the processor drown the kernel's own lines
         **kept,
         "HOME": str(root / "home"),  # empty: no token of Kaggle's, no cache of weights
         "PYTHONPATH": str(root / "guard"),
