@@ -27,11 +27,13 @@ import numpy as np
 
 from salt.artifacts import find_runs, library_versions, write_manifest, write_probabilities
 from salt.config import config_from_dict, config_to_dict
-from salt.data import find_competition, is_black, read_test
+from salt.competition import find_competition
+from salt.data import read_test
+from salt.tiles import is_black
 from salt.inference import predict_probabilities
 from salt.parts import read_trained_run
 from salt.postprocess import choose_minimum_area, empty_black, postprocess
-from salt.report import plot_tiles
+from salt.figures import plot_tiles
 from salt.scoring import score_oof
 from salt.submission import check_submission, write_submission
 from salt.unet import build_fold_model

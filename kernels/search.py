@@ -32,13 +32,14 @@ import keras
 
 from salt.artifacts import library_versions, write_manifest
 from salt.config import preset
-from salt.data import find_competition, read_train
+from salt.competition import find_competition
+from salt.data import read_train
 from salt.encoders import find_weights
-from salt.report import plot_search
-from salt.resume import STATE
+from salt.figures import plot_search
+from salt.resume import STATE_FOLDER
 from salt.search import check_search, paired_effects, parameter_importances, train_trial, trials_table
-from salt.study import SPACES, SearchError, open_study, run_search, take_over_study, trial_count
-from salt.training import claim_state, visible_cards
+from salt.study import SPACES, SearchError, open_study, run_search, resume_study, trial_count
+from salt.cross_validation import claim_state, visible_gpus
 
 # %% tags=["parameters"]
 PRESET = "search"  # a line of PRESETS below: what all trials have in common
@@ -59,17 +60,17 @@ run_id = RUN_ID or time.strftime("search-%Y%m%d-%H%M%S", time.gmtime())
 roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle and in the local stand-in
 competition = find_competition(roots)
 weights = find_weights(config.weights, roots)
-resumed = take_over_study(roots, RESUME, config, folder=".") if RESUME else None
+resumed = resume_study(roots, RESUME, config, folder=".") if RESUME else None
 
 print("run", run_id, "of build", BUILD_ID or "(none)", f"goes on with {RESUME}" if resumed else "")
 print(config)
 print(f"{trial_count(config)} trials in all; the space {config.space!r} has {SPACES[config.space]}")
 print("data:", competition.folder, "| encoder weights:", weights)
-cards = visible_cards()
-print("backend", keras.backend.backend(), "on", f"GPUs {cards}" if cards else "the CPU", library_versions())
+gpus = visible_gpus()
+print("backend", keras.backend.backend(), "on", f"GPUs {gpus}" if gpus else "the CPU", library_versions())
 if shutil.which("nvidia-smi"):
     print(subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout)
-if config.gpu and not cards:
+if config.gpu and not gpus:
     raise RuntimeError("no GPU here: choose an accelerator, or search on the CPU with gpu=false")
 
 # %% [markdown]
@@ -79,11 +80,11 @@ if config.gpu and not cards:
 
 # %%
 tiles = read_train(competition)
-claim_state(STATE, config, tiles)
+claim_state(STATE_FOLDER, config, tiles)
 objective = functools.partial(
     train_trial, config=config, tiles=tiles, weights=weights, clock=time.monotonic, began=began
 )
-errors = run_search(config, objective, ".", STATE, time.monotonic, began, cards)
+errors = run_search(config, objective, ".", STATE_FOLDER, time.monotonic, began, gpus)
 
 # %% [markdown]
 # ### What came out

@@ -30,14 +30,16 @@ import numpy as np
 
 from salt.artifacts import find_run, library_versions, write_manifest
 from salt.config import preset
-from salt.data import find_competition, is_black, is_vertical, read_test, read_train
+from salt.competition import find_competition
+from salt.data import read_test, read_train
+from salt.tiles import is_black, is_vertical
 from salt.encoders import find_weights
 from salt.metrics import average_precision
 from salt.postprocess import choose_minimum_area, postprocess
-from salt.report import plot_history, plot_tiles
-from salt.resume import STATE, take_over_run
+from salt.figures import plot_history, plot_tiles
+from salt.resume import STATE_FOLDER, resume_run
 from salt.scoring import score_oof
-from salt.training import fit_folds, read_pseudo_labels, visible_cards
+from salt.cross_validation import fit_folds, read_pseudo_labels, visible_gpus
 
 # %% tags=["parameters"]
 PRESET = "t4"  # a line of PRESETS below
@@ -58,16 +60,16 @@ roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle
 competition = find_competition(roots)
 weights = find_weights(config.weights, roots)
 earlier = find_run(roots, "predict") if config.pseudo else None
-resumed = take_over_run(roots, RESUME, config, folder=".") if RESUME else None
+resumed = resume_run(roots, RESUME, config, folder=".") if RESUME else None
 
 print("run", run_id, "of build", BUILD_ID or "(none)", f"goes on with {RESUME}" if resumed else "")
 print(config)
 print("data:", competition.folder, "| encoder weights:", weights)
-cards = visible_cards()
-print("backend", keras.backend.backend(), "on", f"GPUs {cards}" if cards else "the CPU", library_versions())
+gpus = visible_gpus()
+print("backend", keras.backend.backend(), "on", f"GPUs {gpus}" if gpus else "the CPU", library_versions())
 if shutil.which("nvidia-smi"):
     print(subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout)
-if config.gpu and not cards:
+if config.gpu and not gpus:
     raise RuntimeError("no GPU here: choose an accelerator, or train on the CPU with gpu=false")
 
 # %% [markdown]
@@ -92,7 +94,7 @@ if earlier is not None:
 
 # %%
 outcome = fit_folds(
-    config, tiles, folder=".", state_folder=STATE, weights=weights, pseudo=pseudo, clock=time.monotonic, began=began
+    config, tiles, folder=".", state_folder=STATE_FOLDER, weights=weights, pseudo=pseudo, clock=time.monotonic, began=began
 )
 figure = plot_history(outcome.history)
 
@@ -134,7 +136,7 @@ if oof is not None:
 # %%
 finished = not outcome.unfinished
 if finished:
-    shutil.rmtree(STATE)  # a run that is not finished leaves it to the one that goes on
+    shutil.rmtree(STATE_FOLDER)  # a run that is not finished leaves it to the one that goes on
 minutes = round((time.monotonic() - began) / 60, 1)
 more = {"build_id": BUILD_ID, "minutes": minutes, "score": score, "minimum_area": area}
 more |= {"finished": finished, "resumed_from": resumed and resumed["run_id"]}

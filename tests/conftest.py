@@ -5,7 +5,9 @@ import pathlib
 
 import pytest
 
-from salt.data import Competition, Tiles, find_competition, write_competition
+from salt.competition import Competition, find_competition
+from salt.layout import write_competition
+from salt.tiles import Tiles
 from salt.synthetic import synthetic_tiles
 
 TRAIN_TILES, TEST_TILES = 40, 10

@@ -13,21 +13,10 @@ import numpy as np
 import pytest
 
 import salt.data
-from salt.data import (
-    DataError,
-    check_png,
-    crop_images,
-    decode_image,
-    decode_mask,
-    find_competition,
-    is_black,
-    is_vertical,
-    pad_images,
-    pad_offset,
-    read_test,
-    read_train,
-    write_competition,
-)
+from salt.competition import DataError, find_competition
+from salt.data import check_png, decode_image, decode_mask, read_test, read_train
+from salt.layout import write_competition
+from salt.tiles import crop_images, is_black, is_vertical, pad_images, pad_offset
 
 SLUG = "tgs-salt-identification-challenge"
 

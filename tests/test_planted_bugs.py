@@ -201,7 +201,7 @@ BUGS = {
         "salt/schedule.py", "(1.0 - share - segment.progress) / (1.0 - segment.progress)", "1.0 - share", "lovasz"
     ),
     "a corrected course begins anew": Bug(
-        "salt/schedule.py", "Segment(step, self.progress(step), max(", "Segment(step, 0.0, max(", "corrected_course"
+        "salt/schedule.py", "Segment(step, self.progress(step), max(", "Segment(step, 0.0, max(", "corrected_plan"
     ),
     "the cosines of snapshots forget Lovasz": Bug(
         "salt/config.py", "1.0 - left * (lovasz or 1.0) / snapshots", "1.0 - left / snapshots", "cosines_share"
@@ -249,7 +249,7 @@ BUGS = {
         "salt/schedule.py", "PLANNED_SHARE = 0.9", "PLANNED_SHARE = 1.0", "nine_tenths"
     ),
     "the ends of epochs take no time": Bug("salt/schedule.py", "* pace.epoch + pace.tail", "* 0.0 + pace.tail", "fit"),
-    "noise corrects a course": Bug("salt/schedule.py", "EARLY, LATE = 0.1, 0.05", "EARLY, LATE = 0.0, 0.0", "noise"),
+    "noise corrects a course": Bug("salt/schedule.py", "EARLY_TOLERANCE, LATE_TOLERANCE = 0.1, 0.05", "EARLY_TOLERANCE, LATE_TOLERANCE = 0.0, 0.0", "noise"),
     # --- layers ---
     "the variance of a batch is kept as that of a population": Bug(
         "salt/layers.py", "variance * (pixels - 1.0) / pixels", "variance * 1.0", "what_keras_gives"

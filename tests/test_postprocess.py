@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from salt.data import is_black
+from salt.tiles import is_black
 from salt.metrics import leaderboard_score
 from salt.postprocess import (
     LARGEST_AREA,

@@ -13,14 +13,14 @@ from salt.config import preset
 from salt.schedule import (
     MOST_EPOCHS,
     Budget,
-    Course,
+    TrainingPlan,
     Pace,
     Segment,
     cosine_span,
-    course_from_list,
-    course_of_epochs,
-    course_of_steps,
-    course_within,
+    plan_from_dict,
+    plan_of_epochs,
+    plan_of_steps,
+    plan_within,
     follow_segment,
     lovasz_step,
     seconds_for,
@@ -45,30 +45,30 @@ class Clock:
 
 
 def test_epochs_are_single_passes_and_steps_come_in_few_epochs():
-    assert course_of_epochs(50, 10) == Course(1, (Segment(0, 0.0, 500),))
-    assert course_of_steps(500, 10).end == 500
+    assert plan_of_epochs(50, 10) == TrainingPlan(1, (Segment(0, 0.0, 500),))
+    assert plan_of_steps(500, 10).end == 500
     for steps in (1, 100, 239, 240, 241, 10_000):
-        course = course_of_steps(steps, 10)
+        course = plan_of_steps(steps, 10)
         assert math.ceil(steps / (10 * course.passes)) <= MOST_EPOCHS
         assert course.passes == 1 or math.ceil(steps / (10 * (course.passes - 1))) > MOST_EPOCHS
 
 
 def test_a_corrected_course_goes_on_from_its_progress_to_the_new_end():
-    course = course_of_steps(100, 10).corrected(40, 60).corrected(50, 150)
+    course = plan_of_steps(100, 10).corrected(40, 60).corrected(50, 150)
     progress = [segment_progress(course.segment(step), step) for step in range(151)]
     assert progress[:41] == pytest.approx(np.arange(41) / 100)
     assert progress[40:51] == pytest.approx(0.4 + 0.6 * np.arange(11) / 20)
     assert progress[50:] == pytest.approx(0.7 + 0.3 * np.arange(101) / 100)
-    assert course.end == 150 and course.passes == course_of_steps(100, 10).passes
+    assert course.end == 150 and course.passes == plan_of_steps(100, 10).passes
 
 
 def test_a_course_survives_json():
-    course = course_of_steps(100, 10).corrected(40, 60)
-    assert course_from_list(json.loads(json.dumps(course._asdict()))) == course
+    course = plan_of_steps(100, 10).corrected(40, 60)
+    assert plan_from_dict(json.loads(json.dumps(course._asdict()))) == course
 
 
 def test_a_course_is_never_corrected_to_end_where_it_is():
-    assert course_of_steps(100, 10).corrected(40, 30).end == 41
+    assert plan_of_steps(100, 10).corrected(40, 30).end == 41
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_lovasz_takes_over_for_the_last_share_of_the_steps(steps, share, last):
 
 
 def test_lovasz_keeps_its_share_of_the_progress_on_a_corrected_course():
-    course = course_of_steps(100, 10).corrected(40, 80)  # 60 % of the progress in 40 steps
+    course = plan_of_steps(100, 10).corrected(40, 80)  # 60 % of the progress in 40 steps
     assert lovasz_step(course.segment(0), 0.3) == 70 and lovasz_step(course.segment(40), 0.3) == 60
     late = course.corrected(70, 75)  # progress .85: it has taken over long since
     assert lovasz_step(late.segment(70), 0.3) == 70
@@ -93,16 +93,16 @@ def test_lovasz_keeps_its_share_of_the_progress_on_a_corrected_course():
     [(1, 0.6, [100]), (3, 0.6, [60, 80, 100]), (4, 0.0, [20, 50, 80, 100]), (2, 1.0, [50, 100])],
 )
 def test_the_cosines_share_the_part_with_lovasz_and_end_where_epochs_do(snapshots, lovasz, steps):
-    assert snapshot_steps(course_of_steps(100, 10), 10, snapshots, lovasz) == steps
+    assert snapshot_steps(plan_of_steps(100, 10), 10, snapshots, lovasz) == steps
 
 
 def test_in_a_course_of_few_epochs_several_cosines_end_at_once():
-    assert snapshot_steps(course_of_steps(25, 10), 10, 4, 0.8) == [10, 20, 20, 25]
-    assert snapshot_steps(course_of_steps(5, 10), 10, 3, 0.8) == [5, 5, 5]
+    assert snapshot_steps(plan_of_steps(25, 10), 10, 4, 0.8) == [10, 20, 20, 25]
+    assert snapshot_steps(plan_of_steps(5, 10), 10, 3, 0.8) == [5, 5, 5]
 
 
 def test_a_correction_moves_the_ends_to_come_and_leaves_those_that_were():
-    course = course_of_steps(100, 10)
+    course = plan_of_steps(100, 10)
     assert snapshot_steps(course.corrected(30, 75), 10, 3, 0.6) == [50, 60, 75]  # exactly 49.3 and 62.1
     assert snapshot_steps(course.corrected(60, 80), 10, 3, 0.6) == [60, 70, 80]
     assert snapshot_steps(course.corrected(70, 75), 10, 3, 0.6) == [60, 70, 75]  # of the second nothing is left
@@ -125,16 +125,16 @@ def rates_of(optimizer, course, epoch_steps=1, snapshots=1, lovasz=0.5, warmup=0
 
 
 def test_the_rate_climbs_to_its_peak_and_falls_to_0():
-    rates = rates_of(training_optimizer(preset("unet")), course_of_epochs(50, 4))
+    rates = rates_of(training_optimizer(preset("unet")), plan_of_epochs(50, 4))
     assert rates[0] == 0 and rates[200] == pytest.approx(0, abs=1e-9)
     assert np.argmax(rates) == 10 and max(rates) == pytest.approx(1e-3)
     assert all(np.diff(rates[10:]) < 0)
     assert rates[105] == pytest.approx(5e-4)
-    at_once = rates_of(training_optimizer(preset("unet", warmup=0.0)), course_of_epochs(1, 9), warmup=0.0)
+    at_once = rates_of(training_optimizer(preset("unet", warmup=0.0)), plan_of_epochs(1, 9), warmup=0.0)
     assert at_once[0] == pytest.approx(1e-3)
 
 
-@pytest.mark.parametrize("course", [course_of_steps(100, 10), course_of_steps(150, 10).corrected(30, 100)])
+@pytest.mark.parametrize("course", [plan_of_steps(100, 10), plan_of_steps(150, 10).corrected(30, 100)])
 def test_with_snapshots_the_rate_falls_to_0_at_each_and_starts_anew_from_its_peak(course):
     ends = snapshot_steps(course, 10, 3, 0.6)
     rates = rates_of(training_optimizer(preset("unet")), course, 10, 3, 0.6)
@@ -146,7 +146,7 @@ def test_with_snapshots_the_rate_falls_to_0_at_each_and_starts_anew_from_its_pea
 
 
 def test_the_rate_of_a_corrected_course_does_not_jump_and_still_ends_at_0():
-    plain = course_of_epochs(10, 10)
+    plain = plan_of_epochs(10, 10)
     shorter = plain.corrected(30, 60)
     rates = rates_of(training_optimizer(preset("unet")), shorter)
     np.testing.assert_allclose(rates[:31], rates_of(training_optimizer(preset("unet")), plain)[:31], rtol=1e-5)
@@ -241,8 +241,8 @@ def test_as_many_steps_fit_as_their_seconds_say():
 
 def test_a_course_within_some_seconds_is_that_of_its_number_of_steps():
     for seconds in (30, 1000, 5000, 40_000):
-        course = course_within(seconds, Pace(0.5, 7.0, 20.0), 10)
-        assert course == course_of_steps(course.end, 10)
+        course = plan_within(seconds, Pace(0.5, 7.0, 20.0), 10)
+        assert course == plan_of_steps(course.end, 10)
         took = seconds_for(course.end, Pace(0.5, 7.0, 20.0), 10 * course.passes)
         assert seconds - 10 < took <= seconds
 
@@ -262,26 +262,26 @@ def test_a_later_fold_has_the_same_course_if_there_is_about_the_time_for_it():
     clock = Clock()
     budget = Budget(100, 2, clock)
     pace = Pace(1.0, 0.0, 0.0)
-    budget.course = budget.first_course(pace, 10)
+    budget.course = budget.first_plan(pace, 10)
     assert budget.course.end == 2700
     clock.now += 2700
     budget.end_training()
     budget.finish_fold()
-    assert budget.first_course(Pace(1.04, 0.0, 0.0), 10).end == 2700
-    assert budget.first_course(Pace(1.2, 0.0, 0.0), 10).end == 2250
-    assert budget.first_course(Pace(0.5, 0.0, 0.0), 10).end == 5400
+    assert budget.first_plan(Pace(1.04, 0.0, 0.0), 10).end == 2700
+    assert budget.first_plan(Pace(1.2, 0.0, 0.0), 10).end == 2250
+    assert budget.first_plan(Pace(0.5, 0.0, 0.0), 10).end == 5400
 
 
 def test_a_course_is_corrected_when_the_machine_changes_and_not_for_noise():
     clock = Clock()
     budget = Budget(100, 1, clock)  # 5,400 s are planned
-    course = budget.first_course(Pace(1.0, 0.0, 0.0), 100)
+    course = budget.first_plan(Pace(1.0, 0.0, 0.0), 100)
     clock.now += 1000
-    assert budget.corrected_course(course, 1000, Pace(1.05, 0.0, 0.0), 100) is course
-    slower = budget.corrected_course(course, 1000, Pace(2.0, 0.0, 0.0), 100)
+    assert budget.corrected_plan(course, 1000, Pace(1.05, 0.0, 0.0), 100) is course
+    slower = budget.corrected_plan(course, 1000, Pace(2.0, 0.0, 0.0), 100)
     assert slower.end == 1000 + 2200 and slower.segments[:-1] == course.segments
-    faster = budget.corrected_course(course, 1000, Pace(0.5, 0.0, 0.0), 100)
+    faster = budget.corrected_plan(course, 1000, Pace(0.5, 0.0, 0.0), 100)
     assert faster.end == 1000 + 8800
     clock.now += 100_000  # far too late already: the next step is the last one
-    assert budget.corrected_course(course, 1000, Pace(1.0, 0.0, 0.0), 100).end == 1001
-    assert budget.corrected_course(course, 5400, Pace(1.0, 0.0, 0.0), 100) is course
+    assert budget.corrected_plan(course, 1000, Pace(1.0, 0.0, 0.0), 100).end == 1001
+    assert budget.corrected_plan(course, 5400, Pace(1.0, 0.0, 0.0), 100) is course

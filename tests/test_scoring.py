@@ -12,28 +12,8 @@ import scipy.stats
 from salt.artifacts import Oof
 from salt.metrics import average_precision, leaderboard_score
 from salt.postprocess import LARGEST_AREA
-from salt.scoring import (
-    FLAT_MARGIN,
-    LEADERBOARD_TRIPLES,
-    SINGLE_FOLD_PARTS,
-    STUDENT_975,
-    LevelTable,
-    ScoringError,
-    bootstrap_means,
-    calibrate,
-    choose_level,
-    choose_level_and_area,
-    expect_leaderboard,
-    flat_levels,
-    level_table,
-    mean_oof,
-    nested_choice,
-    nested_parts,
-    precision_with_area,
-    score_by_depth,
-    score_curve,
-    score_oof,
-)
+from salt.ensembles import mean_oof
+from salt.scoring import FLAT_MARGIN, LEADERBOARD_TRIPLES, SINGLE_FOLD_PARTS, STUDENT_975, LevelTable, ScoringError, bootstrap_means, calibrate, choose_level, choose_level_and_area, expect_leaderboard, flat_levels, level_table, nested_choice, nested_parts, precision_with_area, score_by_depth, score_curve, score_oof
 
 
 def random_oof(count=60, folds=3, seed=0, size=20):

@@ -6,7 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from salt.data import DataError, find_competition, is_black, is_vertical, read_test, read_train
+from salt.competition import DataError, find_competition
+from salt.data import read_test, read_train
+from salt.tiles import is_black, is_vertical
 from salt.synthetic import (
     COVERAGE_CLASSES,
     ricker_wavelet,

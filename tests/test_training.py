@@ -17,21 +17,13 @@ from keras import ops
 from salt import training
 from salt.artifacts import ArtifactError, read_oof, write_manifest, write_probabilities
 from salt.config import preset
-from salt.data import Tiles, is_black, pad_images
+from salt.tiles import Tiles, is_black, pad_images
 from salt.losses import deep_loss, empty_loss, segmentation_loss
 from salt.metrics import leaderboard_score
-from salt.schedule import course_of_steps, training_optimizer
-from salt.training import (
-    LeaderboardScore,
-    SegmentationTask,
-    TileBatches,
-    TrainingError,
-    begin_epoch,
-    fit_fold,
-    fit_folds,
-    read_pseudo_labels,
-    reestimate_batch_norm,
-)
+from salt.schedule import plan_of_steps, training_optimizer
+from salt.cross_validation import fit_folds, read_pseudo_labels
+from salt.task import LeaderboardScore, SegmentationTask, TileBatches, begin_epoch, reestimate_batch_norm
+from salt.training import TrainingError, fit_fold
 from salt.unet import build_fold_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -354,7 +346,7 @@ def test_a_fold_with_snapshots_that_is_killed_goes_on_to_the_same_bits_and_is_re
     assert not list(tmp_path.glob("killed/state/fold0/snapshot-*"))
     resumed = fit_folds(config, tiles, tmp_path / "killed", tmp_path / "killed/state")
     np.testing.assert_array_equal(resumed.oof.probabilities, whole.oof.probabilities)
-    assert [path.name for path in tmp_path.glob("*/state/fold0/*")] == ["course.json"] * 2
+    assert [path.name for path in tmp_path.glob("*/state/fold0/*")] == ["plan.json"] * 2
     network = build_fold_model(config)
     network.load_weights(tmp_path / "killed/fold0.weights.h5")
     held = np.isin(tiles.ids, whole.oof.ids)
@@ -612,7 +604,7 @@ def test_a_run_with_minutes_that_is_taken_up_again_keeps_to_its_course_to_the_bi
         patched.setattr(training, "Checkpoint", Killed)
         with pytest.raises(KeyboardInterrupt):
             fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=MadeUpTime(patched))
-    course = json.loads((tmp_path / "state/fold0/course.json").read_text())
+    course = json.loads((tmp_path / "state/fold0/plan.json").read_text())
     steps = course["segments"][0][2]
     resumed = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=lambda: 1e5).history  # of another machine
     assert json.loads((tmp_path / "courses.json").read_text()) == {"0": course, "1": course}
@@ -626,7 +618,7 @@ def test_a_run_with_minutes_that_is_taken_up_again_keeps_to_its_course_to_the_bi
 @pytest.mark.slow
 def test_a_corrected_course_is_followed_after_a_kill_too(tmp_path, tiles, monkeypatch):
     config = preset("smoke", **TINY, dropout=0.2)
-    course = course_of_steps(14, 2).corrected(4, 9)
+    course = plan_of_steps(14, 2).corrected(4, 9)
 
     class Killed(training.Checkpoint):
         def on_epoch_end(self, epoch, logs=None):
@@ -638,7 +630,7 @@ def test_a_corrected_course_is_followed_after_a_kill_too(tmp_path, tiles, monkey
         return fit_fold(config, tiles.images, tiles.masks, np.arange(40) % 2, 0, tmp_path / name)
 
     for name in ("whole", "killed"):
-        training.write_course(tmp_path / name / "course.json", course)
+        training.write_plan(tmp_path / name / "plan.json", course)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(training, "Checkpoint", Killed)
         fit("killed")
@@ -729,7 +721,7 @@ def test_a_run_stops_before_its_limit_and_goes_on_later_to_the_same_bits(tmp_pat
     kept = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert kept == [
         *("courses.json", "fold0.weights.h5", "history.csv", "oof.npz", "state/fold0.json", "state/fold0.npz"),
-        *("state/fold0/course.json", "state/fold1/course.json", "state/fold1/epoch-00002.json"),
+        *("state/fold0/plan.json", "state/fold1/plan.json", "state/fold1/epoch-00002.json"),
         *("state/fold1/epoch-00002.weights.h5", "state/run.json"),
     ]
     outcome = fit_folds(TWO_FOLDS, tiles, tmp_path, tmp_path / "state")
@@ -757,7 +749,7 @@ def test_two_processes_train_what_one_does_and_what_a_killed_one_leaves_can_be_g
     clock = FailingClock(tmp_path / "state/fold1/epoch-00002.weights.h5", worker="1", kill=True)
     outcome = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=clock)
     assert outcome.unfinished == [1] and set(outcome.oof.fold) == {0}
-    assert str(outcome.failure) == "fold 1: its process was killed by SIGKILL, perhaps for want of memory"
+    assert str(outcome.failure) == "fold 1: its process was killed by SIGKILL, perhaps out of memory"
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == "2 folds at once, each in a process of its own"
     assert all(re.match(r"fold [01]\b", line) for line in lines)
@@ -810,7 +802,7 @@ def test_folds_are_dealt_to_as_many_processes_as_there_are_gpus_unless_told(
     monkeypatch, workers, visible, shares, cards
 ):
     asked, here = [], []
-    monkeypatch.setattr(training, "visible_cards", lambda: visible)
+    monkeypatch.setattr(training, "visible_gpus", lambda: visible)
     monkeypatch.setattr(training, "run_workers", lambda fit, tasks, cards, show: asked.append((tasks, cards)) or {})
     assert training.fit_at_once(here.append, [0, 1, 2, 3, 4], workers) is None
     assert (asked, here) == (([(shares, cards)], []) if shares else ([], [(0, 1, 2, 3, 4)]))
@@ -822,19 +814,19 @@ def test_folds_are_dealt_to_as_many_processes_as_there_are_gpus_unless_told(
 )
 def test_another_process_is_asked_for_the_gpus_since_who_asks_holds_their_memory(monkeypatch, program, cards):
     monkeypatch.setattr(training.shutil, "which", lambda name: name)
-    monkeypatch.setattr(training, "CARDS_PROGRAM", program)
-    visible_cards = training.visible_cards.__wrapped__  # each time anew
+    monkeypatch.setattr(training, "GPUS_PROGRAM", program)
+    visible_gpus = training.visible_gpus.__wrapped__  # each time anew
     if cards is None:
         with pytest.raises(TrainingError, match="cannot be asked for its GPUs: no driver"):
-            visible_cards()
+            visible_gpus()
     else:
-        assert visible_cards() == cards
+        assert visible_gpus() == cards
 
 
 def test_without_a_driver_nobody_is_asked_for_gpus(monkeypatch):
     monkeypatch.setattr(training.shutil, "which", lambda name: None)
     monkeypatch.setattr(training.subprocess, "run", None)
-    assert training.visible_cards.__wrapped__() == []
+    assert training.visible_gpus.__wrapped__() == []
 
 
 @pytest.mark.slow
@@ -977,13 +969,13 @@ def test_a_run_killed_in_epoch_3_of_5_ends_with_the_same_bits(tmp_path):
     killed = run_script(tmp_path / "killed", 3)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     state = tmp_path / "killed" / "state"
-    kept = ["course.json", "epoch-00002.json", "epoch-00002.weights.h5"]
+    kept = ["plan.json", "epoch-00002.json", "epoch-00002.weights.h5"]
     assert sorted(path.name for path in state.iterdir()) == kept
     (state / ".half-written-0.weights.h5").write_bytes(b"half")  # what a kill while saving leaves
     (state / "epoch-00003.json").write_text("[]")  # a kill between history and weights
     resumed = run_script(tmp_path / "killed", 0)
     assert resumed.returncode == 0, resumed.stderr
-    assert "goes on after epoch 2" in resumed.stdout and "epoch 2" not in resumed.stdout.replace("after epoch 2", "")
+    assert "resumes after epoch 2" in resumed.stdout and "epoch 2" not in resumed.stdout.replace("after epoch 2", "")
     with np.load(tmp_path / "whole" / "final.npz") as expected, np.load(tmp_path / "killed" / "final.npz") as found:
         assert expected.files == found.files and len(expected.files) > 10
         for name in expected.files:
