@@ -26,16 +26,16 @@ import keras
 import numpy as np
 
 from salt.artifacts import find_runs, library_versions, write_manifest, write_probabilities
-from salt.config import config_from_dict, config_to_dict
 from salt.competition import find_competition
+from salt.config import config_from_dict, config_to_dict
 from salt.data import read_test
-from salt.tiles import is_black
+from salt.figures import plot_tiles
 from salt.inference import predict_probabilities
 from salt.parts import read_trained_run
 from salt.postprocess import choose_minimum_area, empty_black, postprocess
-from salt.figures import plot_tiles
 from salt.scoring import score_oof
 from salt.submission import check_submission, write_submission
+from salt.tiles import is_black
 from salt.unet import build_fold_model
 
 # %% tags=["parameters"]
@@ -45,8 +45,8 @@ BUILD_ID = ""  # hash of the source that this notebook was built from
 
 # %% [markdown]
 # ### Preflight
-# The training run must be whole: each of its files is checked against its manifest. If several kernels trained its
-# folds, the outputs of all of them are mounted.
+# The training run must be complete: each of its files is checked against its manifest. If several kernels trained its
+# folds, the outputs of all of them must be mounted.
 
 # %%
 run_id = RUN_ID or time.strftime("predict-%Y%m%d-%H%M%S", time.gmtime())
@@ -66,8 +66,8 @@ if config.gpu and not keras.distribution.list_devices("gpu"):
 
 # %% [markdown]
 # ### The models
-# One for each trained fold. From which level on a pixel is salt, and from which area on a tile's salt counts, the
-# out-of-fold predictions decide.
+# One for each trained fold. The level from which a pixel is salt and the minimum area of salt in a tile are those that
+# score best for the out-of-fold predictions, unless they are given.
 
 # %%
 models = []

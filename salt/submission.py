@@ -35,19 +35,19 @@ def write_submission(path: str | pathlib.Path, ids: Iterable[str], masks: np.nda
         >>> write_submission("submission.csv", tiles.ids, postprocess(probabilities, level=128))
     """
     masks = require_masks(masks, "masks", SubmissionError)
-    names = [str(name) for name in ids]
+    ids = [str(name) for name in ids]
     if masks.shape[1:] != SUBMISSION_SHAPE:
         raise SubmissionError(f"masks: shape {masks.shape}, not [N, 101, 101]; crop the padding off first")
-    if len(names) != len(masks) or not names:
-        raise SubmissionError(f"{len(names)} ids for {len(masks)} masks; there must be one each, and at least one")
-    problems = name_some("empty", [f"row {row}" for row, name in enumerate(names) if not name.strip()])
-    problems += name_some("repeated", repeated_names(names))
+    if len(ids) != len(masks) or not ids:
+        raise SubmissionError(f"{len(ids)} ids for {len(masks)} masks; there must be one each, and at least one")
+    problems = name_some("empty", [f"row {row}" for row, name in enumerate(ids) if not name.strip()])
+    problems += name_some("repeated", repeated_names(ids))
     if problems:
         raise SubmissionError(f"ids: {'; '.join(problems)}")
     with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(SUBMISSION_HEADER)
-        writer.writerows(zip(names, encode_rles(masks), strict=True))
+        writer.writerows(zip(ids, encode_rles(masks), strict=True))
 
 
 def check_submission(path: str | pathlib.Path, sample: str | pathlib.Path) -> dict[str, float]:

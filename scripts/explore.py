@@ -76,8 +76,8 @@ def explore(train, test) -> dict:
     """What the page tells, ready for JSON; tiles of groups are rows of `train`."""
     import numpy as np
 
-    from salt.tiles import is_black, is_vertical
     from salt.metrics import coverage, coverage_class
+    from salt.tiles import is_black, is_vertical
 
     salt, share, classes = train.masks.sum(axis=(1, 2), dtype=int), coverage(train.masks), coverage_class(train.masks)
     black, vertical = is_black(train.images), is_vertical(train.masks)

@@ -7,8 +7,8 @@ import pytest
 
 from salt.competition import Competition, find_competition
 from salt.layout import write_competition
-from salt.tiles import Tiles
 from salt.synthetic import synthetic_tiles
+from salt.tiles import Tiles
 
 TRAIN_TILES, TEST_TILES = 40, 10
 

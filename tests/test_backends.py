@@ -85,7 +85,8 @@ for name, end in (("first", 1), ("corrected", 3)):
     training.write_plan(training.pathlib.Path(folder) / "plan.json", course)
     keras.utils.set_random_seed(config.seed)
     before = network(config).get_weights()
-    trained, history = training.fit_fold(config, images, masks, fold, 0, folder, "some")
+    tiles = training.Tiles(np.arange(12).astype(str), images, masks, np.zeros(12))
+    trained, history = training.fit_fold(training.FoldJob(config, tiles, fold, "some"), 0, folder)
     moved[name] = [float(np.abs(new - old).max()) for new, old in zip(trained.get_weights(), before)]
     assert history[-1]["step"] == end, history
 json.dump(moved, open(sys.argv[2] + "/moved.json", "w"))

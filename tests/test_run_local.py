@@ -24,8 +24,8 @@ import run_local  # noqa: E402
 import sandbox  # noqa: E402
 
 from salt.artifacts import ArtifactError  # noqa: E402
-from salt.config import ConfigError, config_to_dict, preset  # noqa: E402
 from salt.competition import DataError, find_competition  # noqa: E402
+from salt.config import ConfigError, config_to_dict, preset  # noqa: E402
 from salt.data import read_test, read_train  # noqa: E402
 from salt.metrics import coverage_class  # noqa: E402
 from salt.synthetic import write_synthetic  # noqa: E402

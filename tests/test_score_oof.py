@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from salt.artifacts import Oof, write_manifest, write_oof
-from salt.config import Config
 from salt.competition import find_competition
+from salt.config import Config
 from salt.data import read_depths, read_id_table
 from salt.ensembles import mean_oof
 from salt.scoring import calibrate, score_by_depth

@@ -21,8 +21,8 @@ from salt.study import (
     every_combination,
     lock_study,
     open_study,
-    run_search,
     resume_study,
+    run_search,
     trial_count,
 )
 
@@ -274,4 +274,6 @@ def test_a_study_opens_again_and_again_without_growing(tmp_path, config):
     begin_study(tmp_path, config)
     size = (tmp_path / STUDY_FILE).stat().st_size
     begin_study(tmp_path, config)
-    assert (tmp_path / STUDY_FILE).stat().st_size == size and pathlib.Path(tmp_path / STUDY_FILE).read_text().count("\n") == 2
+    assert (tmp_path / STUDY_FILE).stat().st_size == size and pathlib.Path(tmp_path / STUDY_FILE).read_text().count(
+        "\n"
+    ) == 2

@@ -8,7 +8,6 @@ import pytest
 
 from salt.competition import DataError, find_competition
 from salt.data import read_test, read_train
-from salt.tiles import is_black, is_vertical
 from salt.synthetic import (
     COVERAGE_CLASSES,
     ricker_wavelet,
@@ -19,6 +18,7 @@ from salt.synthetic import (
     synthetic_tiles,
     write_synthetic,
 )
+from salt.tiles import is_black, is_vertical
 
 
 @pytest.fixture(scope="module")
