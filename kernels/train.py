@@ -14,10 +14,10 @@
 # kernel_sources = []  # "salt-predict" for a second round, with pseudo-labels
 # model_sources = []
 # ///
-"""Train a U-Net that finds salt in seismic tiles, and predict each training tile by a model that has not seen it.
+"""Train a U-Net that finds salt in seismic tiles, and predict each training tile by a model that was not trained on it.
 
 **Reads** the TGS Salt Identification Challenge's `train.csv`, `train.zip` and `depths.csv`.
-**Writes** the folds' weights, `oof.npz` (out-of-fold probabilities, which tell the score before any submission),
+**Writes** the folds' weights, `oof.npz` (out-of-fold probabilities, for the score before any submission),
 `history.csv` and `manifest.json`; if time runs out, or a fold fails, also the folder `state`, from which a later run
 resumes.
 """

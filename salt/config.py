@@ -178,9 +178,9 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 # Augmentation that was not shown to help (RESULTS.md), so that it is off by default. It is on in presets that were
 # measured with it, and in those with hundreds of passes, which probably need more variety; that was not measured.
-WARPS: dict[str, object] = dict(jitter=True, scale=0.1, shear=0.07, rotation=3.0)
-T4: dict[str, object] = dict(
-    **WARPS, model="encoder_unet", encoder="efficientnetv2s", weights="imagenet", freeze_layer=0,
+STRONG_AUGMENTATION: dict[str, object] = dict(jitter=True, scale=0.1, shear=0.07, rotation=3.0)
+T4_SETTINGS: dict[str, object] = dict(
+    **STRONG_AUGMENTATION, model="encoder_unet", encoder="efficientnetv2s", weights="imagenet", freeze_layer=0,
     decoder_filters=(32, 64, 128, 256), attention=True, hypercolumn=True, deep_supervision=True, empty_head=True,
     batch_norm_momentum=0.9, dropout=0.1, padded_size=128, cutout=30, minutes=660, learning_rate=1e-3, encoder_rate=0.2,
     lovasz=0.7, snapshots=3, ema_momentum=0.999, precision="mixed_float16", gpu=True,
@@ -188,7 +188,7 @@ T4: dict[str, object] = dict(
 PRESETS: dict[str, dict[str, object]] = {
     # The smallest run that executes every line: a check before each push, not a useful model.
     "smoke": dict(
-        **WARPS,
+        **STRONG_AUGMENTATION,
         filter_scaling=4,
         depth=3,
         padded_size=104,
@@ -202,7 +202,7 @@ PRESETS: dict[str, dict[str, object]] = {
     ),
     # The demonstration of the README: a few hundred tiles, a few minutes on two cores.
     "demo": dict(
-        **WARPS,
+        **STRONG_AUGMENTATION,
         filter_scaling=8,
         depth=4,
         padded_size=104,
@@ -217,7 +217,7 @@ PRESETS: dict[str, dict[str, object]] = {
     # An hour on two cores, for two folds' models in parallel. The small encoder makes five passes in the time of one
     # with VGG-16; a decoder of twice the width costs half as much again.
     "cpu": dict(
-        **WARPS,
+        **STRONG_AUGMENTATION,
         model="encoder_unet",
         encoder="efflite0",
         weights="efflite0.weights.h5",
@@ -236,7 +236,7 @@ PRESETS: dict[str, dict[str, object]] = {
     ),
     # The same hour for one fold's model without any weights.
     "scratch": dict(
-        **WARPS,
+        **STRONG_AUGMENTATION,
         model="encoder_unet",
         encoder="residual",
         decoder_filters=(16, 32, 64, 128),
@@ -250,12 +250,12 @@ PRESETS: dict[str, dict[str, object]] = {
         train_folds=(0,),
     ),
     # One Kaggle session: 5 folds on its two T4s, an hour below the limit of 12.
-    "t4": T4,
+    "t4": T4_SETTINGS,
     # A second session, which also trains on the first one's predictions of the test tiles.
-    "t4_second": {**T4, "pseudo": 0.25},
+    "t4_second": {**T4_SETTINGS, "pseudo": 0.25},
     # 20 minutes of an H200 without internet: 5 folds.
     "h200": {
-        **T4,
+        **T4_SETTINGS,
         "encoder": "vgg16",
         "weights": "vgg16.weights.h5",
         "minutes": 20,

@@ -285,10 +285,10 @@ def write_finished(folder: pathlib.Path, tiles: Tiles, fold: np.ndarray, files: 
 
 
 def read_pseudo_labels(config: Config, test: Tiles, folder: str | pathlib.Path) -> Tiles:
-    """The test tiles on which an earlier run is sure, with its predictions as their masks.
+    """The test tiles on which an earlier run is confident, with its predictions as their masks.
 
-    The models behind these predictions have seen all training tiles, so the labels know something of each fold: the
-    out-of-fold score of a run that learns from them is too high. Judge such a run by tiles that neither has seen.
+    The models of the earlier run were trained on all training tiles, so that their predictions carry information about
+    each fold: the out-of-fold score of a run that is trained on them is too high. Score such a run on other tiles.
 
     Args:
         config: the run's settings.
@@ -297,7 +297,7 @@ def read_pseudo_labels(config: Config, test: Tiles, folder: str | pathlib.Path) 
 
     Raises:
         ArtifactError: the folder does not match its manifest, or is of other tiles.
-        TrainingError: the earlier run is sure of no tile.
+        TrainingError: the earlier run is confident on no tile.
     """
     manifest = verify_run(folder)
     ids, probabilities = read_probabilities(pathlib.Path(folder) / "probabilities.npz")

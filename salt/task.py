@@ -1,4 +1,4 @@
-"""The compiled training step: what happens around a network while it is trained.
+"""The compiled training step: augmentation, network, crop, losses and metric.
 
 A thin model around the network pads, augments and crops inside the step that Keras's `fit` compiles, so that the
 network itself stays a plain function from tiles to logits; it alone is saved.
@@ -49,7 +49,7 @@ class LeaderboardScore(keras.metrics.Metric):
 
 
 class SegmentationTask(keras.Model):
-    """What happens around a network in training: augmentation before it, crop and losses behind it.
+    """A network in training: augmentation before it, crop and losses after it.
 
     Args:
         network: model from `[B, S, S, 1]` to logits `[B, S, S, 1]`, or to a dict of them, see `encoder_unet_model`.
@@ -125,7 +125,7 @@ class TileBatches(keras.utils.PyDataset):
         seed: of the order, or None to keep it.
         passes: how often an epoch goes through the tiles.
         pseudo: None, or images and masks of further tiles that fill `pseudo_share` of each batch.
-        pseudo_share: see there.
+        pseudo_share: share of each batch, from 0 to 1.
     """
 
     def __init__(
