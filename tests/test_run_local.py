@@ -635,12 +635,12 @@ def fill_the_disk(*_):
 
 
 def test_a_synthetic_competition_is_made_once_and_never_half(tmp_path, monkeypatch):
-    import salt.data
+    import salt.layout
     import salt.synthetic
 
     monkeypatch.setattr(run_local, "BUILD", tmp_path)
     with monkeypatch.context() as broken:
-        broken.setattr(salt.data, "write_text_table", fill_the_disk)
+        broken.setattr(salt.layout, "write_text_table", fill_the_disk)
         with pytest.raises(OSError, match="disk full"):
             run_local.synthetic_competition(8)
     folder = run_local.synthetic_competition(8)
