@@ -260,9 +260,8 @@ def draw_parameters(config: Config, trials: list) -> dict:
 
 def begin_trial(study: optuna.Study, config: Config, folder: str | pathlib.Path) -> int | None:
     """Adds a trial to the study and returns its number, or None if the study has as many as it shall have."""
-    with file_lock(
-        pathlib.Path(folder) / f".{STUDY_FILE}.draw"
-    ):  # no other worker may draw until this trial is in the study
+    # No other worker may draw settings until this trial is in the study.
+    with file_lock(pathlib.Path(folder) / f".{STUDY_FILE}.draw"):
         trials = study.get_trials(deepcopy=False)
         if len(trials) >= trial_count(config):
             return None

@@ -114,7 +114,7 @@ def fit_fold(
     batches, validation = fold_batches(job, held_out)
     with download_lock(folder.parent, job.weights):
         task = SegmentationTask(build_model(config, job.weights), config)
-    # Weights that were learned elsewhere want a gentler rate; random ones in their place do not.
+    # A pre-trained encoder needs a lower rate; one with random weights does not.
     learned = encoder_layers(task.network) if job.weights is not None else []
     slow = [variable for layer in learned for variable in layer.trainable_variables]
     task.compile(training_optimizer(config, slow=slow), jit_compile=use_jit())
