@@ -1,7 +1,12 @@
-"""Layers that Keras has too, computed in another way."""
+"""Layers that Keras has too, computed in another way; and how the package annotates tensors."""
+
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
+
+# A tensor of Keras's backend, or an array that its operations take: no type of Python's covers both.
+Tensor: TypeAlias = Any
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
@@ -13,7 +18,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     inference, and on other backends, whose compilers fuse such operations themselves, it is Keras's own.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         """Takes maps `[B, H, W, C]` and returns such; `mask` must be None in training."""
         if not (training and self.trainable) or keras.backend.backend() != "tensorflow":
             return super().call(inputs, training=training, mask=mask)

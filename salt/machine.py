@@ -1,4 +1,4 @@
-"""What a process sets before it imports TensorFlow, so that it trains at the speed of the machine that it is on.
+"""The machine that a process runs on, and what to set before TensorFlow is imported, so that it is used in full.
 
 TensorFlow reads these variables once, when it is imported or when it runs its first operation. Whoever starts a process
 asks `fast_switches` for them and puts them into the environment; processes that it starts inherit them. A variable that
@@ -6,11 +6,14 @@ is set already stays as it is. Nothing here imports TensorFlow, and nothing chan
 """
 
 import contextlib
+import functools
 import math
 import os
 import pathlib
 import platform
 import re
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,6 +24,12 @@ VECTORS = {"amx_tile": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx512f": "AVX-512
 
 
 CGROUPS = "/sys/fs/cgroup"  # where Linux shows what a container may use
+GPUS_PROGRAM = "import keras; print(*keras.distribution.list_devices())"
+COMPLAINT_LINES = 12  # of what the backend says of a GPU that it cannot use
+
+
+class GpuError(RuntimeError):
+    """A GPU's driver is here, and Keras's backend fails."""
 
 
 def usable_cores(cgroups: str = CGROUPS) -> int:
@@ -111,3 +120,25 @@ def quiet_stderr() -> Iterator[None]:
         finally:
             sys.stderr.flush()
             os.dup2(stderr.fileno(), 2)
+
+
+@functools.cache
+def visible_gpus() -> list[str]:
+    """The numbers of the GPUs that Keras's backend sees, asked in a process of its own.
+
+    A process that asks holds the GPUs' memory until it ends, so this one must not, if others are to train on them.
+    Where there is a driver and no GPU is seen, what the backend's libraries say of that is printed.
+
+    Raises:
+        GpuError: there is a GPU's driver, and the backend fails.
+    """
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["env", "TF_CPP_MIN_LOG_LEVEL=0", sys.executable, "-c", GPUS_PROGRAM]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise GpuError(f"Keras cannot be asked for its GPUs: {done.stderr.strip()[-1000:]}")
+    gpus = [name.rpartition(":")[2] for name in done.stdout.split() if name.startswith("gpu")]
+    if not gpus:
+        print("nvidia-smi is here, but Keras sees no GPU:", *done.stderr.splitlines()[-COMPLAINT_LINES:], sep="\n  ")
+    return gpus

@@ -1,4 +1,4 @@
-"""What a process sets before it imports TensorFlow."""
+"""The machine that a process runs on, and what it sets before it imports TensorFlow."""
 
 import os
 import pathlib
@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from salt.machine import describe_machine, fast_switches, usable_cores, widest_vectors
+from salt import machine
+from salt.machine import GpuError, describe_machine, fast_switches, usable_cores, widest_vectors
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NO_QUOTA = "/nowhere"
@@ -79,10 +80,10 @@ def test_a_variable_that_is_set_stays():
 
 
 @pytest.mark.parametrize(
-    "machine, expected", [("x86_64", "1"), ("AMD64", "1"), ("aarch64", None), ("arm64", None), ("", None)]
+    "processor, expected", [("x86_64", "1"), ("AMD64", "1"), ("aarch64", None), ("arm64", None), ("", None)]
 )
-def test_onednn_is_switched_on_for_every_x86_processor_and_no_other(monkeypatch, machine, expected):
-    monkeypatch.setattr(platform, "machine", lambda: machine)
+def test_onednn_is_switched_on_for_every_x86_processor_and_no_other(monkeypatch, processor, expected):
+    monkeypatch.setattr(platform, "machine", lambda: processor)
     assert fast_switches({}).get("TF_ENABLE_ONEDNN_OPTS") == expected
 
 
@@ -145,3 +146,32 @@ def test_what_is_held_back_is_shown_when_the_block_fails():
     done = run_quietly("os.write(2, b'by a library '); import no_such_module")
     assert done.returncode == 1 and "after" not in done.stderr
     assert "by a library" in done.stderr and "No module named 'no_such_module'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "program, gpus",
+    [("print('gpu:0', 'gpu:1')", ["0", "1"]), ("print('cpu:0')", []), ("raise SystemExit('no driver')", None)],
+)
+def test_another_process_is_asked_for_the_gpus_since_who_asks_holds_their_memory(monkeypatch, program, gpus):
+    monkeypatch.setattr(machine.shutil, "which", lambda name: name)
+    monkeypatch.setattr(machine, "GPUS_PROGRAM", program)
+    visible_gpus = machine.visible_gpus.__wrapped__  # each time anew
+    if gpus is None:
+        with pytest.raises(GpuError, match="cannot be asked for its GPUs: no driver"):
+            visible_gpus()
+    else:
+        assert visible_gpus() == gpus
+
+
+def test_without_a_driver_nobody_is_asked_for_gpus(monkeypatch):
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    monkeypatch.setattr(machine.subprocess, "run", None)
+    assert machine.visible_gpus.__wrapped__() == []
+
+
+def test_what_the_backend_says_of_a_gpu_that_it_does_not_see_is_shown(monkeypatch, capsys):
+    monkeypatch.setattr(machine.shutil, "which", lambda name: name)
+    program = "import os, sys; print('level', os.environ['TF_CPP_MIN_LOG_LEVEL'], file=sys.stderr); print('cpu:0')"
+    monkeypatch.setattr(machine, "GPUS_PROGRAM", program)
+    assert machine.visible_gpus.__wrapped__() == []
+    assert capsys.readouterr().out == "nvidia-smi is here, but Keras sees no GPU:\n  level 0\n"
