@@ -152,6 +152,14 @@ def definitions() -> frozenset[str]:
     return frozenset(found)
 
 
+@functools.cache
+def settings() -> frozenset[str]:
+    """The names of the settings of a run."""
+    tree = ast.parse((ROOT / "salt" / "config.py").read_text(encoding="utf-8"))
+    config = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config")
+    return frozenset(node.target.id for node in config.body if isinstance(node, ast.AnnAssign))
+
+
 def headings(text: str) -> set[str]:
     """The anchors of a document: those of its headings, as GitHub makes them, and those written as <a id="...">."""
     found = set(re.findall(r'<a id="([^"]+)"></a>', text))
@@ -215,6 +223,15 @@ def file_names(text: str) -> list[str]:
 def test_files_that_are_named_exist(path):
     names = [name for text in inline_code(path.read_text(encoding="utf-8")) for name in file_names(text)]
     assert not [name for name in names if not any((base / name).exists() for base in (ROOT, path.parent))]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_settings_that_are_named_exist(path):
+    text = path.read_text(encoding="utf-8")
+    parts = [content for language, content in fenced_blocks(text) if not language] + inline_code(text)
+    known = settings() | {"key"}  # key=value stands for any of them
+    keys = {key for part in parts for key in re.findall(r"(?<![\w.(-])([a-z]\w*)=(?=[^=\s])", part) if "(" not in part}
+    assert not keys - known
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=named)
