@@ -7,7 +7,6 @@ PYTHON312 ?= $(shell for python in python3.12 "$${PYENV_ROOT:-$$HOME/.pyenv}"/ve
 	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null && echo "$$python" && break; done)
 # A file's tests stay together: they share what was trained for them.
 AT_ONCE := -n 2 --dist loadfile
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONUNBUFFERED = 1
 
 .PHONY: demo test test-slow test-kaggle smoke lint benchmark clean

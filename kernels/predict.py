@@ -18,22 +18,38 @@
 **Writes** `submission.csv`, `probabilities.npz` and `manifest.json`.
 """
 
+import os
+
+from salt.machine import describe_machine, fast_switches, quiet_stderr, visible_gpus
+
+# %% [markdown]
+# ### The machine
+# TensorFlow reads these variables when it is imported, so they are set before anything imports it.
+
+# %%
+os.environ.update(fast_switches(os.environ))
+machine = describe_machine(os.environ)  # such as "oneDNN on, AVX2, 2 threads"
+with quiet_stderr():
+    import keras
+
+# %%
 import shutil
 import subprocess
 import time
 
-import keras
 import numpy as np
 
 from salt.artifacts import find_runs, library_versions, write_manifest, write_probabilities
+from salt.competition import find_competition
 from salt.config import config_from_dict, config_to_dict
-from salt.data import find_competition, is_black, read_test
+from salt.data import read_test
+from salt.figures import plot_tiles
 from salt.inference import predict_probabilities
 from salt.parts import read_trained_run
 from salt.postprocess import choose_minimum_area, empty_black, postprocess
-from salt.report import plot_tiles
 from salt.scoring import score_oof
 from salt.submission import check_submission, write_submission
+from salt.tiles import is_black
 from salt.unet import build_fold_model
 
 # %% tags=["parameters"]
@@ -43,8 +59,8 @@ BUILD_ID = ""  # hash of the source that this notebook was built from
 
 # %% [markdown]
 # ### Preflight
-# The training run must be whole: each of its files is checked against its manifest. If several kernels trained its
-# folds, the outputs of all of them are mounted.
+# The training run must be complete: each of its files is checked against its manifest. If several kernels trained its
+# folds, the outputs of all of them must be mounted.
 
 # %%
 run_id = RUN_ID or time.strftime("predict-%Y%m%d-%H%M%S", time.gmtime())
@@ -56,16 +72,18 @@ config = config_from_dict({**config_to_dict(trained.config), **SET})
 
 print("run", run_id, "of build", BUILD_ID or "(none)", "with the models of", trained_by)
 print(config)
-print("backend", keras.backend.backend(), "on", keras.distribution.list_devices(), library_versions())
+gpus = visible_gpus()
+print("backend", keras.backend.backend(), "on", f"GPUs {gpus}" if gpus else "the CPU", library_versions())
+print(machine)
 if shutil.which("nvidia-smi"):
     print(subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout)
-if config.gpu and not keras.distribution.list_devices("gpu"):
+if config.gpu and not gpus:
     raise RuntimeError("no GPU here: choose an accelerator, or predict on the CPU with gpu=false")
 
 # %% [markdown]
 # ### The models
-# One for each trained fold. From which level on a pixel is salt, and from which area on a tile's salt counts, the
-# out-of-fold predictions decide.
+# One for each trained fold. The level from which a pixel is salt and the minimum area of salt in a tile are those that
+# score best for the out-of-fold predictions, unless they are given.
 
 # %%
 models = []
@@ -102,6 +120,6 @@ figure = plot_tiles(tiles.images[shown], {"prediction": masks[shown]}, list(tile
 write_submission("submission.csv", tiles.ids, masks)
 print(check_submission("submission.csv", competition.sample_submission))
 write_probabilities("probabilities.npz", tiles.ids, probabilities)
-more = {"build_id": BUILD_ID, "trained_by": trained_by, "level": level, "minimum_area": area}
+more = {"build_id": BUILD_ID, "machine": machine, "trained_by": trained_by, "level": level, "minimum_area": area}
 manifest = write_manifest(".", run_id, "predict", config, **more)
 print(*(f"{name}  {entry['bytes']:,} bytes" for name, entry in manifest["files"].items()), sep="\n")

@@ -14,41 +14,58 @@
 # kernel_sources = []  # "salt-predict" for a second round, with pseudo-labels
 # model_sources = []
 # ///
-"""Train a U-Net that finds salt in seismic tiles, and predict each training tile by a model that has not seen it.
+"""Train a U-Net that finds salt in seismic tiles, and predict each training tile by a model that was not trained on it.
 
 **Reads** the TGS Salt Identification Challenge's `train.csv`, `train.zip` and `depths.csv`.
-**Writes** the folds' weights, `oof.npz` (out-of-fold probabilities, which tell the score before any submission),
-`history.csv` and `manifest.json`; if time runs out, or a fold fails, also the `state` from which a later run goes on.
+**Writes** the folds' weights, `oof.npz` (out-of-fold probabilities, for the score before any submission),
+`history.csv` and `manifest.json`; if time runs out, or a fold fails, also the folder `state`, from which a later run
+resumes.
 """
 
+import os
+
+from salt.machine import describe_machine, fast_switches, quiet_stderr, visible_gpus
+
+# %% [markdown]
+# ### The machine
+# TensorFlow reads these variables when it is imported, so they are set before anything imports it.
+
+# %%
+os.environ.update(fast_switches(os.environ))
+machine = describe_machine(os.environ)  # such as "oneDNN on, AVX2, 2 threads"
+with quiet_stderr():
+    import keras
+
+# %%
 import shutil
 import subprocess
 import time
 
-import keras
 import numpy as np
 
 from salt.artifacts import find_run, library_versions, write_manifest
+from salt.competition import find_competition
 from salt.config import preset
-from salt.data import find_competition, is_black, is_vertical, read_test, read_train
+from salt.cross_validation import fit_folds, read_pseudo_labels
+from salt.data import read_test, read_train
 from salt.encoders import find_weights
+from salt.figures import plot_history, plot_tiles
 from salt.metrics import average_precision
 from salt.postprocess import choose_minimum_area, postprocess
-from salt.report import plot_history, plot_tiles
-from salt.resume import STATE, take_over_run
+from salt.resume import STATE_FOLDER, resume_run
 from salt.scoring import score_oof
-from salt.training import fit_folds, read_pseudo_labels, visible_cards
+from salt.tiles import is_black, is_vertical
 
 # %% tags=["parameters"]
-PRESET = "t4"  # a line of PRESETS below
+PRESET = "t4"  # one of PRESETS below
 SET = {}  # settings that differ from the preset: {"epochs": 20}
 RUN_ID = ""  # what this run is called; empty: the time of its start
-RESUME = ""  # run id of an unfinished run whose output is mounted: training goes on from its checkpoints
+RESUME = ""  # run id of an unfinished run whose output is mounted: training resumes from its checkpoints
 BUILD_ID = ""  # hash of the source that this notebook was built from
 
 # %% [markdown]
 # ### Preflight
-# What would fail after an hour fails here: settings, data, encoder weights, GPU.
+# Checks first what would otherwise fail after an hour: settings, data, encoder weights, GPU.
 
 # %%
 began = time.monotonic()
@@ -58,16 +75,17 @@ roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle
 competition = find_competition(roots)
 weights = find_weights(config.weights, roots)
 earlier = find_run(roots, "predict") if config.pseudo else None
-resumed = take_over_run(roots, RESUME, config, folder=".") if RESUME else None
+resumed = resume_run(roots, RESUME, config, folder=".") if RESUME else None
 
-print("run", run_id, "of build", BUILD_ID or "(none)", f"goes on with {RESUME}" if resumed else "")
+print("run", run_id, "of build", BUILD_ID or "(none)", f"resumes {RESUME}" if resumed is not None else "")
 print(config)
 print("data:", competition.folder, "| encoder weights:", weights)
-cards = visible_cards()
-print("backend", keras.backend.backend(), "on", f"GPUs {cards}" if cards else "the CPU", library_versions())
+gpus = visible_gpus()
+print("backend", keras.backend.backend(), "on", f"GPUs {gpus}" if gpus else "the CPU", library_versions())
+print(machine)
 if shutil.which("nvidia-smi"):
     print(subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout)
-if config.gpu and not cards:
+if config.gpu and not gpus:
     raise RuntimeError("no GPU here: choose an accelerator, or train on the CPU with gpu=false")
 
 # %% [markdown]
@@ -86,19 +104,26 @@ if earlier is not None:
 
 # %% [markdown]
 # ### Training
-# One model for each fold of `train_folds`. A tile's out-of-fold prediction comes from the model that did not train
-# on it. With `minutes`, the number of steps follows from the time that a step takes on this machine. On several GPUs
-# as many folds are trained at once.
+# One model for each fold of `train_folds`. A tile's out-of-fold prediction comes from the model that was not trained
+# on it. With `minutes`, the number of steps follows from the time that a step takes on this machine. With several GPUs,
+# one fold is trained on each at a time.
 
 # %%
 outcome = fit_folds(
-    config, tiles, folder=".", state_folder=STATE, weights=weights, pseudo=pseudo, clock=time.monotonic, began=began
+    config,
+    tiles,
+    folder=".",
+    state_folder=STATE_FOLDER,
+    weights=weights,
+    pseudo=pseudo,
+    clock=time.monotonic,
+    began=began,
 )
 figure = plot_history(outcome.history)
 
 # %% [markdown]
-# ### What came out
-# The score of the out-of-fold predictions is what the public leaderboard will say, give or take its interval.
+# ### Results
+# The score of the out-of-fold predictions estimates that of the public leaderboard, within its interval.
 
 # %%
 oof, score, area = outcome.oof, None, config.minimum_area
@@ -113,7 +138,7 @@ else:
     print(f"95 % interval {np.round(score['best_interval'], 4)}; at level 128, p = 0.5: {score['half_score']:.4f}")
     predicted = postprocess(oof.probabilities, level, area)
     precision = average_precision(predicted, oof.masks)
-    print(f"{precision.mean():.4f} at level {level} if tiles with less than {area} pixels of salt are taken for empty")
+    print(f"{precision.mean():.4f} at level {level} if tiles with less than {area} pixels of salt are predicted empty")
 
 # %% [markdown]
 # Held-out tiles with salt, from the worst to the best: image, truth, prediction; above each its average precision.
@@ -129,19 +154,19 @@ if oof is not None:
 
 # %% [markdown]
 # ### The manifest
-# It is written last: with it the outputs are whole.
+# It is written last, when all other outputs are complete.
 
 # %%
 finished = not outcome.unfinished
 if finished:
-    shutil.rmtree(STATE)  # a run that is not finished leaves it to the one that goes on
+    shutil.rmtree(STATE_FOLDER)  # an unfinished run keeps it, to be resumed
 minutes = round((time.monotonic() - began) / 60, 1)
-more = {"build_id": BUILD_ID, "minutes": minutes, "score": score, "minimum_area": area}
-more |= {"finished": finished, "resumed_from": resumed and resumed["run_id"]}
+more = {"build_id": BUILD_ID, "machine": machine, "minutes": minutes, "score": score, "minimum_area": area}
+more |= {"finished": finished, "resumed_from": None if resumed is None else resumed["run_id"]}
 manifest = write_manifest(".", run_id, "train", config, **more)
 print(f"{minutes} minutes")
 print(*(f"{name}  {entry['bytes']:,} bytes" for name, entry in manifest["files"].items()), sep="\n")
 if not finished:
-    print("not finished: folds", *outcome.unfinished, f"- a run with RESUME = {run_id!r} goes on from here")
-if outcome.failure:
+    print("not finished: folds", *outcome.unfinished, f"- a run with RESUME = {run_id!r} resumes them")
+if outcome.failure is not None:
     raise outcome.failure

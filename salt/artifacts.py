@@ -1,11 +1,12 @@
 """A run's output folder: out-of-fold predictions, and the manifest that says which run made which file.
 
-Whoever reads a folder checks it first: a file that is missing, cut short or of another run is an error, never a result.
+A folder is checked when it is read: a file that is missing, cut short or of another run is an error, never a result.
 """
 
 import importlib.metadata
 import json
 import pathlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ class ArtifactError(ValueError):
 
 
 class Oof(NamedTuple):
-    """Out-of-fold predictions: each tile's come from a model that was not trained on it.
+    """Out-of-fold predictions: those of a tile come from a model that was not trained on it.
 
     Attributes:
         ids: str `[N]`.
@@ -36,7 +37,7 @@ class Oof(NamedTuple):
     masks: np.ndarray
 
 
-def write_oof(path, oof: Oof):
+def write_oof(path: str | pathlib.Path, oof: Oof) -> None:
     """Writes out-of-fold predictions as a compressed `.npz`.
 
     Raises:
@@ -47,7 +48,7 @@ def write_oof(path, oof: Oof):
         np.savez_compressed(file, **oof._asdict())
 
 
-def read_oof(path) -> Oof:
+def read_oof(path: str | pathlib.Path) -> Oof:
     """Reads and checks what `write_oof` wrote.
 
     Raises:
@@ -65,7 +66,7 @@ def read_oof(path) -> Oof:
     return oof
 
 
-def check_oof(oof: Oof, path):
+def check_oof(oof: Oof, path: str | pathlib.Path) -> None:
     """Raises `ArtifactError` unless the arrays are what `Oof` says."""
     count = len(oof.ids)
     expected = {
@@ -94,13 +95,13 @@ def check_oof(oof: Oof, path):
         raise ArtifactError(f"{path}: id {repeated!r} is there {counts.max()} times; each tile counts once")
 
 
-def write_probabilities(path, ids: np.ndarray, probabilities: np.ndarray):
+def write_probabilities(path: str | pathlib.Path, ids: np.ndarray, probabilities: np.ndarray) -> None:
     """Writes the probabilities of test tiles, uint8 `[N, 101, 101]`, with their ids `[N]`, as a compressed `.npz`."""
     with whole_file(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, ids=ids, probabilities=probabilities)
 
 
-def read_probabilities(path) -> tuple[np.ndarray, np.ndarray]:
+def read_probabilities(path: str | pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     """Reads what `write_probabilities` wrote: ids and probabilities.
 
     Raises:
@@ -119,12 +120,11 @@ def read_probabilities(path) -> tuple[np.ndarray, np.ndarray]:
     return ids, probabilities
 
 
-def write_manifest(folder, run_id: str, kernel: str, config: Config, **more) -> dict:
+def write_manifest(folder: str | pathlib.Path, run_id: str, kernel: str, config: Config, **more: object) -> dict:
     """Writes `manifest.json`, the last file of a run: run id, settings, versions, size and SHA-256 of all others.
 
     Args:
-        folder: the run's outputs. Files whose name begins with a dot or an underscore are not the run's (Kaggle puts
-            some).
+        folder: the run's outputs. Files whose name begins with a dot or an underscore are left out: Kaggle adds such.
         run_id: what the run is called.
         kernel: name of the kernel that ran.
         config: the run's settings.
@@ -152,11 +152,10 @@ def write_manifest(folder, run_id: str, kernel: str, config: Config, **more) -> 
     return manifest
 
 
-def verify_run(folder) -> dict:
+def verify_run(folder: str | pathlib.Path) -> dict:
     """Reads a run's manifest and checks every file in it.
 
-    Files that the manifest does not name (a score, a report, an executed notebook) are nobody's promise and not looked
-    at.
+    Files that the manifest does not name (a score, a report, an executed notebook) are not checked.
 
     Returns:
         The manifest.
@@ -192,11 +191,11 @@ def verify_run(folder) -> dict:
     return manifest
 
 
-def find_runs(roots, kernel: str) -> list[pathlib.Path]:
+def find_runs(roots: Iterable[str | pathlib.Path], kernel: str) -> list[pathlib.Path]:
     """The folders of the mounted runs that a kernel made, sorted.
 
     Args:
-        roots: folders to search, at most four levels deep, in which depth Kaggle mounts another notebook's output.
+        roots: folders to search, at most four levels deep: Kaggle mounts another notebook's output within them.
         kernel: name of the kernel, such as `"train"`.
 
     Raises:
@@ -215,8 +214,8 @@ def find_runs(roots, kernel: str) -> list[pathlib.Path]:
     return sorted(found)
 
 
-def find_run(roots, kernel: str) -> pathlib.Path:
-    """The folder of the one mounted run that a kernel made, searched for like `find_runs` does.
+def find_run(roots: Iterable[str | pathlib.Path], kernel: str) -> pathlib.Path:
+    """The folder of the one mounted run that a kernel made; searches like `find_runs`.
 
     Raises:
         ArtifactError: no such run, or several: results must not depend on which one is found first.
@@ -231,11 +230,11 @@ def find_run(roots, kernel: str) -> pathlib.Path:
 
 
 def library_versions() -> dict:
-    """The versions of the libraries that decide about a result, as far as they are installed."""
+    """The versions of the libraries that a result depends on, as far as they are installed."""
     versions = {}
     for name in ("numpy", "keras", "tensorflow", "jax", "scikit-learn", "opencv-python", "opencv-python-headless"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # an absent library is no fact about the run
+            continue
     return versions

@@ -1,11 +1,11 @@
 """Random transforms of batches of (image, mask), on any Keras backend, inside the compiled training step.
 
-Padding, jitter, flip, scale, shear and rotation are one warp: for each pixel of the padded square, where in the tile
-does it come from? Image and mask go through it together, as two channels, so they cannot drift apart. What was drawn is
-a dict of tensors, apart from what is done with it, and the same dict always gives the same result.
+Padding, jitter, flip, scale, shear and rotation are one warp, which computes for each pixel of the padded square where
+in the tile it comes from. Image and mask are warped together, as two channels, so that they always correspond. The
+random parameters are drawn first, as a dict of tensors; the same dict always gives the same result.
 
 The warp is a gather, since `keras.ops.image.affine_transform` does not compile under XLA on TensorFlow. Everything is
-float32 whatever the mixed-precision policy: bfloat16 knows a pixel's place in a tile only to half a pixel.
+float32 whatever the mixed-precision policy: in bfloat16 a coordinate inside a tile is exact to half a pixel only.
 """
 
 import math
@@ -13,14 +13,18 @@ import math
 import keras
 from keras import ops
 
-from salt.data import TILE_SIZE, pad_offset
+from salt.config import Config
+from salt.layers import Tensor
+from salt.tiles import TILE_SIZE, pad_offset
 
 
 class AugmentationError(ValueError):
     """A padded size or a padding mode that the warp cannot make."""
 
 
-def draw_augmentation(config, batch, seed_generator):
+def draw_augmentation(
+    config: Config, batch: int | Tensor, seed_generator: keras.random.SeedGenerator
+) -> dict[str, Tensor]:
     """Draws the random parameters of one batch, each within the limits of `config`.
 
     All random numbers come from one draw of fixed width, so that switching one augmentation off leaves the others as
@@ -29,14 +33,13 @@ def draw_augmentation(config, batch, seed_generator):
     Args:
         config: a `Config`; `padded_size` and the fields under "geometry and augmentation" are used.
         batch: number of tiles, an int or a scalar tensor (`ops.shape(images)[0]`).
-        seed_generator: a `keras.random.SeedGenerator`; its owner decides where the random numbers start.
+        seed_generator: the source of the random numbers.
 
     Returns:
         A dict of float32 tensors: `"flip"` (0 or 1), `"scale"` (log-uniform in 1 / (1 + s) ... 1 + s, so that tiles
         shrink as often as they grow), `"shear"`, `"rotation"`, `"brightness"`, `"contrast"` (uniform), each `[batch]`;
         `"offset"` `[batch, 2]`, whole numbers: row and column of the padded square where the tile's corner lies; and
-        `"hole"` `[batch, 3]`: row, column and side of the square that `cut_out` blots out, side 0 for half of the
-        tiles.
+        `"hole"` `[batch, 3]`: row, column and side of the square that `cut_out` fills, side 0 for half of the tiles.
 
     Example:
         >>> parameters = draw_augmentation(preset("unet"), 32, keras.random.SeedGenerator(0))
@@ -50,7 +53,7 @@ def draw_augmentation(config, batch, seed_generator):
         parameters["flip"] = ops.cast(uniform[:, 0] < 0.5, "float32")
     if config.jitter:
         room = config.padded_size - TILE_SIZE
-        # The minimum guards against the uniform number next to 1, whose product with room + 1 float32 rounds up to it.
+        # The minimum is for uniform numbers close to 1, whose product with room + 1 is rounded up to room + 1.
         parameters["offset"] = ops.minimum(ops.floor(uniform[:, 1:3] * (room + 1.0)), float(room))
     parameters["scale"] = ops.exp(signed[:, 3] * math.log1p(config.scale))
     parameters["shear"] = signed[:, 4] * config.shear
@@ -63,8 +66,8 @@ def draw_augmentation(config, batch, seed_generator):
     return parameters
 
 
-def plain_parameters(batch, size):
-    """The parameters that change nothing: the tile as it is, in the middle of the padded square. For validation.
+def plain_parameters(batch: int | Tensor, size: int) -> dict[str, Tensor]:
+    """The parameters of no augmentation: the unchanged tile in the middle of the padded square. For validation.
 
     Args:
         batch: number of tiles, an int or a scalar tensor.
@@ -87,8 +90,10 @@ def plain_parameters(batch, size):
     }
 
 
-def augment(images, masks, parameters, size, mode):
-    """Pads and transforms a batch: what the network gets, and the truth that its loss is taken against.
+def augment(
+    images: Tensor, masks: Tensor, parameters: dict[str, Tensor], size: int, mode: str
+) -> tuple[Tensor, Tensor]:
+    """Pads and transforms a batch: the network's input, and the masks for its loss.
 
     The loss belongs on the tile, not on the padding: take the 101 x 101 window at `"offset"` of mask and logits with
     `crop_at`. The mask comes back whole for losses at a coarser resolution.
@@ -114,16 +119,16 @@ def augment(images, masks, parameters, size, mode):
     """
     images = adjust_brightness_contrast(images, parameters["brightness"], parameters["contrast"])
     warped = warp_tiles(ops.stack([images, ops.cast(masks, "float32")], axis=-1), parameters, size, mode)
-    # Where the warp falls between salt and no salt, the nearer one wins: the mask stays binary.
+    # Between salt and no salt the nearer one is taken, so that the mask stays binary.
     return cut_out(warped[..., 0], parameters["hole"]), ops.cast(warped[..., 1] >= 0.5, "float32")
 
 
-def cut_out(images, hole):
-    """Blots out a square of each image with the image's mean; the mask stays (DeVries & Taylor 2017, cutout).
+def cut_out(images: Tensor, hole: Tensor) -> Tensor:
+    """Fills a square of each image with the image's mean; the mask stays as it is (cutout, DeVries & Taylor 2017).
 
     Args:
         images: float32 `[B, S, S]`.
-        hole: `[B, 3]`, row and column of the square's centre and its side in pixels; side 0 leaves the image alone.
+        hole: `[B, 3]`, row and column of the square's centre and its side in pixels; side 0 changes nothing.
 
     Returns:
         Float32 `[B, S, S]`.
@@ -134,7 +139,7 @@ def cut_out(images, hole):
     return ops.where(hidden, ops.mean(images, axis=(1, 2), keepdims=True), images)
 
 
-def adjust_brightness_contrast(images, brightness, contrast):
+def adjust_brightness_contrast(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
     """Stretches each image about its own mean, shifts it, and clips it to 0 ... 255.
 
     Args:
@@ -152,11 +157,11 @@ def adjust_brightness_contrast(images, brightness, contrast):
     return ops.clip(images * contrast + (mean * (1.0 - contrast) + brightness), 0.0, 255.0)
 
 
-def warp_tiles(tiles, parameters, size, mode):
+def warp_tiles(tiles: Tensor, parameters: dict[str, Tensor], size: int, mode: str) -> Tensor:
     """Padding, jitter, flip, scale, shear and rotation in one bilinear warp.
 
-    A tile is flipped left to right, then sheared, rotated and magnified about its own centre, then laid with its corner
-    at `"offset"` in a square of `size`; beyond its border it goes on as `np.pad` would continue it in `mode`.
+    A tile is flipped left to right, then sheared, rotated and magnified about its own centre, then placed with its
+    corner at `"offset"` in a square of `size`; the rest of the square is filled as `np.pad` would fill it in `mode`.
 
     Args:
         tiles: `[B, n, n]`, or `[B, n, n, C]` to move several channels alike; any dtype.
@@ -182,21 +187,20 @@ def warp_tiles(tiles, parameters, size, mode):
     inside = reflect_coordinates if mode == "reflect" else clamp_coordinates
     rows, columns = inside(rows, tile_size)[..., None], inside(columns, tile_size)[..., None]
 
-    # Folding the coordinates first, not the taps, leaves each point within a square of 2 x 2 pixels of the tile; on the
-    # last row or column the far side of the square has all the weight.
+    # The coordinates are folded into the tile before the four taps are taken, so that the taps are always neighbours; a
+    # point on the last row or column is the far side of the last square.
     table, channels = tap_table(ops.cast(tiles, "float32"))
     cells = tile_size - 1
     top = ops.minimum(ops.floor(rows), cells - 1.0)
     left = ops.minimum(ops.floor(columns), cells - 1.0)
-    # A flat index over the whole batch, since a gather along the first axis is by far the fastest that the backends
-    # have; an integer, since float32 cannot tell pixels apart beyond 2 ** 24, some 1,600 tiles.
+    # A flat index over the whole batch, since a gather along the first axis is by far the fastest; an integer, since
+    # float32 is exact only up to 2 ** 24 pixels, some 1,600 tiles.
     first = ops.arange(ops.shape(tiles)[0], dtype="int32")[:, None, None] * cells**2
     taps = ops.take(table, ops.cast(top * cells + left, "int32")[..., 0] + first, axis=0)
 
-    # The weights must belong to the square that was gathered, hence its place comes out of the gather, too. XLA may
-    # compute a cheap tensor anew in each kernel that wants it, with other roundings; wherever a row is a whole number,
-    # `rows - top` could then be 1, not 0, for the next square. With a gather per tap, that put wild pixels into sheared
-    # tiles.
+    # The weights must belong to the square that was gathered, hence its place is gathered, too. XLA may compute `top`
+    # again in another kernel, with another rounding; where a row is a whole number, `rows - top` could then be 1
+    # instead of 0, which put wrong pixels into sheared tiles.
     down, right = rows - taps[..., -2:-1], columns - taps[..., -1:]
     upper, lower = taps[..., : 2 * channels], taps[..., 2 * channels : 4 * channels]
     sides = upper + down * (lower - upper)
@@ -204,7 +208,7 @@ def warp_tiles(tiles, parameters, size, mode):
     return warped if len(tiles.shape) == 4 else warped[..., 0]
 
 
-def tap_table(tiles):
+def tap_table(tiles: Tensor) -> tuple[Tensor, int]:
     """The squares of 2 x 2 neighbours of a batch, a row each: their four values and where they are.
 
     Args:
@@ -212,7 +216,7 @@ def tap_table(tiles):
 
     Returns:
         `(table, C)`: `[B * (n - 1) ** 2, 4 * C + 2]`, the upper left, upper right, lower left and lower right pixel and
-        then the row and the column of the first; and the number of channels, 1 where there was no such axis.
+        then the row and the column of the first; and the number of channels, 1 if there was no such axis.
     """
     if len(tiles.shape) == 3:
         tiles = tiles[..., None]
@@ -223,8 +227,8 @@ def tap_table(tiles):
     return ops.reshape(table, (-1, 4 * channels + 2)), channels
 
 
-def source_coordinates(parameters, size, tile_size):
-    """Where in the endless, not yet folded plane of its tile each pixel of the padded square comes from.
+def source_coordinates(parameters: dict[str, Tensor], size: int, tile_size: int) -> tuple[Tensor, Tensor]:
+    """Where each pixel of the padded square comes from, in the coordinates of its tile and beyond its border.
 
     Returns:
         `(rows, columns)`, float32 `[B, size, size]` each; 0 ... `tile_size - 1` lie inside the tile.
@@ -236,10 +240,10 @@ def source_coordinates(parameters, size, tile_size):
     grid = ops.arange(size, dtype="float32")[None]
     y, x = grid - offset[:, :1] - centre, grid - offset[:, 1:] - centre  # [B, size], from the tile's centre
 
-    # The inverse of flip -> shear -> rotation -> scale, step by step from the canvas back to the tile: a whole number
-    # of pixels, less a shift. The shift is small, so float32 knows it to 1e-6 where it knows a coordinate near 100 to
-    # 1e-5. For the same reason its diagonal is not 1 less something near 1, and 1 - cos is made from the half angle.
-    # (Less, not plus: TensorFlow's graph optimiser puts chains of additions into another order, and the gain is lost.)
+    # The inverse of flip -> shear -> rotation -> scale: a whole number of pixels minus a shift. The shift is small, so
+    # that float32 has it to 1e-6, where a coordinate near 100 is exact to 1e-5 only. For the same reason no coefficient
+    # is computed as 1 minus a number near 1, and 1 - cos is computed from the half angle. (Minus and not plus, since
+    # TensorFlow's graph optimiser reorders chains of additions, which would lose the precision again.)
     angle = rotation * (math.pi / 180)
     sine, cosine, versine = ops.sin(angle), ops.cos(angle), 2.0 * ops.square(ops.sin(angle / 2.0))
     row_by_y, row_by_x = (scale - 1.0 + versine) / scale, -sine / scale
@@ -250,7 +254,7 @@ def source_coordinates(parameters, size, tile_size):
     return (y + centre)[:, :, None] - row_shift, (mirror * x + centre)[:, None, :] - column_shift
 
 
-def reflect_coordinates(values, tile_size):
+def reflect_coordinates(values: Tensor, tile_size: int) -> Tensor:
     """Folds coordinates into 0 ... `tile_size - 1` by mirrors at the first and the last pixel.
 
     That is the distance to the nearest image of pixel 0, of which there is one every `2 * (tile_size - 1)` pixels.
@@ -259,13 +263,13 @@ def reflect_coordinates(values, tile_size):
     return ops.abs(values - period * ops.round(values / period))
 
 
-def clamp_coordinates(values, tile_size):
+def clamp_coordinates(values: Tensor, tile_size: int) -> Tensor:
     """Sets coordinates outside 0 ... `tile_size - 1` to the nearer end."""
     return ops.clip(values, 0.0, tile_size - 1.0)
 
 
-def crop_at(padded, offset, size=TILE_SIZE):
-    """Cuts a square window out of each item of a batch, at its own place; differentiable.
+def crop_at(padded: Tensor, offset: Tensor, size: int = TILE_SIZE) -> Tensor:
+    """Crops a square window from each item of a batch, each at its own place; differentiable.
 
     Args:
         padded: `[B, S, S]`, any dtype, such as logits.
@@ -273,8 +277,8 @@ def crop_at(padded, offset, size=TILE_SIZE):
         size: pixels of the window's side.
 
     Returns:
-        `[B, size, size]` with the dtype of `padded`. The gradient goes back to the window's pixels and is 0 elsewhere;
-        no two terms are added, so that it is the same on every run.
+        `[B, size, size]` with the dtype of `padded`. The gradient is that of the window's pixels and 0 elsewhere; no
+        two terms are added, so that it is the same on every run.
     """
     height, width = padded.shape[1:3]
     offset = ops.cast(offset, "int32")

@@ -1,13 +1,15 @@
-"""Every knob of a run, in one frozen dataclass, and the presets that give them their values.
+"""Every setting of a run, in one frozen dataclass, and the presets that give them their values.
 
-A run is `preset(name, **changes)`; nothing else in the package has a setting of its own. The module holds no paths of a
-machine and reads none: where the data is and where the outputs go are arguments of the functions that need them.
+A run is `preset(name, **changes)`; no other module has settings. Paths are none of them: where the data is and where
+the outputs go are arguments of the functions that need them.
 """
 
 import dataclasses
 import types
 import typing
 from dataclasses import dataclass
+
+from salt.tiles import TILE_SIZE
 
 
 class ConfigError(ValueError):
@@ -29,24 +31,24 @@ class Config:
     depth: int = 5  # levels of "unet", the bottom among them; padded_size divides by 2 ** (depth - 1)
     batch_norm_momentum: float = 0.6  # the original search's best (.5 to .9 tried)
     dropout: float = 0.0  # spatial dropout rate after each decoder level of either network
-    freeze_layer: int = 11  # layers of the encoder below this index stay as they were trained: VGG-16's blocks 1 to 3
+    freeze_layer: int = 11  # layers of the encoder below this index are not trained; 11: VGG-16's blocks 1 to 3
     weights: str | None = None  # encoder: "imagenet", a path, the name of a file among the mounted inputs, or None
 
     # --- network, "encoder_unet" only ---
     encoder: str = "vgg16"  # "residual" (from scratch), "vgg16", "efflite0" (CPU) or "efficientnetv2s" (GPU)
-    stem_stride: int = 1  # of the encoder's first map; 1 keeps the edges that 101 pixels have
-    decoder_filters: tuple[int, ...] = (32, 64, 128)  # fine to coarse, one a halving: how deep the encoder is used
+    stem_stride: int = 1  # of the encoder's first map; with 1 it has the full resolution
+    decoder_filters: tuple[int, ...] = (32, 64, 128)  # of each decoder level, fine to coarse; as many as the halvings
     attention: bool = False  # squeeze-and-excitation over channels and pixels (scSE) after each decoder level
-    hypercolumn: bool = False  # the logits see all decoder levels, not the last alone
+    hypercolumn: bool = False  # the logits are computed from all decoder levels, not from the last alone
     deep_supervision: bool = False  # each coarser decoder level gives logits of its own, "deep_1" ...
-    empty_head: bool = False  # one more logit a tile, "empty": does it hold salt?
+    empty_head: bool = False  # one more logit a tile, "empty": whether it holds salt
 
     # --- geometry and augmentation ---
     padded_size: int = 128  # pixels; 101 is padded, never resized: +.041 on the leaderboard over resizing
-    padding: str = "reflect"  # what the border is filled with: "reflect" or "edge"
-    jitter: bool = False  # in training the tile lies anywhere inside the padded square, not in its middle
+    padding: str = "reflect"  # how the border is filled: "reflect" or "edge"
+    jitter: bool = False  # in training the tile lies at a random place inside the padded square, not in its middle
     flip: bool = True  # horizontal flips; vertical ones hurt, since down is down in a seismic section
-    scale: float = 0.0  # magnification up to 1 +- scale
+    scale: float = 0.0  # magnification from 1 / (1 + scale) to 1 + scale
     shear: float = 0.0  # horizontal shear up to +- this slope
     rotation: float = 0.0  # degrees, up to +- this
     brightness: float = 12.0  # grey levels of 255, up to +- this
@@ -54,27 +56,27 @@ class Config:
     cutout: int = 0  # pixels; half of the tiles lose a square of up to this side to the tile's mean
 
     # --- optimisation ---
-    epochs: int = 50  # passes through the training tiles, where neither minutes nor steps say how long
-    minutes: float = 0.0  # for the whole run, all folds and their predictions; 0: as many epochs or steps as are given
-    limit_minutes: float = 690.0  # no epoch begins that would end later; Kaggle stops a run after 720, and keeps little
-    steps: int = 0  # of each fold; what a run with minutes came to, to repeat it anywhere; 0: not given
+    epochs: int = 50  # passes through the training tiles, unless minutes or steps are given
+    minutes: float = 0.0  # of the whole run, all folds and their predictions; 0: epochs or steps count
+    limit_minutes: float = 690.0  # no epoch begins that would end later; Kaggle stops a run after 720
+    steps: int = 0  # of each fold; to repeat a run with minutes, the steps that it took; 0: epochs or minutes count
     batch_size: int = 32
     optimizer: str = "adamw"  # the original's search found Adam best (.770; Nadam .759, RMSprop .758, SGD .584)
     learning_rate: float = 1e-3  # at its peak
-    encoder_rate: float = 1.0  # a pre-trained encoder learns at this times the rate
+    encoder_rate: float = 1.0  # factor on the learning rate of a pre-trained encoder
     weight_decay: float = 1e-4
-    warmup: float = 0.05  # share of the steps that climb from 0 to the peak; cosines to 0 follow
+    warmup: float = 0.05  # share of the steps in which the rate rises from 0 to its peak; cosines to 0 follow
     lovasz: float = 0.5  # share of the steps, the last ones, that train with Lovasz instead of BCE + Dice
-    deep_weight: float = 0.1  # of the coarser levels' mean loss, if "deep_supervision" gives them one
-    empty_weight: float = 0.1  # of the loss of "does the tile hold salt?", if "empty_head" asks
+    deep_weight: float = 0.1  # of the mean loss of the coarser levels' logits, with deep_supervision
+    empty_weight: float = 0.1  # of the loss of the logit "empty", with empty_head
     pseudo: float = 0.0  # share of each batch that are test tiles with the masks of an earlier run; 0: none
-    pseudo_confidence: float = 0.9  # of that run in a tile, its mean over the pixels, from which it is learned from
-    snapshots: int = 1  # networks a fold: the rate falls to 0 so many times, each time to weights that stay
-    ema_momentum: float = 0.0  # of the running average of the weights, which is kept in the end; 0: the last weights
+    pseudo_confidence: float = 0.9  # only tiles in which that run's mean confidence is at least this are used
+    snapshots: int = 1  # networks a fold: so many times the rate falls to 0 and the weights are kept (an ensemble)
+    ema_momentum: float = 0.0  # of the running average of the weights, which becomes the result; 0: the last weights
     precision: str = "float32"  # "float32", "mixed_float16" (T4) or "mixed_bfloat16" (CPU with AVX-512, H200)
 
-    gpu: bool = False  # stop at once where there is no GPU, instead of training for hours on what Kaggle fell back to
-    workers: int = 0  # folds, or trials of a search, at once, each in a process of its own; 0: one a GPU
+    gpu: bool = False  # whether a machine without a GPU is an error, instead of a training of many hours on its CPU
+    workers: int = 0  # processes that train folds, or trials of a search, in parallel; 0: one a GPU
 
     # --- search ---
     space: str = "original"  # which settings are searched, and among which values: a table of SPACES in study.py
@@ -82,13 +84,13 @@ class Config:
 
     # --- folds, inference, randomness ---
     folds: int = 5  # into how many parts the training tiles are split
-    train_folds: tuple[int, ...] = (0, 1, 2, 3, 4)  # which of them are held out, each for a model of its own
+    train_folds: tuple[int, ...] = (0, 1, 2, 3, 4)  # which of them are held out, one model for each
     tta: str = "flip"  # test-time augmentation: "none" or "flip"
-    level: int = 0  # salt where round(255 p) reaches it; 0: the best of the out-of-fold predictions
-    minimum_area: int = -1  # pixels; a tile with less predicted salt is predicted empty; -1: the best out of fold
+    level: int = 0  # a pixel is salt if round(255 p) is at least this; 0: the best for the out-of-fold predictions
+    minimum_area: int = -1  # pixels; a tile with less predicted salt is predicted empty; -1: the best for them
     seed: int = 0  # of folds, weights, order and augmentation
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             value = coerce_setting(field.name, getattr(self, field.name), hints[field.name])
@@ -115,8 +117,8 @@ class Config:
         if not all(0 <= fold < self.folds for fold in self.train_folds):
             raise ConfigError(f"train_folds={self.train_folds}: with folds={self.folds} they are 0 to {self.folds - 1}")
 
-    def check_encoder(self):
-        """Raises `ConfigError` where encoder and decoder do not fit each other."""
+    def check_encoder(self) -> None:
+        """Raises `ConfigError` if encoder and decoder do not fit each other."""
         if self.encoder == "vgg16" and self.stem_stride != 1:
             raise ConfigError(f"stem_stride={self.stem_stride}: must be 1, the stride of VGG-16's first map")
         fewest, most = self.stem_stride, self.stem_stride + 3  # five maps at most, and two at least
@@ -137,19 +139,19 @@ CHOICES = {
     "optimizer": ("adamw", "nadam", "rmsprop", "sgd"),
     "tta": ("none", "flip"),
 }
-LIMITS = {
+LIMITS: dict[str, tuple[float, float]] = {
     "filter_scaling": (1, 256),
     "depth": (2, 7),
     "batch_norm_momentum": (0.0, 0.9999),
     "dropout": (0.0, 0.9),
     "freeze_layer": (0, 600),  # with its input, VGG-16 has 19 layers, EfficientNet-Lite0 138, EfficientNetV2-S 512
-    "padded_size": (101, 512),
+    "padded_size": (TILE_SIZE, 512),
     "scale": (0.0, 0.5),
     "shear": (0.0, 0.5),
     "rotation": (0.0, 45.0),
     "brightness": (0.0, 127.0),
     "contrast": (0.0, 0.9),
-    "cutout": (0, 101),
+    "cutout": (0, TILE_SIZE),
     "epochs": (1, 10_000),
     "minutes": (0.0, 10_000.0),
     "limit_minutes": (0.01, 10_000.0),
@@ -170,23 +172,23 @@ LIMITS = {
     "trials": (0, 10_000),
     "folds": (2, 50),
     "level": (0, 255),
-    "minimum_area": (-1, 10_201),
+    "minimum_area": (-1, TILE_SIZE**2),
     "seed": (0, 2**31 - 1),
 }
 
-# Not shown to help (RESULTS.md), hence off unless a preset says otherwise: those that were measured with them, and
-# those whose hundreds of passes want more variety; that they do is an opinion.
-WARPS = dict(jitter=True, scale=0.1, shear=0.07, rotation=3.0)
-T4 = dict(
-    **WARPS, model="encoder_unet", encoder="efficientnetv2s", weights="imagenet", freeze_layer=0,
+# Augmentation that was not shown to help (RESULTS.md), so that it is off by default. It is on in presets that were
+# measured with it, and in those with hundreds of passes, which probably need more variety; that was not measured.
+STRONG_AUGMENTATION: dict[str, object] = dict(jitter=True, scale=0.1, shear=0.07, rotation=3.0)
+T4_SETTINGS: dict[str, object] = dict(
+    **STRONG_AUGMENTATION, model="encoder_unet", encoder="efficientnetv2s", weights="imagenet", freeze_layer=0,
     decoder_filters=(32, 64, 128, 256), attention=True, hypercolumn=True, deep_supervision=True, empty_head=True,
     batch_norm_momentum=0.9, dropout=0.1, padded_size=128, cutout=30, minutes=660, learning_rate=1e-3, encoder_rate=0.2,
     lovasz=0.7, snapshots=3, ema_momentum=0.999, precision="mixed_float16", gpu=True,
 )  # fmt: skip
-PRESETS = {
-    # The smallest run that goes through every line: a check before each push, not a model.
+PRESETS: dict[str, dict[str, object]] = {
+    # The smallest run that executes every line: a check before each push, not a useful model.
     "smoke": dict(
-        **WARPS,
+        **STRONG_AUGMENTATION,
         filter_scaling=4,
         depth=3,
         padded_size=104,
@@ -198,13 +200,13 @@ PRESETS = {
         space="findings",
         trials=2,
     ),
-    # The demonstration of the README: a few hundred tiles, a few minutes on two cores, a result that one can look at.
+    # The demonstration of the README: a few hundred tiles, two minutes on any machine.
     "demo": dict(
-        **WARPS,
+        **STRONG_AUGMENTATION,
         filter_scaling=8,
         depth=4,
         padded_size=104,
-        epochs=25,
+        minutes=2,
         batch_size=8,
         learning_rate=2e-3,
         lovasz=0.6,
@@ -212,10 +214,10 @@ PRESETS = {
         folds=4,
         train_folds=(0,),
     ),
-    # An hour on two cores, for two folds' models at once. A small encoder makes five passes where VGG-16 makes one; a
-    # decoder of twice the width costs half as much again.
+    # An hour on two cores, for two folds' models in parallel. The small encoder makes five passes in the time of one
+    # with VGG-16; a decoder of twice the width costs half as much again.
     "cpu": dict(
-        **WARPS,
+        **STRONG_AUGMENTATION,
         model="encoder_unet",
         encoder="efflite0",
         weights="efflite0.weights.h5",
@@ -234,7 +236,7 @@ PRESETS = {
     ),
     # The same hour for one fold's model without any weights.
     "scratch": dict(
-        **WARPS,
+        **STRONG_AUGMENTATION,
         model="encoder_unet",
         encoder="residual",
         decoder_filters=(16, 32, 64, 128),
@@ -248,23 +250,23 @@ PRESETS = {
         train_folds=(0,),
     ),
     # One Kaggle session: 5 folds on its two T4s, an hour below the limit of 12.
-    "t4": T4,
-    # A second session, which learns from the first one's predictions of the test tiles as well.
-    "t4_second": {**T4, "pseudo": 0.25},
-    # 20 minutes of an H200, where there is no internet: 5 folds.
+    "t4": T4_SETTINGS,
+    # A second session, which also trains on the first one's predictions of the test tiles.
+    "t4_second": {**T4_SETTINGS, "pseudo": 0.25},
+    # 20 minutes of an H200 without internet: 5 folds.
     "h200": {
-        **T4,
+        **T4_SETTINGS,
         "encoder": "vgg16",
         "weights": "vgg16.weights.h5",
         "minutes": 20,
         "ema_momentum": 0.998,
         "precision": "mixed_bfloat16",
     },
-    # The original's network, trained from nothing.
+    # The original's network, trained from scratch.
     "unet": dict(ema_momentum=0.99, gpu=True),
-    # The same in short trainings, two folds a trial, to search among their settings.
+    # The same in short trainings, two folds a trial, to search for its settings.
     "search": dict(epochs=30, train_folds=(0, 1), precision="mixed_float16", gpu=True),
-    # The original's transfer network. Its encoder has seen ImageNet, so that it wants a gentler rate.
+    # The original's transfer network. Its encoder is pre-trained, so that it needs a lower rate.
     "transfer_unet": dict(
         model="transfer_unet",
         weights="imagenet",
@@ -277,12 +279,16 @@ PRESETS = {
 }
 
 
-def preset(name: str, **changes) -> Config:
+LENGTHS = ("steps", "minutes", "epochs")  # how long to train; the first of them that is not 0 counts
+
+
+def preset(name: str, **changes: object) -> Config:
     """The settings of a preset, with some of them changed.
 
     Args:
         name: one of `PRESETS`.
-        **changes: fields of `Config` and their values.
+        **changes: fields of `Config` and their values. One that says how long to train (`steps`, `minutes`, `epochs`)
+            replaces what the preset says of that, whichever of them it is.
 
     Returns:
         A `Config`.
@@ -296,11 +302,13 @@ def preset(name: str, **changes) -> Config:
     """
     if name not in PRESETS:
         raise ConfigError(f"preset {name!r} does not exist; there are {', '.join(PRESETS)}")
-    return config_from_dict({**PRESETS[name], **changes})
+    replaced = LENGTHS if any(key in changes for key in LENGTHS) else ()
+    values = {key: value for key, value in PRESETS[name].items() if key not in replaced}
+    return config_from_dict({**values, **changes})
 
 
 def config_from_dict(values: dict) -> Config:
-    """A `Config` from its fields, such as a manifest holds; the undoing of `config_to_dict`.
+    """A `Config` from its fields, such as a manifest holds; the inverse of `config_to_dict`.
 
     Raises:
         ConfigError: an unknown field, a wrong type, or a value out of range.
@@ -315,8 +323,8 @@ def config_from_dict(values: dict) -> Config:
 def snapshot_progress(snapshots: int, lovasz: float) -> list[float]:
     """Where each cosine of a training ends, as shares of its steps.
 
-    Each but the first has the same share of the part that trains with Lovasz, and the first one what is left: a network
-    that has hardly seen that loss would be of no use.
+    The part that trains with Lovasz is divided evenly; the first cosine also has all that comes before it, since a
+    network that was hardly trained with Lovasz would add nothing to an ensemble.
 
     Args:
         snapshots: how many cosines.
@@ -329,8 +337,8 @@ def snapshot_progress(snapshots: int, lovasz: float) -> list[float]:
     return [1.0 - left * (lovasz or 1.0) / snapshots for left in reversed(range(snapshots))]
 
 
-def coerce_setting(name: str, value, hint):
-    """Returns `value` as the type of a field: an int where a float is meant, a list (from JSON) where a tuple is.
+def coerce_setting(name: str, value: object, hint: object) -> object:
+    """Returns `value` in the type of a field: an int becomes a float, a list (from JSON) a tuple, where one is due.
 
     Raises:
         ConfigError: the value has another type.
@@ -338,9 +346,9 @@ def coerce_setting(name: str, value, hint):
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for kind in allowed:
         if typing.get_origin(kind) is tuple:
-            if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
+            if isinstance(value, list | tuple) and all(type(item) is int for item in value):
                 return tuple(value)
-        elif kind is float and type(value) in (int, float):
+        elif kind is float and (type(value) is int or type(value) is float):
             return float(value)
         elif type(value) is kind:  # not isinstance: True is an int
             return value

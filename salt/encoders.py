@@ -1,10 +1,11 @@
-"""Backbones: networks that answer one question, which feature maps does this image have, from fine to coarse.
+"""Encoders (backbones): networks from grey tiles to feature maps, from fine to coarse, for the decoders of `unet.py`.
 
-A decoder (`salt/unet.py`) needs nothing else of them. Each takes grey tiles of 0 to 255 and normalises them itself;
-each map is half the size of the one before. `encoder_features` is the one that a configuration asks.
+Each takes grey tiles of 0 to 255 and normalises them itself; each map is half the size of the one before.
+`encoder_features` chooses the encoder that a configuration names.
 """
 
 import pathlib
+from collections.abc import Iterable
 
 import keras
 from keras import ops
@@ -14,7 +15,8 @@ from salt.layers import BatchNormalization
 
 # The last convolution of each VGG-16 block: strides 1, 2, 4, 8, 16 and 64, 128, 256, 512, 512 channels.
 VGG16_FEATURES = ("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3")
-# What ImageNet's mean colour is to VGG-16 (blue, green, red; Simonyan & Zisserman 2015, as in keras.applications).
+# ImageNet's mean colour, which VGG-16 subtracts (blue, green, red; Simonyan & Zisserman 2015, as in
+# keras.applications).
 VGG16_MEAN = (103.939, 116.779, 123.68)
 
 # EfficientNet-Lite0's seven stages: blocks, kernel, stride, expansion, channels.
@@ -34,7 +36,7 @@ EFFLITE0_FEATURES = ("block0_project_bn", "block2_add", "block4_add", "block10_a
 EFFICIENTNETV2S_FEATURES = ("block1b_add", "block2d_add", "block3d_add", "block5i_add", "block6o_add")
 
 
-def encoder_features(tiles, config: Config, weights: str | None = None) -> list:
+def encoder_features(tiles: keras.KerasTensor, config: Config, weights: str | None = None) -> list[keras.KerasTensor]:
     """The feature maps of the encoder that a configuration names.
 
     Args:
@@ -62,7 +64,7 @@ def encoder_features(tiles, config: Config, weights: str | None = None) -> list:
     return residual_encoder(tiles, config.filter_scaling, levels, config.stem_stride, config.batch_norm_momentum)
 
 
-def conv_block(x, filters: int, batch_norm_momentum: float, name: str):
+def conv_block(x: keras.KerasTensor, filters: int, batch_norm_momentum: float, name: str) -> keras.KerasTensor:
     """Two 3 x 3 convolutions, each with batch norm and ReLU: `[B, H, W, C]` to `[B, H, W, filters]`."""
     for index in (1, 2):
         x = keras.layers.Conv2D(
@@ -73,14 +75,16 @@ def conv_block(x, filters: int, batch_norm_momentum: float, name: str):
     return x
 
 
-def plain_encoder(tiles, filter_scaling: int, depth: int, batch_norm_momentum: float) -> list:
-    """The way down of a U-Net (Ronneberger et al. 2015), from scratch.
+def plain_encoder(
+    tiles: keras.KerasTensor, filter_scaling: int, depth: int, batch_norm_momentum: float
+) -> list[keras.KerasTensor]:
+    """The contracting path of a U-Net (Ronneberger et al. 2015), from scratch.
 
     Args:
         tiles: symbolic tensor `[B, H, W, 1]`, grey 0 to 255; H and W divide by `2 ** (depth - 1)`.
         filter_scaling: filters of the first level; each level below has twice as many.
         depth: levels, the bottom among them.
-        batch_norm_momentum: share of the old running statistics that survives a step.
+        batch_norm_momentum: share of the running statistics that is kept in each step.
 
     Returns:
         `depth` feature maps, level k of size `[B, H / 2 ** k, W / 2 ** k, filter_scaling * 2 ** k]`.
@@ -95,24 +99,26 @@ def plain_encoder(tiles, filter_scaling: int, depth: int, batch_norm_momentum: f
     return features
 
 
-def centre_grey(tiles, name: str = "to_unit_range"):
+def centre_grey(tiles: keras.KerasTensor, name: str = "to_unit_range") -> keras.KerasTensor:
     """Grey 0 to 255 to a unit range about each tile's mean, for the encoders from scratch."""
-    # In float32 whatever the precision of the rest: 8 bits of mantissa would blur 256 grey levels.
+    # In float32 whatever the precision policy: bfloat16's 8 bits of mantissa cannot represent all 256 grey levels.
     x = keras.layers.Rescaling(1 / 255, dtype="float32", name=name)(tiles)
     return x - ops.mean(x, axis=(1, 2, 3), keepdims=True)  # a tile's brightness says nothing about salt
 
 
-def residual_encoder(tiles, filter_scaling: int, levels: int, stem_stride: int, batch_norm_momentum: float) -> list:
-    """A residual network (He et al. 2016) from scratch, of dense 3 x 3 convolutions, which every device is fast at.
+def residual_encoder(
+    tiles: keras.KerasTensor, filter_scaling: int, levels: int, stem_stride: int, batch_norm_momentum: float
+) -> list[keras.KerasTensor]:
+    """A residual network (He et al. 2016) from scratch, of dense 3 x 3 convolutions, which are fast on every device.
 
-    The finest level has one convolution, each other one two blocks: on a CPU the full size costs most and says least.
+    The finest level has one convolution, each other one two blocks: on a CPU layers at full resolution cost most.
 
     Args:
         tiles: symbolic tensor `[B, H, W, 1]`, grey 0 to 255.
         filter_scaling: filters of the first level; each level below has twice as many.
         levels: how many feature maps.
         stem_stride: stride of the first map, 1 or 2.
-        batch_norm_momentum: share of the old running statistics that survives a step.
+        batch_norm_momentum: share of the running statistics that is kept in each step.
 
     Returns:
         `levels` feature maps of strides `stem_stride`, twice that and so on.
@@ -127,11 +133,13 @@ def residual_encoder(tiles, filter_scaling: int, levels: int, stem_stride: int, 
     return features
 
 
-def residual_block(x, filters: int, stride: int, batch_norm_momentum: float, name: str):
+def residual_block(
+    x: keras.KerasTensor, filters: int, stride: int, batch_norm_momentum: float, name: str
+) -> keras.KerasTensor:
     """Two 3 x 3 convolutions beside a shortcut: `[B, H, W, C]` to `[B, H / stride, W / stride, filters]`."""
     shortcut = x
     if stride > 1:
-        # Averaged before the 1 x 1 convolution, whose stride would throw three of four pixels away (He et al. 2019).
+        # Averaged before the 1 x 1 convolution, whose stride would discard three of four pixels (He et al. 2019).
         shortcut = keras.layers.AveragePooling2D(stride, name=f"{name}_pool")(x)
         shortcut = conv_norm(shortcut, filters, 1, 1, batch_norm_momentum, f"{name}_short")
     x = conv_norm(x, filters, 3, stride, batch_norm_momentum, f"{name}_first")
@@ -140,7 +148,9 @@ def residual_block(x, filters: int, stride: int, batch_norm_momentum: float, nam
     return keras.layers.ReLU(name=f"{name}_out")(keras.layers.Add(name=f"{name}_add")([shortcut, x]))
 
 
-def conv_norm(x, filters: int, kernel: int, stride: int, batch_norm_momentum: float, name: str):
+def conv_norm(
+    x: keras.KerasTensor, filters: int, kernel: int, stride: int, batch_norm_momentum: float, name: str
+) -> keras.KerasTensor:
     """A convolution and its batch norm."""
     x = keras.layers.Conv2D(
         filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
@@ -148,7 +158,9 @@ def conv_norm(x, filters: int, kernel: int, stride: int, batch_norm_momentum: fl
     return BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_norm")(x)
 
 
-def vgg16_encoder(tiles, weights: str | None, freeze_layer: int, levels: int = 5) -> list:
+def vgg16_encoder(
+    tiles: keras.KerasTensor, weights: str | None, freeze_layer: int, levels: int = 5
+) -> list[keras.KerasTensor]:
     """The convolutions of VGG-16 (Simonyan & Zisserman 2015) on grey tiles.
 
     Args:
@@ -156,7 +168,7 @@ def vgg16_encoder(tiles, weights: str | None, freeze_layer: int, levels: int = 5
         weights: `"imagenet"` (downloaded by Keras), the path of a weights file without the top, or None for random
             ones.
         freeze_layer: layers below this index (the input is 0) are not trained; 11 freezes blocks 1 to 3.
-        levels: how many feature maps; 4 leave out the fifth block.
+        levels: how many feature maps; with 4 the fifth block is left out.
 
     Returns:
         `levels` feature maps of strides 1 to 16, with 64, 128, 256, 512 and 512 channels.
@@ -173,7 +185,9 @@ def vgg16_encoder(tiles, weights: str | None, freeze_layer: int, levels: int = 5
     return features_of_grey(tiles, vgg, VGG16_FEATURES[:levels], freeze_layer, 1.0, [-mean for mean in VGG16_MEAN])
 
 
-def efflite0_encoder(tiles, weights: str | None, freeze_layer: int, levels: int, stem_stride: int) -> list:
+def efflite0_encoder(
+    tiles: keras.KerasTensor, weights: str | None, freeze_layer: int, levels: int, stem_stride: int
+) -> list[keras.KerasTensor]:
     """EfficientNet-Lite0 (Tan & Le 2019; its Lite form by Google 2020) on grey tiles: small, for a CPU.
 
     Args:
@@ -197,19 +211,19 @@ def efflite0_encoder(tiles, weights: str | None, freeze_layer: int, levels: int,
     return features_of_grey(tiles, lite, EFFLITE0_FEATURES[:levels], freeze_layer, 1 / 128, -127 / 128)
 
 
-def efficientnet_lite0(input_shape: tuple, stem_stride: int = 2) -> keras.Model:
+def efficientnet_lite0(input_shape: tuple[int | None, ...], stem_stride: int = 2) -> keras.Model:
     """EfficientNet-B0 without squeeze-and-excitation, with ReLU6 for swish, without its head.
 
-    A file of weights knows layers by their class and order: do not change the order in which they are made here.
+    A file of weights identifies layers by their class and order: do not change the order in which they are made here.
     """
 
-    def norm(x, name):
+    def norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         return BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{name}_bn")(x)
 
-    def relu6(x, name):
+    def relu6(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         return keras.layers.ReLU(6.0, name=f"{name}_relu6")(x)
 
-    def conv(x, filters, name, kernel=1, stride=1):
+    def conv(x: keras.KerasTensor, filters: int, name: str, kernel: int = 1, stride: int = 1) -> keras.KerasTensor:
         return keras.layers.Conv2D(filters, kernel, stride, "same", use_bias=False, name=f"{name}_conv")(x)
 
     colour = keras.Input(input_shape)
@@ -230,7 +244,9 @@ def efficientnet_lite0(input_shape: tuple, stem_stride: int = 2) -> keras.Model:
     return keras.Model(colour, x, name="efflite0")
 
 
-def efficientnetv2s_encoder(tiles, weights: str | None, freeze_layer: int, levels: int, stem_stride: int) -> list:
+def efficientnetv2s_encoder(
+    tiles: keras.KerasTensor, weights: str | None, freeze_layer: int, levels: int, stem_stride: int
+) -> list[keras.KerasTensor]:
     """EfficientNetV2-S (Tan & Le 2021) on grey tiles: 20 million parameters, for a GPU.
 
     Of keras.applications' networks of 20 to 30 million it knows ImageNet best (83.9 % top-1; ConvNeXt-T 81.3 %,
@@ -265,7 +281,7 @@ def efficientnetv2s_encoder(tiles, weights: str | None, freeze_layer: int, level
 def adapt_network(network: keras.Model, stem: str, stride: int) -> keras.Model:
     """A copy of a network, weights and all, with this stride in the layer `stem` and with this package's batch norm."""
 
-    def copy(layer):
+    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         settings = layer.get_config()
         if layer.name == stem:
             settings["strides"] = (stride, stride)
@@ -278,7 +294,7 @@ def adapt_network(network: keras.Model, stem: str, stride: int) -> keras.Model:
     return adapted
 
 
-def load_encoder(network: keras.Model, weights: str | None, content: str):
+def load_encoder(network: keras.Model, weights: str | None, content: str) -> None:
     """Fills a network from a file, if `weights` is a path; `content` says in errors what the file should hold."""
     if weights in (None, "imagenet"):
         return
@@ -286,29 +302,36 @@ def load_encoder(network: keras.Model, weights: str | None, content: str):
         raise FileNotFoundError(f"weights={str(weights)!r}: no such file; give its path, 'imagenet' or None")
     try:
         network.load_weights(weights)
-    except Exception as error:  # h5py and Keras have many ways of saying that this is another network's file
+    except Exception as error:  # h5py and Keras raise many different errors for a file of another network
         raise ValueError(f"{weights}: not the weights of {content} ({error})") from error
 
 
-def features_of_grey(tiles, network: keras.Model, names, freeze_layer: int, scale: float, offset) -> list:
-    """The maps of some layers of a colour network, on grey tiles times `scale` plus `offset`.
+def features_of_grey(
+    tiles: keras.KerasTensor,
+    network: keras.Model,
+    names: tuple[str, ...],
+    freeze_layer: int,
+    scale: float,
+    offset: float | list[float],
+) -> list[keras.KerasTensor]:
+    """The outputs of some layers of a colour network, on grey tiles times `scale` plus `offset`.
 
-    The network stays a model of its own inside the whole, under its own name: it is what was trained before.
+    The network stays a nested model under its own name, so that `encoder_layers` finds what was trained before.
     """
     for layer in network.layers[:freeze_layer]:
         layer.trainable = False
-    # In float32 whatever the precision of the rest: 8 bits of mantissa would blur 256 grey levels.
+    # In float32 whatever the precision policy: bfloat16's 8 bits of mantissa cannot represent all 256 grey levels.
     colour = keras.layers.Concatenate(dtype="float32", name="grey_to_colour")([tiles] * 3)
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="imagenet_scale")(colour)
     return keras.Model(network.input, [network.get_layer(name).output for name in names], name=network.name)(x)
 
 
-def find_weights(weights: str | None, roots) -> str | None:
+def find_weights(weights: str | None, roots: Iterable[str | pathlib.Path]) -> str | None:
     """Where the encoder's weights are: a bare file name is looked for among the mounted inputs.
 
     Args:
         weights: `Config.weights`: None and `"imagenet"` are returned as they are, and so is a path with a folder in it.
-        roots: folders to search, at most five levels deep, in which depth Kaggle mounts datasets and models.
+        roots: folders to search, at most five levels deep: Kaggle mounts datasets and models within them.
 
     Returns:
         None, `"imagenet"` or the path of a file.

@@ -1,10 +1,12 @@
 """Ensembles of runs: their probabilities or their ranks, averaged with weights that the out-of-fold score chooses.
 
-Weights that fit the tiles that they are scored on flatter, like a level or an area does. So each fold's tiles are
-blended with the weights that the other folds chose; scored like any run's, these predictions tell what the ensemble is
-worth. What predicts the test tiles has the weights that all folds chose. numpy only.
+Weights chosen on the very tiles that they are scored on give too high a score, like a level or an area does. So each
+fold's tiles are blended with weights chosen on the other folds, and these predictions are scored like those of any run.
+The test tiles are blended with weights chosen on all folds. numpy only.
 """
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,36 +15,62 @@ from salt.artifacts import Oof
 from salt.metrics import threshold_sweep
 from salt.scoring import ScoringError, nested_parts, same_tiles
 
-WEIGHT_STEPS = 10  # how often a run is added to the blend: weights are tenths, or coarser
+WEIGHT_STEPS = 10  # how many times a run is added to the blend: weights are at most as fine as tenths
 BLEND_CHUNK = 256  # tiles at a time: 10 MB of float32 for each run
-MEAN_STEPS = 65535  # of a mean, which is looked up in a table
+MEAN_STEPS = 65535  # resolution of a mean, for which a table gives the probability
 
 
 class Ensemble(NamedTuple):
     """An ensemble of K runs.
 
     Attributes:
-        weights: float64 `[K]`, chosen by all tiles; their sum is 1.
-        choices: for each fold (or part of a single fold) a dict of `part`, `tiles`, and the `weights` that the others
-            chose for it.
+        weights: float64 `[K]`, chosen on all tiles; their sum is 1.
+        choices: for each fold (or part of a single fold) a dict of `part`, `tiles`, and the `weights` chosen on the
+            others.
         scales: float32 `[K, 256]`, for `blend_probabilities`.
-        oof: out-of-fold predictions, each fold's blended with the weights that the others chose.
+        oof: out-of-fold predictions, those of each fold blended with the weights chosen on the others.
     """
 
     weights: np.ndarray
-    choices: list
+    choices: list[dict]
     scales: np.ndarray
     oof: Oof
 
 
-def build_ensemble(oofs: list, ranks: bool = False, seed: int = 0, progress=lambda steps: None) -> Ensemble:
-    """Chooses the weights of an ensemble, by all tiles and, for each fold's tiles, by those of the other folds.
+def mean_oof(oofs: list[Oof]) -> Oof:
+    """The ensemble of several runs: the mean of their probabilities.
 
     Args:
         oofs: out-of-fold predictions of the same tiles, in any order, each held out in the same fold by all.
-        ranks: average ranks instead of probabilities.
+
+    Returns:
+        `Oof`, in the order of the ids; of one run, that run as it is.
+
+    Raises:
+        ScoringError: other tiles, folds or masks in the runs, or a tile twice.
+    """
+    if len(oofs) == 1:
+        return oofs[0]
+    oofs = same_tiles(oofs)
+    total = np.zeros(oofs[0].probabilities.shape, np.uint16)
+    for oof in oofs:
+        total += oof.probabilities
+    return oofs[0]._replace(probabilities=np.rint(total / len(oofs)).astype(np.uint8))
+
+
+def build_ensemble(
+    oofs: list[Oof],
+    ranks: bool = False,
+    seed: int = 0,
+    progress: Callable[[tuple[int, ...]], object] = lambda steps: None,
+) -> Ensemble:
+    """Chooses the weights of an ensemble, on all tiles and, for each fold's tiles, on those of the other folds.
+
+    Args:
+        oofs: out-of-fold predictions of the same tiles, in any order, each held out in the same fold by all.
+        ranks: whether to average ranks instead of probabilities.
         seed: of the parts of a single fold, as in `score_oof`.
-        progress: function that is told of each blend that is about to be scored how often each run is in it.
+        progress: function that is called before each blend is scored, with how many times each run is in it.
 
     Raises:
         ScoringError: a single run; other tiles, folds or masks in the runs, or a tile twice.
@@ -52,38 +80,41 @@ def build_ensemble(oofs: list, ranks: bool = False, seed: int = 0, progress=lamb
     oofs = same_tiles(oofs)
     arrays = [oof.probabilities for oof in oofs]
     scales = rank_scales(arrays) if ranks else probability_scales(len(oofs))
-    known = {}
+    known: dict[tuple[int, ...], np.ndarray] = {}
 
-    def tenths(steps: tuple) -> np.ndarray:
-        """Of a blend: tenths of the average precision of each tile at each level, uint8 `[N, 255]`."""
+    everywhere = np.ones(len(arrays[0]), bool)
+
+    def tenths(steps: tuple[int, ...], rows: np.ndarray = everywhere) -> np.ndarray:
+        """Of a blend: tenths of the average precision of some tiles at each level, uint8 `[n, 255]`."""
         key = tuple(int(step) for step in np.array(steps) // np.gcd.reduce(steps))
         if key not in known:
             progress(key)
             blended = blend_probabilities(arrays, key, scales)
             known[key] = np.rint(10 * threshold_sweep(blended, oofs[0].masks)).astype(np.uint8)
-        return known[key]
+        return known[key][rows]
 
     parts, blended, choices = nested_parts(oofs[0], seed), np.empty_like(arrays[0]), []
     for part in np.unique(parts):
         inside = parts == part
-        weights = choose_weights(len(oofs), lambda steps, others=~inside: tenths(steps)[others])
+        weights = choose_weights(len(oofs), functools.partial(tenths, rows=~inside))
         blended[inside] = blend_probabilities([array[inside] for array in arrays], weights, scales)
         choices.append({"part": int(part), "tiles": int(inside.sum()), "weights": weights.tolist()})
     return Ensemble(choose_weights(len(oofs), tenths), choices, scales, oofs[0]._replace(probabilities=blended))
 
 
-def choose_weights(count: int, tenths) -> np.ndarray:
-    """Greedy selection with replacement (Caruana et al. 2004): again and again the run is added that helps most.
+def choose_weights(count: int, tenths: Callable[[tuple[int, ...]], np.ndarray]) -> np.ndarray:
+    """Greedy selection with replacement (Caruana et al. 2004): in each step the run is added that gains most.
 
     Args:
         count: how many runs there are.
-        tenths: function of a tuple, how often each run is in a blend; returns tenths of the average precision of the
-            tiles to choose by, at each level, `[N, 255]`.
+        tenths: function of a tuple, how many times each run is in a blend; returns tenths of the average precision of
+            the tiles to choose on, at each level, `[N, 255]`.
 
     Returns:
-        float64 `[count]`, whose sum is 1: of the best of the blends on the way, and of several the first.
+        float64 `[count]`, whose sum is 1: those of the best blend of all steps, of several the first.
     """
-    steps, best, found = (0,) * count, -1, None
+    steps: tuple[int, ...] = (0,) * count
+    best, found = -1, steps
     for _ in range(WEIGHT_STEPS):
         candidates = [steps[:run] + (steps[run] + 1,) + steps[run + 1 :] for run in range(count)]
         scores = [int(tenths(candidate).sum(axis=0, dtype=np.int64).max()) for candidate in candidates]
@@ -93,16 +124,18 @@ def choose_weights(count: int, tenths) -> np.ndarray:
     return np.array(found) / sum(found)
 
 
-def blend_probabilities(arrays, weights, scales: np.ndarray) -> np.ndarray:
-    """The weighted mean of several runs' probabilities, each taken on a scale of its own.
+def blend_probabilities(
+    arrays: list[np.ndarray], weights: Sequence[float] | np.ndarray, scales: np.ndarray
+) -> np.ndarray:
+    """The weighted mean of several runs' probabilities, each on a scale of its own.
 
     Args:
         arrays: K times uint8 `[N, H, W]`.
         weights: K numbers from 0, not all of them 0.
-        scales: float32 `[K, 256]`, rising from 0 to 1 at most: what each probability of each run counts for.
+        scales: float32 `[K, 256]`, rising from 0 to 1 at most: the value of each probability of each run.
 
     Returns:
-        uint8 `[N, H, W]`: the probability that counts for the mean, if all runs have it.
+        uint8 `[N, H, W]`: the probability whose value is the mean, if all runs have that probability.
     """
     shares = np.asarray(weights, np.float32) / np.sum(weights)
     tables = MEAN_STEPS * shares[:, None] * scales
@@ -111,20 +144,20 @@ def blend_probabilities(arrays, weights, scales: np.ndarray) -> np.ndarray:
     used, blended = np.flatnonzero(shares), np.empty_like(arrays[0])
     for first in range(0, len(blended), BLEND_CHUNK):
         part = slice(first, first + BLEND_CHUNK)
-        mean = sum(tables[run].take(arrays[run][part]) for run in used)
+        mean = sum((tables[run].take(arrays[run][part]) for run in used), np.zeros((), np.float32))
         blended[part] = back[np.rint(mean).astype(np.int32)]
     return blended
 
 
 def probability_scales(count: int) -> np.ndarray:
-    """Scales on which a probability counts for what it is."""
+    """Scales on which the value of a probability is itself."""
     return np.tile(np.arange(256, dtype=np.float32) / 255, (count, 1))
 
 
-def rank_scales(arrays) -> np.ndarray:
-    """Scales on which a probability counts for its rank: a run that is bolder than the others has no more of a say.
+def rank_scales(arrays: list[np.ndarray]) -> np.ndarray:
+    """Scales on which the value of a probability is its rank, so that an overconfident run has no larger influence.
 
-    The rank is the share of the run's pixels with a lower probability, and half of those with the same.
+    The rank is the share of the run's pixels with a lower probability, plus half of the share with the same one.
 
     Args:
         arrays: the runs' out-of-fold probabilities, K times uint8 `[N, H, W]`.

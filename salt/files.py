@@ -1,20 +1,21 @@
-"""Files that are whole or not there: written under a temporary name, then renamed."""
+"""Writes files whole or not at all: under a temporary name, then renamed."""
 
 import contextlib
 import hashlib
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def whole_file(path):
-    """Gives a temporary path beside `path`; what was written there takes the name `path` when the block ends well.
+def whole_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path`; the file written there is renamed to `path` at the end of the block.
 
-    After an error, a full disk or a kill, `path` is what it was before: absent, or the earlier whole file.
+    After an error, a full disk or a kill, `path` is what it was before: absent, or the earlier file.
 
     Args:
-        path: where the file shall be. Missing folders are made.
+        path: of the file. Missing folders are made.
 
     Yields:
         A `pathlib.Path` to write to. It has the suffixes of `path`, since some writers choose their format by them.
@@ -31,7 +32,7 @@ def whole_file(path):
     try:
         yield temporary
         with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())  # else a power cut may leave the new name with no bytes behind it
+            os.fsync(file.fileno())  # else the new name may be on disk before the content when the power fails
         os.chmod(temporary, 0o666 & ~current_umask())  # mkstemp gives 0600
         os.replace(temporary, path)
     finally:
@@ -39,13 +40,13 @@ def whole_file(path):
 
 
 def current_umask() -> int:
-    """The process's file mode mask; it can only be read by setting it."""
+    """The process's file mode mask, which can be read only by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
-def sha256_file(path) -> str:
+def sha256_file(path: str | pathlib.Path) -> str:
     """The SHA-256 of a file, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:

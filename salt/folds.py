@@ -3,26 +3,25 @@
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from salt.data import is_black
 from salt.metrics import coverage_class
+from salt.tiles import is_black
 
 
 class FoldError(ValueError):
     """Tiles that cannot be split as asked."""
 
 
-def assign_folds(images, masks, folds: int, seed: int) -> np.ndarray:
-    """Deals the tiles into folds of equal size (to one tile a class) and of equal mixture.
+def assign_folds(images: np.ndarray, masks: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Assigns the tiles to folds of equal size (to one tile a class), stratified by coverage class.
 
-    The classes are those of `coverage_class`; black tiles are a class of their own, so that each fold holds its share
-    of the tiles that nothing is trained on. A class with fewer tiles than folds cannot be in each of them: such classes
-    are dealt together, as one.
+    The classes are those of `coverage_class`; black tiles, on which nothing is trained, are a class of their own, so
+    that each fold has the same share of them. Classes with fewer tiles than folds are treated as one.
 
     Args:
         images: uint8 `[N, H, W]`.
         masks: `[N, H, W]`, 0 and 1.
         folds: how many folds, 2 to 127.
-        seed: another seed, another split; the same arrays and seed, the same split.
+        seed: of the split; the same arrays and the same seed give the same split.
 
     Returns:
         int8 `[N]`, 0 to folds - 1: the fold in which the tile is held out.
@@ -50,8 +49,8 @@ def assign_folds(images, masks, folds: int, seed: int) -> np.ndarray:
     return fold
 
 
-def pool_rare_classes(classes, folds: int) -> np.ndarray:
-    """Gives classes with fewer members than folds one label; if all together are still too few, the largest class's.
+def pool_rare_classes(classes: np.ndarray, folds: int) -> np.ndarray:
+    """Merges classes with fewer members than folds into one; if that is still too small, into the largest class.
 
     Args:
         classes: int `[N]`, N >= folds.

@@ -1,14 +1,15 @@
 """Probabilities of an ensemble for a set of tiles: padding, test-time augmentation, averaging, and the one sigmoid."""
 
+import keras
 import numpy as np
 from tqdm import tqdm
 
-from salt.data import crop_images, pad_images
+from salt.tiles import crop_images, pad_images
 from salt.tta import tta_transforms
 
 
 def predict_probabilities(
-    models: list,
+    models: list[keras.Model],
     images: np.ndarray,
     tta: str = "flip",
     padded_size: int = 128,
@@ -19,13 +20,13 @@ def predict_probabilities(
     """The mean probability of salt over models and transforms.
 
     Args:
-        models: Keras models from `[B, S, S, 1]` grey 0 to 255 to logits `[B, S, S, 1]`, S being `padded_size`, or to a
-            dict in which `"logits"` are these.
+        models: Keras models from `[B, S, S, 1]` grey 0 to 255 to logits `[B, S, S, 1]`, where S is `padded_size`, or to
+            a dict with such `"logits"`.
         images: uint8 `[N, 101, 101]`.
         tta: name of the test-time augmentation, `"none"` or `"flip"`.
-        padded_size: pixels; what the models take.
+        padded_size: pixels; the input size of the models.
         padding: `"reflect"` or `"edge"`, as in training.
-        batch_size: tiles a step; bounds the memory.
+        batch_size: tiles a step; limits the memory.
         progress: whether to show a bar.
 
     Returns:
@@ -58,5 +59,5 @@ def predict_probabilities(
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)), by way of tanh, which cannot overflow."""
+    """1 / (1 + exp(-x)), computed by tanh, which cannot overflow."""
     return 0.5 + 0.5 * np.tanh(0.5 * logits)

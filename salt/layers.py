@@ -1,7 +1,12 @@
-"""Layers that Keras has too, computed in another way."""
+"""Layers that Keras has too, computed in another way; and how the package annotates tensors."""
+
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
+
+# A tensor of Keras's backend, or an array that its operations take: no type of Python's covers both.
+Tensor: TypeAlias = Any
 
 
 @keras.saving.register_keras_serializable(package="salt")
@@ -16,7 +21,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     fuse such operations themselves.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         """Takes what Keras's layer takes, of any float dtype, and returns the like of `inputs`."""
         if not (training and self.trainable) or mask is not None or not self.fits_kernel(inputs):
             return super().call(inputs, training=training, mask=mask)
@@ -32,13 +37,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
             running.assign(running * self.momentum + value * (1.0 - self.momentum))
         return outputs
 
-    def fits_kernel(self, inputs) -> bool:
+    def fits_kernel(self, inputs: Tensor) -> bool:
         """Whether the kernel computes what this layer is to compute of these inputs."""
         if keras.backend.backend() != "tensorflow" or self.gamma is None or self.beta is None:
             return False
         dtype = keras.backend.standardize_dtype(inputs.dtype)
-        precise = dtype in ("float32", "bfloat16", "float16") and dtype == self.compute_dtype
+        known = dtype in ("float32", "bfloat16", "float16") and self.variable_dtype == "float32"
         plain = not (self.synchronized or getattr(self, "renorm", False))  # Keras 3.13 has no renorm
-        return (
-            precise and plain and self.variable_dtype == "float32" and len(inputs.shape) == 4 and self.axis in (-1, 3)
-        )
+        return known and plain and dtype == self.compute_dtype and len(inputs.shape) == 4 and self.axis in (-1, 3)

@@ -1,7 +1,7 @@
 """Losses of a batch of logits against binary masks, one number per tile.
 
-Two phases, as the competition's best had: BCE + Dice until the network has found the salt, then the symmetric Lovasz
-hinge, which stands for the IoU itself. Give these functions the 101 x 101 crop, never the padding.
+Two phases, as the competition's best solutions had: BCE + Dice first, then the symmetric Lovasz hinge, a surrogate of
+the IoU itself. Give these functions the 101 x 101 crop, never the padding.
 
 All take `logits` `[B, H, W]` of any float dtype and `masks` `[B, H, W]` of 0 and 1 of any dtype, and return `[B]` in
 float32 (float64 for float64 logits): in bfloat16 a running count stops growing at 256, and a tile has 10,201 pixels.
@@ -10,12 +10,14 @@ float32 (float64 for float64 logits): in bfloat16 a running count stops growing 
 import keras
 from keras import ops
 
+from salt.layers import Tensor
+
 
 class LossError(ValueError):
-    """Logits and masks that do not belong together."""
+    """Logits and masks of shapes that do not fit each other."""
 
 
-def bce_loss(logits, masks):
+def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Mean binary cross-entropy of a tile's pixels, from logits, finite for any finite logit.
 
     Args:
@@ -36,12 +38,12 @@ def bce_loss(logits, masks):
     return ops.mean(ops.binary_crossentropy(masks, logits, from_logits=True), axis=(1, 2))
 
 
-def dice_loss(logits, masks):
+def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """1 - (2 |p m| + 1) / (|p| + |m| + 1), with p = sigmoid(logits) and |.| the sum over a tile.
 
     The 1 is one pixel: on a tile without salt the loss is s / (s + 1) for a predicted area of s pixels. So an empty
-    prediction costs 0 there and a single pixel already 1/2, but where much is predicted the slope 1 / (s + 1) ** 2 is
-    nearly flat, and it is the BCE beside it that empties the tile.
+    prediction costs 0 there and a single pixel 1/2, but for a large area the slope 1 / (s + 1) ** 2 is nearly 0, and
+    only the BCE reduces it.
 
     Args:
         logits: `[B, H, W]`.
@@ -60,14 +62,13 @@ def dice_loss(logits, masks):
     return 1.0 - (2.0 * overlap + 1.0) / (area + 1.0)
 
 
-def lovasz_hinge_loss(logits, masks):
+def lovasz_hinge_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """The Lovasz hinge of Berman, Rannen Triki and Blaschko (CVPR 2018), per tile, with elu + 1 in the place of relu.
 
     With the hinge errors e = 1 - logit * (2 mask - 1), sorted downwards, the loss is sum_k (elu(e_k) + 1) * (J_k -
     J_(k-1)): J_k is the Jaccard loss, 1 - IoU, of the mask in which the k worst pixels are wrong and all others right.
     The paper has relu(e); the winners of the salt competition had elu(e) + 1, which is e + 1 above 0 and exp(e) below:
-    it never is quite 0, so that pixels which are right go on getting surer. For equal errors any order gives the same
-    loss.
+    it is never 0, so that correct pixels still get a gradient. For equal errors any order gives the same loss.
 
     A tile without salt: the IoU of nothing with nothing is 1, and of anything with nothing it is 0, so J_k is 1 from
     the first wrong pixel on, and the loss is elu(e) + 1 of the worst pixel alone; no other pixel gets a gradient.
@@ -77,7 +78,7 @@ def lovasz_hinge_loss(logits, masks):
         masks: `[B, H, W]`, 0 or 1.
 
     Returns:
-        `[B]`, above 0; near 0 for a sure and right prediction.
+        `[B]`, above 0; near 0 for a confident and correct prediction.
 
     Raises:
         LossError: the shapes differ.
@@ -86,8 +87,8 @@ def lovasz_hinge_loss(logits, masks):
     return ops.sum(penalties * jaccard_steps(truth), axis=1)
 
 
-def symmetric_lovasz_loss(logits, masks):
-    """The mean of the Lovasz hinge of the salt and of the Lovasz hinge of what is not salt.
+def symmetric_lovasz_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """The mean of the Lovasz hinges of the salt and of the background.
 
     That is `(lovasz_hinge_loss(logits, masks) + lovasz_hinge_loss(-logits, 1 - masks)) / 2`. The second gives tiles
     without salt a gradient in every pixel. Both have the same errors, hence one sort serves both.
@@ -106,13 +107,13 @@ def symmetric_lovasz_loss(logits, masks):
     return ops.sum(penalties * (jaccard_steps(truth) + jaccard_steps(1.0 - truth)), axis=1) / 2.0
 
 
-def segmentation_loss(logits, masks, lovasz_weight):
+def segmentation_loss(logits: Tensor, masks: Tensor, lovasz_weight: float | Tensor) -> Tensor:
     """The loss of training: (1 - w) * (BCE + Dice) + w * symmetric Lovasz.
 
     Args:
         logits: `[B, H, W]`.
         masks: `[B, H, W]`, 0 or 1.
-        lovasz_weight: w; a number, or a scalar tensor, which changes the phase without a new compilation.
+        lovasz_weight: w; a number, or a scalar tensor, with which the phase changes without a new compilation.
 
     Returns:
         `[B]`.
@@ -125,10 +126,10 @@ def segmentation_loss(logits, masks, lovasz_weight):
     return (1.0 - weight) * (bce_loss(logits, masks) + dice_loss(logits, masks)) + weight * lovasz
 
 
-def deep_loss(logits, masks):
-    """Cross-entropy of coarse logits against the share of salt in the pixels that each of them stands for.
+def deep_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Cross-entropy of coarse logits against the share of salt among the pixels that each of them covers.
 
-    On the whole padded square: what the padding shows is as much salt as what it mirrors.
+    It is taken on the whole padded square, whose padding mirrors image and mask alike.
 
     Args:
         logits: `[B, s, s]`.
@@ -138,7 +139,7 @@ def deep_loss(logits, masks):
         `[B]`.
 
     Raises:
-        LossError: sizes of which one is no multiple of the other.
+        LossError: S is no multiple of s.
     """
     logits, masks = ops.convert_to_tensor(logits), ops.convert_to_tensor(masks)
     coarse, fine = logits.shape[1], masks.shape[1]
@@ -148,7 +149,7 @@ def deep_loss(logits, masks):
     return bce_loss(logits, ops.mean(blocks, axis=(2, 4)))
 
 
-def empty_loss(logits, masks):
+def empty_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Cross-entropy of one logit a tile, "this tile holds salt".
 
     Args:
@@ -162,8 +163,8 @@ def empty_loss(logits, masks):
     return bce_loss(ops.reshape(logits, (-1, 1, 1)), ops.reshape(salty, (-1, 1, 1)))
 
 
-def prepare_loss(logits, masks):
-    """Logits and masks in the dtype in which a loss is taken.
+def prepare_loss(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and masks in the dtype in which a loss is computed.
 
     Raises:
         LossError: the shapes differ. They would often broadcast, `[B, H, W, 1]` with `[B, H, W]` for one, to a wrong
@@ -178,19 +179,19 @@ def prepare_loss(logits, masks):
     return ops.cast(logits, dtype), ops.cast(masks, dtype)
 
 
-def sorted_penalties(logits, masks):
+def sorted_penalties(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """elu(hinge error) + 1 of each tile's pixels, the greatest first, and the masks so ordered; `[B, H * W]` both."""
     pixels = logits.shape[1] * logits.shape[2]
     errors = ops.reshape(1.0 - logits * (2.0 * masks - 1.0), (-1, pixels))
     order = ops.argsort(-errors, axis=1)
-    # Flat, as in `crop_at`: each pixel is taken once, so that the gradient is the same on every run.
+    # A flat gather that takes each pixel once, so that the gradient is the same on every run.
     order = ops.cast(order, "int32") + pixels * ops.arange(ops.shape(logits)[0], dtype="int32")[:, None]
     penalties = ops.elu(ops.take(ops.reshape(errors, (-1,)), order, axis=0)) + 1.0
     return penalties, ops.take(ops.reshape(masks, (-1,)), order, axis=0)
 
 
-def jaccard_steps(truth):
-    """By how much the Jaccard loss grows as one pixel after the other, in this order, turns wrong.
+def jaccard_steps(truth: Tensor) -> Tensor:
+    """By how much the Jaccard loss grows with each pixel that becomes wrong, one after the other in this order.
 
     Args:
         truth: `[B, P]`, 0 or 1.
@@ -198,8 +199,8 @@ def jaccard_steps(truth):
     Returns:
         `[B, P]`, not below 0; a row sums to 1.
     """
-    missed = ops.cumsum(truth, axis=1)  # salt pixels now predicted as none: they leave the intersection
-    added = ops.cumsum(1.0 - truth, axis=1)  # the others now predicted as salt: they join the union
+    missed = ops.cumsum(truth, axis=1)  # wrong salt pixels so far: they are missing from the intersection
+    added = ops.cumsum(1.0 - truth, axis=1)  # wrong background pixels so far: they are added to the union
     salt = missed[:, -1:]
     jaccard = 1.0 - (salt - missed) / (salt + added)  # never 0 / 0: without salt, the first pixel is an added one
     return ops.concatenate([jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]], axis=1)

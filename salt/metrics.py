@@ -26,7 +26,7 @@ class MetricError(ValueError):
     """Arrays that cannot be scored: wrong shapes, types or values."""
 
 
-def iou(proposal, truth):
+def iou(proposal: np.ndarray, truth: np.ndarray) -> float | np.ndarray:
     """Intersection over union.
 
     Args:
@@ -48,7 +48,7 @@ def iou(proposal, truth):
     return float(values[0]) if np.ndim(truth) == 2 else values
 
 
-def average_precision(proposal, truth):
+def average_precision(proposal: np.ndarray, truth: np.ndarray) -> float | np.ndarray:
     """The metric of each tile: the share of the ten thresholds that its IoU exceeds.
 
     Args:
@@ -65,7 +65,7 @@ def average_precision(proposal, truth):
     return float(values[0]) if np.ndim(truth) == 2 else values
 
 
-def leaderboard_score(proposal, truth) -> float:
+def leaderboard_score(proposal: np.ndarray, truth: np.ndarray) -> float:
     """The competition's score: the mean of `average_precision` over tiles.
 
     Args:
@@ -83,7 +83,7 @@ def leaderboard_score(proposal, truth) -> float:
     return float(np.mean(average_precision(proposal, truth)))
 
 
-def threshold_sweep(probabilities, masks) -> np.ndarray:
+def threshold_sweep(probabilities: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Average precision of every tile at each of the 255 levels, in one pass over the pixels.
 
     Args:
@@ -103,11 +103,11 @@ def threshold_sweep(probabilities, masks) -> np.ndarray:
     return sweep_from_pixels(pixels_from_level(probabilities, masks))
 
 
-def pixels_from_level(probabilities, masks) -> np.ndarray:
-    """How many pixels of each tile reach each level, those without salt and those with it.
+def pixels_from_level(probabilities: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """How many pixels of each tile reach each level, counted apart for background and salt.
 
-    Each tile's pixels are counted by truth and probability (2 x 256 counters). What proposal, intersection and union
-    are at any level are sums over those counters; no level needs the pixels again.
+    Each tile's pixels are counted once, by truth and probability (2 x 256 counters). Proposal, intersection and union
+    at any level are sums over those counters.
 
     Args:
         probabilities: uint8 `[N, H, W]`, round(255 p).
@@ -134,14 +134,14 @@ def pixels_from_level(probabilities, masks) -> np.ndarray:
     return pixels
 
 
-def sweep_from_pixels(at_least) -> np.ndarray:
-    """The `threshold_sweep` of tiles of which `pixels_from_level` is known."""
+def sweep_from_pixels(at_least: np.ndarray) -> np.ndarray:
+    """The `threshold_sweep` of tiles, from the result of `pixels_from_level`."""
     intersection = at_least[:, 1, 1:]
-    union = at_least[:, 0, 1:] + at_least[:, 1, :1]  # what is proposed without being salt, and all that is salt
+    union = at_least[:, 0, 1:] + at_least[:, 1, :1]  # the proposed background, and all salt
     return precision_from_counts(intersection, union)
 
 
-def intersection_and_union(proposal, truth):
+def intersection_and_union(proposal: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pixels in both masks and in either; int64 `[N]` each, N = 1 for a single mask."""
     proposal, truth = np.asarray(proposal), np.asarray(truth)
     if proposal.shape != truth.shape:
@@ -158,13 +158,13 @@ def intersection_and_union(proposal, truth):
     return counts[:, 2], counts[:, 0] + counts[:, 2] + counts[:, 3]
 
 
-def count_codes(codes, kinds) -> np.ndarray:
+def count_codes(codes: np.ndarray, kinds: int) -> np.ndarray:
     """How often each code 0 ... kinds - 1 occurs in each tile: `[n, H, W]` -> int64 `[n, kinds]`."""
     tile = np.arange(len(codes))[:, None, None]
     return np.bincount((tile * kinds + codes).ravel(), minlength=len(codes) * kinds).reshape(len(codes), kinds)
 
 
-def precision_from_counts(intersection, union) -> np.ndarray:
+def precision_from_counts(intersection: np.ndarray, union: np.ndarray) -> np.ndarray:
     """The share of the ten thresholds that intersection / union exceeds; 1 where both are 0."""
     passed = np.zeros(np.shape(union))
     for threshold in THRESHOLDS_20:
@@ -172,7 +172,7 @@ def precision_from_counts(intersection, union) -> np.ndarray:
     return np.where(union == 0, 1.0, passed / len(THRESHOLDS_20))
 
 
-def coverage(masks) -> np.ndarray:
+def coverage(masks: np.ndarray) -> np.ndarray:
     """The share of salt among a tile's pixels.
 
     Args:
@@ -185,7 +185,7 @@ def coverage(masks) -> np.ndarray:
     return masks.mean(axis=(1, 2), dtype=np.float64)
 
 
-def coverage_class(masks) -> np.ndarray:
+def coverage_class(masks: np.ndarray) -> np.ndarray:
     """Tiles by coverage: 0 for empty ones, else 1 (up to 10 % salt) to 10 (more than 90 %).
 
     Args:

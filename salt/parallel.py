@@ -1,11 +1,11 @@
-"""Work in processes of their own: several folds at once, one a card, from a notebook as well as from a package.
+"""Runs a function in worker processes, several folds at once, one a GPU, from a notebook as well as from a package.
 
-A notebook has no module that a fresh process could import, and a process with TensorFlow in it must not be forked: of
-its threads and of its hold on the GPUs the child would have halves. So a worker is a fresh Python, which is told its
-card before it imports anything, and which gets its function by value: cloudpickle sends along the definitions of the
-notebook that it needs, while what lies in an installed package is imported as ever.
+A notebook has no module that a fresh process could import, and a process with TensorFlow in it must not be forked: the
+child would have neither its threads nor a usable hold on the GPUs. So a worker is a fresh Python, which is told its GPU
+before it imports anything, and which gets its function by value: cloudpickle sends the definitions of the notebook that
+the function needs, while an installed package is imported as usual.
 
-Workers return nothing; what they have made lies in files, where a worker that dies late leaves what it made early.
+Workers return nothing. Their results are files, so that those of a worker that dies later are kept.
 """
 
 import collections
@@ -22,36 +22,44 @@ import tempfile
 import threading
 import traceback
 import types
+from collections.abc import Callable, Iterable
 
 import cloudpickle
 
-# The path first: where the function is a package's, it is read by way of it.
+# The path first: the second load may have to import the function's package.
 WORKER_PROGRAM = """
-import pickle, sys
-with open(sys.argv[1], "rb") as file:
+import os, pickle, sys
+stderr = os.dup(2)
+with open(sys.argv[1], "rb") as file, open(os.devnull, "wb") as nowhere:
     sys.path[:] = pickle.load(file)
-    call = pickle.load(file)
+    os.dup2(nowhere.fileno(), 2)  # TensorFlow's first lines, which no variable switches off
+    try:
+        call = pickle.load(file)
+    finally:
+        os.dup2(stderr, 2)
 call()
 """
-# Here, since training.py compiles: there the flattener would take it for code that is compiled in this process.
-CARDS_PROGRAM = "import keras; print(*keras.distribution.list_devices())"
-LAST_LINES = 200  # of each worker's output, which are searched for its traceback
+LAST_LINES = 200  # of each worker's output that are kept, to find its traceback in them
 
 
 class WorkerError(RuntimeError):
     """A worker that died: of an exception, whose traceback the message holds, or by a signal."""
 
 
-# Written as text, since build_kernel.py takes whoever reads the attribute for one who minds where modules are.
+# Not as `code.co_filename`, since the flattener takes code that reads this attribute for code that depends on the files
+# which its modules lie in.
 file_of_code = operator.attrgetter("co_filename")
 
 
 class JobPickler(cloudpickle.Pickler):
-    """cloudpickle's own, but code keeps the name of its file, by which a traceback finds lines, and a function with a
-    cache travels like any other, its cache empty."""
+    """cloudpickle's pickler, with two changes.
 
-    def reducer_override(self, value):
-        """How a value is made again at the other end."""
+    Code objects keep the name of their file, by which a traceback finds its lines; a function with a cache is sent like
+    any other, with an empty cache.
+    """
+
+    def reducer_override(self, value: object) -> object:
+        """A callable and its arguments that make the value again in the worker."""
         if isinstance(value, functools._lru_cache_wrapper):
             return functools.cache, (value.__wrapped__,)
         if not isinstance(value, types.CodeType):
@@ -60,52 +68,55 @@ class JobPickler(cloudpickle.Pickler):
         return make, tuple(file_of_code(value) if part == "<dynamic-code>" else part for part in parts)
 
 
-def run_workers(function, tasks: list, cards: list[str], show) -> dict[int, WorkerError]:
+def run_workers(
+    function: Callable, tasks: list, gpus: list[str], show: Callable[[int, str], None]
+) -> dict[int, WorkerError]:
     """Calls a function for each task, each in a process of its own, all at once, and waits for all of them.
 
     Args:
         function: of a task; it and the tasks are sent by cloudpickle.
         tasks: one a worker.
-        cards: the GPUs' numbers, dealt to the workers in turn; empty: they see what this process sees.
-        show: function of (index of the task, line) that gets each line of a worker's output when it is whole.
+        gpus: the GPUs' numbers, given to the workers in turn; empty: they see what this process sees.
+        show: function of (index of the task, line), called with each line of a worker's output as it is completed.
 
     Returns:
-        The errors of the workers that died, by index of the task. One that dies does not disturb the others.
+        The errors of the workers that died, by index of the task. The others go on when one dies.
     """
-    workers = []
+    workers: list[subprocess.Popen] = []
     with tempfile.TemporaryDirectory() as folder:
         try:
             for index, task in enumerate(tasks):
                 job = pathlib.Path(folder) / f"{index}.pickle"
                 with open(job, "wb") as file:
                     JobPickler(file).dump(sys.path)
-                    JobPickler(file).dump(functools.partial(work, function, task, cell_sources()))
-                card = cards[index % len(cards)] if cards else None
-                workers.append(start_worker(job, card, shared=len(tasks) > len(cards)))
+                    JobPickler(file).dump(functools.partial(run_task, function, task, cell_sources()))
+                gpu = gpus[index % len(gpus)] if gpus else None
+                workers.append(start_worker(job, gpu, shared=len(tasks) > len(gpus)))
             last_lines = relay_lines(workers, show)
             statuses = [worker.wait() for worker in workers]
-        finally:  # for an interrupt too: nothing may go on training behind a notebook that has ended
+        finally:  # also after an interrupt: no worker may outlive the call
             for worker in workers:
                 worker.kill()
                 worker.wait()
-                worker.stdin.close()
-                worker.stdout.close()
+                for pipe in (worker.stdin, worker.stdout):
+                    if pipe is not None:
+                        pipe.close()
     return {
-        index: WorkerError(describe_death(status, lines))
+        index: WorkerError(describe_exit(status, lines))
         for index, (status, lines) in enumerate(zip(statuses, last_lines, strict=True))
         if status
     }
 
 
-def start_worker(job: pathlib.Path, card: str | None, shared: bool) -> subprocess.Popen:
+def start_worker(job: pathlib.Path, gpu: str | None, shared: bool) -> subprocess.Popen:
     """A process that reads its job from a file, its output and its errors in one pipe.
 
     Args:
         job: written by `run_workers`.
-        card: the one GPU that it sees; None: what this process sees.
-        shared: whether others use the card as well: TensorFlow and JAX would take all of its memory.
+        gpu: the one GPU that it sees; None: what this process sees.
+        shared: whether others use the GPU as well: TensorFlow and JAX would take all of its memory.
     """
-    variables = [] if card is None else [f"CUDA_VISIBLE_DEVICES={card}"]
+    variables = [] if gpu is None else [f"CUDA_VISIBLE_DEVICES={gpu}"]
     if variables and shared:
         variables += ["TF_FORCE_GPU_ALLOW_GROWTH=true", "XLA_PYTHON_CLIENT_PREALLOCATE=false"]
     return subprocess.Popen(
@@ -114,10 +125,10 @@ def start_worker(job: pathlib.Path, card: str | None, shared: bool) -> subproces
     )  # fmt: skip
 
 
-def work(function, task, sources: dict):
-    """What a worker does: calls the function and, if that fails, prints the traceback with the notebook's lines."""
+def run_task(function: Callable, task: object, sources: dict) -> None:
+    """Runs in the worker: calls the function and, if that fails, prints the traceback with the notebook's lines."""
     linecache.cache.update(sources)
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     try:
         function(task)
     except Exception:
@@ -125,34 +136,35 @@ def work(function, task, sources: dict):
         sys.exit(1)
 
 
-def leave_with_parent():
-    """Ends this process when its parent is gone, however it went: the other end of stdin is closed then."""
+def exit_with_parent() -> None:
+    """Ends this process when its parent ends, even by SIGKILL: stdin is a pipe whose other end is closed then."""
     os.read(0, 1)
     os._exit(1)
 
 
 def cell_sources() -> dict:
-    """The lines of a notebook's cells, as `linecache` keeps them; no file has them, so that a worker cannot know."""
+    """The lines of a notebook's cells, as `linecache` keeps them; they are in no file that a worker could read."""
     return {
-        name: (len(entry[2]), None, entry[2], name)  # None: not to be compared with a file
+        name: (len(entry[2]), None, entry[2], name)  # None for the time of change: linecache looks for no file then
         for name, entry in list(linecache.cache.items())
         if len(entry) == 4 and not os.path.exists(name)
     }
 
 
-def relay_lines(workers: list, show) -> list:
-    """Shows each worker's lines, and its death, until all have ended; returns the last lines of each."""
-    last_lines = [collections.deque(maxlen=LAST_LINES) for _ in workers]
+def relay_lines(workers: list[subprocess.Popen], show: Callable[[int, str], None]) -> list[collections.deque[str]]:
+    """Shows each worker's lines, and how it died if it did, until all have ended; returns the last lines of each."""
+    last_lines: list[collections.deque[str]] = [collections.deque(maxlen=LAST_LINES) for _ in workers]
     parts = [b""] * len(workers)
 
-    def finish_line(index, line):
-        text = line.decode(errors="replace").rstrip().rpartition("\r")[2]  # what a progress bar showed in the end
+    def finish_line(index: int, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip().rpartition("\r")[2]  # the last state of a progress bar
         last_lines[index].append(text)
         show(index, text)
 
     with selectors.DefaultSelector() as selector:
         for index, worker in enumerate(workers):
-            selector.register(worker.stdout, selectors.EVENT_READ, index)
+            if worker.stdout is not None:
+                selector.register(worker.stdout, selectors.EVENT_READ, index)
         while selector.get_map():
             for key, _ in selector.select():
                 index, block = key.data, os.read(key.fd, 1 << 16)
@@ -163,19 +175,19 @@ def relay_lines(workers: list, show) -> list:
                 for line in lines:
                     finish_line(index, line)
                 if not block and (status := workers[index].wait()):
-                    show(index, describe_death(status, ()))  # at once: the others may go on for hours
+                    show(index, describe_exit(status, ()))  # now, since the others may run for hours
     return last_lines
 
 
-def describe_death(status: int, last_lines) -> str:
-    """What ended a worker.
+def describe_exit(status: int, last_lines: Iterable[str]) -> str:
+    """Why a worker ended.
 
     Args:
         status: its exit status; -N after signal N.
         last_lines: of its output.
     """
     if status < 0:
-        reason = ", perhaps for want of memory" if status == -signal.SIGKILL else ""
+        reason = ", perhaps out of memory" if status == -signal.SIGKILL else ""
         return f"its process was killed by {signal.Signals(-status).name}{reason}"
     lines = list(last_lines)
     begins = [index for index, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]

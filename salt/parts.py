@@ -6,6 +6,7 @@ them is there once.
 
 import dataclasses
 import pathlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,15 @@ from salt.artifacts import ArtifactError, Oof, check_oof, read_oof, verify_run
 from salt.config import Config, config_from_dict, config_to_dict
 from salt.resume import differing_settings
 
-OWN = ("train_folds", "minutes")  # settings in which the parts of a run differ: each has a share of them
+PART_SETTINGS = ("train_folds", "minutes")  # in which the parts of a run may differ: each part has a share of them
+
+
+class RunPart(NamedTuple):
+    """A train kernel's output: all of a run, or some of its folds."""
+
+    config: Config
+    run_id: str
+    folder: pathlib.Path
 
 
 class TrainedRun(NamedTuple):
@@ -33,8 +42,8 @@ class TrainedRun(NamedTuple):
     oof: Oof
 
 
-def read_trained_run(folders, folds=None) -> TrainedRun:
-    """Reads a training run, after a look at every file of it.
+def read_trained_run(folders: Iterable[str | pathlib.Path], folds: Iterable[int] | None = None) -> TrainedRun:
+    """Reads a training run, after checking every file of it against its manifest.
 
     Args:
         folders: outputs of the train kernel: of the run, or of its parts.
@@ -44,15 +53,15 @@ def read_trained_run(folders, folds=None) -> TrainedRun:
         ArtifactError: a folder that does not match its manifest or whose run has not reached its end, parts with
             different settings, a fold in two of them, or one in none.
     """
-    parts = []
+    parts: list[RunPart] = []
     for folder in map(pathlib.Path, folders):
         manifest = verify_run(folder)
         if not manifest.get("finished", True):
             raise ArtifactError(f"{folder}: run {manifest['run_id']} has not reached its end; resume it first")
-        parts.append((config_from_dict(manifest["config"]), manifest["run_id"], folder))
-    parts.sort(key=lambda part: part[0].train_folds)
+        parts.append(RunPart(config_from_dict(manifest["config"]), manifest["run_id"], folder))
+    parts.sort(key=lambda part: part.config.train_folds)
     check_settings_agree(parts)
-    weights = {}
+    weights: dict[int, pathlib.Path] = {}
     for config, run_id, folder in parts:
         for fold in config.train_folds:
             if fold in weights:
@@ -61,23 +70,23 @@ def read_trained_run(folders, folds=None) -> TrainedRun:
     if absent := sorted(set(weights if folds is None else folds) - set(weights)):
         held = ", ".join(map(str, weights))
         raise ArtifactError(f"folds {', '.join(map(str, absent))} are in none of the parts, which have {held}")
-    config = dataclasses.replace(
-        parts[0][0], train_folds=tuple(weights), minutes=sum(config.minutes for config, _, _ in parts)
-    )
-    return TrainedRun(config, [run_id for _, run_id, _ in parts], weights, join_oof([part[2] for part in parts]))
+    minutes = sum(part.config.minutes for part in parts)
+    config = dataclasses.replace(parts[0].config, train_folds=tuple(weights), minutes=minutes)
+    oof = join_oof([part.folder for part in parts])
+    return TrainedRun(config, [part.run_id for part in parts], weights, oof)
 
 
-def check_settings_agree(parts):
-    """Raises `ArtifactError` if (config, run id, folder) of several parts differ in what decides about results."""
-    first, run_id, _ = parts[0]
+def check_settings_agree(parts: list[RunPart]) -> None:
+    """Raises `ArtifactError` if several parts differ in settings that decide about results."""
+    first, run_id = parts[0].config, parts[0].run_id
     for config, other, _ in parts[1:]:
-        names = [name for name in differing_settings(first, config_to_dict(config)) if name not in OWN]
+        names = [name for name in differing_settings(first, config_to_dict(config)) if name not in PART_SETTINGS]
         if names:
             different = "; ".join(f"{name}={getattr(config, name)!r}, not {getattr(first, name)!r}" for name in names)
             raise ArtifactError(f"{other} is no part of the run of {run_id}: it has {different}")
 
 
-def join_oof(folders) -> Oof:
+def join_oof(folders: list[pathlib.Path]) -> Oof:
     """The out-of-fold predictions in several folders as one; a tile that is in two of them is refused."""
     found = [read_oof(folder / "oof.npz") for folder in folders]
     joined = Oof(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))

@@ -1,4 +1,4 @@
-"""From probabilities to masks: threshold, minimum area, black tiles; and which masks are sure. numpy only.
+"""From probabilities to masks: threshold, minimum area, black tiles, confident pseudo-labels. numpy only.
 
 Probabilities are uint8, round(255 p), everywhere; salt is `value >= level`, level 1 ... 255 (p = 0.5 is level 128).
 """
@@ -7,15 +7,16 @@ import numpy as np
 
 from salt.metrics import average_precision
 from salt.rle import require_masks
+from salt.tiles import is_black
 
-LARGEST_AREA = 300  # pixels; no tile with more predicted salt is emptied on the word of its area
+LARGEST_AREA = 300  # pixels; the largest minimum area that is considered
 
 
 class PostprocessError(ValueError):
     """Probabilities, a level or an area out of their range."""
 
 
-def binarize(probabilities, level: int) -> np.ndarray:
+def binarize(probabilities: np.ndarray, level: int) -> np.ndarray:
     """Masks of the pixels whose probability is at least `level`.
 
     Args:
@@ -38,7 +39,7 @@ def binarize(probabilities, level: int) -> np.ndarray:
     return (probabilities >= level).astype(np.uint8)
 
 
-def remove_small(masks, minimum_area: int) -> np.ndarray:
+def remove_small(masks: np.ndarray, minimum_area: int) -> np.ndarray:
     """Empties the tiles with fewer salt pixels than `minimum_area`; a whole tile counts, not each of its patches.
 
     A few stray pixels on an empty tile cost its whole score.
@@ -60,8 +61,8 @@ def remove_small(masks, minimum_area: int) -> np.ndarray:
     return masks.astype(np.uint8) * large[:, None, None]
 
 
-def empty_black(probabilities, images) -> np.ndarray:
-    """Sets the probabilities of black tiles to 0: their masks are empty by the data's own rule.
+def empty_black(probabilities: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Sets the probabilities of black tiles to 0, since in this competition their masks are always empty.
 
     Args:
         probabilities: uint8 `[N, H, W]`.
@@ -76,15 +77,14 @@ def empty_black(probabilities, images) -> np.ndarray:
     probabilities = require_probabilities(probabilities)
     if np.shape(images) != probabilities.shape:
         raise PostprocessError(f"images: shape {np.shape(images)}, but probabilities {probabilities.shape}")
-    # The rule of data.is_black, which is out of reach here: that module needs OpenCV.
-    return probabilities * np.any(images, axis=(1, 2), keepdims=True)
+    return probabilities * ~is_black(images)[:, None, None]
 
 
-def postprocess(probabilities, level: int, minimum_area: int = 0) -> np.ndarray:
+def postprocess(probabilities: np.ndarray, level: int, minimum_area: int = 0) -> np.ndarray:
     """Threshold, then minimum area.
 
     Args:
-        probabilities: uint8 `[N, H, W]`, round(255 p), black tiles at 0 already.
+        probabilities: uint8 `[N, H, W]`, round(255 p), those of black tiles set to 0 before.
         level: 1 to 255; salt is `probabilities >= level`.
         minimum_area: tiles with fewer predicted pixels become empty.
 
@@ -97,7 +97,7 @@ def postprocess(probabilities, level: int, minimum_area: int = 0) -> np.ndarray:
     return remove_small(binarize(probabilities, level), minimum_area)
 
 
-def choose_minimum_area(probabilities, masks, level: int) -> int:
+def choose_minimum_area(probabilities: np.ndarray, masks: np.ndarray, level: int) -> int:
     """The minimum area that scores best, of several the smallest.
 
     Args:
@@ -106,40 +106,48 @@ def choose_minimum_area(probabilities, masks, level: int) -> int:
         level: 1 to 255.
 
     Returns:
-        Pixels, 0 to `LARGEST_AREA`; 0 empties nothing.
+        Pixels, 0 to `LARGEST_AREA`; 0 changes nothing.
     """
     predicted = binarize(probabilities, level)
     areas = predicted.sum(axis=(1, 2), dtype=np.int64)
     return best_minimum_area(areas, average_precision(predicted, masks), ~np.any(masks, axis=(1, 2)))
 
 
-def best_minimum_area(areas, precision, empty) -> int:
-    """`choose_minimum_area` for tiles of which predicted area, average precision and "truly empty" are known, `[N]`."""
-    # What a tile's score gains from being emptied, in tenths: whole numbers, so that equal sums are equal.
+def best_minimum_area(areas: np.ndarray, precision: float | np.ndarray, empty: np.ndarray) -> int:
+    """The minimum area that scores best, of several the smallest.
+
+    Args:
+        areas: int `[N]`, predicted pixels of salt in each tile.
+        precision: float `[N]`, average precision of each tile as predicted.
+        empty: bool `[N]`, whether the tile has no salt.
+    """
+    # How much each tile's score gains if it is predicted empty, in tenths: whole numbers, so that equal sums are equal.
     gain = np.rint(10 * (empty - precision))
     gains = np.bincount(np.minimum(areas, LARGEST_AREA), weights=gain, minlength=LARGEST_AREA + 1).cumsum()
-    return int(np.argmax([0, *gains[:-1]]))  # an area empties the tiles that are smaller
+    return int(np.argmax([0, *gains[:-1]]))  # tiles with fewer pixels than the area become empty
 
 
-def choose_pseudo_labels(probabilities, level: int, minimum_area: int, confidence: float):
-    """Masks of unlabelled tiles, and which of them are sure enough to learn from.
+def choose_pseudo_labels(
+    probabilities: np.ndarray, level: int, minimum_area: int, confidence: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of unlabelled tiles, and which of them are confident enough to train on.
 
     Args:
         probabilities: uint8 `[N, H, W]`.
         level: as in `postprocess`.
         minimum_area: as in `postprocess`.
-        confidence: the least mean over a tile's pixels of the probability of what the model takes the pixel for.
+        confidence: the least mean over a tile's pixels of max(p, 1 - p).
 
     Returns:
         uint8 `[N, H, W]` of 0 and 1, and bool `[N]`.
     """
     masks = postprocess(probabilities, level, minimum_area)
-    surest = np.maximum(probabilities, 255 - probabilities)
-    return masks, surest.mean(axis=(1, 2)) >= 255 * confidence
+    confidences = np.maximum(probabilities, 255 - probabilities).mean(axis=(1, 2))
+    return masks, confidences >= 255 * confidence
 
 
-def require_probabilities(probabilities) -> np.ndarray:
-    """Returns a uint8 stack `[N, H, W]` as an array, or says what it is instead."""
+def require_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Returns a uint8 stack `[N, H, W]` as an array, or raises `PostprocessError` if it is none."""
     probabilities = np.asarray(probabilities)
     if probabilities.dtype.kind == "f" and np.isnan(probabilities).any():
         tiles = np.unique(np.nonzero(np.isnan(probabilities))[0])

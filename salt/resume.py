@@ -1,34 +1,36 @@
-"""Going on with a run that was not finished: what it left is mounted, checked and copied.
+"""Resuming a run that was not finished: its outputs are mounted, checked and copied.
 
-Training itself goes on from any state folder that it finds (`salt/training.py`); this is how one comes to be there.
+Training resumes from any checkpoint that it finds in the state folder (`salt/training.py`); this module puts it there.
 """
 
 import fnmatch
 import json
 import pathlib
 import shutil
+from collections.abc import Iterable
 
 from salt.artifacts import MANIFEST, ArtifactError, find_runs, verify_run
 from salt.config import Config, config_to_dict
 
-STATE = "state"  # the folder of a run's outputs from which it can be gone on with
-FREE_SETTINGS = ("gpu", "workers", "limit_minutes", "trials")  # how a run goes on, and how far; not what comes of it
+STATE_FOLDER = "state"  # among a run's outputs: what it can be resumed from
+# Settings that a resumed run may change: on which device and for how long it computes, but not what.
+RESUMABLE_SETTINGS = ("gpu", "workers", "limit_minutes", "trials")
 
 
 def differing_settings(config: Config, values: dict) -> list[str]:
-    """The fields that forbid a run with these settings to go on with one of other settings, `values`."""
+    """The fields in which a configuration differs from the settings `values` of a run, so that it cannot resume it."""
     wanted = config_to_dict(config)
-    return [name for name in wanted if name not in FREE_SETTINGS and wanted[name] != values.get(name)]
+    return [name for name in wanted if name not in RESUMABLE_SETTINGS and wanted[name] != values.get(name)]
 
 
-def take_over_run(roots, run_id: str, config: Config, folder) -> dict:
-    """Copies the state of a mounted unfinished run, and the weights of its finished folds, to go on from there.
+def resume_run(roots: Iterable[str | pathlib.Path], run_id: str, config: Config, folder: str | pathlib.Path) -> dict:
+    """Copies the state of a mounted unfinished run, and the weights of its finished folds, so that it can be resumed.
 
     Args:
         roots: folders to search for the run.
         run_id: of the unfinished run.
-        config: settings of the run that goes on.
-        folder: of the run that goes on.
+        config: settings of the run that resumes it.
+        folder: where the state is copied to: the working folder of that run.
 
     Returns:
         The manifest of the unfinished run.
@@ -36,15 +38,17 @@ def take_over_run(roots, run_id: str, config: Config, folder) -> dict:
     Raises:
         ArtifactError: no such run, or one that is damaged, finished, or had other settings.
     """
-    source, manifest = find_earlier(roots, run_id, "train", config)
+    source, manifest = find_resumable_run(roots, run_id, "train", config)
     if manifest.get("finished", True):
-        raise ArtifactError(f"{run_id} is finished, so that there is nothing to go on with")
-    copy_outputs(source, manifest, (f"{STATE}/*", "*.weights.h5"), folder)
+        raise ArtifactError(f"{run_id} is finished: there is nothing to resume")
+    copy_outputs(source, manifest, (f"{STATE_FOLDER}/*", "*.weights.h5"), folder)
     return manifest
 
 
-def find_earlier(roots, run_id: str, kernel: str, config: Config) -> tuple[pathlib.Path, dict]:
-    """The folder and the manifest of a mounted run of a kernel that a run with these settings may go on from.
+def find_resumable_run(
+    roots: Iterable[str | pathlib.Path], run_id: str, kernel: str, config: Config
+) -> tuple[pathlib.Path, dict]:
+    """The folder and the manifest of a mounted run of a kernel that a run with these settings may resume.
 
     Raises:
         ArtifactError: no such run, or one that is damaged or had other settings.
@@ -57,12 +61,12 @@ def find_earlier(roots, run_id: str, kernel: str, config: Config) -> tuple[pathl
     manifest = verify_run(found[run_id])
     if other := differing_settings(config, manifest["config"]):
         was = ", ".join(f"{name}={manifest['config'].get(name)!r}" for name in other)
-        raise ArtifactError(f"{run_id} was begun with {was}: go on with the same settings, or begin anew")
+        raise ArtifactError(f"{run_id} was begun with {was}: resume it with the same settings, or begin a new run")
     return found[run_id], manifest
 
 
-def copy_outputs(source: pathlib.Path, manifest: dict, patterns: tuple, folder):
-    """Copies a run's files whose names match one of the patterns, where `*` stands for anything, into a folder."""
+def copy_outputs(source: pathlib.Path, manifest: dict, patterns: tuple[str, ...], folder: str | pathlib.Path) -> None:
+    """Copies a run's files whose names match one of the patterns into a folder; `*` stands for anything, `/` too."""
     for name in manifest["files"]:
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             target = pathlib.Path(folder) / name

@@ -1,14 +1,17 @@
 """Run-length encoding of masks, as Kaggle wants it: `"start length start length ..."`.
 
 Pixels are numbered from 1, top-down, then left-right (column-major); runs are sorted and do not overlap; an empty mask
-is the empty string. A transposed encoding is the classical way to lose a first submission, so both directions live here
-and nothing else in the package knows the format. numpy only; no files.
+is the empty string. A transposed encoding is a common mistake in first submissions, so both directions are here and no
+other module knows the format. numpy only; no files.
 """
 
 import functools
 import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+
+from salt.tiles import TILE_SIZE
 
 # Masks worked on at a time: their pixels stay in the processor's cache, and memory does not grow with the stack.
 RLE_CHUNK = 256
@@ -18,7 +21,7 @@ class RLEError(ValueError):
     """A mask that cannot be encoded, or a text that is no run-length encoding."""
 
 
-def encode_rle(mask) -> str:
+def encode_rle(mask: np.ndarray) -> str:
     """Encodes one mask.
 
     Args:
@@ -40,7 +43,7 @@ def encode_rle(mask) -> str:
     return encode_rles(mask[None])[0]
 
 
-def encode_rles(masks) -> list[str]:
+def encode_rles(masks: np.ndarray) -> list[str]:
     """Encodes a stack of masks.
 
     Args:
@@ -53,11 +56,11 @@ def encode_rles(masks) -> list[str]:
         RLEError: not three dimensions, or values other than 0 and 1.
     """
     masks = require_masks(masks, "masks", RLEError)
-    rles = []
+    rles: list[str] = []
     for first in range(0, len(masks), RLE_CHUNK):
         chunk = masks[first : first + RLE_CHUNK]
         count, pixels = len(chunk), chunk[0].size
-        # A zero before and after each mask: then every run has a beginning and an end inside its own row.
+        # A zero before and after each mask, so that every run begins and ends inside its own row.
         framed = np.zeros((count, pixels + 2), bool)
         framed[:, 1:-1] = chunk.transpose(0, 2, 1).reshape(count, pixels)
         row, position = np.divmod(np.flatnonzero(framed[:, 1:] != framed[:, :-1]), pixels + 1)
@@ -72,11 +75,11 @@ def encode_rles(masks) -> list[str]:
 
 @functools.lru_cache(maxsize=4)
 def number_texts(count: int) -> np.ndarray:
-    """The texts of 0 to count - 1, as objects: looking one up takes a quarter of the time of making it."""
+    """The texts of 0 to count - 1, as objects: a look-up takes a quarter of the time of `str(number)`."""
     return np.array([str(number) for number in range(count)], dtype=object)
 
 
-def decode_rle(rle, shape=(101, 101)) -> np.ndarray:
+def decode_rle(rle: str | float | None, shape: tuple[int, int] = (TILE_SIZE, TILE_SIZE)) -> np.ndarray:
     """Decodes one mask; see `decode_rles`.
 
     Args:
@@ -96,7 +99,11 @@ def decode_rle(rle, shape=(101, 101)) -> np.ndarray:
     return decode_rles([rle], shape)[0]
 
 
-def decode_rles(rles, shape=(101, 101), ids=None) -> np.ndarray:
+def decode_rles(
+    rles: Iterable[str | float | None],
+    shape: tuple[int, int] = (TILE_SIZE, TILE_SIZE),
+    ids: Sequence[str] | np.ndarray | None = None,
+) -> np.ndarray:
     """Decodes many masks and checks every run of each.
 
     Runs that touch (`"1 2 3 4"`) are legal, as on Kaggle: they are two ways to write one run.
@@ -123,7 +130,7 @@ def decode_rles(rles, shape=(101, 101), ids=None) -> np.ndarray:
         part = slice(first, first + RLE_CHUNK)
         texts = [rle_text(rle, name) for rle, name in zip(rles[part], names[part], strict=True)]
         row, start, length = parse_runs(texts, names[part], height * width)
-        # The stack as alternating stretches of 0 and 1: each run's beginning and end, in pixels since the chunk began.
+        # The chunk as alternating stretches of 0 and 1: each run's beginning and end, in pixels from its first one.
         edges = np.empty(2 * len(row) + 1, np.int64)
         edges[0:-1:2] = row * (height * width) + start - 1
         edges[1:-1:2] = edges[0:-1:2] + length
@@ -135,7 +142,7 @@ def decode_rles(rles, shape=(101, 101), ids=None) -> np.ndarray:
     return masks
 
 
-def rle_text(rle, name) -> str:
+def rle_text(rle: object, name: str) -> str:
     """The encoding as text: None and NaN become `""`; any other value that is not text is an error."""
     if isinstance(rle, str):
         return rle
@@ -144,7 +151,7 @@ def rle_text(rle, name) -> str:
     raise RLEError(f"{name}: {rle!r} is of type {type(rle).__name__}, not text such as '1 3 10 5'")
 
 
-def parse_runs(texts, names, pixels):
+def parse_runs(texts: list[str], names: list[str], pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reads and checks the runs of a list of encodings.
 
     Returns:
@@ -166,7 +173,7 @@ def parse_runs(texts, names, pixels):
     runs = counts // 2
     row = np.repeat(np.arange(len(texts)), runs)
 
-    def refuse(bad, problem):
+    def refuse(bad: np.ndarray, problem: str) -> None:
         if bad.any():
             run = int(np.flatnonzero(bad)[0])
             which = run - int(runs[: row[run]].sum())
@@ -184,7 +191,7 @@ def parse_runs(texts, names, pixels):
     return row, start, length
 
 
-def describe_bad_word(texts, names) -> str:
+def describe_bad_word(texts: list[str], names: list[str]) -> str:
     """Names the first word of a list of encodings that is not a whole number without a sign."""
     for text, name in zip(texts, names, strict=True):
         for word in text.split(" "):
@@ -195,12 +202,12 @@ def describe_bad_word(texts, names) -> str:
     raise AssertionError("called for encodings without a bad word")
 
 
-def require_masks(masks, name, error) -> np.ndarray:
+def require_masks(masks: np.ndarray, name: str, error: type[Exception]) -> np.ndarray:
     """Returns a stack of masks as an array, or raises if it is none.
 
     Args:
         masks: `[N, H, W]`, bool or integer, 0 and 1.
-        name: what the message calls it.
+        name: of the argument, for the message.
         error: the exception to raise.
     """
     masks = np.asarray(masks)

@@ -1,11 +1,11 @@
-"""What the out-of-fold predictions say about the leaderboard, before anything is submitted. numpy only.
+"""The score of out-of-fold predictions, as an estimate of the leaderboard before anything is submitted. numpy only.
 
 Random folds score like the public leaderboard (both have neighbours of their tiles among the training tiles); the
-private one was about 0.02 higher. How sure a score is, its interval says; two runs closer than that need a paired
-comparison. The interval knows of tiles, not of training: the same settings trained with another seed score otherwise.
+private one was about 0.02 higher. Every score has an interval; two runs closer than that need a paired comparison. The
+interval covers the choice of tiles, not the training: the same settings trained with another seed score otherwise.
 
-Level and minimum area are chosen on the very tiles that they are scored on, which flatters. The *nested* figures are
-free of that: each tile is scored with the level and area that the other folds chose.
+A level and a minimum area chosen on the very tiles that are scored give too high a score. The *nested* scores do not:
+each tile is scored with the level and area chosen on the other folds.
 """
 
 from typing import NamedTuple
@@ -17,10 +17,10 @@ from salt.metrics import coverage_class, pixels_from_level, sweep_from_pixels
 from salt.postprocess import best_minimum_area
 
 HALF_LEVEL = 128  # the level of probability 0.5
-FLAT_MARGIN = 0.002  # levels whose score is that close to the best serve as well: far less than any score's error
+FLAT_MARGIN = 0.002  # a level with a score this close to the best is as good: much less than a score's standard error
 BOOTSTRAP_CHUNK = 250  # draws at a time: 8 MB of counts for 4,000 tiles
-SINGLE_FOLD_PARTS = 5  # into which the tiles of a single held-out fold are dealt, for the nested choice
-DETECTABLE = 1.96 + 0.84  # standard errors that a difference must have to show at 5 % error with a chance of 80 %
+SINGLE_FOLD_PARTS = 5  # into which the tiles of a single held-out fold are split, for the nested choice
+DETECTABLE = 1.96 + 0.84  # standard errors of a difference that is detected at the 5 % level with a power of 80 %
 DEPTH_GROUPS = 5  # of equal size
 CALIBRATION_BINS = 10  # of equal width in probability
 
@@ -54,11 +54,11 @@ class ScoringError(ValueError):
 
 
 class LevelTable(NamedTuple):
-    """All that scoring needs to know of the pixels.
+    """All that scoring needs of the pixels.
 
     Attributes:
         precision: float64 `[N, 255]`, average precision of each tile at each level.
-        areas: int32 `[N, 255]`, pixels that are predicted salt.
+        areas: int32 `[N, 255]`, pixels predicted as salt.
         empty: bool `[N]`, tiles without salt.
     """
 
@@ -83,9 +83,9 @@ def score_oof(oof: Oof, draws: int = 2000, seed: int = 0) -> dict:
           around it with a score within 0.002 of the best. `minimum_area`: the best one at that level;
         - four scores, each with `_standard_error` and `_interval` (95 %, `[low, high]`, bootstrap over tiles):
           `half_score` at level 128; `best_score` at the best level; `chosen_score` at that level and the minimum area,
-          an optimistic figure, since both are chosen on the very tiles; `nested_score`, which is not;
-        - `choices`: for each fold (or part of a single fold) `part`, `tiles`, and the `level` and `minimum_area` that
-          the others chose for it;
+          which is too high, since both are chosen on these tiles; `nested_score`, which is not;
+        - `choices`: for each fold (or part of a single fold) `part`, `tiles`, and the `level` and `minimum_area` chosen
+          on the others;
         - `folds`: for each fold `fold`, `tiles`, `score`;
         - `classes`: for each coverage class 0 to 10 `class`, `tiles`, `share`, `score` (None without tiles);
         - `confusion`: tiles `empty_as_empty`, `empty_as_salt`, `salt_as_empty`, `salt_as_salt` (truth first);
@@ -154,13 +154,13 @@ def score_oof(oof: Oof, draws: int = 2000, seed: int = 0) -> dict:
 def compare_oof(first: Oof, second: Oof, common: bool = False, draws: int = 2000, seed: int = 0) -> dict:
     """Whether a second run is better than a first one, tile by tile: a paired bootstrap.
 
-    Tiles differ far more than runs do, so that two scores with intervals of +- 0.03 each may well differ surely by
-    0.01 when the same tiles are drawn for both. Each run is scored nested (see `score_oof`): neither gains by a level
-    or area that fits these very tiles.
+    Tiles differ far more than runs do, so that a difference of 0.01 can be significant in a paired comparison although
+    each score has an interval of +- 0.03. Each run is scored nested (see `score_oof`), so that neither gains from a
+    level or area that fits these very tiles.
 
     Args:
         first, second: out-of-fold predictions of the same tiles, in any order, each held out in the same fold.
-        common: compare on the tiles that both have, instead of refusing runs over different tiles.
+        common: whether to compare on the tiles that both have; else different tiles are an error.
         draws: bootstrap samples.
         seed: of the bootstrap, and of the parts of a single fold.
 
@@ -170,10 +170,10 @@ def compare_oof(first: Oof, second: Oof, common: bool = False, draws: int = 2000
         - `tiles`; `first_score`, `second_score`;
         - `difference`, second minus first, its `standard_error` and 95 % `interval`; `probability`: share of the
           samples in which the second is better, ties counted half;
-        - `tiles_to_settle`: how many tiles in all would show a true difference of this size with a chance of 80 %, at
-          an error of 5 % (None for no difference);
-        - `classes`: for each coverage class `class`, `tiles`, `difference` (None without tiles) and `part`, what the
-          class adds to the whole difference;
+        - `tiles_to_settle`: the number of tiles with which a true difference of this size is detected at the 5 % level
+          with a power of 80 % (None for no difference);
+        - `classes`: for each coverage class `class`, `tiles`, `difference` (None without tiles) and `part`, its
+          contribution to the whole difference;
         - `largest`: the ten tiles that changed most, `id`, `coverage`, `first`, `second` (average precision);
         - `draws`, `seed`.
 
@@ -224,32 +224,11 @@ def compare_oof(first: Oof, second: Oof, common: bool = False, draws: int = 2000
     }
 
 
-def mean_oof(oofs: list) -> Oof:
-    """The ensemble of several runs: the mean of their probabilities.
-
-    Args:
-        oofs: out-of-fold predictions of the same tiles, in any order, each held out in the same fold by all.
-
-    Returns:
-        `Oof`, in the order of the ids; of one run, that run as it is.
-
-    Raises:
-        ScoringError: other tiles, folds or masks in the runs, or a tile twice.
-    """
-    if len(oofs) == 1:
-        return oofs[0]
-    oofs = same_tiles(oofs)
-    total = np.zeros(oofs[0].probabilities.shape, np.uint16)
-    for oof in oofs:
-        total += oof.probabilities
-    return oofs[0]._replace(probabilities=np.rint(total / len(oofs)).astype(np.uint8))
-
-
-def same_tiles(oofs: list, common: bool = False) -> list:
-    """Several runs' predictions in the order of their ids, which are the same; see `compare_oof`."""
+def same_tiles(oofs: list[Oof], common: bool = False) -> list[Oof]:
+    """Several runs' predictions of the same tiles, all in the order of the ids; see `compare_oof`."""
     for number, oof in enumerate(oofs, 1):
         if len(np.unique(oof.ids)) < len(oof.ids):
-            raise ScoringError(f"run {number}: {len(oof.ids) - len(np.unique(oof.ids))} tiles stand in it twice")
+            raise ScoringError(f"run {number}: {len(oof.ids) - len(np.unique(oof.ids))} tiles are in it twice")
     shared = oofs[0].ids
     for oof in oofs[1:]:
         shared = np.intersect1d(shared, oof.ids)
@@ -278,8 +257,8 @@ def same_tiles(oofs: list, common: bool = False) -> list:
     return oofs
 
 
-def check_scorable(oof: Oof, draws: int):
-    """Raises `ScoringError` unless there is something to score, and to choose on; see `score_oof`."""
+def check_scorable(oof: Oof, draws: int) -> None:
+    """Raises `ScoringError` unless there are tiles to score and others to choose on; see `score_oof`."""
     fold = np.asarray(oof.fold)
     lengths = {name: len(getattr(oof, name)) for name in ("ids", "fold", "probabilities", "masks")}
     if lengths["masks"] == 0:
@@ -301,7 +280,7 @@ def level_table(oof: Oof) -> LevelTable:
 
 
 def choose_level_and_area(table: LevelTable) -> tuple[int, int]:
-    """The best level, then the best minimum area at that level: one after the other, which fits less than both at once.
+    """The best level, then the best minimum area at that level; choosing both together would overfit more.
 
     Returns:
         Level, 1 to 255, and area in pixels; see `choose_level` and `best_minimum_area`.
@@ -312,15 +291,15 @@ def choose_level_and_area(table: LevelTable) -> tuple[int, int]:
 
 
 def precision_with_area(table: LevelTable, level: int, area: int) -> np.ndarray:
-    """Average precision `[N]` at a level, where tiles with less than `area` predicted pixels are taken for empty."""
+    """Average precision `[N]` at a level, where tiles with less than `area` predicted pixels are predicted empty."""
     return np.where(table.areas[:, level - 1] < area, table.empty, table.precision[:, level - 1])
 
 
 def nested_parts(oof: Oof, seed: int) -> np.ndarray:
-    """Which tiles are scored together, with what is chosen on all others: int `[N]`.
+    """The part of each tile, int `[N]`: a part is scored with the level and area chosen on all other parts.
 
-    The folds; the tiles of a single fold are dealt into `SINGLE_FOLD_PARTS` parts, by the order of their ids, so that
-    runs that hold them in another order have the same parts.
+    The parts are the folds. The tiles of a single fold are split into `SINGLE_FOLD_PARTS` parts at random, by the order
+    of their ids, so that runs with another order of the tiles have the same parts.
     """
     fold = np.asarray(oof.fold)
     if len(np.unique(fold)) > 1:
@@ -329,7 +308,7 @@ def nested_parts(oof: Oof, seed: int) -> np.ndarray:
     return dealt[np.argsort(np.argsort(oof.ids))]
 
 
-def nested_choice(table: LevelTable, parts) -> tuple[np.ndarray, np.ndarray, list]:
+def nested_choice(table: LevelTable, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[dict]]:
     """Scores each part with the level and area that are chosen on the other parts.
 
     Args:
@@ -351,7 +330,7 @@ def nested_choice(table: LevelTable, parts) -> tuple[np.ndarray, np.ndarray, lis
     return precision, found, choices
 
 
-def score_by_depth(oof: Oof, depths, seed: int = 0) -> list:
+def score_by_depth(oof: Oof, depths: np.ndarray, seed: int = 0) -> list[dict]:
     """The nested score by depth, in five groups of (nearly) equal size.
 
     Args:
@@ -388,7 +367,7 @@ def score_by_depth(oof: Oof, depths, seed: int = 0) -> list:
     return rows
 
 
-def depth_groups(depths) -> list:
+def depth_groups(depths: np.ndarray) -> list[np.ndarray]:
     """Five groups of (nearly) equal size, from the shallowest to the deepest: a bool `[N]` for each.
 
     Tiles of one depth are in one group, so there may be fewer groups; tiles of unknown depth (NaN) are in none.
@@ -402,7 +381,7 @@ def depth_groups(depths) -> list:
 
 
 def calibrate(oof: Oof) -> dict:
-    """How often a pixel of probability p is salt: p of the time, if the probabilities mean what they say.
+    """The calibration of the probabilities: of the pixels with probability p, a share of p should be salt.
 
     Args:
         oof: as in `score_oof`.
@@ -422,26 +401,26 @@ def calibrate(oof: Oof) -> dict:
         pixels = int(counts[:, inside].sum())
         predicted = float(counts.sum(axis=0)[inside] @ values[inside] / pixels) if pixels else None
         salt = float(counts[1, inside].sum() / pixels) if pixels else None
-        distance += pixels * abs(predicted - salt) if pixels else 0
+        if predicted is not None and salt is not None:
+            distance += pixels * abs(predicted - salt)
         low, high = number / CALIBRATION_BINS, (number + 1) / CALIBRATION_BINS
         bins.append({"low": low, "high": high, "pixels": pixels, "predicted": predicted, "salt": salt})
     return {"bins": bins, "error": float(distance / counts.sum())}
 
 
 def expect_leaderboard(score: float, standard_error: float) -> dict | None:
-    """What the leaderboard will say, by a straight line through `LEADERBOARD_TRIPLES`.
+    """The expected leaderboard scores, by linear regression over `LEADERBOARD_TRIPLES`.
 
-    The line is one of least squares, its interval the textbook's for a new observation, widened by the error of the
-    score itself. Solutions of one author are no independent observations, and published scores are mostly those of
-    ensembles over folds: take the interval for a rough one.
+    The interval is the usual prediction interval, widened by the standard error of the score itself. It is a rough one:
+    solutions of one author are not independent, and published scores are mostly those of ensembles over folds.
 
     Args:
         score: out of fold, nested.
         standard_error: of that score.
 
     Returns:
-        A dict of `public` and `private`, each `score` and 95 % `interval`; None where the score lies outside of the
-        known ones, 0.708 to 0.873, since nothing is known there.
+        A dict of `public` and `private`, each `score` and 95 % `interval`; None for a score outside of the known ones,
+        0.708 to 0.873.
     """
     known = [triple[0] for triple in LEADERBOARD_TRIPLES]
     if not min(known) <= score <= max(known):
@@ -461,29 +440,29 @@ def expect_leaderboard(score: float, standard_error: float) -> dict | None:
 
 
 def student_975(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t; for more than 20 degrees of freedom that of 20, too large by 0.13 at most."""
+    """The 97.5 % quantile of Student's t; beyond 20 degrees of freedom that of 20, which is too large by up to 0.13."""
     return STUDENT_975[min(freedom, len(STUDENT_975)) - 1]
 
 
-def mean_precision(precision) -> float:
-    """The mean of average precisions `[N]`, which are tenths: equal scores are exactly equal."""
+def mean_precision(precision: np.ndarray) -> float:
+    """The mean of average precisions `[N]`; they are tenths, whose sum is exact, so that equal scores are equal."""
     return float(score_curve(np.asarray(precision)[:, None])[0])
 
 
-def score_curve(sweep) -> np.ndarray:
+def score_curve(sweep: np.ndarray) -> np.ndarray:
     """The score at each level: float64 `[255]` from a sweep `[N, 255]`; equal scores are exactly equal."""
     tenths = np.rint(10 * sweep).astype(np.int64)  # sums of 0.1, 0.2 ... in floating point depend on their order
     return tenths.sum(axis=0) / (10 * len(sweep))
 
 
-def choose_level(curve) -> int:
+def choose_level(curve: np.ndarray) -> int:
     """The level of the highest score; of several, the one nearest to probability 0.5."""
     levels = 1 + np.flatnonzero(curve == curve.max())
     return int(levels[np.abs(levels - HALF_LEVEL).argmin()])
 
 
-def flat_levels(curve, level: int) -> list[int]:
-    """First and last of the levels around `level` whose scores all lie within `FLAT_MARGIN` of its own."""
+def flat_levels(curve: np.ndarray, level: int) -> list[int]:
+    """The first and the last of the levels around `level` whose scores are all within `FLAT_MARGIN` of its own."""
     worse = curve < curve[level - 1] - FLAT_MARGIN - 1e-12  # a score exactly at the margin is within it
     below, above = np.flatnonzero(worse[: level - 1]), np.flatnonzero(worse[level:])
     first = int(below[-1]) + 2 if below.size else 1
@@ -491,13 +470,13 @@ def flat_levels(curve, level: int) -> list[int]:
     return [first, last]
 
 
-def bootstrap_means(values, draws: int, seed: int) -> np.ndarray:
+def bootstrap_means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """Means of `draws` samples of N tiles, drawn with replacement.
 
     Args:
         values: float `[N, K]`; the K columns share the samples.
         draws: how many samples.
-        seed: another seed, other samples.
+        seed: of the samples.
 
     Returns:
         float64 `[draws, K]`.
@@ -507,7 +486,7 @@ def bootstrap_means(values, draws: int, seed: int) -> np.ndarray:
     means = np.empty((draws, values.shape[1]))
     for first in range(0, draws, BOOTSTRAP_CHUNK):
         size = min(BOOTSTRAP_CHUNK, draws - first)
-        # How often each tile is in a sample is all that a mean needs.
+        # A mean needs only how many times each tile is in a sample.
         times = generator.multinomial(count, np.full(count, 1 / count), size=size)
         means[first : first + size] = times @ values / count
     return means

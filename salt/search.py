@@ -1,13 +1,14 @@
-"""What a search tries and what it tells: a trial is a training of some folds; its score is that of the held-out tiles.
+"""The trials of a search and their tables: a trial trains some folds, its score is that of the held-out tiles.
 
-Each trial trains anew, with its own settings and as many epochs as the others. It is scored like a run, nested (see
-`salt/scoring.py`). Two settings are compared fold by fold: the folds' differences vary with their tiles and with the
-luck of their trainings, and so know of both.
+Each trial has its own settings and as many epochs as the others. It is scored like a run, nested (see
+`salt/scoring.py`). Two settings are compared fold by fold: the differences vary from fold to fold with the tiles and
+with the random numbers of the trainings, so that their interval covers both.
 """
 
-import dataclasses
 import itertools
 import math
+import pathlib
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -15,15 +16,15 @@ import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
-from salt.config import Config
-from salt.data import Tiles
+from salt.config import Config, config_from_dict, config_to_dict
+from salt.cross_validation import fit_folds, fold_files
 from salt.scoring import level_table, mean_precision, nested_choice, nested_parts, student_975
 from salt.study import SPACES, SearchError, Span
-from salt.training import fit_folds, fold_files
+from salt.tiles import Tiles
 
 
-def check_search(config: Config):
-    """Raises for what a search would find out only after some trials.
+def check_search(config: Config) -> None:
+    """Checks what would otherwise fail only after some trials.
 
     Raises:
         SearchError: the length of a trial is given in minutes, so that it would depend on the machine's load.
@@ -33,16 +34,25 @@ def check_search(config: Config):
         raise SearchError(f"minutes={config.minutes}: a trial has epochs or steps; set minutes=0 and epochs=N")
     for name, values in SPACES[config.space].items():
         for value in values[:2] if isinstance(values, Span) else values:
-            dataclasses.replace(config, **{name: value})
+            config_from_dict({**config_to_dict(config), name: value})
 
 
-def train_trial(parameters: dict, folder, report, config: Config, tiles: Tiles, weights, clock, began) -> dict | None:
-    """The objective of a search: trains the folds of a trial, or goes on with it.
+def train_trial(
+    parameters: dict,
+    folder: pathlib.Path,
+    report: Callable[[list[float]], None],
+    config: Config,
+    tiles: Tiles,
+    weights: str | None,
+    clock: Callable[[], float],
+    began: float,
+) -> dict[str, list[float]] | None:
+    """The objective of a search: trains the folds of a trial, or resumes it.
 
     Args:
         parameters: {field of `Config`: value}.
         folder: of the trial's state.
-        report: function of the held-out scores of all epochs so far; what it raises ends the trial.
+        report: function of the held-out scores of all epochs so far; an exception that it raises ends the trial.
         config: the other settings.
         tiles, weights, clock, began: as for `fit_folds`.
 
@@ -51,20 +61,20 @@ def train_trial(parameters: dict, folder, report, config: Config, tiles: Tiles, 
         anew and test-time augmentation; and `"last_scores"`, those of the last epoch's validation, which has neither of
         the last two. One number a fold. None: the time was up.
     """
-    keras.utils.clear_session()  # the trial before, whose memory Keras would keep
-    config = dataclasses.replace(config, workers=1, **parameters)
+    keras.utils.clear_session()  # frees the memory of the trial before
+    config = config_from_dict({**config_to_dict(config), "workers": 1, **parameters})
     files = [fold_files(folder, folder, held_out) for held_out in config.train_folds]
 
-    def watch():
+    def watch() -> None:
         report([row["val_score"] for each in files for row in each.history()])
 
     outcome = fit_folds(config, tiles, folder, folder, weights, clock=clock, began=began, watch=watch)
-    if outcome.failure:
-        raise outcome.failure.__cause__
-    if outcome.unfinished:
-        return None
-    watch()  # of an epoch that a kill came right behind
+    if outcome.failure is not None:
+        raise outcome.failure.__cause__ or outcome.failure
     oof = outcome.oof
+    if outcome.unfinished or oof is None:
+        return None
+    watch()  # once more: a kill may have come between the last epoch's checkpoint and its report
     precision = nested_choice(level_table(oof), nested_parts(oof, seed=0))[0]
     return {
         "fold_scores": [mean_precision(precision[oof.fold == held_out]) for held_out in config.train_folds],
@@ -101,24 +111,24 @@ def trials_table(study: optuna.Study, config: Config) -> pd.DataFrame:
 
 
 def parameter_importances(study: optuna.Study, seed: int) -> dict[str, float]:
-    """The share of each setting in what the scores of the complete trials vary by, by fANOVA (Hutter et al. 2014).
+    """The share of each setting in the variance of the complete trials' scores, by fANOVA (Hutter et al. 2014).
 
     Returns:
-        {setting: share}, the largest first; empty where it cannot be said: after one trial, or if all scored the same.
+        {setting: share}, the largest first; empty where it cannot be computed: for one trial, or equal scores.
     """
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
     try:
         return optuna.importance.get_param_importances(study, evaluator=evaluator)
-    except (ValueError, RuntimeError):  # Optuna's ways to say so
+    except (ValueError, RuntimeError):  # what Optuna raises in these cases
         return {}
 
 
 def paired_effects(study: optuna.Study, config: Config, scores: str = "fold_scores") -> pd.DataFrame:
-    """What it does to change one setting from a value to another, all others being equal.
+    """The effect of changing one setting from a value to another, all others being equal.
 
     Within a fold, the differences of all pairs of complete trials that differ in this setting alone are averaged; over
-    the folds there is their mean, with a 95 % interval by Student's t. Folds are the unit: they have tiles and
-    trainings of their own, while pairs within a fold share its tiles.
+    the folds their mean is taken, with a 95 % interval by Student's t. Folds are the unit of the interval: they have
+    tiles and trainings of their own, while pairs within a fold share its tiles.
 
     Args:
         study: most telling where every combination was tried.
@@ -130,7 +140,8 @@ def paired_effects(study: optuna.Study, config: Config, scores: str = "fold_scor
         single fold). Pairs of values without a pair of trials are left out.
     """
     done = study.get_trials(states=(TrialState.COMPLETE,))
-    found, rows = {tuple(trial.params.items()): np.array(trial.user_attrs[scores]) for trial in done}, []
+    found = {tuple(trial.params.items()): np.array(trial.user_attrs[scores]) for trial in done}
+    rows: list[tuple] = []
     for name, values in SPACES[config.space].items():
         for before, after in itertools.combinations(() if isinstance(values, Span) else values, 2):
             changes = [

@@ -1,14 +1,13 @@
-"""A search for settings as an Optuna study in a file, which outlives the run that began it.
+"""A search for settings as an Optuna study in a file, which any later run can resume.
 
-The study is a journal: a text file to which each worker appends a line for what it does. A kill can cut its last line
-short and nothing else, and what that line would have said is done again. (A SQLite file would need the journal beside
-it to travel along.) Each trial is in it from its first moment, with all its settings. One that a run leaves unfinished,
-for want of time or because it was killed, is taken up by the next run under its own number, and goes on from its last
-epoch.
+The file is a journal: a text file to which each worker appends a line for each change. A kill can cut the last line
+short and nothing else; what that line recorded is done again. (SQLite would need a second file of its own beside the
+database.) A trial is written with all its settings before it begins. One that is unfinished, because the run was out of
+time or was killed, is resumed by the next run under its own number, after its last epoch.
 
-What a trial tries follows from the seed, its number and the trials before it, never from when it was drawn: a study
-that was interrupted ends like one that was not. Several workers draw while others are still at their trials, so that
-there this holds only where nothing depends on earlier trials: where every combination is tried.
+The settings of a trial follow from the seed, its number and the trials before it, never from when they were drawn: an
+interrupted study ends like an uninterrupted one. With several workers that holds only where every combination is tried,
+since otherwise a draw depends on which of the other trials have ended.
 """
 
 import contextlib
@@ -17,6 +16,7 @@ import functools
 import itertools
 import pathlib
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -28,17 +28,17 @@ from optuna.trial import TrialState
 
 from salt.config import Config
 from salt.files import whole_file
-from salt.parallel import run_workers
-from salt.resume import STATE, copy_outputs, find_earlier
+from salt.parallel import WorkerError, run_workers
+from salt.resume import STATE_FOLDER, copy_outputs, find_resumable_run
 
-STUDY = "study.journal"  # among a run's outputs: all that is known of the study
-REDRAWS = 20  # before a combination that was tried already is tried again: trained anew it says little
-KEPT_PERCENTILE = 75  # at an epoch, the worst quarter is given up; curves that take Lovasz at other times cross
-PRUNER_TRIALS, PRUNER_EPOCHS = 5, 5  # finished trials, and epochs of a trial, before any is given up
+STUDY_FILE = "study.journal"  # among a run's outputs: all that is known of the study
+REDRAWS = 20  # attempts to draw a combination that was not tried yet, before one is tried twice
+KEPT_PERCENTILE = 75  # of the trials at an epoch; only the worst quarter is pruned, since learning curves may cross
+PRUNER_TRIALS, PRUNER_EPOCHS = 5, 5  # finished trials, and epochs of a trial, before any is pruned
 
 
 class SearchError(ValueError):
-    """A study that cannot be gone on with, or a space that cannot be searched as asked."""
+    """A study that cannot be resumed, or a space that cannot be searched as asked."""
 
 
 class Span(NamedTuple):
@@ -49,11 +49,11 @@ class Span(NamedTuple):
     log: bool = False
 
 
-# Fields of `Config` and the values to try. A tuple names them all.
-SPACES = {
-    # The search of the original, for its network ("unet"). All optimizers get the same rate, which SGD finds low. Batch
-    # norm's momentum changes the scores during training and not the final one, since the statistics are estimated anew
-    # at the end.
+# Fields of `Config` and the values to try: those of a tuple, or any number of a `Span`.
+SPACES: dict[str, dict[str, tuple | Span]] = {
+    # The search of the original, for its network ("unet"). All optimizers get the same rate, which is low for SGD.
+    # Batch norm's momentum changes the scores during training but not the final one, since the statistics are
+    # re-estimated after the last step.
     "original": {
         "filter_scaling": (8, 16, 32, 48, 64),
         "depth": (3, 4, 5, 6),
@@ -88,11 +88,11 @@ SPACES = {
 
 
 @contextlib.contextmanager
-def locked(path: pathlib.Path, wait: bool = True):
+def file_lock(path: pathlib.Path, wait: bool = True) -> Iterator[None]:
     """Holds a lock until the block ends or the process dies.
 
     Raises:
-        BlockingIOError: another process holds it, and this one shall not wait.
+        BlockingIOError: another process holds it, and `wait` is false.
     """
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +100,7 @@ def locked(path: pathlib.Path, wait: bool = True):
 
 
 class JournalLock:
-    """`locked` in Optuna's words; its own locks outlive a process that is killed, and block the others.
+    """`file_lock` with Optuna's interface. Optuna's own locks remain when a process is killed, and block the others.
 
     Args:
         path: of the lock.
@@ -112,24 +112,24 @@ class JournalLock:
     def acquire(self) -> bool:
         """Waits for the lock."""
         self.held = contextlib.ExitStack()
-        self.held.enter_context(locked(self.path))
+        self.held.enter_context(file_lock(self.path))
         return True
 
-    def release(self):
-        """Gives the lock free."""
+    def release(self) -> None:
+        """Releases the lock."""
         self.held.close()
 
 
-def begin_study(folder, config: Config) -> optuna.Study:
-    """Opens the study in a folder, or makes it there; the last line of its file is mended if a kill has cut it short.
+def begin_study(folder: str | pathlib.Path, config: Config) -> optuna.Study:
+    """Opens the study in a folder, or makes it there; a last line of its file that a kill has cut short is dropped.
 
     Raises:
         SearchError: the file is damaged, or a study of other values.
     """
-    path = pathlib.Path(folder) / STUDY
+    path = pathlib.Path(folder) / STUDY_FILE
     drop_cut_line(path)
     study = open_study(folder, config)
-    asked = {name: list(values) for name, values in SPACES[config.space].items()}
+    asked: dict[str, object] = {name: list(values) for name, values in SPACES[config.space].items()}
     asked["every combination"] = not config.trials
     found = study.user_attrs.get("space")
     if found is None:
@@ -137,23 +137,25 @@ def begin_study(folder, config: Config) -> optuna.Study:
     elif found != asked:
         other = [name for name in {**found, **asked} if found.get(name) != asked.get(name)]
         was = ", ".join(f"{name}={found.get(name)}, not {asked.get(name)}" for name in other)
-        raise SearchError(f"{path}: a study of another space, {was}; go on with the space that it has, or begin anew")
+        raise SearchError(f"{path}: a study of another space, {was}; resume it with its own space, or begin a new one")
     return study
 
 
-def open_study(folder, config: Config) -> optuna.Study:
-    """The study in a folder, as each worker opens it.
+def open_study(folder: str | pathlib.Path, config: Config) -> optuna.Study:
+    """Opens the study in a folder, in each worker; makes it if there is none.
 
     Raises:
         SearchError: the file is damaged.
     """
-    path = pathlib.Path(folder) / STUDY
+    path = pathlib.Path(folder) / STUDY_FILE
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    pruner = optuna.pruners.NopPruner()  # where every combination is tried, comparisons want whole trials
+    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()  # comparing all combinations takes whole trials
     if config.trials:
         pruner = optuna.pruners.PercentilePruner(KEPT_PERCENTILE, PRUNER_TRIALS, PRUNER_EPOCHS)
     try:
-        storage = JournalStorage(JournalFileBackend(str(path), JournalLock(path.with_name(f".{STUDY}.lock"))))
+        lock = JournalLock(path.with_name(f".{STUDY_FILE}.lock"))
+        # Optuna's base class of locks, which the annotation asks for, is not public.
+        storage = JournalStorage(JournalFileBackend(str(path), lock))  # type: ignore[arg-type]
         if optuna.get_all_study_names(storage):
             return optuna.load_study(study_name=None, storage=storage, pruner=pruner)
         return optuna.create_study(study_name="salt", storage=storage, direction="maximize", pruner=pruner)
@@ -161,13 +163,13 @@ def open_study(folder, config: Config) -> optuna.Study:
         raise SearchError(f"{path}: damaged, or no study ({error!r}); take it from the run's output again") from error
 
 
-def drop_cut_line(path: pathlib.Path):
-    """Takes off what stands behind the last whole line of a file, if there is a file: a kill came while it was written.
+def drop_cut_line(path: pathlib.Path) -> None:
+    """Removes an incomplete last line from a file, if there is a file: a kill came while the line was written.
 
-    Optuna would append the next line to it, and then read neither.
+    Optuna would append the next line to it, and could then read neither.
 
     Raises:
-        SearchError: it is no beginning of a line of a journal.
+        SearchError: the incomplete line does not begin like one of a journal.
     """
     if not path.is_file():
         return
@@ -176,20 +178,20 @@ def drop_cut_line(path: pathlib.Path):
     if end == len(content):
         return
     if content[end : end + 1] != b"{":
-        raise SearchError(f"{path}: damaged behind its byte {end}; take it from the run's output again")
-    print(f"{path.name}: {len(content) - end} bytes of a line that was cut short are dropped")
+        raise SearchError(f"{path}: damaged after its byte {end}; take it from the run's output again")
+    print(f"{path.name}: dropped {len(content) - end} bytes of a last line that was cut short")
     with whole_file(path) as temporary:
         temporary.write_bytes(content[:end])
 
 
-def take_over_study(roots, run_id: str, config: Config, folder) -> dict:
-    """Copies the study of a mounted earlier run, and the state of the trials that it left, to go on from there.
+def resume_study(roots: Iterable[str | pathlib.Path], run_id: str, config: Config, folder: str | pathlib.Path) -> dict:
+    """Copies the study of a mounted earlier run, and the state of its unfinished trials, so that it can be resumed.
 
     Args:
         roots: folders to search for the run.
         run_id: of the earlier run.
-        config: settings of the run that goes on; only how many trials there are may differ.
-        folder: of the run that goes on.
+        config: settings of the run that resumes it; only those of `RESUMABLE_SETTINGS` may differ.
+        folder: where they are copied to: the working folder of that run.
 
     Returns:
         The manifest of the earlier run.
@@ -197,16 +199,16 @@ def take_over_study(roots, run_id: str, config: Config, folder) -> dict:
     Raises:
         ArtifactError: no such run, or one that is damaged or had other settings.
     """
-    source, manifest = find_earlier(roots, run_id, "search", config)
-    copy_outputs(source, manifest, (STUDY, f"{STATE}/*"), folder)
+    source, manifest = find_resumable_run(roots, run_id, "search", config)
+    copy_outputs(source, manifest, (STUDY_FILE, f"{STATE_FOLDER}/*"), folder)
     return manifest
 
 
 # --- trials ---
 
 
-def every_combination(space: dict, seed: int) -> list[dict]:
-    """Every combination of a space's values, in an order that the seed decides, so that a part of them is no corner.
+def every_combination(space: dict[str, tuple | Span], seed: int) -> list[dict]:
+    """Every combination of a space's values, shuffled by the seed, so that the first ones are a fair sample of all.
 
     Raises:
         SearchError: a setting may take any number between two bounds.
@@ -222,8 +224,8 @@ def trial_count(config: Config) -> int:
     return config.trials or len(every_combination(SPACES[config.space], config.seed))
 
 
-def space_distributions(space: dict) -> dict:
-    """A space in Optuna's words."""
+def space_distributions(space: dict[str, tuple | Span]) -> dict:
+    """A space as Optuna's distributions."""
     return {
         name: FloatDistribution(*values) if isinstance(values, Span) else CategoricalDistribution(values)
         for name, values in space.items()
@@ -231,7 +233,7 @@ def space_distributions(space: dict) -> dict:
 
 
 def draw_parameters(config: Config, trials: list) -> dict:
-    """What the next trial tries: by Optuna's tree-structured Parzen estimator, or the next of every combination.
+    """The settings of the next trial: by Optuna's tree-structured Parzen estimator, or the next combination of all.
 
     Args:
         config: names the space.
@@ -245,7 +247,7 @@ def draw_parameters(config: Config, trials: list) -> dict:
         return every_combination(space, config.seed)[number]
     tried = [trial.params for trial in trials]
     for attempt in range(REDRAWS):
-        # A sampler of its own: one that had drawn for the trials before would have another state after a restart.
+        # A new sampler for each draw: the state of one that has drawn before would be lost in a restart.
         seed = int(np.random.SeedSequence((config.seed, number, attempt)).generate_state(1)[0])
         sampler = optuna.samplers.TPESampler(seed=seed)
         copy = optuna.create_study(direction="maximize", sampler=sampler)
@@ -256,42 +258,45 @@ def draw_parameters(config: Config, trials: list) -> dict:
     return parameters
 
 
-def begin_trial(study: optuna.Study, config: Config, folder) -> int | None:
-    """Adds a trial to the study and returns its number; None: there are enough."""
-    with locked(pathlib.Path(folder) / f".{STUDY}.draw"):  # nobody else may draw before the new trial is there
+def begin_trial(study: optuna.Study, config: Config, folder: str | pathlib.Path) -> int | None:
+    """Adds a trial to the study and returns its number, or None if the study has as many as it shall have."""
+    # No other worker may draw settings until this trial is in the study.
+    with file_lock(pathlib.Path(folder) / f".{STUDY_FILE}.draw"):
         trials = study.get_trials(deepcopy=False)
         if len(trials) >= trial_count(config):
             return None
         parameters, distributions = draw_parameters(config, trials), space_distributions(SPACES[config.space])
-        # At once and whole, so that no kill leaves a trial of which only half of the settings are drawn.
+        # Added with all its settings, so that no kill leaves a trial that has only some of them.
         trial = optuna.create_trial(state=TrialState.RUNNING, params=parameters, distributions=distributions)
         study.add_trial(trial)
         return len(trials)
 
 
-def run_trial(study: optuna.Study, number: int, objective, folder: pathlib.Path, has_time) -> bool:
-    """Runs a trial, from its beginning or from where it was left, and tells the study what came of it.
+def run_trial(
+    study: optuna.Study, number: int, objective: Callable, folder: pathlib.Path, has_time: Callable[[], bool]
+) -> bool:
+    """Runs a trial, from its beginning or from its last epoch, and tells the study how it ended.
 
     Args:
         study: holds the trial.
         number: of the trial.
         objective: as for `run_search`.
-        folder: of the trial's state; removed with its end.
+        folder: of the trial's state; removed when it ends.
         has_time: function that says whether there is time left.
 
     Returns:
-        Whether the trial has ended; if not, it is left to a later run, for want of time.
+        Whether the trial has ended; if not, it is out of time and left to a later run.
     """
     frozen = study.get_trials(deepcopy=False)[number]
-    trial = optuna.trial.Trial(study, frozen._trial_id)  # Optuna has no other way to a trial that is there already
+    trial = optuna.trial.Trial(study, frozen._trial_id)  # Optuna has no public way to an existing trial
     known = len(frozen.intermediate_values)
-    print(f"trial {number}: {parameters_text(frozen.params)}{f', goes on after {known} epochs' if known else ''}")
+    print(f"trial {number}: {parameters_text(frozen.params)}{f', resumes after {known} epochs' if known else ''}")
     try:
-        if known and trial.should_prune():  # a kill may have come just before this was decided
+        if known and trial.should_prune():  # a kill may have come before this was asked after the last epoch
             raise optuna.TrialPruned
         scores = objective(frozen.params, folder, functools.partial(report_scores, study, trial))
         if scores is None:
-            print(f"trial {number}: left to a later run, for want of time", flush=True)
+            print(f"trial {number}: out of time, left to a later run", flush=True)
             return False
         for name, values in scores.items():
             trial.set_user_attr(name, values)
@@ -299,10 +304,10 @@ def run_trial(study: optuna.Study, number: int, objective, folder: pathlib.Path,
         print(f"trial {number}: score {done.value:.4f}", flush=True)
     except optuna.TrialPruned:
         done = study.tell(number, state=TrialState.PRUNED)
-        print(f"trial {number}: given up at {done.value:.4f} after {len(done.intermediate_values)} epochs", flush=True)
+        print(f"trial {number}: pruned at {done.value:.4f} after {len(done.intermediate_values)} epochs", flush=True)
     except Exception as error:
         if not has_time():
-            print(f"trial {number}: left to a later run after {error!r}, for want of time", flush=True)
+            print(f"trial {number}: out of time after {error!r}, left to a later run", flush=True)
             return False
         trial.set_user_attr("error", repr(error))
         study.tell(number, state=TrialState.FAIL)
@@ -317,11 +322,11 @@ def parameters_text(parameters: dict) -> str:
     return " ".join(f"{name}={text}" for name, text in texts.items())
 
 
-def report_scores(study: optuna.Study, trial: optuna.trial.Trial, scores: list[float]):
-    """Tells the study the held-out scores of a trial's epochs so far; those that it knows are passed over.
+def report_scores(study: optuna.Study, trial: optuna.trial.Trial, scores: list[float]) -> None:
+    """Tells the study the held-out scores of a trial's epochs, as far as it does not have them yet.
 
     Raises:
-        TrialPruned: the trial is given up.
+        TrialPruned: the trial is not worth finishing.
     """
     known = len(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
     for step in range(known, len(scores)):
@@ -333,50 +338,66 @@ def report_scores(study: optuna.Study, trial: optuna.trial.Trial, scores: list[f
 # --- a run ---
 
 
-def run_search(config: Config, objective, folder, state_folder, clock, began: float, cards=()) -> list:
+def run_search(
+    config: Config,
+    objective: Callable,
+    folder: str | pathlib.Path,
+    state_folder: str | pathlib.Path,
+    clock: Callable[[], float],
+    began: float,
+    gpus: Iterable[str] = (),
+) -> list[WorkerError]:
     """Runs trials until the study has as many as it shall have, or the time is up.
 
     Args:
         config: of the search: its space, how many trials, how many workers, the limit.
-        objective: function of (parameters, folder, report). It trains with the parameters, keeps in the folder what it
-            needs to go on after a kill, calls `report` after each epoch with the held-out scores of all its epochs so
-            far, and returns a dict of lists, one number a fold, with `"fold_scores"` among them; or None if its time
-            was up. Several workers get it by cloudpickle.
+        objective: function of (parameters, folder, report). It trains with the parameters, keeps its checkpoints in the
+            folder, calls `report` after each epoch with the held-out scores of all its epochs so far, and returns a
+            dict of lists, one number a fold, with `"fold_scores"` among them; or None if it was out of time. Several
+            workers get it by cloudpickle.
         folder: of the run's outputs; the study is there.
-        state_folder: gets a folder for each trial in work.
+        state_folder: gets a folder for each unfinished trial.
         clock: function that returns seconds and means the same in every process.
         began: what the clock said when the run began.
-        cards: the numbers of the GPUs.
+        gpus: the numbers of the GPUs.
 
     Returns:
         The errors of the workers that died. Their trials, like all that are not finished, wait for the next run.
 
     Raises:
-        SearchError: the study is damaged, of other values, or in the hands of another run.
+        SearchError: the study is damaged, of other values, or in use by another run.
     """
-    folder, state_folder = pathlib.Path(folder), pathlib.Path(state_folder)
-    with hold_study(folder):
+    folder, state_folder, gpus = pathlib.Path(folder), pathlib.Path(state_folder), list(gpus)
+    with lock_study(folder):
         trials = begin_study(folder, config).get_trials(deepcopy=False)
         left = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
         for path in state_folder.glob("trial-*"):
             if path not in [trial_folder(state_folder, number) for number in left]:
-                shutil.rmtree(path)  # of a trial whose end a kill left untidied
+                shutil.rmtree(path)  # of a trial that ended, but was killed before it removed its folder
         share = functools.partial(
             run_share, config=config, objective=objective, folder=folder, state_folder=state_folder, clock=clock,
             began=began,
         )  # fmt: skip
-        count = min(config.workers or len(cards) or 1, max(1, trial_count(config) - len(trials) + len(left)))
+        count = min(config.workers or len(gpus) or 1, max(1, trial_count(config) - len(trials) + len(left)))
         if count == 1:
             share(left)
             return []
-        print(f"{count} trials at once, each in a process of its own{' on a card of its own' if cards else ''}")
+        print(f"{count} trials at once, each in a process of its own{' on a GPU of its own' if gpus else ''}")
         shares = [left[first::count] for first in range(count)]
         show = functools.partial(print, flush=True)
-        return list(run_workers(share, shares, list(cards), lambda index, line: show(f"[{index}] {line}")).values())
+        return list(run_workers(share, shares, gpus, lambda index, line: show(f"[{index}] {line}")).values())
 
 
-def run_share(left: list[int], config: Config, objective, folder, state_folder, clock, began):
-    """What a worker does: first the trials that an earlier run left to it, then new ones, as long as there is time.
+def run_share(
+    left: list[int],
+    config: Config,
+    objective: Callable,
+    folder: pathlib.Path,
+    state_folder: pathlib.Path,
+    clock: Callable[[], float],
+    began: float,
+) -> None:
+    """Runs trials in a worker: first unfinished ones of an earlier run, then new ones, as long as there is time.
 
     Args:
         left: the trials' numbers.
@@ -384,7 +405,7 @@ def run_share(left: list[int], config: Config, objective, folder, state_folder, 
     """
     study = open_study(folder, config)
 
-    def has_time():
+    def has_time() -> bool:
         return clock() < began + 60 * config.limit_minutes
 
     waiting = list(left)
@@ -400,16 +421,16 @@ def trial_folder(state_folder: pathlib.Path, number: int) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def hold_study(folder: pathlib.Path):
-    """Keeps other runs away from a folder's study, until the block ends or the process dies.
+def lock_study(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps other runs from using a folder's study, until the block ends or the process dies.
 
     Raises:
-        SearchError: another run is at it.
+        SearchError: another run uses it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(folder / f".{STUDY}.run", wait=False))
+            stack.enter_context(file_lock(folder / f".{STUDY_FILE}.run", wait=False))
         except BlockingIOError:
-            raise SearchError(f"{folder / STUDY}: another search is at it; wait for it, or end it first") from None
+            raise SearchError(f"{folder / STUDY_FILE}: another search uses it; wait for it, or end it first") from None
         yield

@@ -2,26 +2,28 @@
 
 import csv
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 
 from salt.files import whole_file
 from salt.metrics import coverage
 from salt.rle import RLEError, decode_rles, encode_rles, require_masks
+from salt.tiles import TILE_SIZE
 
 SUBMISSION_HEADER = ["id", "rle_mask"]
-SUBMISSION_SHAPE = (101, 101)  # of a mask: a padded one would be a valid encoding of something else
+SUBMISSION_SHAPE = (TILE_SIZE, TILE_SIZE)  # of a mask; the encoding of a padded one would be valid, but wrong
 
 
 class SubmissionError(ValueError):
-    """A submission that Kaggle would refuse or, worse, score as something else."""
+    """A submission that Kaggle would refuse, or accept although it is not what was predicted."""
 
 
-def write_submission(path, ids, masks):
+def write_submission(path: str | pathlib.Path, ids: Iterable[str], masks: np.ndarray) -> None:
     """Writes a submission, a row for each tile, in the order given.
 
     Args:
-        path: the file, `submission.csv`; it is whole or not there.
+        path: the file, `submission.csv`; it is written whole or not at all.
         ids: N names of tiles, each once.
         masks: `[N, 101, 101]`, 0 and 1.
 
@@ -48,7 +50,7 @@ def write_submission(path, ids, masks):
         writer.writerows(zip(ids, encode_rles(masks), strict=True))
 
 
-def check_submission(path, sample) -> dict:
+def check_submission(path: str | pathlib.Path, sample: str | pathlib.Path) -> dict[str, float]:
     """Checks a submission: its header, that its ids are the sample's, each once, and every run-length encoding.
 
     The order of the rows is free, as it is on Kaggle.
@@ -58,8 +60,8 @@ def check_submission(path, sample) -> dict:
         sample: the competition's `sample_submission.csv`.
 
     Returns:
-        `{"rows": int, "empty_share": float, "mean_coverage": float}`: numbers to look at. The last two should be near
-        those of the training tiles (TGS: 0.39 and 0.25).
+        `{"rows": int, "empty_share": float, "mean_coverage": float}`. The last two should be near those of the training
+        tiles (TGS: 0.39 and 0.25).
 
     Raises:
         SubmissionError: a file that is missing or no CSV of two columns, or rows that Kaggle would refuse. Missing,
@@ -84,8 +86,8 @@ def check_submission(path, sample) -> dict:
     }
 
 
-def read_submission(path) -> tuple[list[str], list[str]]:
-    """The ids and encodings of a CSV file, as the text that stands there: no id is a number, no "NA" a missing value.
+def read_submission(path: str | pathlib.Path) -> tuple[list[str], list[str]]:
+    """The ids and encodings of a CSV file, all fields as text: no id becomes a number, no "NA" a missing value.
 
     Raises:
         SubmissionError: no such file, not text, another header, no rows, or a row that has not two fields.
@@ -109,13 +111,13 @@ def read_submission(path) -> tuple[list[str], list[str]]:
     return list(ids), list(rles)
 
 
-def repeated_names(names) -> list[str]:
+def repeated_names(names: list[str]) -> list[str]:
     """The names that occur more than once, with their counts, sorted."""
     unique, counts = np.unique(names, return_counts=True)
     return [f"{name} ({count} times)" for name, count in zip(unique[counts > 1], counts[counts > 1], strict=True)]
 
 
-def name_some(what: str, names) -> list[str]:
+def name_some(what: str, names: list[str]) -> list[str]:
     """`["extra 7: a, b, c, d, e and 2 more"]`; an empty list if there are no names."""
     if not names:
         return []

@@ -1,26 +1,28 @@
 """Synthetic seismic tiles with salt, and whole competitions made of them, in the layout of the real one.
 
-For trying the toolkit without Kaggle's data: the tiles have the size, grey levels and coverage of the real ones, but a
-score reached on them says nothing about the competition. Nothing here comes from real data but a few counts.
+They serve to try the toolkit without Kaggle's data: the tiles have the size, grey levels and coverage of the real ones,
+but a score on them says nothing about the competition. Only a few counts come from the real data.
 
 The model is a convolutional one, without wave equation: an impedance log of random beds becomes reflectivity, is
 convolved with a Ricker wavelet, and laid along dipping, folded and faulted beds, which salt drags upwards. The wavelet
-lies across the beds rather than upright, which spares steep ones their staircase. The salt's outline answers with the
-same wavelet; its inside is quiet.
+is laid perpendicular to the beds and not upright, which avoids steps in steep ones. The salt's outline reflects with
+the same wavelet; its inside is quiet.
 """
 
 import hashlib
+import pathlib
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from salt.data import TILE_SIZE, Tiles, check_vacant, write_competition
+from salt.layout import check_vacant, write_competition
+from salt.tiles import TILE_SIZE, Tiles
 
-SCENE_SIZE = 160  # pixels; a tile is the middle of a larger scene, so that no filter sees an edge
+SCENE_SIZE = 160  # pixels; a tile is the middle of a larger scene, so that filters have no border effects in it
 SCENE_MARGIN = (SCENE_SIZE - TILE_SIZE) // 2
 LOG_STEP = 0.25  # pixels between two samples of the impedance log
-LOG_START, LOG_END = -260.0, 460.0  # pixels: every depth that dip, folds, faults and drag can bring into a scene
+LOG_START, LOG_END = -260.0, 460.0  # pixels: all depths that dip, folds, faults and drag can move into a scene
 
 # How many of the real competition's 4,000 training tiles fall into each coverage class, ceil(10 * coverage).
 COVERAGE_CLASSES = (1562, 576, 296, 224, 186, 225, 205, 174, 148, 159, 245)
@@ -29,8 +31,8 @@ VERTICAL_SHARE = 0.05  # of the tiles with salt: the same mask in all rows, as 1
 SHAPES = {"dome": 0.36, "flank": 0.28, "sheet": 0.13, "base": 0.13, "blob": 0.10}  # of the other tiles with salt
 
 
-def synthetic_tile(seed, index) -> tuple[np.ndarray, np.ndarray, float]:
-    """Makes one tile, which depends on `seed` and `index` alone: not on how many others are made, nor in which order.
+def synthetic_tile(seed: int, index: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Makes one tile, which depends on `seed` and `index` alone, not on the number or the order of the others.
 
     Args:
         seed: int >= 0, of the whole competition.
@@ -58,7 +60,7 @@ def synthetic_tile(seed, index) -> tuple[np.ndarray, np.ndarray, float]:
     return image, mask, depth
 
 
-def synthetic_tiles(count, seed, first=0, progress=True) -> Tiles:
+def synthetic_tiles(count: int, seed: int, first: int = 0, progress: bool = True) -> Tiles:
     """Makes the tiles number `first` to `first + count - 1` of the competition `seed`.
 
     Args:
@@ -84,12 +86,14 @@ def synthetic_tiles(count, seed, first=0, progress=True) -> Tiles:
     return Tiles(ids, images, masks, depths)
 
 
-def synthetic_id(seed, index) -> str:
+def synthetic_id(seed: int, index: int) -> str:
     """The id of a tile: ten hexadecimal digits, as Kaggle's."""
     return hashlib.sha256(f"{seed}-{index}".encode()).hexdigest()[:10]
 
 
-def write_synthetic(folder, train=400, test=100, seed=0, progress=True):
+def write_synthetic(
+    folder: str | pathlib.Path, train: int = 400, test: int = 100, seed: int = 0, progress: bool = True
+) -> pathlib.Path:
     """Writes a synthetic competition in Kaggle's own layout.
 
     The masks of the test tiles are not written. `synthetic_tiles(test, seed, first=train).masks` makes them again.
@@ -105,7 +109,7 @@ def write_synthetic(folder, train=400, test=100, seed=0, progress=True):
         `folder`, a `pathlib.Path`.
 
     Raises:
-        DataError: `folder` holds something.
+        DataError: `folder` exists and is not empty.
 
     Example:
         >>> folder = write_synthetic("data/synthetic", train=40, test=10)
@@ -114,7 +118,7 @@ def write_synthetic(folder, train=400, test=100, seed=0, progress=True):
     tiles = synthetic_tiles(train + test, seed, progress=progress)
     return write_competition(
         folder,
-        *(tiles.ids[:train], tiles.images[:train], tiles.masks[:train], tiles.depths[:train]),
+        *(tiles.ids[:train], tiles.images[:train], tiles.known_masks()[:train], tiles.depths[:train]),
         *(tiles.ids[train:], tiles.images[train:], tiles.depths[train:]),
     )
 
@@ -130,19 +134,19 @@ def tile_window() -> tuple[slice, slice]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def draw_salt_pixels(rng, coverage_class) -> int:
+def draw_salt_pixels(rng: np.random.Generator, coverage_class: int) -> int:
     """How many pixels of the tile are salt, for a coverage class from 1 to 10; never all of them, as in real tiles."""
     low, high = (coverage_class - 1) / 10, coverage_class / 10
-    # Small masks crowd towards a single pixel: of the real ones below 10 %, a third has less than 100 pixels.
+    # Very small masks are frequent: of the real ones below 10 %, a third has less than 100 pixels.
     share = rng.random() ** 1.88 if coverage_class == 1 else rng.random()
     pixels = TILE_SIZE**2
     return int(np.clip(np.ceil((low + share * (high - low)) * pixels), np.floor(low * pixels) + 1, high * pixels - 1))
 
 
-def draw_salt(rng, pixels) -> np.ndarray:
+def draw_salt(rng: np.random.Generator, pixels: int) -> np.ndarray:
     """A salt body of which `pixels` pixels lie in the tile, bool `[160, 160]`.
 
-    A shape is a field that grows into the salt; the level at which it is cut gives the coverage.
+    A shape is a field that increases towards the inside of the salt; the threshold is chosen for the coverage.
     """
     if rng.random() < VERTICAL_SHARE and pixels >= TILE_SIZE:
         field, pixels = vertical_field(rng), pixels // TILE_SIZE * TILE_SIZE
@@ -153,17 +157,17 @@ def draw_salt(rng, pixels) -> np.ndarray:
     return field >= np.partition(inside, -pixels)[-pixels]
 
 
-def vertical_field(rng) -> np.ndarray:
-    """Salt on one side of an upright line, or between two."""
+def vertical_field(rng: np.random.Generator) -> np.ndarray:
+    """The field of salt on one side of a vertical line, or between two."""
     _, x = scene_axes()
     if rng.random() < 0.85:
         return np.broadcast_to(rng.choice([-1.0, 1.0]) * x, (SCENE_SIZE, SCENE_SIZE))
-    # The centre is off the pixels' raster: no two columns are equally far from it.
+    # The centre lies off the pixels, so that no two columns are equally far from it.
     return np.broadcast_to(-np.abs(x - rng.integers(40, 120) - 0.25), (SCENE_SIZE, SCENE_SIZE))
 
 
-def salt_field(rng, shape) -> np.ndarray:
-    """A field that grows into a salt body of one of `SHAPES`, float `[160, 160]`, in pixels or so."""
+def salt_field(rng: np.random.Generator, shape: str) -> np.ndarray:
+    """A field that increases towards the inside of a salt body of one of `SHAPES`, float `[160, 160]`, in pixels."""
     z, x = scene_axes()
     rough = rng.choice([0.0, 0.5, 1.5], p=[0.5, 0.3, 0.2])
     outline = smooth_curve(rng, 6, 4) + smooth_curve(rng, 2.5, 12) + smooth_curve(rng, rough, 50)
@@ -189,7 +193,7 @@ def salt_field(rng, shape) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def draw_seismic(rng, salt, depth) -> np.ndarray:
+def draw_seismic(rng: np.random.Generator, salt: np.ndarray | None, depth: float) -> np.ndarray:
     """The seismic image of a scene, float `[160, 160]`, of any scale.
 
     Args:
@@ -202,11 +206,10 @@ def draw_seismic(rng, salt, depth) -> np.ndarray:
     wavelet = ricker_wavelet(period, rng.uniform(-30, 30))
     times, trace, impedance = draw_log(rng, period, wavelet)
     beds = z + draw_structure(rng, period)
-    distance = None
     if salt is not None:
         distance = signed_distance(salt)
         drag = rng.uniform(0, 1.2) * period * np.exp(-np.maximum(distance, 0) / rng.uniform(6, 25))
-        beds = beds + drag  # rise towards the salt, and are the thinner for it
+        beds = beds + drag  # they rise towards the salt and become thinner
     scene = np.interp(beds, times, trace) * np.exp(0.5 * smooth_field(rng, 9))
     noise = coloured_noise(rng, period)
     chaotic = rng.random() < 0.25
@@ -221,32 +224,32 @@ def draw_seismic(rng, salt, depth) -> np.ndarray:
         scene = scene * (z > floor) + 4 * sample_wavelet(wavelet, z - floor)
     scene = cv2.GaussianBlur(scene.astype(np.float32), (0, 0), sigmaX=rng.uniform(0.4, 1.6), sigmaY=0.5)
     scene = balance_amplitudes(scene, int(rng.integers(41, 102)), rng.uniform(0, 0.45))
-    polarity = np.exp(rng.normal(0, 0.3))  # one is stronger than the other: after the stretch, dark and light tiles
+    polarity = np.exp(rng.normal(0, 0.3))  # one polarity is stronger: after the stretch, tiles are darker or lighter
     return np.where(scene > 0, polarity * scene, scene)
 
 
-def ricker_wavelet(period, phase) -> np.ndarray:
-    """A Ricker wavelet at steps of `LOG_STEP` pixels, its phase turned by `phase` degrees; time 0 is in the middle."""
+def ricker_wavelet(period: float, phase: float) -> np.ndarray:
+    """A Ricker wavelet at steps of `LOG_STEP` pixels, its phase rotated by `phase` degrees; time 0 is in the middle."""
     half = int(np.ceil(1.3 * period / LOG_STEP))
     t = np.arange(-half, half + 1) * LOG_STEP
     argument = (np.pi * t / period) ** 2
     wavelet = (1 - 2 * argument) * np.exp(-argument)
-    # The analytic signal: twice the positive frequencies. Its phase can be turned.
+    # The analytic signal, twice the positive frequencies, whose phase can be rotated.
     spectrum = np.fft.fft(wavelet)
     spectrum[len(t) // 2 + 1 :] = 0
     return np.real(2 * np.fft.ifft(spectrum) * np.exp(1j * np.deg2rad(phase)))
 
 
-def sample_wavelet(wavelet, pixels) -> np.ndarray:
+def sample_wavelet(wavelet: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """The wavelet at a distance of `pixels` from its centre; 0 beyond its ends."""
     half = len(wavelet) // 2
     return np.interp(pixels, np.arange(-half, half + 1) * LOG_STEP, wavelet, left=0, right=0)
 
 
-def draw_log(rng, period, wavelet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw_log(rng: np.random.Generator, period: float, wavelet: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A log of random beds: depths in pixels, the seismic trace (of unit deviation) and the impedance there."""
     times = np.arange(LOG_START, LOG_END, LOG_STEP)
-    beds = int(8 * (LOG_END - LOG_START) / period) + 50  # more than the thinnest beds fill
+    beds = int(8 * (LOG_END - LOG_START) / period) + 50  # enough even if all are thin
     thickness = rng.gamma(2, rng.uniform(0.1, 0.3) * period, beds)
     steps = rng.normal(0, rng.uniform(0.08, 0.22), beds) * rng.choice([1, 2.5], beds, p=[0.9, 0.1])
     bed = np.minimum(np.searchsorted(LOG_START + np.cumsum(thickness), times), beds - 1)
@@ -256,8 +259,8 @@ def draw_log(rng, period, wavelet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return times, trace / trace.std(), impedance
 
 
-def draw_structure(rng, period) -> np.ndarray:
-    """How much deeper than it lies each point of the scene belongs in the log: dip, folds and faults, in pixels."""
+def draw_structure(rng: np.random.Generator, period: float) -> np.ndarray:
+    """By how many pixels dip, folds and faults have raised each point of the scene above its depth in the log."""
     z, x = scene_axes()
     dip = rng.normal(0, 0.25) + (rng.random() < 0.2) * rng.choice([-0.6, 0.6])
     shift = dip * (x - SCENE_SIZE / 2) + rng.uniform(0, min(0.5 * period, 8)) * smooth_field(rng, 4)
@@ -270,8 +273,16 @@ def draw_structure(rng, period) -> np.ndarray:
     return np.clip(shift, -240, 280)
 
 
-def add_salt(rng, scene, salt, distance, impedance, wavelet, period) -> np.ndarray:
-    """Puts the salt into a scene of sediments: its shadow, its quiet inside, and the answer of its outline."""
+def add_salt(
+    rng: np.random.Generator,
+    scene: np.ndarray,
+    salt: np.ndarray,
+    distance: np.ndarray,
+    impedance: np.ndarray,
+    wavelet: np.ndarray,
+    period: float,
+) -> np.ndarray:
+    """Puts the salt into a scene of sediments: its shadow, its quiet inside, and the reflection of its outline."""
     soft = cv2.GaussianBlur(salt.astype(np.float32), (0, 0), 0.8)
     shadow = cv2.GaussianBlur(np.maximum.accumulate(salt, axis=0).astype(np.float32), (0, 0), 4)
     scene = scene * (1 - rng.uniform(0, 0.7) * shadow)
@@ -285,18 +296,18 @@ def add_salt(rng, scene, salt, distance, impedance, wavelet, period) -> np.ndarr
     normal_z = np.gradient(cv2.GaussianBlur(distance.astype(np.float32), (0, 0), 2), axis=0)
     facing = np.clip(-normal_z, -1, 1)  # 1: a top, 0: an upright flank, -1: a base
     flank = rng.uniform(0.1, 0.7)
-    answer = np.where(facing > 0, flank + (1 - flank) * facing, flank + (0.6 + flank) * facing)
-    brightness = rng.uniform(0.5, 4.5) * contrast * answer * np.exp(0.3 * smooth_field(rng, 9))
+    strength = np.where(facing > 0, flank + (1 - flank) * facing, flank + (0.6 + flank) * facing)
+    brightness = rng.uniform(0.5, 4.5) * contrast * strength * np.exp(0.3 * smooth_field(rng, 9))
     return scene + brightness * sample_wavelet(wavelet, distance)
 
 
-def balance_amplitudes(scene, window, strength) -> np.ndarray:
+def balance_amplitudes(scene: np.ndarray, window: int, strength: float) -> np.ndarray:
     """Automatic gain control: divides by the local amplitude to the power `strength`; 0 leaves the scene as it is."""
     power = cv2.boxFilter(scene * scene, -1, (window, window))
     return scene / (power + 0.05 * power.mean() + 1e-12) ** (strength / 2)
 
 
-def stretch_grey(scene) -> np.ndarray:
+def stretch_grey(scene: np.ndarray) -> np.ndarray:
     """Stretches a scene over the 256 grey levels, as each of the real tiles is."""
     low, high = scene.min(), scene.max()
     return np.round((scene - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
@@ -313,26 +324,26 @@ def scene_axes() -> tuple[np.ndarray, np.ndarray]:
     return steps[:, None], steps[None, :]
 
 
-def smooth_curve(rng, deviation, knots) -> np.ndarray:
+def smooth_curve(rng: np.random.Generator, deviation: float, knots: int) -> np.ndarray:
     """A smooth random function of the column, `[1, 160]`, through `knots` normal values."""
     values = rng.normal(0, 1, (1, knots)) * deviation
     return cv2.resize(values.astype(np.float32), (SCENE_SIZE, 1), interpolation=cv2.INTER_CUBIC)
 
 
-def smooth_field(rng, knots) -> np.ndarray:
+def smooth_field(rng: np.random.Generator, knots: int) -> np.ndarray:
     """A smooth random field `[160, 160]` through `knots` x `knots` normal values."""
     values = rng.normal(0, 1, (knots, knots)).astype(np.float32)
     return cv2.resize(values, (SCENE_SIZE, SCENE_SIZE), interpolation=cv2.INTER_CUBIC)
 
 
-def coloured_noise(rng, period) -> np.ndarray:
+def coloured_noise(rng: np.random.Generator, period: float) -> np.ndarray:
     """Noise in the wavelet's band, `[160, 160]`, of unit deviation; its grain is isotropic, streaked or columnar."""
     frequency_z = np.fft.fftfreq(SCENE_SIZE)[:, None]
     frequency_x = np.fft.rfftfreq(SCENE_SIZE)[None, :]
     stretch, width = np.exp(rng.normal(0.5, 0.7)), rng.uniform(0.3, 0.7)
     columnar = rng.random() < 0.3
     band = 0
-    for angle in rng.normal(np.pi / 2 if columnar else 0, 0.45, 2):  # two dips that cross, as migration leaves them
+    for angle in rng.normal(np.pi / 2 if columnar else 0, 0.45, 2):  # two crossing dips, an artefact of migration
         along = np.cos(angle) * frequency_z + np.sin(angle) * frequency_x
         across = np.cos(angle) * frequency_x - np.sin(angle) * frequency_z
         radius = np.hypot(along, stretch * across) * period * (0.5 if columnar else 1)
@@ -342,7 +353,7 @@ def coloured_noise(rng, period) -> np.ndarray:
     return noise / noise.std()
 
 
-def signed_distance(salt) -> np.ndarray:
+def signed_distance(salt: np.ndarray) -> np.ndarray:
     """The distance to the outline of the salt in pixels, `[160, 160]`: above zero outside, below it inside."""
     inside = salt.astype(np.uint8)
     outwards = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

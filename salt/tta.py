@@ -1,10 +1,9 @@
-"""Test-time augmentation: a transform is a value with its undo, and a set of transforms is a product of smaller sets.
+"""Test-time augmentation: sets of transforms, each a pair of a function and its inverse.
 
-Apply a transform to the tiles, predict, undo it on the predictions, and take the mean over the set. Numpy only; the
-arrays' last two axes are rows and columns.
+Apply a transform to the tiles, predict, apply its inverse to the predictions, and take the mean over the set. numpy
+only; the arrays' last two axes are rows and columns.
 """
 
-import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ class TTAError(ValueError):
 
 
 class Transform(NamedTuple):
-    """A change of an array and the change that takes it back: `undo(apply(array))` equals `array`."""
+    """A function of an array and its inverse: `undo(apply(array))` equals `array`."""
 
     name: str
     apply: Callable[[np.ndarray], np.ndarray]
@@ -36,12 +35,12 @@ def mirror_columns(array: np.ndarray) -> np.ndarray:
 IDENTITY = Transform("identity", keep_array, keep_array)
 HORIZONTAL_FLIP = Transform("horizontal flip", mirror_columns, mirror_columns)
 
-# No vertical flip: down is down in a seismic section, and the networks have never seen one upside down.
+# No vertical flip: depth has a direction in a seismic section, and the networks are not trained on flipped ones.
 TTA_SETS = {"none": (IDENTITY,), "flip": (IDENTITY, HORIZONTAL_FLIP)}
 
 
 def tta_transforms(name: str) -> tuple[Transform, ...]:
-    """The transforms of a set; their predictions count alike.
+    """The transforms of a set, whose predictions have equal weight.
 
     Args:
         name: `"none"` or `"flip"`.
@@ -58,38 +57,3 @@ def tta_transforms(name: str) -> tuple[Transform, ...]:
     if name not in TTA_SETS:
         raise TTAError(f"tta={name!r}: must be one of {', '.join(map(repr, TTA_SETS))}")
     return TTA_SETS[name]
-
-
-def compose_transforms(*sets: tuple[Transform, ...]) -> tuple[Transform, ...]:
-    """All ways to take one transform of each set, one after the other, in the order of `itertools.product`.
-
-    Args:
-        *sets: tuples of `Transform`.
-
-    Returns:
-        A tuple of `Transform`, as many as the product of the sets' lengths; of no sets, the identity alone.
-
-    Example:
-        >>> double = Transform("double", lambda array: 2 * array, lambda array: array / 2)
-        >>> [transform.name for transform in compose_transforms(tta_transforms("flip"), (double,))]
-        ['identity, double', 'horizontal flip, double']
-    """
-    return tuple(chain_transforms(steps) for steps in itertools.product(*sets))
-
-
-def chain_transforms(steps: tuple[Transform, ...]) -> Transform:
-    """One transform that applies `steps` in their order, and undoes them in the reverse one."""
-    if not steps:
-        return IDENTITY
-
-    def apply(array):
-        for step in steps:
-            array = step.apply(array)
-        return array
-
-    def undo(array):
-        for step in reversed(steps):
-            array = step.undo(array)
-        return array
-
-    return Transform(", ".join(step.name for step in steps), apply, undo)

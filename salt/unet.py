@@ -16,8 +16,8 @@ def unet_model(
     filter_scaling: int = 16,
     depth: int = 5,
     batch_norm_momentum: float = 0.6,
-    optimizer="adam",
-    input_shape: tuple = (128, 128, 1),
+    optimizer: str | keras.optimizers.Optimizer = "adam",
+    input_shape: tuple[int | None, ...] = (128, 128, 1),
     dropout: float = 0.0,
 ) -> keras.Model:
     """A U-Net from scratch.
@@ -25,7 +25,7 @@ def unet_model(
     Args:
         filter_scaling: filters of the first level; each level below has twice as many.
         depth: levels, the bottom among them: the resolution is halved `depth - 1` times.
-        batch_norm_momentum: share of the old running statistics that survives a step.
+        batch_norm_momentum: share of the running statistics that is kept in each step.
         optimizer: any Keras optimizer or its name.
         input_shape: height, width, 1; height and width divide by `2 ** (depth - 1)`, or are None.
         dropout: rate of spatial dropout after each level of the decoder.
@@ -52,8 +52,8 @@ def unet_model(
 def transfer_unet_model(
     freeze_layer: int = 11,
     batch_norm_momentum: float = 0.7,
-    optimizer="adam",
-    input_shape: tuple = (128, 128, 1),
+    optimizer: str | keras.optimizers.Optimizer = "adam",
+    input_shape: tuple[int | None, ...] = (128, 128, 1),
     weights: str | None = "imagenet",
     dropout: float = 0.0,
 ) -> keras.Model:
@@ -61,7 +61,7 @@ def transfer_unet_model(
 
     Args:
         freeze_layer: layers of VGG-16 below this index (the input is 0) are not trained; 11 freezes blocks 1 to 3.
-        batch_norm_momentum: share of the old running statistics that survives a step (the decoder's; VGG-16 has none).
+        batch_norm_momentum: share of the running statistics that is kept in each step (VGG-16 itself has none).
         optimizer: any Keras optimizer or its name.
         input_shape: height, width, 1; height and width divide by 16, or are None.
         weights: `"imagenet"` (downloaded by Keras), the path of a weights file without the top, or None for random
@@ -77,19 +77,19 @@ def transfer_unet_model(
         ValueError: an input shape that does not fit, or a file with other weights.
     """
     tiles = grey_input(input_shape, stride=16)
-    # VGG-16 has no batch norm and its maps reach hundreds: beside them, what the decoder brings up would not count.
+    # VGG-16 has no batch norm and its maps reach hundreds, beside which the decoder's own maps would be negligible.
     features = [
         BatchNormalization(momentum=batch_norm_momentum, name=f"skip{level}_norm")(feature)
         for level, feature in enumerate(vgg16_encoder(tiles, weights, freeze_layer))
     ]
-    # A decoder as wide as the encoder (512 ... 64) would double the cost of a step; half as wide is what the
-    # well-known ports of VGG-16 U-Nets have.
+    # A decoder as wide as the encoder (512 ... 64) would double the cost of a step; well-known U-Nets of VGG-16 have
+    # half that width.
     logits = decoder(features, [32, 64, 128, 256], batch_norm_momentum, dropout)
     return compile_with_cross_entropy(keras.Model(tiles, logits, name="transfer_unet"), optimizer)
 
 
 def build_model(config: Config, weights: str | None = None) -> keras.Model:
-    """The network that a configuration asks for.
+    """The network that a configuration describes.
 
     Args:
         config: the run's settings.
@@ -101,24 +101,22 @@ def build_model(config: Config, weights: str | None = None) -> keras.Model:
     """
     if config.model == "encoder_unet":
         return encoder_unet_model(config, weights)
-    shared = dict(
-        batch_norm_momentum=config.batch_norm_momentum,
-        input_shape=(config.padded_size, config.padded_size, 1),
-        dropout=config.dropout,
-    )
+    momentum, shape = config.batch_norm_momentum, (config.padded_size, config.padded_size, 1)
     if config.model == "transfer_unet":
-        return transfer_unet_model(freeze_layer=config.freeze_layer, weights=weights, **shared)
-    return unet_model(filter_scaling=config.filter_scaling, depth=config.depth, **shared)
+        return transfer_unet_model(
+            config.freeze_layer, momentum, input_shape=shape, weights=weights, dropout=config.dropout
+        )
+    return unet_model(config.filter_scaling, config.depth, momentum, input_shape=shape, dropout=config.dropout)
 
 
 def build_fold_model(config: Config) -> keras.Model:
-    """What a fold's weights file holds the weights of: the network, or an ensemble of its snapshots."""
+    """The model whose weights are in a fold's file: the network, or an ensemble of its snapshots."""
     if config.snapshots == 1:
         return build_model(config)
     return snapshot_ensemble([build_model(config) for _ in range(config.snapshots)])
 
 
-def snapshot_ensemble(networks: list) -> keras.Model:
+def snapshot_ensemble(networks: list[keras.Model]) -> keras.Model:
     """Several networks of one shape as one, whose logits are those of their mean probability.
 
     Args:
@@ -138,7 +136,7 @@ def snapshot_ensemble(networks: list) -> keras.Model:
 
 
 def encoder_unet_model(config: Config, weights: str | None = None) -> keras.Model:
-    """A U-Net of any encoder with a thin decoder, and of the parts that a configuration turns on.
+    """A U-Net of any encoder with a thin decoder, and with the parts that a configuration turns on.
 
     Args:
         config: the run's settings.
@@ -170,15 +168,15 @@ def encoder_unet_model(config: Config, weights: str | None = None) -> keras.Mode
     return compile_with_cross_entropy(model, "adam")
 
 
-def encoder_layers(model: keras.Model) -> list:
-    """The layers of a network that were trained elsewhere, if it was built with weights: its encoder, as one layer.
+def encoder_layers(model: keras.Model) -> list[keras.Model]:
+    """The nested models of a network: its encoder, if that may have pre-trained weights; else none.
 
-    It is empty for a network from scratch. Their variables want a gentler learning rate than the others.
+    Pre-trained variables need a lower learning rate than the others.
     """
     return [layer for layer in model.layers if isinstance(layer, keras.Model)]
 
 
-def grey_input(input_shape: tuple, stride: int):
+def grey_input(input_shape: tuple[int | None, ...], stride: int) -> keras.KerasTensor:
     """The symbolic input of a network, whose size must fit its stride."""
     if len(input_shape) != 3 or input_shape[2] != 1:
         raise ValueError(f"input_shape={input_shape}: must be (height, width, 1), grey tiles with their channel")
@@ -188,8 +186,10 @@ def grey_input(input_shape: tuple, stride: int):
     return keras.Input(input_shape, name="tiles")
 
 
-def decoder(features: list, filters: list, batch_norm_momentum: float, dropout: float):
-    """Climbs from the coarsest feature map to the finest and ends in one float32 logit a pixel.
+def decoder(
+    features: list[keras.KerasTensor], filters: list[int], batch_norm_momentum: float, dropout: float
+) -> keras.KerasTensor:
+    """Upsamples from the coarsest feature map to the finest and ends in one float32 logit a pixel.
 
     Args:
         features: maps from fine to coarse, each half the size of the one before.
@@ -213,11 +213,17 @@ def decoder(features: list, filters: list, batch_norm_momentum: float, dropout: 
     return logits_of(x, "logits")
 
 
-def thin_decoder(features: list, filters: tuple, batch_norm_momentum: float, dropout: float, attention: bool) -> list:
-    """Climbs from the coarsest feature map to full size with few filters, whatever the encoder has.
+def thin_decoder(
+    features: list[keras.KerasTensor],
+    filters: tuple[int, ...],
+    batch_norm_momentum: float,
+    dropout: float,
+    attention: bool,
+) -> list[keras.KerasTensor]:
+    """Upsamples from the coarsest feature map to full size with few filters, however many the encoder has.
 
-    Skips are narrowed by a 1 x 1 convolution and added: concatenated, they would double the cost of what follows. Both
-    sides are normalised first, since an encoder without batch norm gives maps that reach hundreds.
+    Skips are reduced by a 1 x 1 convolution and added: concatenation would double the cost of the next convolution.
+    Both summands are normalised first, since an encoder without batch norm gives maps that reach hundreds.
 
     Args:
         features: maps from fine to coarse, each half the size of the one before.
@@ -229,7 +235,8 @@ def thin_decoder(features: list, filters: tuple, batch_norm_momentum: float, dro
     Returns:
         The decoder's maps, from fine to coarse, as many as there are filters.
     """
-    x, maps = features[-1], []
+    x = features[-1]
+    maps: list[keras.KerasTensor] = []
     for level in reversed(range(len(filters))):
         name = f"up{level}"
         x = keras.layers.Conv2DTranspose(
@@ -248,17 +255,17 @@ def thin_decoder(features: list, filters: tuple, batch_norm_momentum: float, dro
     return maps
 
 
-def detail_map(tiles, filters: int, batch_norm_momentum: float):
-    """What a stem of stride 2 passes over: edges of the grey tile at full size, for the decoder's last skip.
+def detail_map(tiles: keras.KerasTensor, filters: int, batch_norm_momentum: float) -> keras.KerasTensor:
+    """A feature map of the grey tile at full size, which a stem of stride 2 does not have, for the decoder's last skip.
 
-    A mask that is wrong by one pixel all along its edge scores .94, by two .89.
+    Full resolution counts: masks that are wrong by one pixel along their whole edge score .94, by two .89.
     """
     x = conv_norm(centre_grey(tiles, "detail_grey"), filters, 3, 1, batch_norm_momentum, "detail")
     return keras.layers.ReLU(name="detail_relu")(x)
 
 
-def squeeze_and_excite(x, name: str):
-    """Weighs channels by what the whole map holds, and pixels by their channels (scSE, Roy et al. 2018)."""
+def squeeze_and_excite(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Weights channels by the mean of the whole map, and pixels by their channels (scSE, Roy et al. 2018)."""
     filters = x.shape[-1]
     channels = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
     channels = keras.layers.Dense(max(filters // 8, 4), activation="relu", name=f"{name}_reduce")(channels)
@@ -268,14 +275,14 @@ def squeeze_and_excite(x, name: str):
     return keras.layers.Multiply(name=f"{name}_excite")([x, keras.layers.Add(name=f"{name}_gate")([channels, pixels])])
 
 
-def merge_levels(maps: list, batch_norm_momentum: float):
-    """A hypercolumn (Hariharan et al. 2015): the finest map, with what the coarser ones say of each pixel.
+def merge_levels(maps: list[keras.KerasTensor], batch_norm_momentum: float) -> keras.KerasTensor:
+    """A hypercolumn (Hariharan et al. 2015): the finest map, with the coarser ones added to each pixel.
 
-    A 1 x 1 convolution of all maps enlarged and stacked is the sum of 1 x 1 convolutions of each; summed from coarse to
-    fine, nothing but one thin map is ever enlarged.
+    A 1 x 1 convolution of all maps, upsampled and concatenated, is the sum of 1 x 1 convolutions of each; summed from
+    coarse to fine, only one thin map is ever upsampled.
     """
     filters = maps[0].shape[-1]
-    x = None
+    x: keras.KerasTensor | None = None
     for level in reversed(range(len(maps))):
         narrow = keras.layers.Conv2D(filters, 1, use_bias=False, name=f"merge{level}_narrow")(maps[level])
         x = narrow if x is None else keras.layers.Add(name=f"merge{level}_add")([x, narrow])
@@ -286,22 +293,22 @@ def merge_levels(maps: list, batch_norm_momentum: float):
     return keras.layers.ReLU(name="merge_out")(x)
 
 
-def logits_of(x, name: str):
-    """One logit a pixel."""
-    # float32 whatever the precision of the rest: the losses sort and sum logits.
+def logits_of(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """One logit a pixel, by a 1 x 1 convolution."""
+    # In float32 whatever the precision policy: the losses sort and sum logits.
     return keras.layers.Conv2D(1, 1, dtype="float32", name=name)(x)
 
 
-def compile_with_cross_entropy(model: keras.Model, optimizer) -> keras.Model:
-    """Compiles a model that ends in logits, or in a dict with them, whose other outputs are left untrained."""
+def compile_with_cross_entropy(model: keras.Model, optimizer: str | keras.optimizers.Optimizer) -> keras.Model:
+    """Compiles a model of logits, or of a dict with them, in which only `"logits"` gets a loss."""
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     model.compile(optimizer, {"logits": loss} if isinstance(model.output, dict) else loss, jit_compile=use_jit())
     return model
 
 
 def use_jit() -> bool:
-    """Whether `compile` should ask for just-in-time compilation: JAX is too slow without, TensorFlow fast enough.
+    """Whether `compile` should use just-in-time compilation: JAX needs it, TensorFlow is fast enough without.
 
-    Keras's "auto" would turn XLA on where a GPU is seen, so that a desk and Kaggle would run different programs.
+    Keras's "auto" would turn XLA on where a GPU is seen, so that the desk and Kaggle would run different programs.
     """
     return keras.backend.backend() != "tensorflow"

@@ -44,7 +44,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 def download(arguments=None, link=None) -> int:
     options = parse_arguments(arguments)
-    from salt.data import find_competition
+    from salt.competition import find_competition
     from scripts.run_local import shown
 
     link = link or KaggleLink()

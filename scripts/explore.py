@@ -32,7 +32,8 @@ def main(argv=None) -> int:
     parser.add_argument("--out", metavar="FILE", type=pathlib.Path, default=ROOT / "build" / "explore.html")
     arguments = parser.parse_args(argv)
 
-    from salt.data import find_competition, read_test, read_train
+    from salt.competition import find_competition
+    from salt.data import read_test, read_train
 
     try:
         competition = find_competition([arguments.data])
@@ -75,8 +76,8 @@ def explore(train, test) -> dict:
     """What the page tells, ready for JSON; tiles of groups are rows of `train`."""
     import numpy as np
 
-    from salt.data import is_black, is_vertical
     from salt.metrics import coverage, coverage_class
+    from salt.tiles import is_black, is_vertical
 
     salt, share, classes = train.masks.sum(axis=(1, 2), dtype=int), coverage(train.masks), coverage_class(train.masks)
     black, vertical = is_black(train.images), is_vertical(train.masks)

@@ -92,7 +92,8 @@ def competition_tiles(data, ids):
     """Images, uint8 `[N, 101, 101]`, and depths, float `[N]`, of the training tiles `ids`."""
     import numpy as np
 
-    from salt.data import find_competition, read_train
+    from salt.competition import find_competition
+    from salt.data import read_train
 
     tiles = read_train(find_competition([data]))
     order = tiles.ids.argsort()

@@ -303,7 +303,7 @@ def synthetic_competition(count) -> pathlib.Path:
 def part_of_competition(data, count) -> pathlib.Path:
     """Some tiles of a competition as a competition, kept in build/tiles/ until the files that it is made of change."""
     check_count("--tiles", count)
-    from salt.data import find_competition
+    from salt.competition import find_competition
 
     competition = find_competition([data])
     facts = [(str(path), entry.st_size, entry.st_mtime_ns) for path, entry in competition_files(competition)]
@@ -319,7 +319,8 @@ def write_part(competition, count, folder):
     """Writes `count` training tiles, with every coverage class at its share, and a quarter as many test tiles."""
     import numpy as np
 
-    from salt.data import read_test, read_train, write_competition
+    from salt.data import read_test, read_train
+    from salt.layout import write_competition
     from salt.metrics import coverage_class
 
     train, test = read_train(competition), read_test(competition)
@@ -374,7 +375,7 @@ def competition_entries(competition) -> list[pathlib.Path]:
 
 
 def mount_competition(data, root):
-    from salt.data import find_competition
+    from salt.competition import find_competition
 
     for entry in competition_entries(find_competition([data])):
         copy(entry, root / "input" / "competitions" / COMPETITION / entry.name)
@@ -426,9 +427,9 @@ def unfinished_run(kernel, name, runs) -> tuple[pathlib.Path, dict]:
 
 def can_resume(working) -> bool:
     """Whether a run's working folder holds what training needs to go on."""
-    from salt.resume import STATE
+    from salt.resume import STATE_FOLDER
 
-    return (working / STATE / "run.json").is_file()
+    return (working / STATE_FOLDER / "run.json").is_file()
 
 
 @contextlib.contextmanager
@@ -540,7 +541,6 @@ def notebook_environment(root) -> dict:
     prefixes = tuple(entry[:-1] for entry in ENVIRONMENT if entry.endswith("*"))
     kept = {key: value for key, value in os.environ.items() if key in ENVIRONMENT or key.startswith(prefixes)}
     return {
-        "TF_CPP_MIN_LOG_LEVEL": "2",  # else TensorFlow's remarks on the processor drown the kernel's own lines
         **kept,
         "HOME": str(root / "home"),  # empty: no token of Kaggle's, no cache of weights
         "PYTHONPATH": str(root / "guard"),
@@ -680,9 +680,9 @@ def seal(name, working, run_id):
     """Writes the manifest of a run that ended before it could: what is there now is what can be gone on with."""
     from salt.artifacts import write_manifest
     from salt.config import config_from_dict
-    from salt.resume import STATE
+    from salt.resume import STATE_FOLDER
 
-    begun = json.loads((working / STATE / "run.json").read_text(encoding="utf-8"))
+    begun = json.loads((working / STATE_FOLDER / "run.json").read_text(encoding="utf-8"))
     write_manifest(working, run_id, name, config_from_dict(begun["config"]), finished=False)
 
 

@@ -53,7 +53,8 @@ def score_runs(manifests, oofs, data=None) -> dict:
         oofs: their out-of-fold predictions, in the same order.
         data: the competition's folder, for its depths; None: no table by depth.
     """
-    from salt.scoring import calibrate, expect_leaderboard, mean_oof, score_by_depth, score_oof
+    from salt.ensembles import mean_oof
+    from salt.scoring import calibrate, expect_leaderboard, score_by_depth, score_oof
 
     oof = mean_oof(list(oofs))
     score = score_oof(oof)
@@ -68,7 +69,8 @@ def score_runs(manifests, oofs, data=None) -> dict:
 
 def competition_depths(data, ids):
     """The depths of tiles, float `[N]`, from the competition in the folder `data`."""
-    from salt.data import find_competition, read_depths
+    from salt.competition import find_competition
+    from salt.data import read_depths
 
     competition = find_competition([data])
     if competition.depths_table is None:

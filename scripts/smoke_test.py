@@ -145,7 +145,7 @@ def report_run(folder, competition):
 
 def check_run(folder, competition) -> dict:
     """Checks a run's submission against the sample of the competition that it was made for."""
-    from salt.data import find_competition
+    from salt.competition import find_competition
     from salt.submission import check_submission
 
     return check_submission(folder / "submission.csv", find_competition([competition]).sample_submission)

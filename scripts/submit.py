@@ -123,7 +123,7 @@ def check_run(folder) -> str:
 
 def find_sample(link, data) -> pathlib.Path:
     """The competition's sample, from the folder of its data; if there is none, fetched once into build/."""
-    from salt.data import DataError, find_competition
+    from salt.competition import DataError, find_competition
 
     if data is not None:
         return find_competition([data]).sample_submission

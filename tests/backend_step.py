@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from salt.config import preset
-from salt.training import SegmentationTask, TileBatches, begin_epoch
+from salt.task import SegmentationTask, TileBatches, begin_epoch
 from salt.unet import build_model, use_jit
 
 DRAWS = 3  # of roundings

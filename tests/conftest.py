@@ -5,8 +5,14 @@ import pathlib
 
 import pytest
 
-from salt.data import Competition, Tiles, find_competition, write_competition
+from salt.machine import fast_switches
+
+os.environ.update(fast_switches(os.environ))  # before any test imports TensorFlow; subprocesses inherit them
+
+from salt.competition import Competition, find_competition
+from salt.layout import write_competition
 from salt.synthetic import synthetic_tiles
+from salt.tiles import Tiles
 
 TRAIN_TILES, TEST_TILES = 40, 10
 

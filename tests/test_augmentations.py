@@ -17,7 +17,7 @@ from salt.augmentations import (
     plain_parameters,
     warp_tiles,
 )
-from salt.config import WARPS, preset
+from salt.config import STRONG_AUGMENTATION, preset
 
 needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="uses tf.function")
 
@@ -177,7 +177,7 @@ def test_plain_parameters_give_the_padded_image_and_the_padded_mask():
 @pytest.mark.parametrize("mode", ["reflect", "edge"])
 def test_image_and_mask_move_together(mode):
     masks = blobs(32)
-    config = preset("unet", **WARPS, brightness=0, contrast=0)
+    config = preset("unet", **STRONG_AUGMENTATION, brightness=0, contrast=0)
     parameters = draw_augmentation(config, 32, keras.random.SeedGenerator(1))
     padded, truth = augment(255 * masks, masks, parameters, 128, mode)
     seen = np.asarray(padded) / 255
@@ -238,7 +238,7 @@ def test_contrast_stretches_about_the_mean_of_each_image_and_brightness_is_added
 
 def test_augmentation_is_float32_to_the_last_bit_whatever_the_precision_policy():
     images, masks = noise(2), blobs(2)
-    config = preset("unet", **WARPS)
+    config = preset("unet", **STRONG_AUGMENTATION)
 
     def run():
         parameters = draw_augmentation(config, 2, keras.random.SeedGenerator(3))
@@ -326,7 +326,7 @@ def test_draws_stay_within_the_limits_of_the_configuration_and_come_near_them():
 
 
 def test_the_same_seed_gives_the_same_draws_and_the_next_batch_other_ones():
-    config, generator = preset("unet", **WARPS, cutout=30), keras.random.SeedGenerator(5)
+    config, generator = preset("unet", **STRONG_AUGMENTATION, cutout=30), keras.random.SeedGenerator(5)
     first, second = (draw_augmentation(config, 8, generator) for _ in range(2))
     again = draw_augmentation(config, 8, keras.random.SeedGenerator(5))
     assert set(first) == set(plain_parameters(8, 128))
@@ -336,8 +336,8 @@ def test_the_same_seed_gives_the_same_draws_and_the_next_batch_other_ones():
 
 
 def test_switching_some_augmentations_off_leaves_the_others_as_they_were():
-    everything = draw_augmentation(preset("unet", **WARPS), 16, keras.random.SeedGenerator(2))
-    off = preset("unet", flip=False, jitter=False, shear=WARPS["shear"], contrast=0)
+    everything = draw_augmentation(preset("unet", **STRONG_AUGMENTATION), 16, keras.random.SeedGenerator(2))
+    off = preset("unet", flip=False, jitter=False, shear=STRONG_AUGMENTATION["shear"], contrast=0)
     some = draw_augmentation(off, 16, keras.random.SeedGenerator(2))
     plain = plain_parameters(16, 128)
     for name in everything:
@@ -380,7 +380,7 @@ def test_the_warp_compiles_under_xla_and_agrees_with_itself(mode):
 def test_drawing_and_warping_compile_in_one_step_for_any_batch(jit_compile):
     import tensorflow as tf
 
-    config, generator = preset("unet", **WARPS, cutout=30), keras.random.SeedGenerator(0)
+    config, generator = preset("unet", **STRONG_AUGMENTATION, cutout=30), keras.random.SeedGenerator(0)
     spec = tf.TensorSpec([None, 101, 101], tf.uint8)
 
     @tf.function(jit_compile=jit_compile, input_signature=[spec, spec])

@@ -23,7 +23,7 @@ import numpy as np
 from keras import ops
 from salt import training
 from salt.config import preset
-from salt.schedule import course_of_epochs
+from salt.schedule import plan_of_epochs
 
 assert keras.backend.backend() == sys.argv[1]
 kept = []
@@ -44,11 +44,12 @@ config = preset("smoke", depth=2, padded_size=102, batch_size=8, **rates)
 moved = {}
 for name, end in (("first", 1), ("corrected", 3)):
     folder = sys.argv[2] + "/" + name
-    course = course_of_epochs(1, 1) if end == 1 else course_of_epochs(100, 1).corrected(1, end)
-    training.write_course(training.pathlib.Path(folder) / "course.json", course)
+    plan = plan_of_epochs(1, 1) if end == 1 else plan_of_epochs(100, 1).corrected(1, end)
+    training.write_plan(training.pathlib.Path(folder) / "plan.json", plan)
     keras.utils.set_random_seed(config.seed)
     before = network(config).get_weights()
-    trained, history = training.fit_fold(config, images, masks, fold, 0, folder, "some")
+    tiles = training.Tiles(np.arange(12).astype(str), images, masks, np.zeros(12))
+    trained, history = training.fit_fold(training.FoldJob(config, tiles, fold, "some"), 0, folder)
     moved[name] = [float(np.abs(new - old).max()) for new, old in zip(trained.get_weights(), before)]
     assert history[-1]["step"] == end, history
 json.dump(moved, open(sys.argv[2] + "/moved.json", "w"))
@@ -59,7 +60,7 @@ import sys
 import keras
 from salt.config import preset
 from salt.synthetic import synthetic_tiles
-from salt.training import fit_folds
+from salt.cross_validation import fit_folds
 
 assert keras.backend.backend() == sys.argv[1]
 config = preset("smoke", filter_scaling=4, depth=2, epochs=3, lovasz=0.0, dropout=0.1, learning_rate=0.01)
@@ -73,7 +74,7 @@ import keras
 import numpy as np
 from salt.config import preset
 from salt.synthetic import synthetic_tiles
-from salt.training import fit_folds
+from salt.cross_validation import fit_folds
 
 assert keras.backend.backend() == sys.argv[1]
 # All of the preset but its length, its batch and the encoder's weights, which are not here.

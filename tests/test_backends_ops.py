@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops
 from salt import losses
 from salt.augmentations import augment, crop_at, draw_augmentation, warp_tiles
-from salt.config import WARPS, preset
+from salt.config import STRONG_AUGMENTATION, preset
 
 assert keras.backend.backend() == sys.argv[1], keras.backend.backend()
 given = dict(np.load(sys.argv[2]))
@@ -64,7 +64,7 @@ for name in ("bce_loss", "dice_loss", "lovasz_hinge_loss", "symmetric_lovasz_los
 made["crop"], made["crop_gradient"] = with_gradient(
     lambda padded: losses.segmentation_loss(crop_at(padded, parameters["offset"]), masks, 0.5)
 )(ops.convert_to_tensor(given["padded"]))
-drawn = draw_augmentation(preset("unet", **WARPS), 500, keras.random.SeedGenerator(0))
+drawn = draw_augmentation(preset("unet", **STRONG_AUGMENTATION), 500, keras.random.SeedGenerator(0))
 made.update({"drawn_" + name: value for name, value in drawn.items()})
 np.savez(sys.argv[3], **{name: ops.convert_to_numpy(value) for name, value in made.items()})
 """

@@ -92,7 +92,7 @@ def test_runs_over_other_tiles_are_refused_and_compared_on_the_common_ones_when_
     [
         (dict(fold=np.ones(40, np.int8)), "fold: runs 1 and 2 differ in 20 of 40 tiles, the first of them t00"),
         (dict(masks=np.ones((40, 101, 101), np.uint8)), "masks: runs 1 and 2 differ in 40 of 40 tiles"),
-        (dict(ids=np.array(["t00"] * 40)), "run 2: 39 tiles stand in it twice"),
+        (dict(ids=np.array(["t00"] * 40)), "run 2: 39 tiles are in it twice"),
         (dict(ids=np.array([f"u{index}" for index in range(40)])), "no tile in common"),
     ],
 )

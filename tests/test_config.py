@@ -81,3 +81,16 @@ def test_whole_numbers_are_taken_where_a_float_is_meant():
 def test_a_value_out_of_range_is_refused_with_the_limit(changes, message):
     with pytest.raises(ConfigError, match=message):
         preset("unet", **changes)
+
+
+@pytest.mark.parametrize("change", [{"epochs": 3}, {"steps": 70}, {"minutes": 30}])
+def test_a_length_of_training_that_is_asked_for_replaces_the_presets_own(change):
+    (name, value) = next(iter(change.items()))
+    config = preset("cpu", **change)
+    lengths = {"steps": config.steps, "minutes": config.minutes}
+    assert getattr(config, name) == value
+    assert {key: length for key, length in lengths.items() if key != name} == {key: 0 for key in lengths if key != name}
+
+
+def test_a_preset_keeps_its_length_of_training_when_something_else_is_changed():
+    assert preset("cpu", batch_size=8).minutes == 60

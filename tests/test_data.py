@@ -1,238 +1,33 @@
-"""salt.data: finding, reading and writing a competition; padding; flags."""
+"""Tables and tiles as they are read: every file that is not what it should be is named."""
 
 import dataclasses
-import os
-import shutil
-import stat
 import struct
 import zipfile
 import zlib
 
+import competition_files
 import cv2
 import numpy as np
 import pytest
+from competition_files import assert_same, read_both, rewrite_zip, unzip
 
 import salt.data
-from salt.data import (
-    DataError,
-    check_png,
-    crop_images,
-    decode_image,
-    decode_mask,
-    find_competition,
-    is_black,
-    is_vertical,
-    pad_images,
-    pad_offset,
-    read_test,
-    read_train,
-    write_competition,
-)
+from salt.competition import DataError, find_competition
+from salt.data import check_png, decode_image, decode_mask, read_test, read_train
+from salt.layout import write_competition
+from salt.tiles import is_black, is_vertical
 
-SLUG = "tgs-salt-identification-challenge"
+folder = competition_files.folder
 
 
 def png(pixels, *options) -> bytes:
     return cv2.imencode(".png", pixels, list(options))[1].tobytes()
 
 
-def rewrite_zip(path, changes):
-    """Replaces, adds or (None) removes members of a zip."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    members.update(changes)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            if content is not None:
-                archive.writestr(name, content)
-
-
-def unzip(folder, split, into):
-    with zipfile.ZipFile(folder / f"{split}.zip") as archive:
-        archive.extractall(folder / into)
-    (folder / f"{split}.zip").unlink()
-
-
-@pytest.fixture
-def folder(tmp_path, synthetic_folder):
-    """A copy of the small competition that a test may spoil."""
-    return shutil.copytree(synthetic_folder, tmp_path / "copy")
-
-
-def read_both(folder):
-    competition = find_competition(folder)
-    return read_train(competition, progress=False), read_test(competition, progress=False)
-
-
-def assert_same(tiles, expected, masks=True):
-    np.testing.assert_array_equal(tiles.ids, expected.ids)
-    np.testing.assert_array_equal(tiles.images, expected.images)
-    np.testing.assert_array_equal(tiles.depths, expected.depths)
-    if masks:
-        np.testing.assert_array_equal(tiles.masks, expected.masks)
-        assert tiles.masks.dtype == np.uint8
-    else:
-        assert tiles.masks is None
-
-
 def problems_of(folder, read=read_train) -> str:
     with pytest.raises(DataError) as error:
         read(find_competition(folder), progress=False)
     return str(error.value)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Where everything is
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("place", [f"competitions/{SLUG}", SLUG, ".", "a/b/c/d"])
-def test_a_competition_is_found_in_kaggles_mounts_in_the_root_and_below_it(synthetic_folder, tmp_path, place):
-    target = tmp_path / "input" / place
-    shutil.copytree(synthetic_folder, target)
-    competition = find_competition([tmp_path / "absent", tmp_path / "input"])
-    assert competition.folder.resolve() == target.resolve()
-    assert competition.train_images.path.name == "train.zip"
-
-
-def test_the_search_ends_at_a_bounded_depth(synthetic_folder, tmp_path):
-    shutil.copytree(synthetic_folder, tmp_path / "a/b/c/d/e")
-    with pytest.raises(DataError):
-        find_competition(tmp_path)
-
-
-def test_the_nested_mount_goes_before_the_flat_one_and_both_before_the_search(synthetic_folder, tmp_path):
-    for place in ("aaa", SLUG, f"competitions/{SLUG}"):
-        shutil.copytree(synthetic_folder, tmp_path / place)
-    assert find_competition(tmp_path).folder == tmp_path / "competitions" / SLUG
-    shutil.rmtree(tmp_path / "competitions")
-    assert find_competition(tmp_path).folder == tmp_path / SLUG
-    shutil.rmtree(tmp_path / SLUG)
-    assert find_competition(tmp_path).folder == tmp_path / "aaa"
-
-
-def test_an_earlier_root_goes_before_a_later_one(synthetic_folder, tmp_path):
-    for place in ("one", "two"):
-        shutil.copytree(synthetic_folder, tmp_path / place / SLUG)
-    assert find_competition([tmp_path / "two", tmp_path / "one"]).folder == tmp_path / "two" / SLUG
-
-
-def test_half_a_competition_goes_before_nobody(synthetic_folder, tmp_path):
-    shutil.copytree(synthetic_folder, tmp_path / SLUG)
-    (tmp_path / SLUG / "test.zip").unlink()
-    shutil.copytree(synthetic_folder, tmp_path / "whole")
-    assert find_competition(tmp_path).folder == tmp_path / "whole"
-
-
-def test_finding_reads_no_image(folder):
-    with zipfile.ZipFile(folder / "train.zip") as archive:
-        end_of_members = archive.start_dir
-    with open(folder / "train.zip", "r+b") as file:
-        file.write(bytes(end_of_members))
-    assert find_competition(folder).train_images.inside == "images/"
-
-
-def test_folders_of_the_same_names_as_the_zips_are_read(folder, synthetic_train, synthetic_test):
-    unzip(folder, "train", "train")
-    unzip(folder, "test", "test")
-    train, test = read_both(folder)
-    assert_same(train, synthetic_train)
-    assert_same(test, synthetic_test, masks=False)
-
-
-def test_a_zip_goes_before_an_extracted_folder(folder):
-    (folder / "train" / "images").mkdir(parents=True)
-    (folder / "train" / "images" / "half.png").write_bytes(b"")
-    assert find_competition(folder).train_images.path == folder / "train.zip"
-
-
-def test_images_and_masks_at_the_top_are_read(folder, synthetic_train):
-    unzip(folder, "train", ".")
-    assert_same(read_both(folder)[0], synthetic_train)
-
-
-@pytest.mark.parametrize("extract", [False, True])
-def test_a_train_folder_inside_the_zip_is_read(folder, synthetic_train, extract):
-    with zipfile.ZipFile(folder / "train.zip") as archive:
-        members = {f"train/{name}": archive.read(name) for name in archive.namelist()}
-    (folder / "train.zip").unlink()
-    with zipfile.ZipFile(folder / "train.zip", "w") as archive:
-        archive.writestr("train/", b"")
-        archive.writestr("__MACOSX/train/images/._a.png", b"resource fork")
-        for name, content in members.items():
-            archive.writestr(name, content)
-    if extract:
-        unzip(folder, "train", "train")
-    assert_same(read_both(folder)[0], synthetic_train)
-
-
-def test_a_zip_with_two_folders_of_images_is_an_error(folder):
-    rewrite_zip(folder / "train.zip", {"old/images/a.png": b""})
-    with pytest.raises(DataError, match="2 folders named images: images, old/images"):
-        find_competition(folder)
-
-
-def test_without_mask_files_the_masks_come_from_the_table(folder, synthetic_train):
-    names = [f"masks/{tile_id}.png" for tile_id in synthetic_train.ids]
-    rewrite_zip(folder / "train.zip", dict.fromkeys(names))
-    assert find_competition(folder).train_masks is None
-    assert_same(read_both(folder)[0], synthetic_train)
-
-
-def test_a_missing_competition_is_an_error_that_shows_the_tree_and_the_remedy(tmp_path):
-    (tmp_path / "input" / "datasets" / "someone").mkdir(parents=True)
-    (tmp_path / "input" / "datasets" / "someone" / "weights.h5").write_text("")
-    with pytest.raises(DataError) as error:
-        find_competition([tmp_path / "input", tmp_path / "nowhere"], slug="my-slug")
-    message = str(error.value)
-    for part in ("my-slug", "datasets/", "someone/", "weights.h5", f"{tmp_path / 'nowhere'}: does not exist", "remedy"):
-        assert part in message
-
-
-def test_an_empty_root_and_no_root_are_errors(tmp_path):
-    with pytest.raises(DataError, match=r"\(empty\)"):
-        find_competition(tmp_path)
-    with pytest.raises(DataError, match="no root"):
-        find_competition([])
-
-
-@pytest.mark.parametrize(
-    ("name", "part"),
-    [
-        ("train.csv", "train.csv"),
-        ("sample_submission.csv", "sample_submission.csv"),
-        ("train.zip", "training images"),
-        ("test.zip", "test images"),
-    ],
-)
-def test_an_incomplete_competition_is_an_error_that_names_what_is_missing(folder, name, part):
-    (folder / name).unlink()
-    with pytest.raises(DataError, match=f"lacks {part}"):
-        find_competition(folder)
-
-
-def test_the_printed_tree_is_bounded(tmp_path):
-    for i in range(60):
-        (tmp_path / f"{i}" / "x").mkdir(parents=True)
-        for j in range(30):
-            (tmp_path / f"{i}" / "x" / f"{j}").write_text("")
-    with pytest.raises(DataError) as error:
-        find_competition(tmp_path)
-    lines = str(error.value).splitlines()
-    assert 10 < len(lines) < 50
-    assert any("more" in line for line in lines)
-
-
-def test_a_truncated_zip_is_an_error_that_names_it(folder):
-    content = (folder / "train.zip").read_bytes()
-    (folder / "train.zip").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match="train.zip .* is not a whole zip"):
-        find_competition(folder)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Reading
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_what_was_written_is_read_back_in_the_order_of_the_tables(synthetic_folder, synthetic_train, synthetic_test):
@@ -484,158 +279,7 @@ def test_a_progress_bar_is_shown_on_request_only(synthetic_folder, capsys):
     assert "test images: 100%" in capsys.readouterr().err
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Geometry and flags
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", ["reflect", "edge"])
-@pytest.mark.parametrize("size", [101, 102, 112, 128, 256, 320])
-def test_cropping_undoes_padding(size, mode):
-    images = np.random.default_rng(0).integers(0, 256, (3, 101, 101), np.uint8)
-    padded = pad_images(images, size, mode)
-    assert padded.shape == (3, size, size) and padded.dtype == np.uint8
-    np.testing.assert_array_equal(crop_images(padded), images)
-
-
-@pytest.mark.parametrize(("size", "offset"), [(101, 0), (102, 0), (103, 1), (112, 5), (128, 13)])
-def test_a_tile_begins_at_half_of_the_margin_rounded_down(size, offset):
-    assert pad_offset(size) == offset
-    images = np.zeros((1, 101, 101), np.uint8)
-    images[0, 0, 0] = images[0, 50, 100] = 7
-    padded = pad_images(images, size, "edge")
-    assert padded[0, offset, offset] == 7 and padded[0, offset + 50, offset + 100] == 7
-
-
-def test_reflect_does_not_repeat_the_edge_and_edge_does():
-    images = np.arange(101 * 101, dtype=np.int32).reshape(1, 101, 101)
-    reflected, edge = pad_images(images, 105), pad_images(images, 105, "edge")
-    np.testing.assert_array_equal(reflected[0, :, 52], images[0, [2, 1, *range(101), 99, 98], 50])
-    np.testing.assert_array_equal(edge[0, 52, :], images[0, 50, [0, 0, *range(101), 100, 100]])
-
-
-def test_a_square_below_the_tile_and_an_unknown_mode_are_errors():
-    images = np.zeros((1, 101, 101), np.uint8)
-    with pytest.raises(DataError, match="size=100"):
-        pad_images(images, 100)
-    with pytest.raises(DataError, match="mode='wrap'"):
-        pad_images(images, 128, "wrap")
-    with pytest.raises(DataError, match="size=96"):
-        crop_images(np.zeros((1, 96, 96), np.uint8))
-
-
-def test_black_means_every_pixel_is_zero():
-    images = np.zeros((3, 101, 101), np.uint8)
-    images[1, 100, 100] = 1
-    images[2] = 255
-    assert is_black(images).tolist() == [True, False, False]
-
-
-def test_vertical_means_salt_with_all_rows_equal():
-    masks = np.zeros((5, 101, 101), np.uint8)
-    masks[1, :, 40:] = 1
-    masks[2, :, 40:] = 1
-    masks[2, 100, 40] = 0
-    masks[3, 40:, :] = 1
-    masks[4, :, [3, 50]] = 1
-    assert is_vertical(masks).tolist() == [False, True, False, False, True]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Writing
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def written(folder, train, test):
-    return write_competition(
-        folder, train.ids, train.images, train.masks, train.depths, test.ids, test.images, test.depths
-    )
-
-
-def test_the_same_arrays_give_the_same_bytes(tmp_path, synthetic_folder, synthetic_train, synthetic_test):
-    again = written(tmp_path / "elsewhere" / "again", synthetic_train, synthetic_test)
-    names = sorted(path.name for path in again.iterdir())
-    assert names == ["depths.csv", "sample_submission.csv", "test.zip", "train.csv", "train.zip"]
-    for name in names:
-        assert (again / name).read_bytes() == (synthetic_folder / name).read_bytes(), name
-    assert os.listdir(again.parent) == ["again"]
-    assert stat.S_IMODE(again.stat().st_mode) & 0o500 == 0o500
-
-
-def test_the_layout_is_kaggles(synthetic_folder, synthetic_train, synthetic_test):
-    with zipfile.ZipFile(synthetic_folder / "train.zip") as archive:
-        infos = {info.filename: info for info in archive.infolist()}
-        assert {info.compress_type for info in infos.values()} == {zipfile.ZIP_STORED}
-        assert {info.date_time for info in infos.values()} == {(2018, 7, 19, 0, 0, 0)}
-        assert set(infos) == {f"{kind}/{i}.png" for i in synthetic_train.ids for kind in ("images", "masks")}
-        for tile_id, mask in zip(synthetic_train.ids, synthetic_train.masks, strict=True):
-            content = np.frombuffer(archive.read(f"masks/{tile_id}.png"), np.uint8)
-            pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED).squeeze()
-            assert pixels.dtype == (np.uint16 if mask.any() else np.uint8)
-            assert set(np.unique(pixels)) <= {0, 65535}
-    with zipfile.ZipFile(synthetic_folder / "test.zip") as archive:
-        assert archive.namelist() == [f"images/{tile_id}.png" for tile_id in synthetic_test.ids]
-    lines = (synthetic_folder / "sample_submission.csv").read_text().splitlines()
-    assert lines == ["id,rle_mask", *(f"{tile_id},1 1" for tile_id in synthetic_test.ids)]
-    empty = synthetic_train.ids[~synthetic_train.masks.any(axis=(1, 2))][0]
-    assert f"\n{empty},\n" in (synthetic_folder / "train.csv").read_text()
-    assert (synthetic_folder / "depths.csv").read_text().splitlines()[1] == (
-        f"{synthetic_train.ids[0]},{synthetic_train.depths[0]:.0f}"
-    )
-
-
-def test_the_rle_in_the_table_runs_down_the_columns(tmp_path):
-    masks = np.zeros((1, 101, 101), np.uint8)
-    masks[0, 2:5, 1] = 1
-    images = np.ones_like(masks)
-    write_competition(tmp_path / "x", ["a"], images, masks, [1.0], ["b"], images, [np.nan])
-    assert (tmp_path / "x" / "train.csv").read_text() == "id,rle_mask\na,104 3\n"
-    assert (tmp_path / "x" / "depths.csv").read_text() == "id,z\na,1\n"
-
-
-def test_a_folder_that_holds_something_is_never_overwritten(tmp_path, synthetic_train, synthetic_test):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").write_text("mine")
-    with pytest.raises(DataError, match="not an empty folder"):
-        written(tmp_path / "full", synthetic_train, synthetic_test)
-    assert os.listdir(tmp_path / "full") == ["mine.txt"]
-    (tmp_path / "empty").mkdir()
-    written(tmp_path / "empty", synthetic_train, synthetic_test)
-    assert len(os.listdir(tmp_path / "empty")) == 5
-
-
-def test_a_full_disk_leaves_nothing_behind(tmp_path, synthetic_train, synthetic_test, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(salt.data, "encode_rles", full)
-    with pytest.raises(OSError, match="No space left"):
-        written(tmp_path / "x", synthetic_train, synthetic_test)
-    assert os.listdir(tmp_path) == []
-
-
-def test_what_a_kill_leaves_behind_is_not_taken_for_a_competition(tmp_path, synthetic_folder):
-    shutil.copytree(synthetic_folder, tmp_path / ".x-abc123")
-    with pytest.raises(DataError):
-        find_competition(tmp_path)
-
-
-def test_arrays_that_do_not_fit_together_are_errors(tmp_path, synthetic_train, synthetic_test):
-    for change, why in (
-        ({"masks": synthetic_train.masks * np.uint8(255)}, "train masks: the largest value is 255"),
-        ({"images": synthetic_train.images[:5]}, "train images: uint8"),
-        ({"images": synthetic_train.images / 255}, "train images: float64"),
-        ({"depths": synthetic_train.depths[:5]}, "train depths: 5 values; must be 40"),
-        ({"ids": np.where(np.arange(40) == 7, synthetic_test.ids[0], synthetic_train.ids)}, "occurs 2 times"),
-    ):
-        with pytest.raises(DataError, match=why):
-            written(tmp_path / "x", dataclasses.replace(synthetic_train, **change), synthetic_test)
-    assert os.listdir(tmp_path) == []
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The real competition
-# ---------------------------------------------------------------------------------------------------------------------
+# --- the real competition ---
 
 
 def test_the_real_competition_is_read_whole(real_competition):

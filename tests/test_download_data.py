@@ -5,7 +5,8 @@ import kaggle_stand_in
 import pytest
 from kaggle_stand_in import COMPETITION, assert_no_secret, kill_when_reached, make_link, start_script
 
-from salt.data import find_competition, read_train
+from salt.competition import find_competition
+from salt.data import read_train
 from scripts import download_data, kaggle_link
 
 stand_in = kaggle_stand_in.stand_in

@@ -3,10 +3,17 @@ import pytest
 
 from salt import ensembles
 from salt.artifacts import Oof
-from salt.ensembles import blend_probabilities, build_ensemble, choose_weights, probability_scales, rank_scales
+from salt.ensembles import (
+    blend_probabilities,
+    build_ensemble,
+    choose_weights,
+    mean_oof,
+    probability_scales,
+    rank_scales,
+)
 from salt.metrics import threshold_sweep
 from salt.postprocess import postprocess
-from salt.scoring import ScoringError, mean_oof, score_oof
+from salt.scoring import ScoringError, score_oof
 
 SIDE = 8
 

@@ -13,7 +13,7 @@ import pytest
 
 from salt.artifacts import Oof, write_manifest, write_oof
 from salt.config import Config
-from salt.data import write_competition
+from salt.layout import write_competition
 from salt.metrics import average_precision, coverage_class, leaderboard_score
 from salt.postprocess import postprocess
 from salt.scoring import compare_oof, score_oof

@@ -75,13 +75,13 @@ def fail_or_write(task):
 def test_one_that_dies_is_named_with_its_cause_and_the_others_work_is_kept(tmp_path):
     tasks = [(kind, str(tmp_path / kind)) for kind in ("raise", "kill", "write", "exit")]
     errors, lines = collect(tasks, fail_or_write)
-    assert lines[1] == ["its process was killed by SIGKILL, perhaps for want of memory"] and lines[2] == []
+    assert lines[1] == ["its process was killed by SIGKILL, perhaps out of memory"] and lines[2] == []
     assert sorted(errors) == [0, 1, 3] and all(isinstance(error, WorkerError) for error in errors.values())
     assert (tmp_path / "write").read_text() == "done"
     message = str(errors[0])
     assert message.startswith("its process ended with status 1\nTraceback (most recent call last)")
     assert 'raise ZeroDivisionError(f"no ratio in {path}")' in message and f"no ratio in {tmp_path}" in message
-    assert str(errors[1]) == "its process was killed by SIGKILL, perhaps for want of memory"
+    assert str(errors[1]) == "its process was killed by SIGKILL, perhaps out of memory"
     assert str(errors[3]) == "its process ended with status 3\nI give up"
 
 
@@ -182,4 +182,4 @@ def test_an_interrupt_ends_the_workers(tmp_path):
 def test_a_worker_that_cannot_even_start_is_an_error(tmp_path):
     errors, _ = collect([1], json.loads)  # TypeError before any line of ours
     assert "the JSON object must be str" in str(errors[0])
-    assert parallel.describe_death(-signal.SIGSEGV, []) == "its process was killed by SIGSEGV"
+    assert parallel.describe_exit(-signal.SIGSEGV, []) == "its process was killed by SIGSEGV"

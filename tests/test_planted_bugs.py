@@ -29,6 +29,7 @@ class Bug(NamedTuple):
         new: what stands there instead.
         select: pytest's `-k` expression; empty for the whole test file.
         times: how often the text occurs; each is replaced.
+        test_file: that must catch it; empty: the one that mirrors `file`.
     """
 
     file: str
@@ -36,11 +37,12 @@ class Bug(NamedTuple):
     new: str
     select: str = ""
     times: int = 1
+    test_file: str = ""
 
     @property
     def tests(self) -> str:
         """The test file that must catch it."""
-        return f"tests/test_{pathlib.Path(self.file).stem}.py"
+        return self.test_file or f"tests/test_{pathlib.Path(self.file).stem}.py"
 
 
 BUGS = {
@@ -76,15 +78,15 @@ BUGS = {
     ),
     "coverage classes are rounded down": Bug("salt/metrics.py", "-(-10 * salt_pixels //", "(10 * salt_pixels //"),
     # --- data ---
-    "padding rounds the margin up": Bug("salt/data.py", "(size - tile) // 2", "(size - tile + 1) // 2", "margin"),
+    "padding rounds the margin up": Bug("salt/tiles.py", "(size - tile) // 2", "(size - tile + 1) // 2", "margin"),
     "padding by reflection repeats the edge": Bug(
-        "salt/data.py",
-        "margins, margins), mode=mode)",
-        'margins, margins), mode=mode.replace("reflect", "symmetric"))',
+        "salt/tiles.py",
+        'margins, margins), mode="reflect")',
+        'margins, margins), mode="symmetric")',
         "reflect",
     ),
     "crop_images is off by one row": Bug(
-        "salt/data.py", "padded[:, offset : offset + size,", "padded[:, offset + 1 : offset + 1 + size,", "cropping"
+        "salt/tiles.py", "padded[:, offset : offset + size,", "padded[:, offset + 1 : offset + 1 + size,", "cropping"
     ),
     # --- folds ---
     "black tiles are dealt with the empty ones": Bug(
@@ -105,7 +107,7 @@ BUGS = {
         "move_together",
     ),
     "the mask is cut out of the middle": Bug(
-        "salt/training.py",
+        "salt/task.py",
         'crop_at(padded, parameters["offset"], tile)',
         'crop_at(padded, plain_parameters(batch, size)["offset"], tile)',
         "moves_inside",
@@ -197,23 +199,26 @@ BUGS = {
     "Lovasz begins a step late": Bug(
         "salt/schedule.py", "segment.step + max(0, math.ceil", "segment.step + 1 + max(0, math.ceil", "takes_over"
     ),
-    "Lovasz forgets the progress made on another course": Bug(
+    "Lovasz forgets the progress made before a correction": Bug(
         "salt/schedule.py", "(1.0 - share - segment.progress) / (1.0 - segment.progress)", "1.0 - share", "lovasz"
     ),
-    "a corrected course begins anew": Bug(
-        "salt/schedule.py", "Segment(step, self.progress(step), max(", "Segment(step, 0.0, max(", "corrected_course"
+    "a corrected plan begins anew": Bug(
+        "salt/schedule.py", "Segment(step, self.progress(step), max(", "Segment(step, 0.0, max(", "corrected_plan"
     ),
     "the cosines of snapshots forget Lovasz": Bug(
         "salt/config.py", "1.0 - left * (lovasz or 1.0) / snapshots", "1.0 - left / snapshots", "cosines_share"
     ),
     "the rate goes on falling behind a snapshot": Bug(
-        "salt/schedule.py", "low = course.progress(passed[-1]) if passed else warmup", "low = warmup", "starts_anew"
+        "salt/schedule.py", "low = plan.progress(passed[-1]) if passed else warmup", "low = warmup", "starts_anew"
     ),
     "a correction brings a snapshot back": Bug(
-        "salt/schedule.py", "if after is None or step <= after.step:", "if after is None:", "leaves_those_that_were"
+        "salt/schedule.py",
+        "if following is None or step <= following.step:",
+        "if following is None:",
+        "leaves_those_that_were",
     ),
     "steps are counted in the precision of the layers": Bug(
-        "salt/training.py", "trainable=False, autocast=False)", "trainable=False)", "counted_exactly"
+        "salt/task.py", "trainable=False, autocast=False)", "trainable=False)", "counted_exactly"
     ),
     "a snapshot has the last step's weights": Bug(
         "salt/training.py",
@@ -223,7 +228,7 @@ BUGS = {
     ),
     "snapshots share the last one's batch norm": Bug(
         "salt/training.py",
-        "weights.insert(index, settle())",
+        "weights.insert(index, settled_weights())",
         "weights.insert(index, task.network.get_weights())",
         "bottoms_of_its_rate",
     ),
@@ -249,7 +254,12 @@ BUGS = {
         "salt/schedule.py", "PLANNED_SHARE = 0.9", "PLANNED_SHARE = 1.0", "nine_tenths"
     ),
     "the ends of epochs take no time": Bug("salt/schedule.py", "* pace.epoch + pace.tail", "* 0.0 + pace.tail", "fit"),
-    "noise corrects a course": Bug("salt/schedule.py", "EARLY, LATE = 0.1, 0.05", "EARLY, LATE = 0.0, 0.0", "noise"),
+    "noise corrects a plan": Bug(
+        "salt/schedule.py",
+        "EARLY_TOLERANCE, LATE_TOLERANCE = 0.1, 0.05",
+        "EARLY_TOLERANCE, LATE_TOLERANCE = 0.0, 0.0",
+        "noise",
+    ),
     # --- layers ---
     "the variance of a batch is kept as that of a population": Bug(
         "salt/layers.py", "variance * (pixels - 1.0) / pixels", "variance * 1.0", "what_keras_gives"
@@ -356,7 +366,6 @@ BUGS = {
     ),
     # --- tta, inference, postprocess ---
     "the flip is not undone": Bug("salt/tta.py", "mirror_columns, mirror_columns", "mirror_columns, keep_array"),
-    "a composition is undone in the order of its making": Bug("salt/tta.py", "in reversed(steps)", "in steps"),
     "predictions of flipped tiles are not flipped back": Bug(
         "salt/inference.py", "transform.undo(sigmoid(logits))", "sigmoid(logits)"
     ),
@@ -371,7 +380,7 @@ BUGS = {
     ),
     "a tile of just the minimum area is emptied": Bug("salt/postprocess.py", ">= minimum_area", "> minimum_area"),
     "black tiles are not emptied": Bug(
-        "salt/postprocess.py", "probabilities * np.any(images, axis=(1, 2), keepdims=True)", "probabilities"
+        "salt/postprocess.py", "probabilities * ~is_black(images)[:, None, None]", "probabilities"
     ),
     # --- submission, files, artifacts ---
     "the ids are sorted and their masks are not": Bug(
@@ -396,38 +405,38 @@ BUGS = {
     "the first of several runs is taken": Bug("salt/artifacts.py", "if len(folders) > 1:", "if not folders:"),
     # --- training ---
     "the Keras metric lets an IoU at a threshold pass": Bug(
-        "salt/training.py",
+        "salt/task.py",
         "20 * intersection > twentieths * union",
         "20 * intersection >= twentieths * union",
         "keras_metric_equals",
     ),
     "the Keras metric gives empty against empty 0": Bug(
-        "salt/training.py", "twentieths * union, union == 0)", "twentieths * union, union < 0)", "keras_metric"
+        "salt/task.py", "twentieths * union, union == 0)", "twentieths * union, union < 0)", "keras_metric"
     ),
     "logits are cut out of the middle": Bug(
-        "salt/training.py",
+        "salt/task.py",
         'crop_at(logits, parameters["offset"]',
         'crop_at(logits, plain_parameters(batch, size)["offset"]',
         "moves_inside",
     ),
-    "validation is augmented": Bug("salt/training.py", "if training:\n", "if True:\n", "validation_pads"),
-    "all epochs have one order": Bug("salt/training.py", "(*self.seed, epoch)", "(*self.seed, 0)", "order_of_its_own"),
-    "the order is not the seed's": Bug("salt/training.py", "((*self.seed, epoch))", "()", "order_of_its_own"),
-    "no epoch draws its order": Bug("salt/training.py", "    batches.set_epoch(epoch)\n", "", "what_an_epoch_draws"),
+    "validation is augmented": Bug("salt/task.py", "if training:\n", "if True:\n", "validation_pads"),
+    "all epochs have one order": Bug("salt/task.py", "(*self.seed, epoch)", "(*self.seed, 0)", "order_of_its_own"),
+    "the order is not the seed's": Bug("salt/task.py", "((*self.seed, epoch))", "()", "order_of_its_own"),
+    "no epoch draws its order": Bug("salt/task.py", "    batches.set_epoch(epoch)\n", "", "what_an_epoch_draws"),
     "all epochs have the same augmentation": Bug(
-        "salt/training.py", "fold, epoch, position))", "fold, 0, position))", "what_an_epoch_draws"
+        "salt/task.py", "fold, epoch, position))", "fold, 0, position))", "what_an_epoch_draws"
     ),
     "Lovasz never takes over": Bug(
-        "salt/training.py",
+        "salt/task.py",
         "task.lovasz_step.assign(lovasz_step(segment, config.lovasz))",
         "task.lovasz_step.assign(10**6)",
         "to_lovasz",
     ),
     "random states go on from where they were": Bug(
-        "salt/training.py",
+        "salt/task.py",
         'states = [variable for variable in task.variables if "seed_generator" in variable.path]',
         "states = []",
-        "killed_in_epoch",
+        "what_an_epoch_draws",
     ),
     "the network ends with its last weights, not with their average": Bug(
         "salt/training.py",
@@ -440,11 +449,11 @@ BUGS = {
         "salt/training.py", "callbacks.insert(0, keras.callbacks.SwapEMAWeights())", "pass", "running_average"
     ),
     "batch norm keeps the last weights' statistics": Bug(
-        "salt/training.py", "layer.momentum = index / (index + 1)", "layer.momentum = 1.0", "plain_mean"
+        "salt/task.py", "layer.momentum = index / (index + 1)", "layer.momentum = 1.0", "plain_mean"
     ),
     "batch norm is estimated from other draws after a restart": Bug(
         "salt/training.py",
-        "begin_epoch(task, guide.batches, guide.config, guide.fold, epoch, guide.course)",
+        "begin_epoch(task, follower.batches, follower.config, follower.fold, epoch, follower.plan)",
         "pass",
         "after_its_last",
     ),
@@ -455,33 +464,42 @@ BUGS = {
         "salt/training.py", "trained = ~held & ~is_black(images)", "trained = ~is_black(images)", "never_trains_on"
     ),
     "out-of-fold predictions of black tiles are not emptied": Bug(
-        "salt/training.py", ", empty_black(predicted, images))", ", predicted)", "never_trains_on"
+        "salt/cross_validation.py",
+        ", empty_black(predicted, images))",
+        ", predicted)",
+        "never_trains_on",
+        test_file="tests/test_training.py",
     ),
     "out-of-fold predictions come from an untrained model": Bug(
-        "salt/training.py", "([network], images", "([build_model(config)], images", "own_model"
+        "salt/cross_validation.py",
+        "([network], images",
+        "([keras.models.clone_model(network)], images",
+        "own_model",
+        test_file="tests/test_training.py",
     ),
     "the first fold's model predicts all folds": Bug(
-        "salt/training.py",
+        "salt/cross_validation.py",
         "        predicted = predict_probabilities([network],",
         "        first = network if held_out == config.train_folds[0] else first\n"
         "        predicted = predict_probabilities([first],",
         "own_model",
+        test_file="tests/test_training.py",
     ),
     "measuring leaves its traces": Bug(
         "salt/training.py", "        variable.assign(value)\n", "        pass\n", "no_trace"
     ),
-    "the last epoch is always a whole one": Bug("salt/training.py", ">= self.course.end:", ">= 10**9:", "shorter"),
+    "the last epoch is always a whole one": Bug("salt/training.py", ">= self.plan.end:", ">= 10**9:", "shorter"),
     "a machine that becomes slower goes on as planned": Bug(
-        "salt/training.py", "            self.course = self.correct(", "            self.correct(", "becomes_slower"
+        "salt/training.py", "            self.plan = self.correct(", "            self.correct(", "becomes_slower"
     ),
     "an unsure prediction is a pseudo-label": Bug(
-        "salt/training.py",
+        "salt/cross_validation.py",
         "    sure &= ~is_black(test.images)\n",
         "    sure[:] = ~is_black(test.images)\n",
         "sure_predictions",
     ),
     "another run's state is taken up": Bug(
-        "salt/training.py", "    if other:\n        raise", "    if False:\n        raise", "another_run"
+        "salt/cross_validation.py", "    if other:\n        raise", "    if False:\n        raise", "another_run"
     ),
     # --- scoring, config ---
     "the best level is off by one": Bug("salt/scoring.py", "1 + np.flatnonzero(curve ==", "np.flatnonzero(curve =="),

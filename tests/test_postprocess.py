@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from salt.data import is_black
 from salt.metrics import leaderboard_score
 from salt.postprocess import (
     LARGEST_AREA,
@@ -13,6 +12,7 @@ from salt.postprocess import (
     postprocess,
     remove_small,
 )
+from salt.tiles import is_black
 
 
 def test_a_probability_at_the_level_is_salt():

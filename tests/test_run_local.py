@@ -24,8 +24,9 @@ import run_local  # noqa: E402
 import sandbox  # noqa: E402
 
 from salt.artifacts import ArtifactError  # noqa: E402
+from salt.competition import DataError, find_competition  # noqa: E402
 from salt.config import ConfigError, config_to_dict, preset  # noqa: E402
-from salt.data import DataError, find_competition, read_test, read_train  # noqa: E402
+from salt.data import read_test, read_train  # noqa: E402
 from salt.metrics import coverage_class  # noqa: E402
 from salt.synthetic import write_synthetic  # noqa: E402
 
@@ -634,12 +635,12 @@ def fill_the_disk(*_):
 
 
 def test_a_synthetic_competition_is_made_once_and_never_half(tmp_path, monkeypatch):
-    import salt.data
+    import salt.layout
     import salt.synthetic
 
     monkeypatch.setattr(run_local, "BUILD", tmp_path)
     with monkeypatch.context() as broken:
-        broken.setattr(salt.data, "write_text_table", fill_the_disk)
+        broken.setattr(salt.layout, "write_text_table", fill_the_disk)
         with pytest.raises(OSError, match="disk full"):
             run_local.synthetic_competition(8)
     folder = run_local.synthetic_competition(8)

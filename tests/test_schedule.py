@@ -13,16 +13,16 @@ from salt.config import preset
 from salt.schedule import (
     MOST_EPOCHS,
     Budget,
-    Course,
     Pace,
     Segment,
+    TrainingPlan,
     cosine_span,
-    course_from_list,
-    course_of_epochs,
-    course_of_steps,
-    course_within,
     follow_segment,
     lovasz_step,
+    plan_from_dict,
+    plan_of_epochs,
+    plan_of_steps,
+    plan_within,
     seconds_for,
     segment_progress,
     snapshot_steps,
@@ -41,34 +41,34 @@ class Clock:
         return self.now
 
 
-# --- courses ---
+# --- plans ---
 
 
 def test_epochs_are_single_passes_and_steps_come_in_few_epochs():
-    assert course_of_epochs(50, 10) == Course(1, (Segment(0, 0.0, 500),))
-    assert course_of_steps(500, 10).end == 500
+    assert plan_of_epochs(50, 10) == TrainingPlan(1, (Segment(0, 0.0, 500),))
+    assert plan_of_steps(500, 10).end == 500
     for steps in (1, 100, 239, 240, 241, 10_000):
-        course = course_of_steps(steps, 10)
-        assert math.ceil(steps / (10 * course.passes)) <= MOST_EPOCHS
-        assert course.passes == 1 or math.ceil(steps / (10 * (course.passes - 1))) > MOST_EPOCHS
+        plan = plan_of_steps(steps, 10)
+        assert math.ceil(steps / (10 * plan.passes)) <= MOST_EPOCHS
+        assert plan.passes == 1 or math.ceil(steps / (10 * (plan.passes - 1))) > MOST_EPOCHS
 
 
-def test_a_corrected_course_goes_on_from_its_progress_to_the_new_end():
-    course = course_of_steps(100, 10).corrected(40, 60).corrected(50, 150)
-    progress = [segment_progress(course.segment(step), step) for step in range(151)]
+def test_a_corrected_plan_goes_on_from_its_progress_to_the_new_end():
+    plan = plan_of_steps(100, 10).corrected(40, 60).corrected(50, 150)
+    progress = [segment_progress(plan.segment(step), step) for step in range(151)]
     assert progress[:41] == pytest.approx(np.arange(41) / 100)
     assert progress[40:51] == pytest.approx(0.4 + 0.6 * np.arange(11) / 20)
     assert progress[50:] == pytest.approx(0.7 + 0.3 * np.arange(101) / 100)
-    assert course.end == 150 and course.passes == course_of_steps(100, 10).passes
+    assert plan.end == 150 and plan.passes == plan_of_steps(100, 10).passes
 
 
-def test_a_course_survives_json():
-    course = course_of_steps(100, 10).corrected(40, 60)
-    assert course_from_list(json.loads(json.dumps(course._asdict()))) == course
+def test_a_plan_survives_json():
+    plan = plan_of_steps(100, 10).corrected(40, 60)
+    assert plan_from_dict(json.loads(json.dumps(plan._asdict()))) == plan
 
 
-def test_a_course_is_never_corrected_to_end_where_it_is():
-    assert course_of_steps(100, 10).corrected(40, 30).end == 41
+def test_a_plan_is_never_corrected_to_end_where_it_is():
+    assert plan_of_steps(100, 10).corrected(40, 30).end == 41
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_lovasz_takes_over_for_the_last_share_of_the_steps(steps, share, last):
     assert lovasz_step(Segment(0, 0.0, steps), share) == steps - last
 
 
-def test_lovasz_keeps_its_share_of_the_progress_on_a_corrected_course():
-    course = course_of_steps(100, 10).corrected(40, 80)  # 60 % of the progress in 40 steps
-    assert lovasz_step(course.segment(0), 0.3) == 70 and lovasz_step(course.segment(40), 0.3) == 60
-    late = course.corrected(70, 75)  # progress .85: it has taken over long since
+def test_lovasz_keeps_its_share_of_the_progress_on_a_corrected_plan():
+    plan = plan_of_steps(100, 10).corrected(40, 80)  # 60 % of the progress in 40 steps
+    assert lovasz_step(plan.segment(0), 0.3) == 70 and lovasz_step(plan.segment(40), 0.3) == 60
+    late = plan.corrected(70, 75)  # progress .85: it has taken over long since
     assert lovasz_step(late.segment(70), 0.3) == 70
 
 
@@ -93,51 +93,51 @@ def test_lovasz_keeps_its_share_of_the_progress_on_a_corrected_course():
     [(1, 0.6, [100]), (3, 0.6, [60, 80, 100]), (4, 0.0, [20, 50, 80, 100]), (2, 1.0, [50, 100])],
 )
 def test_the_cosines_share_the_part_with_lovasz_and_end_where_epochs_do(snapshots, lovasz, steps):
-    assert snapshot_steps(course_of_steps(100, 10), 10, snapshots, lovasz) == steps
+    assert snapshot_steps(plan_of_steps(100, 10), 10, snapshots, lovasz) == steps
 
 
-def test_in_a_course_of_few_epochs_several_cosines_end_at_once():
-    assert snapshot_steps(course_of_steps(25, 10), 10, 4, 0.8) == [10, 20, 20, 25]
-    assert snapshot_steps(course_of_steps(5, 10), 10, 3, 0.8) == [5, 5, 5]
+def test_in_a_plan_of_few_epochs_several_cosines_end_at_once():
+    assert snapshot_steps(plan_of_steps(25, 10), 10, 4, 0.8) == [10, 20, 20, 25]
+    assert snapshot_steps(plan_of_steps(5, 10), 10, 3, 0.8) == [5, 5, 5]
 
 
 def test_a_correction_moves_the_ends_to_come_and_leaves_those_that_were():
-    course = course_of_steps(100, 10)
-    assert snapshot_steps(course.corrected(30, 75), 10, 3, 0.6) == [50, 60, 75]  # exactly 49.3 and 62.1
-    assert snapshot_steps(course.corrected(60, 80), 10, 3, 0.6) == [60, 70, 80]
-    assert snapshot_steps(course.corrected(70, 75), 10, 3, 0.6) == [60, 70, 75]  # of the second nothing is left
-    assert snapshot_steps(course.corrected(70, 200), 10, 3, 0.6) == [60, 110, 200]  # exactly 113.3
+    plan = plan_of_steps(100, 10)
+    assert snapshot_steps(plan.corrected(30, 75), 10, 3, 0.6) == [50, 60, 75]  # exactly 49.3 and 62.1
+    assert snapshot_steps(plan.corrected(60, 80), 10, 3, 0.6) == [60, 70, 80]
+    assert snapshot_steps(plan.corrected(70, 75), 10, 3, 0.6) == [60, 70, 75]  # of the second nothing is left
+    assert snapshot_steps(plan.corrected(70, 200), 10, 3, 0.6) == [60, 110, 200]  # exactly 113.3
 
 
 # --- rate and optimizer ---
 
 
-def rates_of(optimizer, course, epoch_steps=1, snapshots=1, lovasz=0.5, warmup=0.05):
+def rates_of(optimizer, plan, epoch_steps=1, snapshots=1, lovasz=0.5, warmup=0.05):
     """The rate before each step, and behind the last."""
     rates = []
-    ends = snapshot_steps(course, epoch_steps, snapshots, lovasz)
-    for step in range(course.end + 1):
-        first = min(step, course.end - 1) // epoch_steps * epoch_steps
-        follow_segment(optimizer, course.segment(first), cosine_span(course, first, ends, warmup))
+    ends = snapshot_steps(plan, epoch_steps, snapshots, lovasz)
+    for step in range(plan.end + 1):
+        first = min(step, plan.end - 1) // epoch_steps * epoch_steps
+        follow_segment(optimizer, plan.segment(first), cosine_span(plan, first, ends, warmup))
         optimizer.iterations.assign(step)
         rates.append(float(optimizer.learning_rate))
     return np.array(rates)
 
 
 def test_the_rate_climbs_to_its_peak_and_falls_to_0():
-    rates = rates_of(training_optimizer(preset("unet")), course_of_epochs(50, 4))
+    rates = rates_of(training_optimizer(preset("unet")), plan_of_epochs(50, 4))
     assert rates[0] == 0 and rates[200] == pytest.approx(0, abs=1e-9)
     assert np.argmax(rates) == 10 and max(rates) == pytest.approx(1e-3)
     assert all(np.diff(rates[10:]) < 0)
     assert rates[105] == pytest.approx(5e-4)
-    at_once = rates_of(training_optimizer(preset("unet", warmup=0.0)), course_of_epochs(1, 9), warmup=0.0)
+    at_once = rates_of(training_optimizer(preset("unet", warmup=0.0)), plan_of_epochs(1, 9), warmup=0.0)
     assert at_once[0] == pytest.approx(1e-3)
 
 
-@pytest.mark.parametrize("course", [course_of_steps(100, 10), course_of_steps(150, 10).corrected(30, 100)])
-def test_with_snapshots_the_rate_falls_to_0_at_each_and_starts_anew_from_its_peak(course):
-    ends = snapshot_steps(course, 10, 3, 0.6)
-    rates = rates_of(training_optimizer(preset("unet")), course, 10, 3, 0.6)
+@pytest.mark.parametrize("plan", [plan_of_steps(100, 10), plan_of_steps(150, 10).corrected(30, 100)])
+def test_with_snapshots_the_rate_falls_to_0_at_each_and_starts_anew_from_its_peak(plan):
+    ends = snapshot_steps(plan, 10, 3, 0.6)
+    rates = rates_of(training_optimizer(preset("unet")), plan, 10, 3, 0.6)
     assert len(set(ends)) == 3
     for end in ends[:-1]:
         assert rates[end] == pytest.approx(1e-3, rel=1e-5)
@@ -145,8 +145,8 @@ def test_with_snapshots_the_rate_falls_to_0_at_each_and_starts_anew_from_its_pea
     assert rates[100] == pytest.approx(0, abs=1e-9) and rates[5:].max() < 1.00001e-3
 
 
-def test_the_rate_of_a_corrected_course_does_not_jump_and_still_ends_at_0():
-    plain = course_of_epochs(10, 10)
+def test_the_rate_of_a_corrected_plan_does_not_jump_and_still_ends_at_0():
+    plain = plan_of_epochs(10, 10)
     shorter = plain.corrected(30, 60)
     rates = rates_of(training_optimizer(preset("unet")), shorter)
     np.testing.assert_allclose(rates[:31], rates_of(training_optimizer(preset("unet")), plain)[:31], rtol=1e-5)
@@ -239,11 +239,11 @@ def test_as_many_steps_fit_as_their_seconds_say():
         assert seconds_for(steps + 1, pace, 10) > seconds
 
 
-def test_a_course_within_some_seconds_is_that_of_its_number_of_steps():
+def test_a_plan_within_some_seconds_is_that_of_its_number_of_steps():
     for seconds in (30, 1000, 5000, 40_000):
-        course = course_within(seconds, Pace(0.5, 7.0, 20.0), 10)
-        assert course == course_of_steps(course.end, 10)
-        took = seconds_for(course.end, Pace(0.5, 7.0, 20.0), 10 * course.passes)
+        plan = plan_within(seconds, Pace(0.5, 7.0, 20.0), 10)
+        assert plan == plan_of_steps(plan.end, 10)
+        took = seconds_for(plan.end, Pace(0.5, 7.0, 20.0), 10 * plan.passes)
         assert seconds - 10 < took <= seconds
 
 
@@ -258,30 +258,30 @@ def test_folds_share_what_is_left_of_nine_tenths_of_the_minutes():
     assert budget.tail == 40 and budget.fold_end == pytest.approx(1240 + 200 / 2)
 
 
-def test_a_later_fold_has_the_same_course_if_there_is_about_the_time_for_it():
+def test_a_later_fold_has_the_same_plan_if_there_is_about_the_time_for_it():
     clock = Clock()
     budget = Budget(100, 2, clock)
     pace = Pace(1.0, 0.0, 0.0)
-    budget.course = budget.first_course(pace, 10)
-    assert budget.course.end == 2700
+    budget.plan = budget.first_plan(pace, 10)
+    assert budget.plan.end == 2700
     clock.now += 2700
     budget.end_training()
     budget.finish_fold()
-    assert budget.first_course(Pace(1.04, 0.0, 0.0), 10).end == 2700
-    assert budget.first_course(Pace(1.2, 0.0, 0.0), 10).end == 2250
-    assert budget.first_course(Pace(0.5, 0.0, 0.0), 10).end == 5400
+    assert budget.first_plan(Pace(1.04, 0.0, 0.0), 10).end == 2700
+    assert budget.first_plan(Pace(1.2, 0.0, 0.0), 10).end == 2250
+    assert budget.first_plan(Pace(0.5, 0.0, 0.0), 10).end == 5400
 
 
-def test_a_course_is_corrected_when_the_machine_changes_and_not_for_noise():
+def test_a_plan_is_corrected_when_the_machine_changes_and_not_for_noise():
     clock = Clock()
     budget = Budget(100, 1, clock)  # 5,400 s are planned
-    course = budget.first_course(Pace(1.0, 0.0, 0.0), 100)
+    plan = budget.first_plan(Pace(1.0, 0.0, 0.0), 100)
     clock.now += 1000
-    assert budget.corrected_course(course, 1000, Pace(1.05, 0.0, 0.0), 100) is course
-    slower = budget.corrected_course(course, 1000, Pace(2.0, 0.0, 0.0), 100)
-    assert slower.end == 1000 + 2200 and slower.segments[:-1] == course.segments
-    faster = budget.corrected_course(course, 1000, Pace(0.5, 0.0, 0.0), 100)
+    assert budget.corrected_plan(plan, 1000, Pace(1.05, 0.0, 0.0), 100) is plan
+    slower = budget.corrected_plan(plan, 1000, Pace(2.0, 0.0, 0.0), 100)
+    assert slower.end == 1000 + 2200 and slower.segments[:-1] == plan.segments
+    faster = budget.corrected_plan(plan, 1000, Pace(0.5, 0.0, 0.0), 100)
     assert faster.end == 1000 + 8800
     clock.now += 100_000  # far too late already: the next step is the last one
-    assert budget.corrected_course(course, 1000, Pace(1.0, 0.0, 0.0), 100).end == 1001
-    assert budget.corrected_course(course, 5400, Pace(1.0, 0.0, 0.0), 100) is course
+    assert budget.corrected_plan(plan, 1000, Pace(1.0, 0.0, 0.0), 100).end == 1001
+    assert budget.corrected_plan(plan, 5400, Pace(1.0, 0.0, 0.0), 100) is plan

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from salt.artifacts import Oof, write_manifest, write_oof
+from salt.competition import find_competition
 from salt.config import Config
-from salt.data import find_competition, read_depths, read_id_table
-from salt.scoring import calibrate, mean_oof, score_by_depth
+from salt.data import read_depths, read_id_table
+from salt.ensembles import mean_oof
+from salt.scoring import calibrate, score_by_depth
 from salt.scoring import score_oof as score_predictions
 from scripts import score_oof
 

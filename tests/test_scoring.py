@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 
 from salt.artifacts import Oof
+from salt.ensembles import mean_oof
 from salt.metrics import average_precision, leaderboard_score
 from salt.postprocess import LARGEST_AREA
 from salt.scoring import (
@@ -26,7 +27,6 @@ from salt.scoring import (
     expect_leaderboard,
     flat_levels,
     level_table,
-    mean_oof,
     nested_choice,
     nested_parts,
     precision_with_area,
@@ -236,7 +236,7 @@ def test_runs_that_do_not_belong_together_make_no_ensemble():
         mean_oof([oof, Oof(*(array[1:] for array in oof))])
     with pytest.raises(ScoringError, match="fold: runs 1 and 3 differ in 20 of 60 tiles"):
         mean_oof([oof, oof, oof._replace(fold=np.where(oof.fold == 2, 3, oof.fold))])
-    with pytest.raises(ScoringError, match="run 2: 1 tiles stand in it twice"):
+    with pytest.raises(ScoringError, match="run 2: 1 tiles are in it twice"):
         mean_oof([oof, oof._replace(ids=np.array([oof.ids[1], *oof.ids[1:]]))])
 
 

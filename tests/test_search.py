@@ -7,10 +7,10 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from salt.config import ConfigError, preset
-from salt.data import Tiles
 from salt.search import check_search, paired_effects, parameter_importances, train_trial, trials_table
 from salt.study import SPACES, SearchError, open_study, run_search, space_distributions
 from salt.synthetic import synthetic_tiles
+from salt.tiles import Tiles
 
 
 def study_of(config, trials):

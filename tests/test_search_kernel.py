@@ -1,4 +1,4 @@
-"""The search notebook, built and run as on Kaggle: two workers, and a run that is killed and goes on in another."""
+"""The search notebook, built and run as on Kaggle: two workers, and a run that is killed and resumed by another."""
 
 import functools
 import os
@@ -84,6 +84,6 @@ def test_a_search_that_is_killed_in_a_training_goes_on_from_its_output_to_the_sa
     (killed,) = (path for path in search.runs.glob(".search-smoke-*") if path.is_dir())
     folder = search(resume=killed.name.removeprefix("."))
     shown = capfd.readouterr().out
-    assert "trial 2: " in shown and "trial 1: " not in shown and "goes on after epoch" in shown
+    assert "trial 2: " in shown and "trial 1: " not in shown and "resumes after epoch" in shown
     assert_same_search(folder, whole)
     assert verify_run(folder)["resumed_from"] == killed.name.removeprefix(".")

@@ -14,15 +14,15 @@ from salt.artifacts import ArtifactError, write_manifest
 from salt.config import preset
 from salt.study import (
     SPACES,
-    STUDY,
+    STUDY_FILE,
     SearchError,
     Span,
     begin_study,
     every_combination,
-    hold_study,
+    lock_study,
     open_study,
+    resume_study,
     run_search,
-    take_over_study,
     trial_count,
 )
 
@@ -120,7 +120,7 @@ def test_a_search_that_is_killed_again_and_again_and_goes_on_from_its_output_end
             kills += 1
             output, folder = folder, tmp_path / str(kills)
             write_manifest(output, f"search-{kills}", "search", config, finished=False)
-            take_over_study([output], f"search-{kills}", config, folder)
+            resume_study([output], f"search-{kills}", config, folder)
             continue
         break
     assert kills >= 3
@@ -129,21 +129,21 @@ def test_a_search_that_is_killed_again_and_again_and_goes_on_from_its_output_end
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.77, 0.999])
 def test_a_file_cut_short_anywhere_is_mended_and_ends_with_the_same_study(tmp_path, config, whole, share, capsys):
-    content = (whole / STUDY).read_bytes()
-    (tmp_path / STUDY).write_bytes(content[: int(share * len(content))])
+    content = (whole / STUDY_FILE).read_bytes()
+    (tmp_path / STUDY_FILE).write_bytes(content[: int(share * len(content))])
     run(tmp_path, config)
     assert told(tmp_path, config) == told(whole, config)
-    assert "bytes of a line that was cut short are dropped" in capsys.readouterr().out
+    assert "bytes of a last line that was cut short" in capsys.readouterr().out
 
 
 def test_a_damaged_file_is_an_error_and_left_as_it_is(tmp_path, config, whole):
-    content = (whole / STUDY).read_bytes()
+    content = (whole / STUDY_FILE).read_bytes()
     middle = content.index(b"\n", len(content) // 2)
     for damaged in (content[:middle] + b"?" + content[middle:], content + b"\0\0\0", b"SQLite format 3\0"):
-        (tmp_path / STUDY).write_bytes(damaged)
+        (tmp_path / STUDY_FILE).write_bytes(damaged)
         with pytest.raises(SearchError, match="study.journal: damaged.* take it from the run's output again"):
             run(tmp_path, config)
-        assert (tmp_path / STUDY).read_bytes() == damaged
+        assert (tmp_path / STUDY_FILE).read_bytes() == damaged
 
 
 def test_a_finished_search_goes_on_if_more_trials_are_wanted(tmp_path, config, whole):
@@ -157,29 +157,29 @@ def test_a_finished_search_goes_on_if_more_trials_are_wanted(tmp_path, config, w
 def test_a_study_of_another_space_is_refused_with_what_differs(tmp_path):
     every = preset("smoke", space="findings", trials=0)
     run(tmp_path, every)
-    before = (tmp_path / STUDY).read_bytes()
+    before = (tmp_path / STUDY_FILE).read_bytes()
     with pytest.raises(SearchError, match=r"another space, filter_scaling=\[4, 8, 16\], not \[8, 16, 32, 48, 64\]"):
         run(tmp_path, preset("smoke", space="original"))
     with pytest.raises(SearchError, match="every combination=True, not False"):
         run(tmp_path, preset("smoke", space="findings", trials=4))
-    assert (tmp_path / STUDY).read_bytes() == before
+    assert (tmp_path / STUDY_FILE).read_bytes() == before
 
 
 def test_another_run_at_the_same_study_is_refused(tmp_path, config):
-    with hold_study(tmp_path), pytest.raises(SearchError, match="another search is at it; wait for it, or end it"):
+    with lock_study(tmp_path), pytest.raises(SearchError, match="another search uses it; wait for it, or end it"):
         run(tmp_path, config)
-    assert not (tmp_path / STUDY).exists()
+    assert not (tmp_path / STUDY_FILE).exists()
 
 
 def test_only_a_search_with_the_same_settings_is_taken_over_though_it_may_want_more_trials(tmp_path, config, whole):
     shutil.copytree(whole, tmp_path / "mounted")
     (tmp_path / "mounted" / "trials.csv").write_text("trial\n")
     write_manifest(tmp_path / "mounted", "search-1", "search", config)
-    with pytest.raises(ArtifactError, match="search-1 was begun with epochs=2: go on with the same settings"):
-        take_over_study([tmp_path], "search-1", preset("smoke", space="recipe", trials=16, epochs=3), tmp_path / "new")
+    with pytest.raises(ArtifactError, match="search-1 was begun with epochs=2: resume it with the same settings"):
+        resume_study([tmp_path], "search-1", preset("smoke", space="recipe", trials=16, epochs=3), tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    take_over_study([tmp_path], "search-1", preset("smoke", space="recipe", trials=99), tmp_path / "new")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == [STUDY]
+    resume_study([tmp_path], "search-1", preset("smoke", space="recipe", trials=99), tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [STUDY_FILE]
 
 
 # --- several workers ---
@@ -272,6 +272,8 @@ def test_the_settings_of_each_space_exist_and_its_name_is_known_to_the_configura
 
 def test_a_study_opens_again_and_again_without_growing(tmp_path, config):
     begin_study(tmp_path, config)
-    size = (tmp_path / STUDY).stat().st_size
+    size = (tmp_path / STUDY_FILE).stat().st_size
     begin_study(tmp_path, config)
-    assert (tmp_path / STUDY).stat().st_size == size and pathlib.Path(tmp_path / STUDY).read_text().count("\n") == 2
+    assert (tmp_path / STUDY_FILE).stat().st_size == size and pathlib.Path(tmp_path / STUDY_FILE).read_text().count(
+        "\n"
+    ) == 2

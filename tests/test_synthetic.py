@@ -6,7 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from salt.data import DataError, find_competition, is_black, is_vertical, read_test, read_train
+from salt.competition import DataError, find_competition
+from salt.data import read_test, read_train
 from salt.synthetic import (
     COVERAGE_CLASSES,
     ricker_wavelet,
@@ -17,6 +18,7 @@ from salt.synthetic import (
     synthetic_tiles,
     write_synthetic,
 )
+from salt.tiles import is_black, is_vertical
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,7 @@ def test_a_worker_that_is_killed_fails_the_run_by_name_and_another_run_goes_on(t
     with pytest.raises(run_local.LocalRunError, match="go on with --resume train-killed-worker"):
         train(preset="smoke", settings={**SETTINGS, "workers": 2})
     shown = capfd.readouterr().out
-    assert "TrainingError: fold 1: its process was killed by SIGKILL, perhaps for want of memory" in shown
+    assert "TrainingError: fold 1: its process was killed by SIGKILL, perhaps out of memory" in shown
     assert "fold 0  epoch 8" in shown and "fold 1  epoch 8" not in shown
     left = train.runs / "train-killed-worker.failed" / "working"
     manifest = verify_run(left)

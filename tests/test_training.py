@@ -14,252 +14,28 @@ import numpy as np
 import pandas as pd
 import pytest
 from keras import ops
+from training_tiles import TINY, tiles_with_ramps, tiles_with_two_black_ones, write_predict_run
 
-from salt import training
-from salt.artifacts import ArtifactError, read_oof, write_manifest, write_probabilities
+from salt import cross_validation, training
+from salt.artifacts import ArtifactError, read_oof
 from salt.config import preset
-from salt.data import Tiles, is_black, pad_images
-from salt.losses import deep_loss, empty_loss, segmentation_loss
-from salt.metrics import leaderboard_score
-from salt.schedule import course_of_steps, training_optimizer
-from salt.training import (
-    LeaderboardScore,
-    SegmentationTask,
-    TileBatches,
-    TrainingError,
-    begin_epoch,
-    fit_fold,
-    fit_folds,
-    read_pseudo_labels,
-    reestimate_batch_norm,
-)
+from salt.cross_validation import fit_folds, read_pseudo_labels
+from salt.schedule import plan_of_steps, training_optimizer
+from salt.task import SegmentationTask, TileBatches, begin_epoch, reestimate_batch_norm
+from salt.tiles import Tiles, is_black, pad_images
+from salt.training import FoldJob, TrainingError
 from salt.unet import build_fold_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-TINY = dict(filter_scaling=2, depth=2, padded_size=102, batch_size=8)
-PLAIN = dict(flip=False, scale=0.0, shear=0.0, rotation=0.0, brightness=0.0, contrast=0.0)
 
 
-def tiles_with_ramps(count):
-    """Tiles in which each pixel is told from its neighbours, and masks of all kinds."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(1, 256, (count, 101, 101), dtype=np.uint8)
-    masks = (images > rng.integers(0, 256, (count, 1, 1))).astype(np.uint8)
-    masks[::4] = 0
-    return images, masks
-
-
-def image_as_logits(size):
-    """A network that says of each pixel what it sees there."""
-    tiles = keras.Input((size, size, 1))
-    return keras.Model(tiles, ops.cast(tiles, "float32"))
-
-
-# --- the metric ---
-
-
-def test_the_keras_metric_equals_the_leaderboard_score_exactly():
-    rng = np.random.default_rng(0)
-    truth = np.zeros((60, 20, 20), np.uint8)
-    for index in range(1, 60):
-        truth[index].flat[: rng.integers(0, 400)] = 1
-    proposal = truth.copy()
-    for index in range(60):
-        proposal[index].flat[rng.integers(0, 400, rng.integers(0, 150))] ^= 1
-    proposal[10].flat[:] = np.arange(400) < 20  # IoU 20 / 40: a tie at .5, which does not count
-    truth[10].flat[:] = np.arange(400) < 40
-    truth[11], proposal[12] = 0, 0
-    truth[13], proposal[13] = 0, 0  # empty against empty scores 1
-    metric = LeaderboardScore()
-    for rows in (slice(0, 7), slice(7, 60)):
-        metric.update_state(truth[rows], np.where(proposal[rows] > 0, 0.0, -0.1).astype("float32"))
-    assert float(metric.result()) == np.float32(leaderboard_score(proposal, truth))
-
-
-def test_the_keras_metric_starts_anew_after_a_reset():
-    metric = LeaderboardScore()
-    metric.update_state(np.ones((2, 4, 4)), -np.ones((2, 4, 4)))
-    assert float(metric.result()) == 0.0
-    metric.reset_state()
-    metric.update_state(np.ones((2, 4, 4)), np.ones((2, 4, 4)))
-    assert float(metric.result()) == 1.0
-
-
-# --- what surrounds the network ---
-
-
-def test_validation_pads_as_inference_does_and_looks_at_the_tile_only():
-    images, masks = tiles_with_ramps(3)
-    seen = []
-    network = image_as_logits(104)
-    task = SegmentationTask(network, preset("smoke"))
-    task.network = lambda tiles, training: seen.append(np.array(tiles)) or network(tiles)
-    result = task({"image": images, "mask": masks})
-    np.testing.assert_array_equal(seen[0][..., 0], pad_images(images, 104))
-    np.testing.assert_array_equal(result["logits"], images)
-    np.testing.assert_array_equal(result["mask"], masks)
-
-
-def test_in_training_the_tile_moves_inside_its_padding_and_logits_and_mask_move_with_it():
-    images, masks = tiles_with_ramps(8)
-    seen = []
-    network = image_as_logits(128)
-    task = SegmentationTask(network, preset("unet", **PLAIN, jitter=True))
-    task.network = lambda tiles, training: seen.append(np.array(tiles)) or network(tiles)
-    result = task({"image": images, "mask": masks}, training=True)
-    np.testing.assert_array_equal(result["logits"], images)
-    np.testing.assert_array_equal(result["mask"], masks)
-    centred = pad_images(images, 128)
-    assert sum(not np.array_equal(padded[..., 0], plain) for padded, plain in zip(seen[0], centred, strict=True)) >= 6
-
-
-def test_the_loss_does_not_see_the_padding():
-    images, masks = tiles_with_ramps(4)
-    config = preset("unet", **PLAIN, jitter=False)
-    losses = []
-    for outside in (-50.0, 50.0):
-        inside = np.zeros((1, 128, 128, 1), "float32")
-        inside[:, 13:114, 13:114] = 1
-        tiles = keras.Input((128, 128, 1))
-        network = keras.Model(tiles, ops.cast(tiles, "float32") * inside / 100 + outside * (1 - inside))
-        task = SegmentationTask(network, config)
-        losses.append(float(task.compute_loss(y_pred=task({"image": images, "mask": masks}, training=True))))
-    assert losses[0] == losses[1] > 0
-
-
-def test_the_loss_changes_from_cross_entropy_and_dice_to_lovasz_at_its_step_within_an_epoch_if_need_be():
-    images, masks = tiles_with_ramps(8)
-    task = SegmentationTask(image_as_logits(104), preset("smoke", epochs=3, lovasz=0.5))
-    batches = TileBatches(images, masks, 4, seed=(0, 0))
-    outputs = {"logits": ops.cast(masks, "float32") - 0.4, "mask": ops.cast(masks, "float32")}
-    first, second = (float(ops.mean(segmentation_loss(*outputs.values(), weight))) for weight in (0.0, 1.0))
-    losses, validated = [], []
-    for epoch in range(3):
-        begin_epoch(task, batches, task.config, 0, epoch)
-        for index in range(2):
-            task(batches[index][0], training=True)
-            losses.append(float(task.compute_loss(y_pred=outputs)))
-        task(batches[0][0])
-        validated.append(float(task.compute_loss(y_pred=outputs, training=False)))
-    assert losses == [first] * 3 + [second] * 3
-    assert validated == [first, second, second]  # with the loss of the last step before
-
-
-def test_other_heads_are_taught_from_the_padded_mask_and_the_tile_with_their_weights():
-    images, masks = tiles_with_ramps(4)
-    inputs = keras.Input((104, 104, 1))
-    grey = ops.cast(inputs, "float32") / 255
-    heads = {
-        "logits": grey,
-        "deep_1": keras.layers.AveragePooling2D(2)(grey),
-        "deep_2": keras.layers.AveragePooling2D(4)(grey),
-        "empty": keras.layers.GlobalAveragePooling2D()(grey),
-    }
-    network = keras.Model(inputs, heads)
-    config = preset("smoke", deep_weight=0.25, empty_weight=3.0)
-    result = SegmentationTask(network, config)({"image": images, "mask": masks})
-    padded, truth = pad_images(images, 104)[..., None], pad_images(masks, 104)
-    np.testing.assert_array_equal(result["padded"], truth)
-    expected = segmentation_loss(pad_images(images, 104)[:, 1:102, 1:102] / np.float32(255), masks, 0.0)
-    given = {name: np.array(values) for name, values in network(padded.astype("float32")).items()}
-    for name in ("deep_1", "deep_2"):
-        expected = expected + 0.25 / 2 * deep_loss(given[name][..., 0], truth)
-    expected = expected + 3.0 * empty_loss(given["empty"], masks)
-    loss = SegmentationTask(network, config).compute_loss(y_pred=result)
-    assert float(loss) == pytest.approx(float(ops.mean(expected)), rel=1e-5)
-
-
-# --- batches ---
-
-
-def test_each_epoch_has_an_order_of_its_own_that_the_seed_alone_decides():
-    images = np.arange(10, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), np.uint8)
-
-    def order(seed, epoch):
-        batches = TileBatches(images, images, 5, seed=seed)
-        batches.set_epoch(epoch)
-        return [int(tile[0, 0]) for index in range(len(batches)) for tile in batches[index][0]["image"]]
-
-    assert sorted(order((0, 1), 3)) == list(range(10))
-    assert order((0, 1), 3) == order((0, 1), 3)
-    assert len({tuple(order(seed, epoch)) for seed in ((0, 0), (0, 1), (1, 0)) for epoch in (0, 1)}) == 6
-
-
-def test_image_and_mask_stay_together():
-    images, masks = tiles_with_ramps(10)
-    batches = TileBatches(images, masks, 4, seed=(0, 0))
-    for index in range(len(batches)):
-        for image, mask in zip(*batches[index][0].values(), strict=True):
-            found = np.flatnonzero((images == image).all(axis=(1, 2)))
-            np.testing.assert_array_equal(mask, masks[found[0]])
-
-
-def test_training_leaves_the_incomplete_batch_out_and_validation_keeps_it():
-    images, masks = tiles_with_ramps(10)
-
-    def sizes(batches):
-        return [len(batches[index][0]["image"]) for index in range(len(batches))]
-
-    assert sizes(TileBatches(images, masks, 4, seed=(0, 0))) == [4, 4]
-    assert sizes(TileBatches(images, masks, 4)) == [4, 4, 2]
-    assert len(TileBatches(images, masks, 64, seed=(0, 0))) == 1  # a demo may have fewer tiles than a batch
-
-
-def test_an_epoch_of_several_passes_has_every_tile_as_often_and_each_pass_an_order_of_its_own():
-    images = np.arange(10, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), np.uint8)
-    batches = TileBatches(images, images, 5, seed=(0, 0), passes=3)
-    orders = batches.order.reshape(3, 10)
-    assert len(batches) == 6 and [sorted(order) for order in orders.tolist()] == [list(range(10))] * 3
-    assert len({tuple(order) for order in orders.tolist()}) == 3
-
-
-def test_pseudo_labelled_tiles_fill_their_share_of_each_batch_and_come_equally_often():
-    images, masks = tiles_with_ramps(20)
-    guests, labels = tiles_with_ramps(24)[0][20:], np.ones((4, 101, 101), np.uint8)
-    batches = TileBatches(images, masks, 8, seed=(0, 0), pseudo=(guests, labels), pseudo_share=0.25)
-    assert len(batches) == 20 // 6
-    for index in range(len(batches)):
-        rows = batches.order[8 * index : 8 * index + 8]
-        assert (rows[:6] < 20).all() and (rows[6:] >= 20).all()
-        np.testing.assert_array_equal(batches[index][0]["mask"][6:], 1)
-        np.testing.assert_array_equal(batches[index][0]["image"][6:], guests[rows[6:] - 20])
-    counts = np.bincount(batches.order, minlength=24)
-    assert sorted(counts[20:]) == [1, 1, 2, 2] and counts[:20].max() == 1
-
-
-def test_what_an_epoch_draws_follows_from_seed_fold_and_epoch_alone():
-    images, masks = tiles_with_ramps(12)
-    config = preset("smoke", **TINY, dropout=0.2)
-    task = SegmentationTask(training.build_model(config), config)
-    batches = TileBatches(images, masks, 4, seed=(0, 0))
-
-    def draws(fold, epoch):
-        begin_epoch(task, batches, config, fold, epoch)
-        states = [tuple(np.array(weight)) for weight in task.variables if "seed_generator" in weight.path]
-        return tuple(batches.order), tuple(states)
-
-    drawn = {(fold, epoch): draws(fold, epoch) for fold in (0, 1) for epoch in (0, 1, 2)}
-    assert draws(0, 1) == drawn[0, 1]
-    assert len({order for order, _ in drawn.values()}) == 3
-    states = [state for _, each in drawn.values() for state in each]
-    assert len(set(states)) == len(states) == 6 * 2  # augmentation and dropout, each its own
+def fit_fold(config, images, masks, fold, held_out, folder, weights=None):
+    """`training.fit_fold` for tiles that have neither ids nor depths."""
+    tiles = Tiles(np.arange(len(images)).astype(str), images, masks, np.full(len(images), np.nan))
+    return training.fit_fold(FoldJob(config, tiles, fold, weights), held_out, folder)
 
 
 # --- averages, batch norm ---
-
-
-def test_batch_norm_statistics_become_the_plain_mean_over_batches():
-    tiles = keras.Input((102, 102, 1))
-    norm = keras.layers.BatchNormalization(momentum=0.6)
-    network = keras.Model(tiles, norm(ops.cast(tiles, "float32")))
-    images, masks = tiles_with_ramps(12)
-    config = preset("smoke", depth=2, padded_size=102, **PLAIN, jitter=False)
-    batches = TileBatches(images, masks, 4, seed=(0, 0))
-    reestimate_batch_norm(SegmentationTask(network, config), batches)
-    padded = [pad_images(batches[index][0]["image"], 102).astype(float) for index in range(3)]
-    np.testing.assert_allclose(norm.moving_mean[0], np.mean([batch.mean() for batch in padded]), rtol=1e-5)
-    np.testing.assert_allclose(norm.moving_variance[0], np.mean([batch.var() for batch in padded]), rtol=1e-5)
-    assert norm.momentum == 0.6
 
 
 SEVEN_STEPS = preset("smoke", **TINY, steps=7, folds=3, dropout=0.2, ema_momentum=0.9, learning_rate=0.01)
@@ -303,22 +79,6 @@ def test_a_run_killed_after_its_last_epoch_ends_with_the_same_bits(tmp_path, sev
 def test_the_last_epoch_of_a_number_of_steps_may_be_shorter(seven_steps):
     *_, history = seven_steps
     assert [row["step"] for row in history] == [2, 4, 6, 7]
-
-
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_steps_are_counted_exactly_in_every_precision(precision):
-    images, masks = tiles_with_ramps(2)
-    policy = keras.config.dtype_policy()
-    try:
-        keras.mixed_precision.set_dtype_policy(precision)
-        config = preset("smoke", **TINY)
-        task = SegmentationTask(training.build_model(config), config)
-        for step in (255, 257, 2049, 100_001):  # bfloat16 knows no whole number beyond 256 but even ones, float16 2048
-            task.step.assign(step)
-            task({"image": images, "mask": masks}, training=True)
-            assert float(task.step) == step + 1
-    finally:
-        keras.mixed_precision.set_dtype_policy(policy)
 
 
 # --- snapshots ---
@@ -369,11 +129,11 @@ def test_a_fold_with_snapshots_that_is_killed_goes_on_to_the_same_bits_and_is_re
     assert not list(tmp_path.glob("killed/state/fold0/snapshot-*"))
     resumed = fit_folds(config, tiles, tmp_path / "killed", tmp_path / "killed/state")
     np.testing.assert_array_equal(resumed.oof.probabilities, whole.oof.probabilities)
-    assert [path.name for path in tmp_path.glob("*/state/fold0/*")] == ["course.json"] * 2
+    assert [path.name for path in tmp_path.glob("*/state/fold0/*")] == ["plan.json"] * 2
     network = build_fold_model(config)
     network.load_weights(tmp_path / "killed/fold0.weights.h5")
     held = np.isin(tiles.ids, whole.oof.ids)
-    again = training.predict_probabilities([network], tiles.images[held], config.tta, config.padded_size)
+    again = cross_validation.predict_probabilities([network], tiles.images[held], config.tta, config.padded_size)
     again[is_black(tiles.images[held])] = 0
     np.testing.assert_array_equal(again, whole.oof.probabilities)
 
@@ -405,13 +165,6 @@ def spy_on_batches(monkeypatch):
 
     monkeypatch.setattr(training, "TileBatches", Spied)
     return made
-
-
-def tiles_with_two_black_ones():
-    images, masks = tiles_with_ramps(40)
-    images[[3, 20]] = 0
-    masks[[3, 20]] = 0
-    return Tiles(np.array([f"tile{index}" for index in range(40)]), images, masks, np.full(40, np.nan))
 
 
 @pytest.fixture
@@ -456,18 +209,18 @@ def test_a_run_of_all_folds_holds_every_tile_out_once_and_never_trains_on_a_blac
 
 def test_each_folds_predictions_come_from_its_own_model(tmp_path, tiles, monkeypatch):
     used = []
-    predict = training.predict_probabilities
+    predict = cross_validation.predict_probabilities
 
     def spied(models, *rest):
         used.append(models)
         return predict(models, *rest)
 
-    def fit_nothing(config, images, masks, fold, held_out, *_, **__):
+    def fit_nothing(job, held_out, *_):
         keras.utils.set_random_seed(held_out)
-        return training.build_model(config), [{"step": 1, "loss": 0.5}]
+        return training.build_model(job.config), [{"step": 1, "loss": 0.5}]
 
-    monkeypatch.setattr(training, "predict_probabilities", spied)
-    monkeypatch.setattr(training, "fit_fold", fit_nothing)
+    monkeypatch.setattr(cross_validation, "predict_probabilities", spied)
+    monkeypatch.setattr(cross_validation, "fit_fold", fit_nothing)
     config = preset("smoke", **TINY, epochs=1, folds=3, train_folds=(2, 1))
     oof = fit_folds(config, tiles, tmp_path, tmp_path / "state").oof
     assert set(oof.fold) == {1, 2} and len(oof.ids) < 40
@@ -484,20 +237,9 @@ def test_each_folds_predictions_come_from_its_own_model(tmp_path, tiles, monkeyp
 
 def test_a_finished_fold_is_not_trained_again(tmp_path, tiles, monkeypatch, two_folds):
     shutil.copytree(two_folds[0], tmp_path / "again")
-    monkeypatch.setattr(training, "fit_fold", lambda *arguments: pytest.fail("trained again"))
+    monkeypatch.setattr(cross_validation, "fit_fold", lambda *arguments: pytest.fail("trained again"))
     outcome = fit_folds(TWO_FOLDS, tiles, tmp_path / "again", tmp_path / "again/state")
     assert_same_outcome(tmp_path / "again", outcome, two_folds)
-
-
-def test_the_state_of_another_run_is_refused(tmp_path, tiles):
-    config = preset("smoke", **TINY, epochs=1, folds=2)
-    training.claim_state(tmp_path, config, tiles)
-    training.claim_state(tmp_path, config, tiles)
-    with pytest.raises(ArtifactError, match="belongs to a run that differs in epochs"):
-        training.claim_state(tmp_path, preset("smoke", **TINY, epochs=3, folds=2), tiles)
-    tiles.images[0, 0, 0] += 1
-    with pytest.raises(ArtifactError, match="differs in the tiles"):
-        training.claim_state(tmp_path, config, tiles)
 
 
 def test_a_fold_without_tiles_is_refused(tmp_path, tiles):
@@ -593,9 +335,9 @@ def test_a_run_with_minutes_ends_within_them_at_rate_0_and_its_steps_repeat_it_b
     assert 0.75 * 72 < clock.now < 0.95 * 72
     for optimizer in optimizers:
         assert float(optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
-    courses = json.loads((tmp_path / "budget" / "courses.json").read_text())
-    assert [len(courses[fold]["segments"]) for fold in ("0", "1")] == [1, 1]  # nothing had to be corrected
-    steps = [courses[fold]["segments"][0][2] for fold in ("0", "1")]
+    plans = json.loads((tmp_path / "budget" / "courses.json").read_text())
+    assert [len(plans[fold]["segments"]) for fold in ("0", "1")] == [1, 1]  # nothing had to be corrected
+    steps = [plans[fold]["segments"][0][2] for fold in ("0", "1")]
     assert steps[0] == steps[1] > 10 and list(history.groupby("fold")["step"].max()) == steps
     again = preset("smoke", **TINY, dropout=0.2, minutes=1.2, steps=steps[0], folds=2, train_folds=(0,))
     repeated = fit_folds(again, tiles, tmp_path / "steps", tmp_path / "steps/state").history
@@ -631,7 +373,7 @@ def test_a_machine_that_becomes_slower_on_the_way_still_ends_in_time_at_rate_0(
 
 
 @pytest.mark.slow
-def test_a_run_with_minutes_that_is_taken_up_again_keeps_to_its_course_to_the_bit(tmp_path, tiles, monkeypatch):
+def test_a_run_with_minutes_that_is_taken_up_again_keeps_to_its_plan_to_the_bit(tmp_path, tiles, monkeypatch):
     config = preset("smoke", **TINY, dropout=0.2, minutes=0.9, folds=2, train_folds=(0, 1))
 
     class Killed(training.Checkpoint):
@@ -644,21 +386,21 @@ def test_a_run_with_minutes_that_is_taken_up_again_keeps_to_its_course_to_the_bi
         patched.setattr(training, "Checkpoint", Killed)
         with pytest.raises(KeyboardInterrupt):
             fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=MadeUpTime(patched))
-    course = json.loads((tmp_path / "state/fold0/course.json").read_text())
-    steps = course["segments"][0][2]
+    plan = json.loads((tmp_path / "state/fold0/plan.json").read_text())
+    steps = plan["segments"][0][2]
     resumed = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=lambda: 1e5).history  # of another machine
-    assert json.loads((tmp_path / "courses.json").read_text()) == {"0": course, "1": course}
+    assert json.loads((tmp_path / "courses.json").read_text()) == {"0": plan, "1": plan}
     assert list(resumed.groupby("fold")["step"].max()) == [steps, steps]
-    fold = training.assign_folds(tiles.images, tiles.masks, 2, config.seed)
+    fold = cross_validation.assign_folds(tiles.images, tiles.masks, 2, config.seed)
     again = preset("smoke", **TINY, dropout=0.2, steps=steps, folds=2)
     whole, _ = fit_fold(again, tiles.images, tiles.masks, fold, 0, tmp_path / "whole")
     assert_same_weights([np.array(weight) for weight in whole.weights], saved_weights(tmp_path, config, 0))
 
 
 @pytest.mark.slow
-def test_a_corrected_course_is_followed_after_a_kill_too(tmp_path, tiles, monkeypatch):
+def test_a_corrected_plan_is_followed_after_a_kill_too(tmp_path, tiles, monkeypatch):
     config = preset("smoke", **TINY, dropout=0.2)
-    course = course_of_steps(14, 2).corrected(4, 9)
+    plan = plan_of_steps(14, 2).corrected(4, 9)
 
     class Killed(training.Checkpoint):
         def on_epoch_end(self, epoch, logs=None):
@@ -670,7 +412,7 @@ def test_a_corrected_course_is_followed_after_a_kill_too(tmp_path, tiles, monkey
         return fit_fold(config, tiles.images, tiles.masks, np.arange(40) % 2, 0, tmp_path / name)
 
     for name in ("whole", "killed"):
-        training.write_course(tmp_path / name / "course.json", course)
+        training.write_plan(tmp_path / name / "plan.json", plan)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(training, "Checkpoint", Killed)
         fit("killed")
@@ -746,7 +488,7 @@ def test_a_run_stops_before_its_limit_and_goes_on_later_to_the_same_bits(tmp_pat
     kept = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert kept == [
         *("courses.json", "fold0.weights.h5", "history.csv", "oof.npz", "state/fold0.json", "state/fold0.npz"),
-        *("state/fold0/course.json", "state/fold1/course.json", "state/fold1/epoch-00002.json"),
+        *("state/fold0/plan.json", "state/fold1/plan.json", "state/fold1/epoch-00002.json"),
         *("state/fold1/epoch-00002.weights.h5", "state/run.json"),
     ]
     outcome = fit_folds(TWO_FOLDS, tiles, tmp_path, tmp_path / "state")
@@ -774,7 +516,7 @@ def test_two_processes_train_what_one_does_and_what_a_killed_one_leaves_can_be_g
     clock = FailingClock(tmp_path / "state/fold1/epoch-00002.weights.h5", worker="1", kill=True)
     outcome = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=clock)
     assert outcome.unfinished == [1] and set(outcome.oof.fold) == {0}
-    assert str(outcome.failure) == "fold 1: its process was killed by SIGKILL, perhaps for want of memory"
+    assert str(outcome.failure) == "fold 1: its process was killed by SIGKILL, perhaps out of memory"
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == "2 folds at once, each in a process of its own"
     assert all(re.match(r"fold [01]\b", line) for line in lines)
@@ -790,7 +532,7 @@ def test_who_watches_sees_each_epoch_when_it_is_kept_and_ends_the_training_by_an
     seen = []
 
     def watch():
-        seen.append(training.fold_files(tmp_path, tmp_path, 0).history()[-1]["step"])
+        seen.append(cross_validation.fold_files(tmp_path, tmp_path, 0).history()[-1]["step"])
         if len(seen) == 2:
             raise KeyError("enough")
 
@@ -813,60 +555,19 @@ def test_a_worker_that_fails_is_named_with_its_traceback(tmp_path, tiles, two_fo
     assert_same_weights(*(saved_weights(each, TWO_FOLDS, 1) for each in (tmp_path, two_folds[0])))
 
 
-@pytest.mark.parametrize(
-    "workers, visible, shares, cards",
-    [
-        (0, ["0", "1"], [(0, 2, 4), (1, 3)], ["0", "1"]),
-        (2, [], [(0, 2, 4), (1, 3)], []),
-        (9, ["0"], [(0,), (1,), (2,), (3,), (4,)], ["0"]),
-        (1, ["0", "1"], None, None),
-        (0, [], None, None),
-    ],
-)
-def test_folds_are_dealt_to_as_many_processes_as_there_are_gpus_unless_told(
-    monkeypatch, workers, visible, shares, cards
-):
-    asked, here = [], []
-    monkeypatch.setattr(training, "visible_cards", lambda: visible)
-    monkeypatch.setattr(training, "run_workers", lambda fit, tasks, cards, show: asked.append((tasks, cards)) or {})
-    assert training.fit_at_once(here.append, [0, 1, 2, 3, 4], workers) is None
-    assert (asked, here) == (([(shares, cards)], []) if shares else ([], [(0, 1, 2, 3, 4)]))
-
-
-@pytest.mark.parametrize(
-    "program, cards",
-    [("print('gpu:0', 'gpu:1')", ["0", "1"]), ("print('cpu:0')", []), ("raise SystemExit('no driver')", None)],
-)
-def test_another_process_is_asked_for_the_gpus_since_who_asks_holds_their_memory(monkeypatch, program, cards):
-    monkeypatch.setattr(training.shutil, "which", lambda name: name)
-    monkeypatch.setattr(training, "CARDS_PROGRAM", program)
-    visible_cards = training.visible_cards.__wrapped__  # each time anew
-    if cards is None:
-        with pytest.raises(TrainingError, match="cannot be asked for its GPUs: no driver"):
-            visible_cards()
-    else:
-        assert visible_cards() == cards
-
-
-def test_without_a_driver_nobody_is_asked_for_gpus(monkeypatch):
-    monkeypatch.setattr(training.shutil, "which", lambda name: None)
-    monkeypatch.setattr(training.subprocess, "run", None)
-    assert training.visible_cards.__wrapped__() == []
-
-
 @pytest.mark.slow
 def test_folds_at_once_have_the_whole_time_each_share_for_itself(tmp_path, tiles, monkeypatch):
     config = preset("smoke", **TINY, minutes=1.0, workers=2, folds=3, train_folds=(0, 1, 2))
     clock, ends = MadeUpTime(monkeypatch), []
 
-    def one_after_the_other(fit, shares, cards, show):
+    def one_after_the_other(fit, shares, gpus, show):
         for share in shares:
             clock.now = 0.0
             fit(share)
             ends.append(clock.now)
         return {}
 
-    monkeypatch.setattr(training, "run_workers", one_after_the_other)
+    monkeypatch.setattr(cross_validation, "run_workers", one_after_the_other)
     outcome = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=clock)
     assert len(ends) == 2 and all(0.7 * 60 < end < 0.95 * 60 for end in ends)
     steps = outcome.history.groupby("fold")["step"].max()
@@ -877,15 +578,15 @@ def test_weights_are_downloaded_by_one_process_at_a_time(tmp_path):
     order = []
 
     def second():
-        with training.one_download(tmp_path, "imagenet"):
+        with training.download_lock(tmp_path, "imagenet"):
             order.append("second")
 
-    with training.one_download(tmp_path, "imagenet"):
+    with training.download_lock(tmp_path, "imagenet"):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join(0.2)
         order.append("first")
-        with training.one_download(tmp_path, "some.weights.h5"):
+        with training.download_lock(tmp_path, "some.weights.h5"):
             order.append("a file that is there already")
     thread.join(10)
     assert order == ["first", "a file that is there already", "second"]
@@ -896,35 +597,7 @@ def test_weights_are_downloaded_by_one_process_at_a_time(tmp_path):
 
 @pytest.fixture
 def predicted(tmp_path, tiles):
-    """The output of a predict run on `tiles`: sure of each third, the black ones among them."""
-    folder = tmp_path / "predict"
-    folder.mkdir()
-    probabilities = np.full(tiles.images.shape, 140, np.uint8)
-    probabilities[::3, :50] = 250
-    probabilities[::3, 50:] = 5
-    write_probabilities(folder / "probabilities.npz", tiles.ids, probabilities)
-    write_manifest(folder, "predict-1", "predict", preset("smoke"), level=130, minimum_area=0)
-    return folder
-
-
-def test_pseudo_labels_are_the_sure_predictions_of_a_verified_run(tiles, predicted):
-    config = preset("smoke", pseudo=0.5, pseudo_confidence=0.9)
-    pseudo = read_pseudo_labels(config, tiles, predicted)
-    sure = [index for index in range(0, 40, 3) if tiles.images[index].any()]
-    assert list(pseudo.ids) == list(tiles.ids[sure]) and len(sure) == 13
-    np.testing.assert_array_equal(pseudo.images, tiles.images[sure])
-    assert pseudo.masks[:, :50].all() and not pseudo.masks[:, 50:].any()
-    with pytest.raises(TrainingError, match="predict-1 is that sure of none of the 40 test tiles"):
-        read_pseudo_labels(preset("smoke", pseudo_confidence=0.999), tiles, predicted)
-
-
-def test_pseudo_labels_of_other_tiles_or_a_damaged_run_are_refused(tiles, predicted):
-    others = Tiles(tiles.ids[::-1], tiles.images, tiles.masks, tiles.depths)
-    with pytest.raises(ArtifactError, match="predictions of 40 tiles that are not these 40"):
-        read_pseudo_labels(preset("smoke"), others, predicted)
-    (predicted / "probabilities.npz").write_bytes(b"something else")
-    with pytest.raises(ArtifactError, match="does not match its manifest"):
-        read_pseudo_labels(preset("smoke"), tiles, predicted)
+    return write_predict_run(tmp_path / "predict", tiles)
 
 
 def test_a_second_round_trains_on_pseudo_labels_and_validates_without(tmp_path, tiles, predicted, monkeypatch):
@@ -932,8 +605,8 @@ def test_a_second_round_trains_on_pseudo_labels_and_validates_without(tmp_path, 
     config = preset("smoke", **TINY, steps=3, folds=2, pseudo=0.5)
     pseudo = read_pseudo_labels(config, tiles, predicted)
     with pytest.raises(ArtifactError, match="differs in the tiles"):
-        training.claim_state(tmp_path / "other", config, tiles)
-        training.claim_state(tmp_path / "other", config, tiles, pseudo)
+        cross_validation.claim_state(tmp_path / "other", config, tiles)
+        cross_validation.claim_state(tmp_path / "other", config, tiles, pseudo)
     history = fit_folds(config, tiles, tmp_path, tmp_path / "state", pseudo=pseudo).history
     assert history["step"].max() == 3 and len(made) == 2
 
@@ -958,6 +631,7 @@ import os, signal, sys
 import numpy as np
 from salt import training
 from salt.config import preset
+from salt.tiles import Tiles
 
 folder, kill_in_epoch = sys.argv[1], int(sys.argv[2])
 rng = np.random.default_rng(0)
@@ -976,7 +650,8 @@ class Killed(training.Checkpoint):
             os.kill(os.getpid(), signal.SIGKILL)
 
 training.Checkpoint = Killed
-network, history = training.fit_fold(config, images, masks, np.arange(36) % 3, 0, folder + "/state")
+tiles = Tiles(np.arange(36).astype(str), images, masks, np.zeros(36))
+network, history = training.fit_fold(training.FoldJob(config, tiles, np.arange(36) % 3), 0, folder + "/state")
 weights = [np.array(weight) for weight in network.weights]
 np.savez(folder + "/final.npz", *weights, loss=[row["loss"] for row in history])
 """
@@ -995,13 +670,13 @@ def test_a_run_killed_in_epoch_3_of_5_ends_with_the_same_bits(tmp_path):
     killed = run_script(tmp_path / "killed", 3)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     state = tmp_path / "killed" / "state"
-    kept = ["course.json", "epoch-00002.json", "epoch-00002.weights.h5"]
+    kept = ["plan.json", "epoch-00002.json", "epoch-00002.weights.h5"]
     assert sorted(path.name for path in state.iterdir()) == kept
     (state / ".half-written-0.weights.h5").write_bytes(b"half")  # what a kill while saving leaves
     (state / "epoch-00003.json").write_text("[]")  # a kill between history and weights
     resumed = run_script(tmp_path / "killed", 0)
     assert resumed.returncode == 0, resumed.stderr
-    assert "goes on after epoch 2" in resumed.stdout and "epoch 2" not in resumed.stdout.replace("after epoch 2", "")
+    assert "resumes after epoch 2" in resumed.stdout and "epoch 2" not in resumed.stdout.replace("after epoch 2", "")
     with np.load(tmp_path / "whole" / "final.npz") as expected, np.load(tmp_path / "killed" / "final.npz") as found:
         assert expected.files == found.files and len(expected.files) > 10
         for name in expected.files:

@@ -3,11 +3,7 @@
 import numpy as np
 import pytest
 
-from salt.tta import HORIZONTAL_FLIP, IDENTITY, Transform, TTAError, compose_transforms, tta_transforms
-
-TRANSPOSE = Transform("transpose", lambda array: np.swapaxes(array, -1, -2), lambda array: np.swapaxes(array, -1, -2))
-SHIFT = Transform("shift", lambda array: np.roll(array, 1, axis=-1), lambda array: np.roll(array, -1, axis=-1))
-ROLLED_ROWS = Transform("rows", lambda array: np.roll(array, 2, axis=-2), lambda array: np.roll(array, -2, axis=-2))
+from salt.tta import HORIZONTAL_FLIP, IDENTITY, TTAError, tta_transforms
 
 
 def arrays():
@@ -44,34 +40,6 @@ def test_none_is_the_identity_alone():
 def test_an_unknown_set_is_refused_and_the_known_ones_are_named():
     with pytest.raises(TTAError, match="tta='vertical'.*'none', 'flip'"):
         tta_transforms("vertical")
-
-
-def test_a_composition_is_the_product_of_its_sets_in_order():
-    composed = compose_transforms(tta_transforms("flip"), (IDENTITY, TRANSPOSE, SHIFT))
-    assert [transform.name for transform in composed] == [
-        "identity, identity",
-        "identity, transpose",
-        "identity, shift",
-        "horizontal flip, identity",
-        "horizontal flip, transpose",
-        "horizontal flip, shift",
-    ]
-    assert compose_transforms() == (IDENTITY,)
-
-
-def test_a_composition_applies_in_order_and_undoes_in_reverse():
-    images = arrays()
-    (composed,) = compose_transforms((SHIFT,), (TRANSPOSE,), (HORIZONTAL_FLIP,))
-    expected = np.swapaxes(np.roll(images, 1, axis=2), 1, 2)[:, :, ::-1]
-    assert np.array_equal(composed.apply(images), expected)
-    assert np.array_equal(composed.undo(composed.apply(images)), images)
-
-
-def test_every_member_of_a_composition_is_undone():
-    images = arrays()
-    pair = (IDENTITY, TRANSPOSE)
-    for transform in compose_transforms(tta_transforms("flip"), pair, (SHIFT, ROLLED_ROWS)):
-        assert np.array_equal(transform.undo(transform.apply(images)), images), transform.name
 
 
 def test_the_mean_of_undone_predictions_of_an_equivariant_function_is_the_function():

@@ -27,15 +27,15 @@ def plot_history(history: pd.DataFrame) -> plt.Figure:
     return figure
 
 
-def plot_search(table: pd.DataFrame, importances: dict) -> plt.Figure:
-    """How a search went: the score of each trial with the best so far, and what the scores depend on.
+def plot_search(table: pd.DataFrame, importances: dict[str, float]) -> plt.Figure:
+    """A search: the score of each trial with the best so far, and the importance of each setting.
 
     Args:
         table: from `trials_table`: columns `trial`, `state`, `score`.
         importances: {setting: share}, from `parameter_importances`.
 
     Returns:
-        A figure with two panels; crosses are trials that were given up.
+        A figure with two panels; crosses are pruned trials.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
     table = table.sort_values("trial")
@@ -52,7 +52,7 @@ def plot_search(table: pd.DataFrame, importances: dict) -> plt.Figure:
     return figure
 
 
-def plot_tiles(images: np.ndarray, overlays: dict, titles: list, columns: int = 8) -> plt.Figure:
+def plot_tiles(images: np.ndarray, overlays: dict[str, np.ndarray], titles: list[str], columns: int = 8) -> plt.Figure:
     """A grid of tiles: the image in one row, below it one row for each kind of mask.
 
     Args:

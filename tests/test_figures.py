@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from salt.report import plot_history, plot_search, plot_tiles
+from salt.figures import plot_history, plot_search, plot_tiles
 
 
 def test_the_learning_curves_show_each_fold_in_training_and_held_out():

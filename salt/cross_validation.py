@@ -1,0 +1,320 @@
+"""Cross-validation: trains the folds of a run, one after the other or in parallel, and predicts what each holds out.
+
+A run that was killed, or ran out of time, is resumed by the same call: finished folds are read back, unfinished ones
+resume after their last epoch.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pandas as pd
+
+from salt.artifacts import ArtifactError, Oof, read_probabilities, verify_run, write_oof, write_probabilities
+from salt.config import Config, config_to_dict
+from salt.files import whole_file
+from salt.folds import assign_folds
+from salt.inference import predict_probabilities
+from salt.machine import visible_gpus
+from salt.parallel import run_workers
+from salt.postprocess import choose_pseudo_labels, empty_black
+from salt.resume import differing_settings
+from salt.schedule import Budget, TrainingPlan
+from salt.tiles import Tiles, is_black
+from salt.training import FoldJob, OutOfTime, TrainingError, fit_fold, read_plan
+
+
+class Outcome(NamedTuple):
+    """What a run has produced.
+
+    Attributes:
+        oof: the out-of-fold predictions of the finished folds; None if there are none.
+        history: one row an epoch and fold, those of unfinished folds among them.
+        unfinished: the folds that ran out of time or failed.
+        failure: the error of a fold that failed, to be raised when all finished work has been saved; or None.
+    """
+
+    oof: Oof | None
+    history: pd.DataFrame
+    unfinished: list[int]
+    failure: TrainingError | None
+
+
+def fit_folds(
+    config: Config,
+    tiles: Tiles,
+    folder: str | pathlib.Path,
+    state_folder: str | pathlib.Path,
+    weights: str | None = None,
+    pseudo: Tiles | None = None,
+    clock: Callable[[], float] | None = None,
+    began: float | None = None,
+    watch: Callable[[], None] | None = None,
+) -> Outcome:
+    """Trains the folds that the configuration names and predicts what each of them holds out.
+
+    With several GPUs, or where `config.workers` says so, several folds are trained in parallel, each worker's in a
+    process of its own; this process then leaves the GPUs alone. The other folds go on when one fails.
+
+    A call that was killed, or whose folds ran out of time, is repeated with the same arguments: finished folds are read
+    back, unfinished ones resume after their last epoch. Where a run has minutes, the repetition plans nothing anew: it
+    keeps to the plans that it finds, and further folds take as many steps.
+
+    Args:
+        config: the run's settings.
+        tiles: training tiles with masks.
+        folder: gets `fold<k>.weights.h5`, `history.csv`, `courses.json` (the folds' plans) and `oof.npz`.
+        state_folder: keeps the checkpoints; of no use when all folds are finished.
+        weights: of a pre-trained encoder, as for `build_model`.
+        pseudo: further tiles to train on, from `read_pseudo_labels`.
+        clock: function that returns seconds and means the same in every process, such as `time.monotonic`; needed
+            where `config.minutes` count; None: `config.limit_minutes` does not count either.
+        began: what the clock said when the run began; None: now.
+        watch: as for `FoldJob`; a fold whose training it ends has failed, and what it raised is the cause.
+
+    Returns:
+        The out-of-fold predictions, the history, and what is not finished.
+
+    Raises:
+        ArtifactError: `state_folder` is another run's, with other settings or tiles.
+        TrainingError: minutes without a clock; or no fold came to the end of its first epoch.
+    """
+    folder, state_folder = pathlib.Path(folder), pathlib.Path(state_folder)
+    claim_state(state_folder, config, tiles, pseudo)
+    fold = assign_folds(tiles.images, tiles.known_masks(), config.folds, config.seed)
+    files = {held_out: fold_files(folder, state_folder, held_out) for held_out in config.train_folds}
+    if config.minutes and not config.steps:
+        if clock is None:
+            raise TrainingError(f"minutes={config.minutes}: give a clock, such as time.monotonic, to plan by")
+        if plans := read_plans(files):
+            config = dataclasses.replace(config, steps=list(plans.values())[-1].end)
+    for held_out, each in files.items():
+        if each.finished():
+            print(f"fold {held_out}: finished before")
+    to_do = [held_out for held_out, each in files.items() if not each.finished()]
+    if clock is not None and began is None:
+        began = clock()
+    job = FoldJob(config, tiles, fold, weights, pseudo, clock, began, watch)
+    fit = functools.partial(fit_share, job=job, folder=folder, state_folder=state_folder)
+    failure = fit_in_parallel(fit, to_do, config.workers) if to_do else None
+    unfinished = [held_out for held_out, each in files.items() if not each.finished()]
+    rows = [
+        {"fold": held_out, "epoch": epoch, **logs}
+        for held_out, each in files.items()
+        for epoch, logs in enumerate(each.history(), start=1)
+    ]
+    if not rows:
+        raise failure or TrainingError(f"limit_minutes={config.limit_minutes}: there is no time for an epoch")
+    history = pd.DataFrame(rows)
+    with whole_file(folder / "history.csv") as temporary:
+        history.to_csv(temporary, index=False)
+    write_plans(folder / "courses.json", files)
+    finished = {held_out: each for held_out, each in files.items() if held_out not in unfinished}
+    return Outcome(write_finished(folder, tiles, fold, finished), history, unfinished, failure)
+
+
+def fit_share(share: tuple[int, ...], job: FoldJob, folder: pathlib.Path, state_folder: pathlib.Path) -> None:
+    """Trains some folds, one after the other, until the time is up, and predicts what each of them holds out.
+
+    This is what a worker process runs; its results are files, see `FoldFiles`.
+
+    Args:
+        share: the folds.
+        job: the settings, the tiles and their folds.
+        folder: of the run's outputs.
+        state_folder: of the checkpoints.
+
+    Raises:
+        TrainingError: names the fold that failed; its cause is what went wrong.
+    """
+    config, tiles = job.config, job.tiles
+    keras.mixed_precision.set_dtype_policy(config.precision)
+    budget = None
+    if job.clock is not None:
+        budget = Budget(config.minutes, len(share), job.clock, job.began, config.limit_minutes)
+    for held_out in share:
+        if budget is not None and not budget.has_time():
+            print(f"fold {held_out}: not begun, out of time")
+            continue
+        files, held = fold_files(folder, state_folder, held_out), job.fold == held_out
+        print(f"fold {held_out}: {int((~held).sum())} tiles, {int(held.sum())} held out")
+        try:
+            network, history = fit_fold(job, held_out, files.state, budget)
+        except OutOfTime as error:
+            print(f"fold {held_out}: {error}, out of time")
+            continue
+        except Exception as error:
+            raise TrainingError(f"fold {held_out} failed: {error!r}") from error
+        images = tiles.images[held]
+        predicted = predict_probabilities([network], images, config.tta, config.padded_size, config.padding)
+        with whole_file(files.weights) as temporary:
+            network.save_weights(temporary)
+        write_probabilities(files.probabilities, tiles.ids[held], empty_black(predicted, images))
+        with whole_file(files.log) as temporary:
+            temporary.write_text(json.dumps(history), encoding="utf-8")
+        for path in [*files.state.glob("epoch-*"), *files.state.glob("snapshot-*")]:
+            path.unlink()  # with the optimizer's averages it is several times the size of the weights
+        if budget is not None:
+            budget.finish_fold()
+
+
+def fit_in_parallel(fit: Callable[[tuple[int, ...]], None], folds: list[int], workers: int) -> TrainingError | None:
+    """Trains folds in as many processes as there are GPUs or `workers` says, or in this one if that is one.
+
+    Args:
+        fit: `fit_share` of the folds that it is given.
+        folds: to train.
+        workers: `Config.workers`.
+
+    Returns:
+        None, or the error that names each fold which failed, and why.
+    """
+    gpus = visible_gpus() if len(folds) > 1 and workers != 1 else []
+    count = min(workers or len(gpus) or 1, len(folds))
+    if count == 1:
+        try:
+            fit(tuple(folds))
+        except TrainingError as error:
+            return error
+        return None
+    shares = [tuple(folds[first::count]) for first in range(count)]
+    current = [share[0] for share in shares]  # the fold that each worker is training
+
+    def show(index: int, line: str) -> None:
+        if found := re.match(r"fold (\d+)", line):
+            current[index] = int(found[1])
+        else:
+            line = f"fold {current[index]}  {line}"
+        print(line, flush=True)
+
+    print(f"{count} folds at once, each in a process of its own{' on a GPU of its own' if gpus else ''}")
+    errors = run_workers(fit, shares, gpus, show)
+    if not errors:
+        return None
+    return TrainingError("\n".join(f"fold {current[index]}: {error}" for index, error in errors.items()))
+
+
+# --- a fold's files ---
+
+
+class FoldFiles(NamedTuple):
+    """Where a fold's results and its checkpoints are.
+
+    Attributes:
+        weights: of the trained network.
+        probabilities: of the held-out tiles.
+        log: the history, the last of the three to be written: with it the fold is finished.
+        state: folder of the checkpoint and the plan.
+    """
+
+    weights: pathlib.Path
+    probabilities: pathlib.Path
+    log: pathlib.Path
+    state: pathlib.Path
+
+    def finished(self) -> bool:
+        """Whether the fold is trained and its held-out tiles are predicted."""
+        return self.weights.is_file() and self.probabilities.is_file() and self.log.is_file()
+
+    def history(self) -> list[dict]:
+        """The logs of the epochs so far."""
+        logs = [self.log, *sorted(self.state.glob("epoch-*.json"), reverse=True)]
+        return next((json.loads(log.read_text(encoding="utf-8")) for log in logs if log.is_file()), [])
+
+
+def fold_files(folder: str | pathlib.Path, state_folder: str | pathlib.Path, held_out: int) -> FoldFiles:
+    """The files of a fold of the run in `folder`."""
+    state = pathlib.Path(state_folder) / f"fold{held_out}"
+    return FoldFiles(
+        weights=pathlib.Path(folder) / f"fold{held_out}.weights.h5",
+        probabilities=state.with_suffix(".npz"),
+        log=state.with_suffix(".json"),
+        state=state,
+    )
+
+
+def read_plans(files: dict[int, FoldFiles]) -> dict[int, TrainingPlan]:
+    """The plan of each fold that has one."""
+    paths = {held_out: each.state / "plan.json" for held_out, each in files.items()}
+    return {held_out: read_plan(path) for held_out, path in paths.items() if path.is_file()}
+
+
+def write_plans(path: pathlib.Path, files: dict[int, FoldFiles]) -> None:
+    """Writes the plan of each fold that has one as JSON."""
+    plans = {held_out: plan._asdict() for held_out, plan in read_plans(files).items()}
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(plans) + "\n", encoding="utf-8")
+
+
+def write_finished(folder: pathlib.Path, tiles: Tiles, fold: np.ndarray, files: dict[int, FoldFiles]) -> Oof | None:
+    """Writes `oof.npz` from the predictions of the finished folds, if there are any, and returns what it holds."""
+    if not files:
+        return None
+    probabilities = np.zeros_like(tiles.images)
+    for held_out, each in files.items():
+        probabilities[fold == held_out] = read_probabilities(each.probabilities)[1]
+    seen = np.isin(fold, list(files))
+    oof = Oof(tiles.ids[seen], fold[seen], probabilities[seen], tiles.known_masks()[seen])
+    write_oof(folder / "oof.npz", oof)
+    return oof
+
+
+def read_pseudo_labels(config: Config, test: Tiles, folder: str | pathlib.Path) -> Tiles:
+    """The test tiles on which an earlier run is confident, with its predictions as their masks.
+
+    The models of the earlier run were trained on all training tiles, so that their predictions carry information about
+    each fold: the out-of-fold score of a run that is trained on them is too high. Score such a run on other tiles.
+
+    Args:
+        config: the run's settings.
+        test: test tiles.
+        folder: output of the predict kernel on these tiles; checked against its manifest.
+
+    Raises:
+        ArtifactError: the folder does not match its manifest, or is of other tiles.
+        TrainingError: the earlier run is confident on no tile.
+    """
+    manifest = verify_run(folder)
+    ids, probabilities = read_probabilities(pathlib.Path(folder) / "probabilities.npz")
+    if not np.array_equal(ids, test.ids):
+        raise ArtifactError(f"{folder}: predictions of {len(ids)} tiles that are not these {len(test.ids)} test tiles")
+    masks, sure = choose_pseudo_labels(
+        probabilities, manifest["level"], manifest["minimum_area"], config.pseudo_confidence
+    )
+    sure &= ~is_black(test.images)
+    if not sure.any():
+        raise TrainingError(
+            f"pseudo_confidence={config.pseudo_confidence}: {manifest['run_id']} is that sure of none of the "
+            f"{len(ids)} test tiles; lower it"
+        )
+    print(f"{sure.sum()} of {len(ids)} test tiles come with the predictions of {manifest['run_id']}")
+    return Tiles(test.ids[sure], test.images[sure], masks[sure], test.depths[sure])
+
+
+def claim_state(state_folder: str | pathlib.Path, config: Config, tiles: Tiles, pseudo: Tiles | None = None) -> None:
+    """Notes in a state folder which settings and tiles its checkpoints belong to.
+
+    Raises:
+        ArtifactError: the folder is that of a run with others.
+    """
+    arrays = [tiles.images] if pseudo is None else [tiles.images, pseudo.images, pseudo.known_masks()]
+    pixels = [int(array.sum(dtype=np.int64)) for array in arrays]
+    path, shown = pathlib.Path(state_folder) / "run.json", {"tiles": len(tiles.ids), "pixels": pixels}
+    if not path.is_file():
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps({"config": config_to_dict(config), **shown}), encoding="utf-8")
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    other = differing_settings(config, found["config"])
+    if any(found[key] != value for key, value in shown.items()):
+        other.append("the tiles")
+    if other:
+        raise ArtifactError(
+            f"{state_folder} belongs to a run that differs in {', '.join(other)}; remove it or choose another folder"
+        )

@@ -1,0 +1,125 @@
+"""Writes a competition in Kaggle's own layout: two zips of PNG files and three tables."""
+
+import io
+import os
+import pathlib
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from salt.competition import DataError
+from salt.data import raise_repeated_ids
+from salt.files import current_umask, whole_file
+from salt.rle import encode_rles
+from salt.tiles import TILE_SIZE
+
+ZIP_TIME = (2018, 7, 19, 0, 0, 0)  # of every member written: the same arrays give the same bytes
+
+
+def write_competition(
+    folder: str | pathlib.Path,
+    ids: np.ndarray,
+    images: np.ndarray,
+    masks: np.ndarray,
+    depths: np.ndarray,
+    test_ids: np.ndarray,
+    test_images: np.ndarray,
+    test_depths: np.ndarray,
+) -> pathlib.Path:
+    """Writes a competition in Kaggle's own layout: two zips and three tables, whole or not at all.
+
+    The same arrays give the same bytes, as far as one version of OpenCV is concerned. As on Kaggle, masks with salt are
+    PNG files of 16 bits (0 and 65,535) and empty ones of 8 bits.
+
+    Args:
+        folder: where to write; it must not exist, or be empty.
+        ids: str `[N]`.
+        images: uint8 `[N, 101, 101]`.
+        masks: uint8 {0, 1} `[N, 101, 101]`.
+        depths: float `[N]`; tiles with NaN are left out of depths.csv.
+        test_ids: str `[M]`.
+        test_images: uint8 `[M, 101, 101]`.
+        test_depths: float `[M]`.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        DataError: `folder` exists and is not empty, or the arrays do not fit together.
+    """
+    folder = pathlib.Path(folder)
+    check_tiles("train", ids, images, depths, masks)
+    check_tiles("test", test_ids, test_images, test_depths)
+    both = np.concatenate([ids, test_ids])
+    raise_repeated_ids("ids and test_ids", both)
+    check_vacant(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # All is written into a temporary folder, which is renamed at the end: a kill leaves no incomplete competition.
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        pictures = [(f"images/{i}.png", image) for i, image in zip(ids, images, strict=True)]
+        pictures += [(f"masks/{i}.png", kaggle_mask(mask)) for i, mask in zip(ids, masks, strict=True)]
+        write_png_zip(temporary / "train.zip", pictures)
+        pictures = [(f"images/{i}.png", image) for i, image in zip(test_ids, test_images, strict=True)]
+        write_png_zip(temporary / "test.zip", pictures)
+        write_text_table(temporary / "train.csv", ("id", "rle_mask"), zip(ids, encode_rles(masks), strict=True))
+        write_text_table(temporary / "sample_submission.csv", ("id", "rle_mask"), [(i, "1 1") for i in test_ids])
+        known = zip(both, np.concatenate([depths, test_depths]), strict=True)
+        write_text_table(temporary / "depths.csv", ("id", "z"), [(i, f"{z:.10g}") for i, z in known if not np.isnan(z)])
+        os.chmod(temporary, 0o777 & ~current_umask())  # mkdtemp gives 0700
+        if folder.exists():
+            folder.rmdir()  # it is empty; not every system lets a rename replace it
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def check_vacant(folder: str | pathlib.Path) -> None:
+    """Raises a `DataError` unless a folder is absent or empty."""
+    folder = pathlib.Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} exists and is not an empty folder; give another name or remove it")
+
+
+def check_tiles(
+    label: str, ids: np.ndarray, images: np.ndarray, depths: np.ndarray, masks: np.ndarray | None = None
+) -> None:
+    """Raises a `DataError` if arrays are not what `Tiles` promises."""
+    shape = (len(ids), TILE_SIZE, TILE_SIZE)
+    for name, array in (("images", images), ("masks", masks)):
+        if array is not None and (array.shape != shape or array.dtype != np.uint8):
+            raise DataError(f"{label} {name}: {array.dtype} {array.shape}; must be uint8 {shape} for {len(ids)} ids")
+    if masks is not None and masks.size and masks.max() > 1:
+        raise DataError(f"{label} masks: the largest value is {masks.max()}; must be 0 or 1")
+    if len(depths) != len(ids):
+        raise DataError(f"{label} depths: {len(depths)} values; must be {len(ids)}, one per id")
+
+
+def kaggle_mask(mask: np.ndarray) -> np.ndarray:
+    """A mask as Kaggle stores it: 16 bits, 65,535 for salt, if there is any; else 8 bits."""
+    return mask.astype(np.uint16) * np.uint16(65535) if mask.any() else mask
+
+
+def write_png_zip(path: pathlib.Path, pictures: list[tuple[str, np.ndarray]]) -> None:
+    """Writes (name, pixels) pairs as PNG files into a zip, without compression, since PNG files are compressed."""
+    with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name, pixels in pictures:
+            member = zipfile.ZipInfo(name, ZIP_TIME)
+            member.create_system = 3  # else the bytes would depend on the operating system
+            member.external_attr = 0o644 << 16
+            _, content = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+            archive.writestr(member, content.tobytes())
+
+
+def write_text_table(path: pathlib.Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
+    """Writes a CSV file with Unix line ends."""
+    text = io.StringIO()
+    pd.DataFrame(list(rows), columns=list(header)).to_csv(text, index=False, lineterminator="\n")
+    with whole_file(path) as temporary:
+        temporary.write_bytes(text.getvalue().encode())

@@ -1,0 +1,251 @@
+"""The compiled training step: augmentation, network, crop, losses and metric.
+
+A thin model around the network pads, augments and crops inside the step that Keras's `fit` compiles, so that the
+network itself stays a plain function from tiles to logits; it alone is saved.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from salt.augmentations import augment, crop_at, draw_augmentation, plain_parameters
+from salt.config import Config
+from salt.layers import Tensor
+from salt.losses import deep_loss, empty_loss, segmentation_loss
+from salt.metrics import THRESHOLDS_20
+from salt.schedule import TrainingPlan, lovasz_step, plan_of_epochs
+
+BATCH_NORM_BATCHES = 30  # from which batch norm's statistics are re-estimated after the last step
+
+
+class LeaderboardScore(keras.metrics.Metric):
+    """The leaderboard metric of logits at probability 0.5; equal to `metrics.leaderboard_score`.
+
+    Args:
+        name: name in Keras's logs.
+    """
+
+    def __init__(self, name: str = "score", **kwargs: object):
+        super().__init__(name=name, **kwargs)
+        # Whole numbers in float32, exact up to 2 ** 24 (1.6 million tiles) and on every device.
+        self.passed = self.add_variable((), initializer="zeros", dtype="float32", name="passed")
+        self.tiles = self.add_variable((), initializer="zeros", dtype="float32", name="tiles")
+
+    def update_state(self, masks: Tensor, logits: Tensor, sample_weight: None = None) -> None:
+        """Takes masks `[B, H, W]` of 0 and 1 and logits `[B, H, W]`; every tile weighs the same."""
+        truth = ops.cast(masks, "int32")
+        proposal = ops.cast(logits >= 0, "int32")  # probability one half is level 128 of 255: salt
+        intersection = ops.sum(truth * proposal, axis=(1, 2))
+        union = ops.sum(ops.maximum(truth, proposal), axis=(1, 2))
+        passed = [ops.logical_or(20 * intersection > twentieths * union, union == 0) for twentieths in THRESHOLDS_20]
+        self.passed.assign_add(ops.sum(ops.cast(ops.stack(passed), "float32")))
+        self.tiles.assign_add(ops.cast(ops.shape(truth)[0], "float32"))
+
+    def result(self) -> Tensor:
+        """The mean over the tiles seen so far; 0 before the first."""
+        return self.passed / ops.maximum(len(THRESHOLDS_20) * self.tiles, 1.0)
+
+
+class SegmentationTask(keras.Model):
+    """A network in training: augmentation before it, crop and losses after it.
+
+    Args:
+        network: model from `[B, S, S, 1]` to logits `[B, S, S, 1]`, or to a dict of them, see `encoder_unet_model`.
+        config: the run's settings.
+    """
+
+    def __init__(self, network: keras.Model, config: Config):
+        super().__init__(name="segmentation_task")
+        self.network = network
+        self.config = config
+        self.seed_generator = keras.random.SeedGenerator(config.seed)
+        # Whole numbers in float32, since TensorFlow would keep integer variables on the CPU; without autocast, since
+        # mixed precision would make bfloat16 of them inside `call`, which cannot count beyond 256.
+        counter = dict(shape=(), initializer="zeros", trainable=False, autocast=False)
+        self.step = self.add_weight(name="step", **counter)
+        self.lovasz_step = self.add_weight(name="lovasz_step", **counter)
+        self.score = LeaderboardScore()
+
+    def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Tensor]:
+        """Takes uint8 `image` and `mask` `[B, 101, 101]`; returns `logits` and `mask` `[B, 101, 101]` of what they
+        show, and, if the network has more heads, their logits as `heads` and the mask with its padding as `padded`."""
+        batch, size = ops.shape(inputs["image"])[0], self.config.padded_size
+        if training:
+            parameters = draw_augmentation(self.config, batch, self.seed_generator)
+            self.step.assign_add(1.0)
+        else:
+            parameters = plain_parameters(batch, size)
+        images, padded = augment(inputs["image"], inputs["mask"], parameters, size, self.config.padding)
+        outputs = self.network(images[..., None], training=training)
+        heads = dict(outputs) if isinstance(outputs, dict) else {"logits": outputs}
+        logits = heads.pop("logits")[..., 0]
+        tile = inputs["image"].shape[1]
+        result = {
+            "logits": crop_at(logits, parameters["offset"], tile),
+            "mask": crop_at(padded, parameters["offset"], tile),
+        }
+        return {**result, "heads": heads, "padded": padded} if heads else result
+
+    def compute_loss(
+        self,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
+        training: bool = True,
+    ) -> Tensor:
+        """The mean over tiles of the loss on the tile itself, never on its padding, and of the other heads' losses."""
+        # `step` counts the steps begun, so that validation has the same loss as the last training step.
+        lovasz = ops.cast(ops.convert_to_tensor(self.step) > self.lovasz_step, "float32")
+        losses = segmentation_loss(y_pred["logits"], y_pred["mask"], lovasz)
+        heads = y_pred.get("heads", {})
+        deep = [deep_loss(heads[name][..., 0], y_pred["padded"]) for name in sorted(heads) if name.startswith("deep")]
+        if deep:
+            losses = losses + self.config.deep_weight * sum(deep) / len(deep)
+        if "empty" in heads:
+            losses = losses + self.config.empty_weight * empty_loss(heads["empty"], y_pred["mask"])
+        return ops.mean(losses)
+
+    def compute_metrics(self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> dict:
+        """Adds the batch to the leaderboard score."""
+        self.score.update_state(y_pred["mask"], y_pred["logits"])
+        return self.get_metrics_result()
+
+
+class TileBatches(keras.utils.PyDataset):
+    """Batches of uint8 tiles and masks; training order is drawn anew for each epoch, from the seed alone.
+
+    Args:
+        images: uint8 `[N, 101, 101]`.
+        masks: uint8 `[N, 101, 101]`.
+        batch_size: tiles a batch. When shuffling, a pass leaves out the tiles that fill no whole batch, other ones each
+            time.
+        seed: of the order, or None to keep it.
+        passes: how often an epoch goes through the tiles.
+        pseudo: None, or images and masks of further tiles that fill `pseudo_share` of each batch.
+        pseudo_share: share of each batch, from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        masks: np.ndarray,
+        batch_size: int,
+        seed: tuple[int, ...] | None = None,
+        passes: int = 1,
+        pseudo: tuple[np.ndarray, np.ndarray] | None = None,
+        pseudo_share: float = 0.0,
+    ):
+        # With one worker Keras makes a tf.data pipeline, whose autotuning held up the end of many epochs: trainings on
+        # a CPU stood still for 3 to 11 % of their time. With two it makes a queue.
+        super().__init__(workers=2)
+        self.images, self.masks, self.seed, self.passes = images, masks, seed, passes
+        self.tiles, self.batch_size, self.pseudo_rows = len(images), min(batch_size, len(images)), 0
+        if pseudo is not None:
+            self.images, self.masks = np.concatenate([images, pseudo[0]]), np.concatenate([masks, pseudo[1]])
+            self.pseudo_rows = min(round(pseudo_share * self.batch_size), self.batch_size - 1)
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draws the order of an epoch."""
+        if self.seed is None:
+            self.order = np.arange(self.tiles)
+            return
+        generator = np.random.default_rng((*self.seed, epoch))
+        self.order = np.concatenate([self.draw_pass(generator) for _ in range(self.passes)])
+
+    def draw_pass(self, generator: np.random.Generator) -> np.ndarray:
+        """The order of one pass: whole batches, the pseudo-labelled tiles at the end of each."""
+        labelled_rows = self.batch_size - self.pseudo_rows
+        count = self.tiles // labelled_rows
+        labelled = generator.permutation(self.tiles)[: count * labelled_rows]
+        if not self.pseudo_rows:
+            return labelled
+        # Repeated as needed, so that each pseudo-labelled tile comes as often as any other, to within one.
+        pseudo = np.resize(self.tiles + generator.permutation(len(self.images) - self.tiles), count * self.pseudo_rows)
+        return np.concatenate([labelled.reshape(count, -1), pseudo.reshape(count, -1)], axis=1).ravel()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.order) / self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray]]:
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return ({"image": self.images[rows], "mask": self.masks[rows]},)
+
+
+def begin_epoch(
+    task: SegmentationTask,
+    batches: TileBatches,
+    config: Config,
+    fold: int,
+    epoch: int,
+    plan: TrainingPlan | None = None,
+) -> None:
+    """Sets all random states, the step and the loss of an epoch from (seed, fold, epoch) and the plan alone.
+
+    Keras saves no random state: without this, a resumed training would have other dropout and augmentation.
+
+    Args:
+        task: the model around the network.
+        batches: of the training tiles.
+        config: the run's settings.
+        fold: that is held out.
+        epoch: from 0.
+        plan: of the training; None: that of `config.epochs`.
+    """
+    batches.set_epoch(epoch)
+    step = epoch * len(batches)
+    segment = (plan or plan_of_epochs(config.epochs, len(batches))).segment(step)
+    task.step.assign(step)
+    task.lovasz_step.assign(lovasz_step(segment, config.lovasz))
+    states = [variable for variable in task.variables if "seed_generator" in variable.path]
+    for position, state in enumerate(states):
+        drawn = np.random.SeedSequence((config.seed, fold, epoch, position)).generate_state(1)[0]
+        state.assign(np.array([drawn >> 1, 0], "uint32"))  # 31 bits fit every backend's seed type
+
+
+def repeat_exactly_on_cpu() -> None:
+    """Makes TensorFlow's operations on a CPU give the same bits on every run; JAX's do so anyway.
+
+    TensorFlow's threads add gradients in the order in which they finish, and Adam turns a difference in the last bit
+    into a visible one. On a GPU it stays off: some operations have no deterministic form, others are slow in it.
+    """
+    if keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu"):
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def batch_norm_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """The trainable batch-norm layers of a model and of the models inside it."""
+    found: list[keras.layers.BatchNormalization] = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found += batch_norm_layers(layer)
+        elif isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
+            found.append(layer)
+    return found
+
+
+def reestimate_batch_norm(task: SegmentationTask, batches: TileBatches, most: int = BATCH_NORM_BATCHES) -> None:
+    """Replaces running batch-norm statistics by their mean over training batches, with the weights as they are now.
+
+    Averaged weights were never run before, so the statistics of the last step's weights do not belong to them (Izmailov
+    et al. 2018, section 3.2); and a momentum of .6 remembers three batches. With momentum k / (k + 1) at batch k the
+    running value is the plain mean of batches 0 to k.
+
+    Args:
+        task: the model around the network.
+        batches: augmented training tiles.
+        most: how many batches to use at most.
+    """
+    layers = batch_norm_layers(task.network)
+    momenta = [layer.momentum for layer in layers]
+    for index in range(min(most, len(batches))):
+        for layer in layers:
+            layer.momentum = index / (index + 1)
+        task(batches[index][0], training=True)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum

@@ -1,0 +1,66 @@
+"""The geometry of a tile in its padded square, and the flags of tiles."""
+
+import numpy as np
+import pytest
+
+from salt.tiles import TileError, Tiles, crop_images, is_black, is_vertical, pad_images, pad_offset
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge"])
+@pytest.mark.parametrize("size", [101, 102, 112, 128, 256, 320])
+def test_cropping_undoes_padding(size, mode):
+    images = np.random.default_rng(0).integers(0, 256, (3, 101, 101), np.uint8)
+    padded = pad_images(images, size, mode)
+    assert padded.shape == (3, size, size) and padded.dtype == np.uint8
+    np.testing.assert_array_equal(crop_images(padded), images)
+
+
+@pytest.mark.parametrize(("size", "offset"), [(101, 0), (102, 0), (103, 1), (112, 5), (128, 13)])
+def test_a_tile_begins_at_half_of_the_margin_rounded_down(size, offset):
+    assert pad_offset(size) == offset
+    images = np.zeros((1, 101, 101), np.uint8)
+    images[0, 0, 0] = images[0, 50, 100] = 7
+    padded = pad_images(images, size, "edge")
+    assert padded[0, offset, offset] == 7 and padded[0, offset + 50, offset + 100] == 7
+
+
+def test_reflect_does_not_repeat_the_edge_and_edge_does():
+    images = np.arange(101 * 101, dtype=np.int32).reshape(1, 101, 101)
+    reflected, edge = pad_images(images, 105), pad_images(images, 105, "edge")
+    np.testing.assert_array_equal(reflected[0, :, 52], images[0, [2, 1, *range(101), 99, 98], 50])
+    np.testing.assert_array_equal(edge[0, 52, :], images[0, 50, [0, 0, *range(101), 100, 100]])
+
+
+def test_a_square_below_the_tile_and_an_unknown_mode_are_errors():
+    images = np.zeros((1, 101, 101), np.uint8)
+    with pytest.raises(TileError, match="size=100"):
+        pad_images(images, 100)
+    with pytest.raises(TileError, match="mode='wrap'"):
+        pad_images(images, 128, "wrap")
+    with pytest.raises(TileError, match="size=96"):
+        crop_images(np.zeros((1, 96, 96), np.uint8))
+
+
+def test_black_means_every_pixel_is_zero():
+    images = np.zeros((3, 101, 101), np.uint8)
+    images[1, 100, 100] = 1
+    images[2] = 255
+    assert is_black(images).tolist() == [True, False, False]
+
+
+def test_vertical_means_salt_with_all_rows_equal():
+    masks = np.zeros((5, 101, 101), np.uint8)
+    masks[1, :, 40:] = 1
+    masks[2, :, 40:] = 1
+    masks[2, 100, 40] = 0
+    masks[3, 40:, :] = 1
+    masks[4, :, [3, 50]] = 1
+    assert is_vertical(masks).tolist() == [False, True, False, False, True]
+
+
+def test_masks_are_given_where_there_are_some_and_test_tiles_are_refused():
+    images, ids = np.zeros((2, 101, 101), np.uint8), np.array(["a", "b"])
+    masks = np.ones_like(images)
+    assert Tiles(ids, images, masks, np.zeros(2)).known_masks() is masks
+    with pytest.raises(TileError, match="these 2 tiles have none"):
+        Tiles(ids, images, None, np.zeros(2)).known_masks()
