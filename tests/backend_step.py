@@ -32,7 +32,10 @@ class Gradients(keras.optimizers.Optimizer):
 
 def in_policy(layer):
     """A layer like this one, in the precision of the rest: heads and the scale of grey are float32 by themselves."""
-    return type(layer).from_config({**layer.get_config(), "dtype": keras.config.dtype_policy().name})
+    config = layer.get_config()
+    if isinstance(layer, keras.layers.Layer):  # and not an operation, which takes the precision that it is given
+        config["dtype"] = keras.config.dtype_policy().name
+    return type(layer).from_config(config)
 
 
 def drawn_weights(network, gain):

@@ -606,7 +606,7 @@ def start_script(stand_in, script, *arguments, root=None, prelude="") -> subproc
     )  # fmt: skip
 
 
-def kill_when_reached(stand_in, process, seconds=60):
+def kill_when_reached(stand_in, process, seconds=300):
     """kill -9, as soon as the process waits for an answer that hangs."""
     deadline = time.monotonic() + seconds
     while not stand_in.reached.wait(0.02):

@@ -50,7 +50,7 @@ def get_through(request, stand_in, repository):
             process = start_script(
                 stand_in, script, *arguments(), "--runs", repository / "runs", root=repository, prelude=prelude
             )
-            text, _ = process.communicate(timeout=120)
+            text, _ = process.communicate(timeout=600)
             if process.returncode != -signal.SIGKILL:
                 return process.returncode, text, number - 1
         raise AssertionError("it never gets through")

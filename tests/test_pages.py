@@ -228,7 +228,7 @@ class Browser:
     def text(self, identifier):
         return self.value("document.getElementById(arguments[0]).textContent", identifier)
 
-    def wait(self, expression, seconds=30):
+    def wait(self, expression, seconds=300):
         end = time.monotonic() + seconds
         while not self.value(expression):
             assert time.monotonic() < end, f"not within {seconds} s: {expression}"

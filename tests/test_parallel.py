@@ -122,7 +122,7 @@ print("errors", {index: str(error) for index, error in errors.items()})
 
 
 def test_definitions_of_a_notebook_travel_and_its_lines_are_in_the_traceback():
-    done = subprocess.run([sys.executable, "-c", NOTEBOOK], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", NOTEBOOK], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "0 tripled 6 Pair False\n" in done.stdout
     (told,) = [line for line in done.stdout.splitlines() if line.startswith("errors")]
@@ -131,10 +131,10 @@ def test_definitions_of_a_notebook_travel_and_its_lines_are_in_the_traceback():
 
 def linger(path):
     pathlib.Path(path).write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(600)
 
 
-def wait_until(condition, seconds=20.0):
+def wait_until(condition, seconds=300.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -160,7 +160,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     finally:
         process.kill()
         process.wait()
-    wait_until(lambda: all(map(ended, paths)), 5.0)
+    wait_until(lambda: all(map(ended, paths)))
 
 
 def start_and_linger(path):
