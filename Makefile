@@ -5,8 +5,9 @@ KAGGLE_VENV := .venv-kaggle
 # A Python 3.12 that runs: a shim of pyenv may be on the PATH without one behind it.
 PYTHON312 ?= $(shell for python in python3.12 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.12*/bin/python; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null && echo "$$python" && break; done)
-# A file's tests stay together: they share what was trained for them.
-AT_ONCE := -n 2 --dist loadfile
+# Each worker gets half of the tests, in order, so that those which share a training mostly meet; who is done takes from
+# what the other has not begun.
+AT_ONCE := -n 2 --dist worksteal
 export PYTHONUNBUFFERED = 1
 
 .PHONY: demo test test-slow test-kaggle smoke lint benchmark clean

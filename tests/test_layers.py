@@ -148,8 +148,8 @@ np.save(sys.argv[1] + "/logits.npy", model(np.load(sys.argv[1] + "/tiles.npy")))
         dict(model="transfer_unet", weights=None, padded_size=112),
         dict(encoder="residual"),
         dict(encoder="vgg16"),
-        dict(encoder="efflite0", stem_stride=2),
-        dict(encoder="efficientnetv2s", hypercolumn=True),
+        dict(encoder="efflite0", stem_stride=2, hypercolumn=True),
+        pytest.param(dict(encoder="efficientnetv2s"), marks=pytest.mark.slow),  # test_encoders.py looks at its layers
     ],
 )
 def test_every_network_trains_with_the_fused_kernel_alone(changes):

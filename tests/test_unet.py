@@ -96,6 +96,7 @@ def test_the_decoder_of_both_networks_is_he_normal_and_uses_every_skip():
 def test_the_models_train_as_they_come():
     model = unet_model(4, 2, batch_norm_momentum=0.5, optimizer="sgd", input_shape=(16, 16, 1))
     tiles = grey_tiles(8, 16)
+    model.optimizer.build(model.trainable_variables)  # in the first step it would take seconds
     losses = model.fit(tiles, tiles > 128, epochs=8, batch_size=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     logits = model.predict(tiles, verbose=0)
@@ -106,6 +107,7 @@ def test_the_models_train_as_they_come():
 def test_frozen_layers_keep_their_weights_in_training():
     model = transfer_unet_model(weights=None, input_shape=(32, 32, 1))
     before = {weight.path: np.array(weight) for weight in model.get_layer("vgg16").weights}
+    model.optimizer.build(model.trainable_variables)  # in the first step it would take seconds
     model.train_on_batch(grey_tiles(2, 32), grey_tiles(2, 32) > 128)
     for weight in model.get_layer("vgg16").weights:
         moved = not np.array_equal(before[weight.path], weight)
@@ -257,6 +259,7 @@ def test_encoder_unet_learns_as_it_comes_with_all_its_heads():
     tiles = grey_tiles(2, 104)
     truth = {"logits": (tiles > 128).astype("float32")}
     model = encoder_unet(decoder_filters=[4, 8], **HEADS)
+    model.optimizer.build(model.trainable_variables)  # in the first step it would take seconds
     losses = model.fit(tiles, truth, epochs=6, batch_size=2, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
 
