@@ -15,6 +15,9 @@ import nbformat
 import pytest
 
 import build_kernel as bk
+from flattener.lines import CELL_LINES
+from flattener.modules_style import UNPACK
+from flattener.trace import COLOURS
 
 ROOT = Path(bk.__file__).resolve().parent
 KERNELS = sorted(path.stem for path in (ROOT / "kernels").glob("*.py"))
@@ -550,7 +553,7 @@ def test_long_modules_are_split_between_definitions(tmp_path):
     folder = write_files(tmp_path, {"main.py": main, "pkg/__init__.py": "", "pkg/a.py": body})
     cells = [cell for cell in nbformat.reads(flatten(folder, ".ipynb"), 4).cells if cell.id.startswith("cell-pkg-a")]
     code = [cell for cell in cells if cell.cell_type == "code"]
-    assert len(code) > 2 and all(len(cell.source.splitlines()) <= bk.CELL_LINES for cell in code)
+    assert len(code) > 2 and all(len(cell.source.splitlines()) <= CELL_LINES for cell in code)
     assert all(cell.source.startswith("def f") for cell in code)
 
 
@@ -1044,7 +1047,7 @@ def test_secrets_and_paths_of_this_machine_are_refused(line, about, tmp_path):
 def test_too_large_a_kernel_is_refused_and_a_large_one_warned_about(tmp_path):
     def report(size):
         root = kernel_root(tmp_path, body=f"TEXT = '{'x' * size}'\n")
-        return bk.build_report("tiny", None, "", None, None, "notebook", root / "build", root)
+        return bk.build_report(bk.KernelRequest("tiny", root, root / "build"))
 
     assert not report(700_000).warnings
     assert "bytes" in report(900_000).warnings[0]
@@ -1157,7 +1160,7 @@ def comments_of(source: str) -> list[str]:
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_our_kernels_need_no_rename(name, tmp_path):
-    report = bk.build_report(name, None, "", None, None, "notebook", tmp_path, ROOT)
+    report = bk.build_report(bk.KernelRequest(name, ROOT, tmp_path))
     assert report.renamed == []
 
 
@@ -1165,7 +1168,7 @@ def test_our_kernels_have_the_same_bytes_in_any_folder_and_under_any_hash_seed(b
     copy = tmp_path / "another" / "place"
     copy.mkdir(parents=True)
     shutil.copy(ROOT / "build_kernel.py", copy)
-    for folder in ("salt", "kernels"):
+    for folder in ("flattener", "salt", "kernels"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     run_build(copy, tmp_path / "out", "77")
     names = [f"{name}/{file}" for name in KERNELS for file in (f"{name}.ipynb", "kernel-metadata.json")]
@@ -1273,7 +1276,7 @@ def test_the_helper_is_short_and_only_there_when_needed(tmp_path):
     cells = json.loads((folder / "flat/flat.ipynb").read_text())["cells"]
     helper = next(cell for cell in cells if cell["id"] == "cell-helper")
     assert helper["source"].count("\n") < 25 and helper["metadata"] == {"_kg_hide-input": True}
-    assert len(bk.UNPACK.strip().split("\n")) <= 25
+    assert len(UNPACK.strip().split("\n")) <= 25
     plain = write_files(tmp_path / "plain", {**MIXED, "main.py": "from pkg.plain import double\nprint(double(1))\n"})
     assert "helper" not in flatten(plain, ".ipynb")
 
@@ -1329,7 +1332,7 @@ def failed_run(folder: Path, form: str) -> str:
             env={**os.environ, "IPYTHONDIR": str(folder / "ipython")},
         )
         status, error = done.returncode, done.stdout + done.stderr
-    assert status == 1 and "raise RuntimeError(f'boom {y}')" in bk.COLOURS.sub("", error)
+    assert status == 1 and "raise RuntimeError(f'boom {y}')" in COLOURS.sub("", error)
     return error
 
 
@@ -1391,7 +1394,7 @@ def test_the_maps_of_this_project_know_every_line_of_its_kernels(tmp_path):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_kernels_of_this_project_are_flat_without_helper_or_rename(name, tmp_path):
-    report = bk.build_report(name, None, "", None, None, "notebook", tmp_path, ROOT)
+    report = bk.build_report(bk.KernelRequest(name, ROOT, tmp_path))
     assert report.reasons == [] and report.renamed == []
     ids = [cell["id"] for cell in json.loads((report.path / f"{name}.ipynb").read_text())["cells"]]
     assert "cell-helper" not in ids

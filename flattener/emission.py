@@ -1,0 +1,340 @@
+"""The text of each flat module: edits of the source, so that layout and comments stay."""
+
+import ast
+import re
+
+from flattener.library import External, Library, Var
+from flattener.lines import Block, Line
+from flattener.names import ImportSite, Use
+from flattener.naming import Naming
+from flattener.program import Program
+from flattener.source import CODING, PRAGMA, Module, first_line
+
+
+class Emitter:
+    """Edits the text of one module."""
+
+    def __init__(self, program: Program, naming: Naming, module: Module):
+        self.program, self.naming, self.module = program, naming, module
+        self.edits: list[tuple[int, int, str]] = []
+        self.skipped_lines: set[int] = set()  # not for the output: coding lines, the kernel's head, cell marks
+        for comment in module.comments:
+            if comment.line <= 2 and (comment.text.startswith("#!") or CODING.match(comment.text)):
+                self.skipped_lines.add(comment.line)
+        for index in range(len(module.body)):
+            if (module.name, index) in program.kept:
+                self.edit_references(index)
+        for use_module, use in program.own_names:
+            if use_module is module and (module.name, use.index) in program.kept:
+                self.edit_own_name(use)
+        self.edit_imports()
+        self.edits.sort()
+
+    def edit_references(self, index: int):
+        text = self.module.text
+        for reference in self.program.references.get((self.module.name, index), []):
+            use, name = reference.use, self.naming.final[reference.meaning]
+            if reference.start == reference.end:
+                continue
+            if use.action == "define":
+                if self.naming.is_renamed(reference.meaning):
+                    self.add_alias(use, name)
+            elif text[reference.start : reference.end] != name:
+                start, end = reference.start, reference.end
+                echo = re.compile(r"\s*=\s*(?=[!:}])").match(text, end) if use.in_string else None
+                if echo and text[start - 1] == "{":  # f"{EPS=}" has to print EPS
+                    conversion = "!r" if text[echo.end()] == "}" else ""
+                    name = text[start : echo.end()] + "{" + name + conversion
+                    start, end = start - 1, echo.end()
+                self.edits.append((start, end, name))
+
+    def add_alias(self, use: Use, name: str):
+        """After a definition that lost its name, a line that gives it the new one."""
+        node = use.node
+        end = self.module.starts[node.end_lineno] - 1
+        lines = [f"{name} = {use.name}"]
+        if use.name in self.naming.reserved:
+            lines.append(f"del {use.name}  # other code means the builtin")
+        self.edits.append((end, end, "".join("\n" + " " * node.col_offset + line for line in lines)))
+
+    def edit_own_name(self, use: Use):
+        if use.action != "load" or use.in_string:
+            self.module.refuse(use.node, "`__name__` in this place", "write the module's name as a string")
+        self.edits.append((use.start, use.end, f'"{self.module.name}"'))
+
+    # --- imports ---
+
+    def edit_imports(self):
+        """Takes the imports of the packages away, and those that moved to the top; the comments on them stay."""
+        gone = set()
+        rewritten = {}
+        for site in self.module.sites:
+            parts = self.import_parts(site)
+            if parts is None:
+                continue
+            rewritten[site.node] = parts
+            if not parts:
+                gone.add(site.node)
+        for index in self.module.dead:
+            rewritten[self.module.body[index]] = []
+        for node in self.module.body:
+            if isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level:
+                rewritten[node] = []
+        for node, parts in rewritten.items():
+            block = self.module.siblings[node]
+            if (
+                block is not self.module.body
+                and not parts
+                and all(other in gone for other in block)
+                and block[0] is node
+            ):
+                parts = ["pass"]
+            self.replace_statement(node, parts)
+
+    def import_parts(self, site: ImportSite) -> list[str] | None:
+        """The statements that an import statement becomes; None: it stays as it is."""
+        node, module, final = site.node, self.module, self.naming.final
+        origin = self.program.library.named(module, node)[0]
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*" and not site.uses:
+            return [] if self.program.library.owns(self.program.library.origin(module, node)) else None
+        if site.scope.kind not in ("module", "class") or (not site.at_load and site.scope.kind == "class"):
+            ours = [isinstance(self.program.library.target(module, use), tuple) for use in site.uses]
+            outside = [use.alias for use, our in zip(site.uses, ours, strict=True) if not our]
+            changed = any(ours) or getattr(node, "level", 0)
+            return [import_text(node, outside, origin)] * bool(outside) if changed else None
+        kept = (module.name, site.index) in self.program.kept
+        parts, changed = [], bool(getattr(node, "level", 0))
+        for use in site.uses:
+            target = self.program.library.target(module, use)
+            if site.scope.kind == "class":
+                if isinstance(target, External):
+                    parts.append(import_text(node, [use.alias], origin))
+                else:
+                    changed = True
+                    parts.append(f"{use.name} = {final[self.program.meanings.target(module, use)]}")
+                continue
+            meaning = self.program.meanings.of(module, use.name)
+            if meaning == Var(module.name, use.name):
+                changed |= not kept or not isinstance(target, External) or self.naming.is_renamed(meaning)
+                if not kept:
+                    continue
+                if isinstance(target, External):
+                    parts.append(import_text(node, [renamed_alias(module, node, use.alias, final[meaning])], origin))
+                else:
+                    parts.append(f"{final[meaning]} = {self.final_of(module, use)}")
+            elif isinstance(meaning, External) and meaning in final and self.stays(meaning, site):
+                parts.append(import_text(node, [renamed_alias(module, node, use.alias, final[meaning])], origin))
+                changed |= self.naming.is_renamed(meaning)
+            else:
+                changed = True
+        return parts if changed else None
+
+    def final_of(self, module: Module, use: Use) -> str:
+        target = self.program.meanings.target(module, use)
+        name = self.naming.final.get(target)
+        if name is None:
+            module.refuse(
+                use.node, f"{use.name!r} is imported under two meanings", "import it once, at the head of the module"
+            )
+        return name
+
+    def stays(self, meaning: External, site: ImportSite) -> bool:
+        """Whether a third-party import stays where it stands, since it must not be moved above what runs before it."""
+        sites = self.naming.externals.get(meaning, [])
+        return not any(other.hoisted for _, other, _ in sites) and bool(sites) and sites[0][1] is site
+
+    def replace_statement(self, node, parts: list[str]):
+        """Puts `parts` in the place of a statement; with none left, its lines go, except for the comments on them."""
+        module = self.module
+        start, end = module.span(node)
+        line_start, line_end = module.starts[node.lineno - 1], module.starts[node.end_lineno] - 1
+        before, after = module.text[line_start:start], module.text[end:line_end]
+        comments = [
+            comment.text
+            for comment in module.comments
+            if node.lineno <= comment.line <= node.end_lineno and not PRAGMA.match(comment.text)
+        ]
+        if before.strip() or (after.strip() and not after.lstrip().startswith("#")):
+            if parts:
+                self.edits.append((start, end, "; ".join(parts)))
+            else:  # another statement stands on the same line: the semicolon behind this one goes too
+                following = re.compile(r"[ \t]*;[ \t]*").match(module.text, end)
+                if following:
+                    end = following.end()
+                elif not before.rstrip().endswith(";"):  # if x: import y
+                    parts = ["pass"]
+                self.edits.append((start, end, "; ".join(parts)))
+            return
+        if parts and comments:
+            parts = [*parts[:-1], parts[-1] + "  " + "  ".join(comments)]
+        lines = [before + line for line in parts or comments]
+        if lines:
+            self.edits.append((line_start, line_end, "\n".join(lines)))
+        else:
+            self.edits.append((line_start, line_end + 1, ""))
+
+    # --- lines and blocks ---
+
+    def edited(self, first: int, last: int) -> list[Line]:
+        """The lines from `first` to `last` of the source, edited."""
+        module = self.module
+        position, stop = module.starts[first - 1], module.starts[last] - 1
+        pieces: list[tuple[str, int]] = []
+
+        def copy(start: int, end: int):
+            number = module.line_of(start)
+            for part in module.text[start:end].splitlines(keepends=True) if start < end else []:
+                pieces.append((part, number))
+                number += part.endswith("\n")
+
+        for start, end, text in self.edits_between(position, stop):
+            if start < position:
+                module.refuse(
+                    module.line_of(start), "two edits of one place", "report this as a bug of build_kernel.py"
+                )
+            copy(position, start)
+            pieces.append((text, module.line_of(start)))
+            position = end
+        copy(position, stop)
+        lines, text, number = [], "", 0
+        for piece, source in pieces:
+            for index, part in enumerate(piece.split("\n")):
+                if index:
+                    lines.append(Line(text, module.label, number or source))
+                    text, number = "", 0
+                text += part
+                number = number or (source if part else 0)
+        if text:
+            lines.append(Line(text, module.label, number))
+        return lines
+
+    def edits_between(self, start: int, stop: int):
+        return [edit for edit in self.edits if start <= edit[0] <= stop]
+
+    def blocks(self, indices: list[int], first: int, last: int) -> list[Block]:
+        """The blocks of some statements, which lie with their comments between two lines."""
+        module, found = self.module, []
+        position, waiting, gap = first, [], 0
+        for group in self.groups(indices):
+            start = min(first_line(module.body[index]) for index in group)
+            end = max(module.body[index].end_lineno for index in group)
+            free, attached, blank = self.comments_above(position, start)
+            if free:
+                waiting = free
+            gap = max(gap, blank)
+            lines = self.statement_lines(group, start, end)
+            if not lines and self.is_import(group):
+                lines = [line for line in attached if not PRAGMA.match(line.text)]
+                attached = []
+            if lines:
+                if waiting:
+                    found.append(Block(waiting, gap))
+                    gap, waiting = 1, []
+                found.append(Block(attached + lines, gap))
+                gap = 0
+            position = end + 1
+        free, attached, blank = self.comments_above(position, last + 1)
+        if free or attached:
+            found.append(Block(free + [Line("")] * bool(free and attached) + attached, max(gap, blank)))
+        return found
+
+    def groups(self, indices: list[int]) -> list[list[int]]:
+        """Statements that share a line belong together."""
+        groups: list[list[int]] = []
+        for index in indices:
+            node = self.module.body[index]
+            if groups and self.module.body[groups[-1][-1]].end_lineno >= first_line(node):
+                groups[-1].append(index)
+            else:
+                groups.append([index])
+        return groups
+
+    def statement_lines(self, group: list[int], start: int, end: int) -> list[Line]:
+        module = self.module
+        if group[0] == 0 and module.docstring and len(group) == 1:
+            return self.comments_on(module.body[0])  # the docstring stands above, as text
+        wanted = [
+            index
+            for index in group
+            if (module.name, index) in self.program.kept
+            or index in module.dead
+            or isinstance(module.body[index], ast.Import | ast.ImportFrom)
+        ]
+        if not wanted:
+            return []
+        for index in group:
+            if index not in wanted:  # it shares a line with a statement that is kept
+                wanted.append(index)
+                module.refuse(
+                    module.body[index],
+                    "several statements on a line, of which some are not needed",
+                    "use a line for each",
+                )
+        return [line for line in self.edited(start, end) if line.text.strip() or not self.is_import(group)]
+
+    def comments_on(self, node) -> list[Line]:
+        """The comments on a statement's lines."""
+        rows = [comment for comment in self.module.comments if node.lineno <= comment.line <= node.end_lineno]
+        return [Line(comment.text, self.module.label, comment.line) for comment in rows]
+
+    def is_import(self, group: list[int]) -> bool:
+        return all(isinstance(self.module.body[index], ast.Import | ast.ImportFrom) for index in group)
+
+    def comments_above(self, first: int, stop: int) -> tuple[list[Line], list[Line], int]:
+        """The comments between two statements (standing alone; directly above the second), and the blank lines."""
+        module = self.module
+        rows = [
+            Line("" if number in self.skipped_lines else module.lines[number - 1].rstrip(), module.label, number)
+            for number in range(first, min(stop, len(module.lines) + 1))
+        ]
+        split = len(rows)
+        while split and rows[split - 1].text.strip():
+            split -= 1
+        free = rows[:split]
+        while free and not free[0].text.strip():
+            free.pop(0)
+        while free and not free[-1].text.strip():
+            free.pop()
+        blank = next((count for count, row in enumerate(rows) if row.text.strip()), len(rows))
+        return free, rows[split:], min(2, blank)
+
+
+class EntryEmitter(Emitter):
+    """The entry beside modules in modules style: its text, with relative imports written in full."""
+
+    def __init__(self, library: Library):
+        entry = self.module = library.entry
+        self.edits, self.skipped_lines = [], set()
+        for comment in entry.comments:
+            if comment.line <= 2 and (comment.text.startswith("#!") or CODING.match(comment.text)):
+                self.skipped_lines.add(comment.line)
+        for node in ast.walk(entry.tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level:
+                self.replace_statement(node, [])
+            elif isinstance(node, ast.ImportFrom) and node.level:
+                origin = library.origin(entry, node)
+                pattern = rf"from[\s\\]*\.[\s\\.]*{re.escape(node.module or '')}(?=[\s\\]|import)"
+                dots = re.compile(pattern).match(entry.text, entry.span(node)[0])
+                text = f"from {origin}" if node.module else f"from {origin} "
+                self.edits.append((dots.start(), dots.end(), text))
+        self.edits.sort()
+
+    def statement_lines(self, group: list[int], start: int, end: int) -> list[Line]:
+        if group[0] == 0 and self.module.docstring and len(group) == 1:
+            return self.comments_on(self.module.body[0])
+        return [line for line in self.edited(start, end) if line.text.strip() or not self.is_import(group)]
+
+
+def import_text(node, aliases: list[ast.alias], origin: str) -> str:
+    """An import statement for some of the names of another; `origin` is the full name of what it imports from."""
+    names = ", ".join(f"{alias.name} as {alias.asname}" if alias.asname else alias.name for alias in aliases)
+    return f"from {origin} import {names}" if isinstance(node, ast.ImportFrom) else f"import {names}"
+
+
+def renamed_alias(module: Module, node, alias: ast.alias, name: str) -> ast.alias:
+    """The alias that binds `name`."""
+    if name == (alias.asname or alias.name.partition(".")[0]):
+        return alias
+    if "." in alias.name and not alias.asname:
+        module.refuse(node, f"`import {alias.name}` collides with another {name!r}", "import it `as` something")
+    return ast.alias(alias.name, name if name != alias.name else None)

@@ -1,0 +1,249 @@
+"""The statements of all flat modules in the order in which Python would run them."""
+
+import ast
+import sys
+from dataclasses import dataclass
+
+from flattener.library import External, Library
+from flattener.names import ImportSite, Use
+from flattener.purity import Purity
+from flattener.source import Module, words
+
+NOT_EVERYWHERE = words("""
+    msvcrt winreg winsound _winapi nt fcntl grp pwd resource termios tty pty posix syslog crypt spwd ossaudiodev curses
+    readline tkinter sqlite3 lzma bz2 dbm
+""")
+
+
+@dataclass
+class Chunk:
+    """Statements of one module that stand together in the flat program."""
+
+    module: Module
+    indices: list[int]
+
+
+class Loader:
+    """Follows the imports from the entry, as Python would, and writes down what runs when.
+
+    A module that is imported at the head of another comes before it. Only where statements with effects stand before
+    the import, or in a cycle of imports, does a module come in two chunks, with the imported one between them.
+    """
+
+    def __init__(self, library: Library):
+        self.library = library
+        self.purity = Purity(library)
+        self.chunks: list[Chunk] = []
+        self.loading: list[str] = []
+        self.loaded: dict[str, int] = {}  # module -> position of its end among all events
+        self.bound_at: dict[tuple[str, int], int] = {}  # (module, statement) -> position of its run
+        self.events = 0
+        self.disturbed = False  # a statement has run above which no third-party import may be moved
+        self.outside: set[str] = set()  # third-party modules imported at module level so far
+        self.late: list[tuple[Module, str]] = []  # who imports what in functions, not loaded yet
+
+    def run(self) -> list[Chunk]:
+        self.load("__main__")
+        return self.chunks
+
+    def load(self, name: str):
+        if name in self.loaded or name in self.loading:
+            return
+        parent = name.rpartition(".")[0]
+        if parent and self.library.owns(parent):
+            self.load(parent)
+            if name in self.loaded or name in self.loading:
+                return
+        module = self.library.module(name)
+        self.loading.append(name)
+        for dotted in self.wanted(module, lambda site: not site.at_load):
+            if not self.reaches(dotted, set(self.loading)):
+                self.load_silent(module, dotted)
+        pending: list[int] = []
+        for index, statement in enumerate(module.body):
+            if index in module.dead:
+                pending.append(index)
+                continue
+            sites = [site for site in module.sites if site.index == index and site.at_load]
+            for site in sites:
+                pending = self.load_imports(module, site, pending)
+                site.unfinished = frozenset(self.loading)
+            self.expand_stars(module, sites)
+            for site in sites:
+                if not self.is_standard(module, site):
+                    targets = [self.library.target(module, use) for use in site.uses]
+                    self.outside |= {
+                        target.module.partition(".")[0] for target in targets if isinstance(target, External)
+                    }
+                apart = any(dotted in self.library.apart for dotted in self.library.named(module, site.node))
+                if site.plain:
+                    modules_only = isinstance(site.node, ast.Import) and self.is_standard(module, site)
+                    site.hoisted = not apart and (not self.disturbed or modules_only)
+                self.disturbed |= apart  # what the modules kept apart do when they are loaded is not looked at
+            if not self.purity.before_imports(module, statement):
+                self.disturbed = True
+            self.events += 1
+            self.bound_at[name, index] = self.events
+            pending.append(index)
+        self.flush(module, pending)
+        self.loading.remove(name)
+        self.events += 1
+        self.loaded[name] = self.events
+        self.late += [(module, dotted) for dotted in self.wanted(module, lambda site: not site.at_load)]
+        for importer, dotted in list(self.late):
+            if not self.reaches(dotted, set(self.loading)):
+                self.load_silent(importer, dotted)
+
+    def load_imports(self, module: Module, site: ImportSite, pending: list[int]) -> list[int]:
+        """Loads what an import statement needs; returns the statements of `module` that still wait for their place."""
+        for dotted in self.modules_of(module, site):
+            if dotted in self.loaded or dotted in self.loading:
+                continue
+            if site.conditional:
+                self.load_silent(module, dotted, site)
+                continue
+            effects = not all(
+                self.purity.movable(module, module.body[index]) for index in pending if index not in module.dead
+            )
+            if effects or self.reaches(dotted, set(self.loading)):
+                if pending and module.body[pending[-1]].end_lineno >= module.body[site.index].lineno:
+                    module.refuse(site.node, "an import in the middle of a line", "use a line for each statement")
+                self.flush(module, pending)
+                pending = []
+            self.load(dotted)
+        return pending
+
+    def load_silent(self, module: Module, dotted: str, site: ImportSite | None = None):
+        """Loads a module early that Python would load later, perhaps never: it must do nothing but define."""
+        if dotted in self.loaded or dotted in self.loading:
+            return
+        before, known = len(self.chunks), set(self.outside)
+        self.load(dotted)
+        loaded = {chunk.module.name: chunk.module for chunk in self.chunks[before:]}
+        some = {name for each in loaded.values() for node in each.sites for name in self.library.named(each, node.node)}
+        new = sorted(self.outside - known | some & NOT_EVERYWHERE)
+        if new:
+            line = site.node if site else next(s.node for s in module.sites if dotted in self.modules_of(module, s))
+            module.refuse(
+                line,
+                f"{dotted} is imported late, and it imports {new[0]}, which would come early",
+                "import it at the head of the module",
+            )
+        for chunk in self.chunks[before:]:
+            for index in chunk.indices:
+                statement = chunk.module.body[index]
+                if index not in chunk.module.dead and not self.purity.movable(chunk.module, statement):
+                    line = (
+                        site.node
+                        if site
+                        else next(s.node for s in module.sites if dotted in self.modules_of(module, s))
+                    )
+                    where = f"{chunk.module.label}:{statement.lineno}"
+                    module.refuse(
+                        line,
+                        f"{dotted} is imported late, and loading it has effects ({where}), which would come early",
+                        "import it at the head of the module",
+                    )
+
+    def flush(self, module: Module, indices: list[int]):
+        if indices:
+            self.chunks.append(Chunk(module, indices))
+
+    def is_standard(self, module: Module, site: ImportSite) -> bool:
+        node = site.node
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+        return all(name.partition(".")[0] in sys.stdlib_module_names for name in names)
+
+    def wanted(self, module: Module, condition) -> list[str]:
+        found = [dotted for site in module.sites if condition(site) for dotted in self.modules_of(module, site)]
+        return [dotted for dotted in dict.fromkeys(found) if dotted not in self.loaded and dotted not in self.loading]
+
+    def modules_of(self, module: Module, site: ImportSite) -> list[str]:
+        """The modules of the packages that an import statement loads, in order."""
+        node, found = site.node, []
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if self.library.owns(alias.name):
+                    self.require(module, node, alias.name)
+                    found.append(alias.name)
+            return found
+        origin = self.library.origin(module, node)
+        if not self.library.owns(origin):
+            return []
+        self.require(module, node, origin)
+        found.append(origin)
+        source = self.library.module(origin)
+        for alias in node.names:
+            dotted = f"{origin}.{alias.name}"
+            if alias.name == "*" or not source.is_package or not self.library.find(dotted):
+                continue
+            if alias.name not in source.bindings or self.is_own_submodule(module, origin, alias.name):
+                found.append(dotted)
+        return found
+
+    def is_own_submodule(self, module: Module, origin: str, name: str) -> bool:
+        """Whether `from . import name` in a package's `__init__` can only be its sub-module: nothing else binds it."""
+        if origin != module.name or not self.library.find(f"{origin}.{name}"):
+            return False
+        bound = [
+            use for use in module.bindings[name] if use.action == "import" and isinstance(use.node, ast.ImportFrom)
+        ]
+        own = [use for use in bound if use.alias.name == name and self.library.origin(module, use.node) == origin]
+        return len(own) == len(module.bindings[name])
+
+    def require(self, module: Module, node, dotted: str):
+        if not self.library.find(dotted):
+            module.refuse(
+                node, f"there is no module {dotted}", "correct the import; optional modules are not supported"
+            )
+
+    def reaches(self, dotted: str, goals: set[str]) -> bool:
+        """Whether loading a module leads, by imports at module level, to one of `goals`."""
+        seen, todo = set(), [dotted]
+        while todo:
+            name = todo.pop()
+            if name in seen or name in self.loaded:
+                continue
+            seen.add(name)
+            module = self.library.module(name)
+            for site in module.sites:
+                if site.at_load:
+                    found = self.modules_of(module, site)
+                    if isinstance(site.node, ast.ImportFrom) and len(found) > len(site.node.names):
+                        found = found[1:]  # from . import b: the package itself is not used, only its sub-module
+                    if goals & set(found):
+                        return True
+                    todo += found
+        return False
+
+    def expand_stars(self, module: Module, sites: list[ImportSite]):
+        """Gives `from x import *` a use for each name that it binds."""
+        for site in sites:
+            node = site.node
+            if not isinstance(node, ast.ImportFrom) or node.names[0].name != "*":
+                continue
+            origin = self.library.origin(module, node)
+            if not self.library.owns(origin):
+                module.refuse(node, f"it is not known which names `from {origin} import *` binds", "name them")
+            if origin in self.loading:
+                module.refuse(node, f"{origin} is still loading when all its names are imported", "name them")
+            for name in self.public_names(self.library.module(origin)):
+                use = Use(name, *module.span(node), "import", site.scope, site.scope.module, site.index, node)
+                use.conditional, use.site, use.alias = site.conditional, site, ast.alias(name)
+                site.uses.append(use)
+                module.uses.append(use)
+                module.bindings[name].append(use)
+
+    def public_names(self, module: Module) -> list[str]:
+        exported = module.bindings.get("__all__")
+        if not exported:
+            submodules = {name.rpartition(".")[2] for name in self.loaded if name.rpartition(".")[0] == module.name}
+            return sorted(name for name in {*module.bindings, *submodules} if not name.startswith("_"))
+        statement = module.body[exported[0].index]
+        value = getattr(statement, "value", None)
+        if len(exported) > 1 or not isinstance(value, ast.List | ast.Tuple):
+            module.refuse(statement, "`__all__` is not a plain list of strings", "write one list")
+        try:
+            return list(ast.literal_eval(value))
+        except ValueError:
+            return module.refuse(statement, "`__all__` is not a plain list of strings", "write one list")

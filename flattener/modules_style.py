@@ -1,0 +1,171 @@
+"""The modules style, in which a module keeps a namespace, a name and a file of its own.
+
+In a script a module is a block that never runs, in a notebook a `%%writefile` cell; a helper lets Python find them.
+"""
+
+import ast
+import base64
+import dataclasses
+import re
+import zlib
+
+from flattener.lines import Line
+from flattener.source import CODING, Module, first_line, python_literal
+
+INDENT = "    "
+FUTURE = "from __future__ "
+MODULE_HEAD = 'if __name__ == "{name}":  # {label}'
+MODULE_HEAD_LINE = re.compile(r'if __name__ == ".+":  # \S+\.py$')
+MODULE_PATTERN = r'^if __name__ == ".+":  # (\S+\.py)\n((?:(?:    .*)?\n)*    .*\n)'
+UNPACK = '''
+def unpack_modules():
+    """Writes each module below, `if __name__ == ...`, as a file of its own, and lets Python find them."""
+    import atexit, os, pathlib, re, shutil, sys, tempfile
+
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="flat-"))
+    owner = os.getpid()  # a forked child that ends must not take its parent's folder away
+    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+    blocks = re.findall(PATTERN, pathlib.Path(__file__).read_text(encoding="utf-8"), re.MULTILINE)
+    unindent = re.compile("^    (# (?=from __future__ ))?", re.MULTILINE)
+    files = {name: unindent.sub("", lines).encode() for name, lines in blocks}
+    files |= dict.fromkeys(EMPTY, b"")
+    files |= PACKAGE_FILES
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    sys.path.insert(0, str(folder))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+
+if __name__ != "__mp_main__":  # a process that this one starts finds the modules where they are
+    unpack_modules()
+del unpack_modules
+'''
+PREPARE = '''
+def prepare_folders():
+    """Makes the folders for the modules that the next cells write, and lets Python find them."""
+    import os, pathlib, sys
+
+    files = {}
+    files |= dict.fromkeys(EMPTY, b"")
+    files |= PACKAGE_FILES
+    for name in FOLDERS:
+        pathlib.Path(name).mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        pathlib.Path(name).write_bytes(content)
+    sys.path.insert(0, os.getcwd())
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
+
+
+prepare_folders()
+del prepare_folders
+'''
+
+
+def helper_lines(template: str, processes: bool, has_files: bool, **values) -> list[str]:
+    """A helper's lines, without those that this program does not need."""
+    lines = template.strip("\n").split("\n")
+    needless = [] if values["EMPTY"] else ["EMPTY"]
+    needless += [] if has_files else ["PACKAGE_FILES"]
+    needless += [] if processes else ["PYTHONPATH"]
+    lines = [line for line in lines if not any(word in line for word in needless)]
+    if not values["EMPTY"] and not has_files and template is PREPARE:
+        lines = [line for line in lines if "files" not in line and "content" not in line]
+    for name, value in values.items():
+        lines = [re.sub(rf"\b{name}\b", lambda _, value=value: python_literal(value), line) for line in lines]
+    return [line + ", PACKAGE_FILES" if has_files and line.startswith("del ") else line for line in lines]
+
+
+class ModuleText:
+    """One module's lines in modules style: its source, without the definitions that nothing needs."""
+
+    def __init__(self, module: Module, unused: set[tuple[str, int]]):
+        gone: set[int] = set()
+        for index, node in enumerate(module.body):
+            if (module.name, index) in unused and self.stands_alone(module, index):
+                first = first_line(node)
+                while first > 1 and module.lines[first - 2].startswith("#"):
+                    first -= 1  # its comments go with it
+                last = node.end_lineno
+                while last < len(module.lines) and not module.lines[last].strip():
+                    last += 1
+                gone |= set(range(first, last + 1))
+        future = {
+            number
+            for node in module.body
+            if isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level
+            for number in range(node.lineno, node.end_lineno + 1)
+        }
+        self.future = sorted(future)
+        self.lines = []
+        for number, text in enumerate(module.lines, 1):
+            if number <= 2 and CODING.match(text):
+                text = ""  # it is written as UTF-8
+            if number not in gone:
+                self.lines.append(Line(text.rstrip("\r"), module.label, number))
+        while self.lines and not self.lines[-1].text.strip():
+            self.lines.pop()
+        if len(future) > 1 or any(not module.lines[number - 1].startswith(FUTURE) for number in future):
+            self.join_future(module)
+
+    def stands_alone(self, module: Module, index: int) -> bool:
+        """Whether a statement shares no line with another."""
+        node = module.body[index]
+        others = module.body[max(0, index - 1) : index] + module.body[index + 1 : index + 2]
+        return all(other.end_lineno < first_line(node) or first_line(other) > node.end_lineno for other in others)
+
+    def join_future(self, module: Module):
+        """Several lines of `from __future__ import` become one, since each is a comment in a script."""
+        first = self.future[0]
+        text = f"{FUTURE}import {', '.join(sorted(module.future))}"
+        self.lines = [
+            dataclasses.replace(line, text=text if line.number == first else "") if line.number in self.future else line
+            for line in self.lines
+        ]
+
+    def in_script(self, name: str, label: str) -> list[Line]:
+        """As a block of a script, which the script itself never runs; `from __future__` cannot stand there."""
+        lines = [Line(MODULE_HEAD.format(name=name, label=label), label, 1)]
+        for line in self.lines:
+            text = f"# {line.text}" if line.text.startswith(FUTURE) else line.text
+            lines.append(dataclasses.replace(line, text=INDENT + text if text else ""))
+        return lines
+
+    def has_future_in_string(self, module: Module) -> bool:
+        """Whether a string has a line that looks like a commented `from __future__ import`."""
+        rows = {number for number, line in enumerate(module.lines, 1) if line.startswith(f"# {FUTURE}")}
+        return bool(rows and rows - {comment.line for comment in module.comments})
+
+    def make_unambiguous(self):
+        """What a block of a script cannot hold as it is: comments like its own for `from __future__`; no statement."""
+        for at, line in enumerate(self.lines):
+            if line.text.startswith(f"# {FUTURE}"):
+                self.lines[at] = dataclasses.replace(line, text=f"#  {line.text[2:]}")
+        if all(not text.strip() or text.startswith((FUTURE, "#")) for text in self.texts):
+            self.lines.append(Line("pass"))
+
+    @property
+    def texts(self) -> list[str]:
+        return [line.text for line in self.lines]
+
+
+def file_literals(files: dict[str, bytes]) -> list[str]:
+    """A dictionary's lines: path -> content, as text line by line, or as compressed bytes."""
+    lines = ["{"]
+    for name, content in sorted(files.items()):
+        try:
+            text = content.decode("utf-8")
+            is_text = len(content) <= 20_000 and not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text)
+        except UnicodeError:
+            is_text = False
+        if not is_text:
+            packed = base64.b85encode(zlib.compress(content, 9)).decode()
+            lines.append(f"    {python_literal(name)}: zlib.decompress(base64.b85decode(")
+            lines += [f"        {python_literal(packed[at : at + 100])}" for at in range(0, len(packed), 100)]
+            lines.append("    )),")
+            continue
+        lines.append(f"    {python_literal(name)}: (")
+        lines += [f"        {python_literal(line)}" for line in re.findall(r"[^\n]*\n|[^\n]+", text) or [""]]
+        lines.append("    ).encode(),")
+    return [*lines, "}"]

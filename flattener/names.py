@@ -1,0 +1,379 @@
+"""Every use of a name in a module, and which variable it means.
+
+A table of one module: it depends on the module's source alone, and no later phase changes it.
+"""
+
+import ast
+import contextlib
+import re
+from dataclasses import dataclass, field
+
+from flattener.scopes import InlinedScope, Scope
+from flattener.source import Module, all_arguments
+
+
+@dataclass
+class Use:
+    """One place in the source where a name is read or bound.
+
+    Attributes:
+        action: "load", "store", "delete", "define" (def, class), "import", or "declare" (global).
+        scope: where the name stands; `owner`: the scope whose variable it means.
+        index: of the statement of the module's body that holds it.
+        chain: the attributes that follow, `.b` and `.c` in `a.b.c`, each with its end offset; `chain_action` is what is
+            done with the last of them.
+        weak: in an annotation that is never evaluated.
+        pinned: the name has to stay as it is: in a class body that may or may not have bound it before, or in an
+            f-string that prints its own source, `f"{name + 1=}"`.
+        in_pattern: a value in a `match` pattern: it needs its dot, a plain name would capture.
+    """
+
+    name: str
+    start: int
+    end: int
+    action: str
+    scope: Scope
+    owner: Scope
+    index: int
+    node: ast.AST
+    chain: tuple[tuple[str, int], ...] = ()
+    chain_action: str = "load"
+    weak: bool = False
+    pinned: bool = False
+    in_pattern: bool = False
+    conditional: bool = False
+    in_string: bool = False
+    site: "ImportSite | None" = None
+    alias: ast.alias | None = None
+
+
+@dataclass
+class ImportSite:
+    """An import statement anywhere in a module."""
+
+    node: ast.Import | ast.ImportFrom
+    scope: Scope
+    index: int
+    conditional: bool
+    uses: list[Use] = field(default_factory=list)  # one for each name it binds
+    hoisted: bool = False  # its third-party imports move to the top of the program
+    unfinished: frozenset[str] = frozenset()  # modules that were still loading when it ran
+
+    @property
+    def at_load(self) -> bool:
+        """Whether it runs while the module is loaded, not in a function called later."""
+        scope = self.scope
+        while scope.kind == "class":
+            scope = scope.parent
+        return scope.kind == "module"
+
+    @property
+    def plain(self) -> bool:
+        """At module level, and always run."""
+        return self.scope.kind == "module" and not self.conditional
+
+
+class NameAnalysis(ast.NodeVisitor):
+    """Finds every use of a name in a module, in the order in which the compiler's symbol table sees them."""
+
+    def __init__(self, module: Module):
+        self.module = module
+        self.scope = Scope("module", module.table, None, module.name)
+        self.index = 0
+        self.branches = 0  # how many if, for, try, ... of the current scope surround the current statement
+        self.annotation = self.in_string = self.echoed = self.pattern = False
+        self.class_names: list[str] = []
+
+    def run(self):
+        for index, statement in enumerate(self.module.body):
+            self.index = index
+            if index not in self.module.dead:
+                self.visit(statement)
+        for use in self.module.uses:
+            if use.owner.kind == "module" and use.action in ("store", "delete", "define", "import"):
+                self.module.bindings[use.name].append(use)
+
+    # --- recording ---
+
+    def mangled(self, name: str) -> str:
+        """`__x` inside of class C means `_C__x`."""
+        if self.class_names and name.startswith("__") and not name.endswith("__"):
+            return f"_{self.class_names[-1].lstrip('_')}{name}" if self.class_names[-1].strip("_") else name
+        return name
+
+    def record(self, name: str, start: int, action: str, node, **more) -> Use:
+        module, scope = self.module, self.scope
+        if module.text[start : start + len(name)] != name:
+            module.refuse(node, f"the position of {name!r} is not known", "write this expression in a simpler way")
+        known = self.mangled(name)
+        owner = scope.owner(known)
+        weak = owner is None or (self.annotation and "annotations" in module.future)
+        owner = owner or scope.module
+        pinned = False
+        if owner is scope and scope.kind == "class" and action == "load" and known not in scope.bound_so_far:
+            # The class binds this name later on: until then, the name means the module's variable.
+            owner, pinned = scope.module, self.branches > 0
+        if owner.kind == "module" and known != name and known in module.table.get_identifiers():
+            module.refuse(node, f"{name!r} means the module's {known!r} here", "rename that variable")
+        if owner.kind != "module" and action != "load":
+            module.bound_inside[self.index].add(name)
+            if scope.kind == "class":
+                scope.bound_so_far.add(known)
+        use = Use(
+            known if owner.kind != "module" else name, start, start + len(name), action, scope, owner, self.index, node
+        )
+        use.weak, use.pinned = weak, pinned or self.echoed
+        use.in_string, use.in_pattern = self.in_string, self.pattern
+        use.conditional = self.branches > 0 or scope.kind != "module"
+        for key, value in more.items():
+            setattr(use, key, value)
+        module.uses.append(use)
+        return use
+
+    def record_inside(self, name: str, start: int, end: int, action: str, node):
+        """Records a name that has no node of its own: it is looked for between two offsets."""
+        found = re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", self.module.text[start:end])
+        if not found:
+            self.module.refuse(node, f"the position of {name!r} is not known", "write this statement in a simpler way")
+        return self.record(name, start + found.start(), action, node)
+
+    # --- expressions ---
+
+    def visit_Name(self, node):
+        action = {ast.Load: "load", ast.Store: "store", ast.Del: "delete"}[type(node.ctx)]
+        self.record(node.id, self.module.span(node)[0], action, node)
+
+    def visit_Attribute(self, node):
+        chain, root = [], node
+        while isinstance(root, ast.Attribute):
+            if root.attr in ("__module__", "__globals__"):
+                self.module.refuse(root, f"`.{root.attr}` would differ in the flat program", "do without it")
+            chain.append((root.attr, self.module.span(root)[1]))
+            root = root.value
+        if not isinstance(root, ast.Name):
+            return self.visit(root)
+        action = {ast.Load: "load", ast.Store: "store", ast.Del: "delete"}[type(node.ctx)]
+        start = self.module.span(root)[0]
+        self.record(root.id, start, "load", node, chain=tuple(reversed(chain)), chain_action=action)
+
+    def visit_Constant(self, node):
+        if isinstance(node.value, str) and "@" in node.value:  # DataFrame.query("x > @LIMIT")
+            self.module.quoted += [(self.index, name) for name in re.findall(r"@([^\W\d]\w*)", node.value)]
+        if self.annotation and isinstance(node.value, str):
+            with contextlib.suppress(SyntaxError):
+                for part in ast.walk(ast.parse(node.value.strip(), mode="eval")):
+                    if isinstance(part, ast.Name):
+                        self.module.quoted.append((self.index, part.id))
+
+    def visit_FormattedValue(self, node):
+        end = self.module.span(node.value)[1]
+        echoes = re.compile(r"[ \t]*=[ \t]*[!:}]").match(self.module.text, end)
+        outer, self.echoed = self.echoed, bool(echoes) and not isinstance(node.value, ast.Name)
+        self.visit(node.value)
+        self.echoed = outer
+        if node.format_spec is not None:
+            self.visit(node.format_spec)
+
+    def visit_JoinedStr(self, node):
+        outer, self.in_string = self.in_string, True
+        self.generic_visit(node)
+        self.in_string = outer
+
+    def visit_Lambda(self, node):
+        self.visit_defaults(node.args)
+        with self.inside("function", "lambda", node):
+            self.visit_parameters(node.args)
+            self.visit(node.body)
+
+    def visit_comprehension_of(self, name: str, node, *elements):
+        first, *others = node.generators
+        self.visit(first.iter)
+        if self.scope.children[name, node.lineno]:
+            scope = self.inside("function", name, node)
+        else:
+            targets = [part for generator in node.generators for part in ast.walk(generator.target)]
+            names = {part.id for part in targets if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+            scope = self.within(InlinedScope(self.scope, names))
+        with scope:
+            for part in (first.target, *first.ifs):
+                self.visit(part)
+            for generator in others:
+                for part in (generator.target, generator.iter, *generator.ifs):
+                    self.visit(part)
+            for element in elements:
+                self.visit(element)
+
+    def visit_ListComp(self, node):
+        self.visit_comprehension_of("listcomp", node, node.elt)
+
+    def visit_SetComp(self, node):
+        self.visit_comprehension_of("setcomp", node, node.elt)
+
+    def visit_GeneratorExp(self, node):
+        self.visit_comprehension_of("genexpr", node, node.elt)
+
+    def visit_DictComp(self, node):
+        self.visit_comprehension_of("dictcomp", node, node.value, node.key)
+
+    # --- definitions ---
+
+    @contextlib.contextmanager
+    def inside(self, kind: str, name: str, node):
+        """Enters the scope that a node opens."""
+        tables = self.scope.children[name, node.lineno]
+        if not tables:
+            self.module.refuse(node, f"no symbol table for {name!r}", "report this as a bug of build_kernel.py")
+        with self.within(Scope(kind, tables.pop(0), self.scope, self.module.name)):
+            yield
+
+    @contextlib.contextmanager
+    def within(self, scope: Scope):
+        outer, self.scope = self.scope, scope
+        branches, self.branches = self.branches, 0
+        yield
+        self.scope, self.branches = outer, branches
+
+    def visit_FunctionDef(self, node):
+        self.refuse_type_parameters(node)
+        self.visit_defaults(node.args)
+        for decorator in node.decorator_list:
+            self.visit(decorator)
+        for annotation in [*(argument.annotation for argument in all_arguments(node.args)), node.returns]:
+            self.visit_annotation(annotation)
+        self.define(node)
+        with self.inside("function", node.name, node):
+            class_names = self.class_names
+            self.visit_parameters(node.args)
+            for statement in node.body:
+                self.visit(statement)
+            self.class_names = class_names
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_ClassDef(self, node):
+        self.refuse_type_parameters(node)
+        for part in [*node.bases, *node.keywords, *node.decorator_list]:
+            self.visit(part)
+        self.define(node)
+        with self.inside("class", node.name, node):
+            self.class_names.append(node.name)
+            for statement in node.body:
+                self.visit(statement)
+            self.class_names.pop()
+
+    def define(self, node):
+        """Records the name after `def` or `class`."""
+        start = self.module.offset(node.lineno, node.col_offset)
+        keyword = re.compile(r"(async\s+)?(def|class)[\s\\]+").match(self.module.text, start)
+        self.record(node.name, keyword.end(), "define", node)
+
+    def refuse_type_parameters(self, node):
+        if getattr(node, "type_params", None):
+            self.module.refuse(node, "type parameters in brackets are not supported", "use typing.TypeVar")
+
+    def visit_TypeAlias(self, node):
+        self.module.refuse(node, "the `type` statement is not supported", "use a plain assignment")
+
+    def visit_defaults(self, arguments):
+        for default in [*arguments.defaults, *filter(None, arguments.kw_defaults)]:
+            self.visit(default)
+
+    def visit_parameters(self, arguments):
+        for argument in all_arguments(arguments):
+            self.record(argument.arg, self.module.span(argument)[0], "store", argument)
+
+    def visit_annotation(self, annotation):
+        if annotation is not None:
+            self.annotation = True
+            self.visit(annotation)
+            self.annotation = False
+
+    # --- statements ---
+
+    def visit_branches(self, node):
+        self.branches += 1
+        self.generic_visit(node)
+        self.branches -= 1
+
+    visit_If = visit_For = visit_AsyncFor = visit_While = visit_Try = visit_TryStar = visit_branches
+    visit_With = visit_AsyncWith = visit_Match = visit_branches
+
+    def visit_Assign(self, node):
+        self.visit(node.value)  # before the targets, as it is run: it matters in a class body
+        for target in node.targets:
+            self.visit(target)
+
+    def visit_AugAssign(self, node):
+        self.visit(node.value)
+        self.visit(node.target)
+
+    def visit_AnnAssign(self, node):
+        self.visit_annotation(node.annotation)
+        if node.value is not None:
+            self.visit(node.value)
+        if node.value is not None or not isinstance(node.target, ast.Name):
+            self.visit(node.target)
+        elif self.scope.kind != "class":
+            self.record(node.target.id, self.module.span(node.target)[0], "declare", node.target)
+
+    def visit_NamedExpr(self, node):
+        self.visit(node.target)
+        self.visit(node.value)
+
+    def visit_ExceptHandler(self, node):
+        if node.type is not None:
+            self.visit(node.type)
+        if node.name:
+            start, end = self.module.span(node.type)[1], self.module.span(node.body[0])[0]
+            self.record_inside(node.name, start, end, "store", node)
+        for statement in node.body:
+            self.visit(statement)
+
+    def visit_Global(self, node):
+        start, end = self.module.span(node)
+        for name in node.names:
+            use = self.record_inside(name, start + len("global"), end, "declare", node)
+            use.owner = self.scope.module
+
+    def visit_Nonlocal(self, node):
+        pass
+
+    def visit_MatchAs(self, node):
+        start, end = self.module.span(node)
+        if node.pattern is not None:
+            self.visit(node.pattern)
+            start = self.module.span(node.pattern)[1]
+        if node.name:
+            self.record_inside(node.name, start, end, "store", node)
+
+    def visit_MatchValue(self, node):
+        outer, self.pattern = self.pattern, True
+        self.generic_visit(node)
+        self.pattern = outer
+
+    def visit_MatchStar(self, node):
+        if node.name:
+            self.record_inside(node.name, *self.module.span(node), "store", node)
+
+    def visit_MatchMapping(self, node):
+        self.generic_visit(node)
+        if node.rest:
+            start, end = self.module.span(node)
+            self.record_inside(node.rest, start + self.module.text[start:end].rindex("**"), end, "store", node)
+
+    # --- imports ---
+
+    def visit_import(self, node):
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level:
+            return
+        site = ImportSite(node, self.scope, self.index, self.branches > 0)
+        self.module.sites.append(site)
+        for alias in node.names:
+            if alias.name == "*":
+                continue
+            start, end = self.module.span(alias)
+            name = alias.asname or alias.name.partition(".")[0]
+            start = end - len(name) if alias.asname else start
+            site.uses.append(self.record(name, start, "import", node, site=site, alias=alias))
+
+    visit_Import = visit_ImportFrom = visit_import

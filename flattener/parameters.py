@@ -1,0 +1,70 @@
+"""The settings cell of a kernel: its values, what a build writes into it, and whether the package takes them."""
+
+import ast
+import dataclasses
+import hashlib
+import runpy
+from pathlib import Path
+from typing import Any
+
+from flattener.cells import Cell
+from flattener.errors import BuildError
+from flattener.library import Library
+from flattener.source import Module, python_literal
+
+
+def settings_values(module: Module, cell: Cell | None) -> dict:
+    """The values of the settings cell."""
+    values = {}
+    for node in ast.parse(cell.text).body if cell else []:
+        values.update((target.id, ast.literal_eval(node.value)) for target in node.targets)
+    return values
+
+
+def write_setting(cell: Cell, name: str, value):
+    """Writes a value into a line `NAME = ...` of the settings cell; the comment behind it stays."""
+    lines = cell.text.split("\n")
+    for node in ast.parse(cell.text).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == name and node.value.lineno == node.value.end_lineno:
+            row = lines[node.lineno - 1].encode()
+            start, end = node.value.col_offset, node.value.end_col_offset
+            text = (row[:start] + python_literal(value).encode() + row[end:]).decode()
+            cell.lines[node.lineno - 1] = dataclasses.replace(cell.lines[node.lineno - 1], text=text)
+            return
+    raise BuildError(f"the settings cell has no line {name} = ...: write one, on one line, in the kernel")
+
+
+def check_run_settings(root: Path, library: Library, values: dict):
+    """Lets the package's own `preset` judge preset and settings, so that a bad one fails here and not on Kaggle."""
+    tops = sorted({name.partition(".")[0] for name in library.sources if name != "__main__"})
+    paths = [library.packages[top] / "config.py" for top in tops]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        if values.get("SET"):
+            raise BuildError(
+                "--set: none of the kernel's packages has a config.py with `preset`, to check the settings by"
+            )
+        return
+    config = load_config(path)
+    if not {"preset", "PRESETS"} <= config.keys():
+        raise BuildError(f"{path.name}: has no `preset` and `PRESETS`, to check the settings by")
+    # A kernel without a PRESET line changes settings that it finds at its start: some preset must take the changes.
+    candidates = [values["PRESET"]] if "PRESET" in values else list(config["PRESETS"])
+    refused = None
+    for candidate in candidates:
+        try:
+            config["preset"](candidate, **values.get("SET", {}))
+            return
+        except (ValueError, TypeError) as error:
+            refused = error
+    raise BuildError(f"settings: {refused}")
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The names that a file binds when it runs; nothing else can import it by the name that it gets for that."""
+    name = "_build_kernel_config_" + hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    try:
+        return runpy.run_path(str(path), run_name=name)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise BuildError(f"{path.name}: cannot be run to check the settings: {reason}") from error

@@ -1,0 +1,113 @@
+"""Which definitions of modules in modules style nothing mentions, so that they can be left out."""
+
+import ast
+import collections
+import re
+
+from flattener.program import FRAME_READERS
+from flattener.source import Module, all_arguments, is_docstring, words
+
+DYNAMIC_NAMES = words("""
+    vars dir globals locals eval exec compile attrgetter methodcaller getmembers modules __dict__ __getattr__
+    import_module __import__ patch
+""")
+NAME_CALLS = words("getattr setattr hasattr delattr")
+
+
+class Vocabulary:
+    """Which words the code of a program holds, statement by statement: as names, attributes, and inside of strings."""
+
+    def __init__(self, modules: list[Module]):
+        self.places: dict[str, set[tuple[str, int]]] = collections.defaultdict(set)
+        self.computed = False  # a name is put together while the program runs: anything may be meant
+        for module in modules:
+            for index, statement in enumerate(module.body):
+                if not is_docstring(statement):
+                    for word in self.words_of(statement):
+                        self.places[word].add((module.name, index))
+
+    def words_of(self, statement):
+        todo = [statement]
+        while todo:
+            node = todo.pop()
+            todo.extend(ast.iter_child_nodes(node))
+            for name in ("id", "attr", "name", "module", "arg", "asname", "rest"):
+                word = getattr(node, name, None)
+                if isinstance(word, str):
+                    yield from word.split(".")
+            for name in ("names", "kwd_attrs"):  # of global, nonlocal and class patterns
+                yield from (word for word in getattr(node, name, []) if isinstance(word, str))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield from re.findall(r"\w+", node.value)
+            if isinstance(node, ast.BinOp):
+                text = joined_text(node)
+                if text is not None:
+                    yield from re.findall(r"\w+", text)
+            called = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+            if called in NAME_CALLS and len(node.args) > 1 and joined_text(node.args[1]) is None:
+                self.computed = True
+            if getattr(node, "id", getattr(node, "attr", None)) in DYNAMIC_NAMES:
+                self.computed = True
+            if isinstance(node, ast.Import) and any(alias.name.split(".")[0] in FRAME_READERS for alias in node.names):
+                self.computed = True
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in FRAME_READERS:
+                self.computed = True
+
+
+def joined_text(node) -> str | None:
+    """The text of a string constant, or of a sum of them; None for anything else."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        left, right = joined_text(node.left), joined_text(node.right)
+        return None if left is None or right is None else left + right
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def only_defines(node) -> str | None:
+    """The name that a statement binds, if it does nothing else and can be left out; None if it does more."""
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
+            annotations = [node.returns, *(argument.annotation for argument in all_arguments(node.args))]
+            harmless = all(isinstance(part, ast.Constant) for part in defaults) and not any(
+                isinstance(part, ast.Call) for each in annotations if each for part in ast.walk(each)
+            )
+            return node.name if harmless and not node.decorator_list else None
+        case ast.ClassDef(bases=[], keywords=[], decorator_list=[]):
+            harmless = all(is_docstring(part) or only_defines(part) is not None for part in node.body)
+            return node.name if harmless else None
+        case ast.Assign(targets=[ast.Name(id=name)]):
+            try:
+                ast.literal_eval(node.value)
+            except (ValueError, TypeError):
+                return None
+            return None if "__" in name else name
+    return None
+
+
+def unused_statements(modules: list[Module], entry: Module, texts: list[str]) -> set[tuple[str, int]]:
+    """The definitions whose name no other code of the program mentions, not even in a string, nor one of the texts.
+
+    Nothing is unused where names are computed: `getattr(module, name)`, `vars(module)` and the like.
+    """
+    vocabulary = Vocabulary([entry, *modules])
+    if vocabulary.computed:
+        return set()
+    for text in texts:
+        for word in set(re.findall(r"\w+", text)):
+            vocabulary.places[word].add(("", 0))
+    candidates = {}
+    for module in modules:
+        for index, statement in enumerate(module.body):
+            name = only_defines(statement)
+            if name is not None and index not in module.dead:
+                candidates[module.name, index] = name
+    unused: set[tuple[str, int]] = set()
+    found = True
+    while found:
+        found = {
+            place
+            for place, name in candidates.items()
+            if place not in unused and not vocabulary.places[name] - unused - {place}
+        }
+        unused |= found
+    return unused
