@@ -12,13 +12,18 @@ file, dist/build_kernel.py, to be copied into other repositories. Standard libra
 import sys
 from pathlib import Path
 
-from flattener.build import KernelRequest, build_report
+from flattener.analysis import analyse
+from flattener.build import KernelRequest, build_entry, build_report
 from flattener.command import run_command
+from flattener.errors import BuildError
+from flattener.kaggle import ACCELERATORS, MAX_BYTES, NO_OWNER, RETIRED, find_owner, slugify
+from flattener.library import Library
+from flattener.trace import trace_log
 
-__all__ = [
-    *("ACCELERATORS", "MAX_BYTES", "NO_OWNER", "RETIRED", "BuildError", "KernelRequest", "Library", "analyse"),
-    *("build_entry", "build_kernel", "build_report", "find_owner", "main", "slugify", "trace_log"),
-]
+__all__ = [  # with what others import from here
+    "ACCELERATORS", "MAX_BYTES", "NO_OWNER", "RETIRED", "BuildError", "KernelRequest", "Library", "analyse",
+    "build_entry", "build_kernel", "build_report", "find_owner", "main", "slugify", "trace_log",
+]  # fmt: skip
 ROOT = Path(__file__).resolve().parent
 
 
