@@ -29,7 +29,7 @@ def analyse(library: Library, form: str, style: str = "auto") -> Document:
     tries = MANY_TRIES if sum(len(module.lines) for module in reach.modules.values()) < LARGE else FEW_TRIES
     while True:
         apart = reach.closure(set(reasons))
-        library.start_over(apart)
+        library = library.with_apart(apart)
         if as_it_is or (reach.modules and len(apart) == len(reach.modules)):
             document = ModulesDocument(library, reach, form)
             break

@@ -180,7 +180,7 @@ def dropped(document: Document) -> list[str]:
     found = [f"{module}.{name}" for module, name in document.unused]
     program = document.program
     for module in program.modules if program else []:
-        for name, uses in module.bindings.items():
+        for name, uses in program.names[module.name].bindings.items():
             mine = [use for use in uses if use.action != "import" and not use.chain]
             if mine and not any((module.name, use.index) in program.kept for use in mine):
                 found.append(f"{module.name}.{name}")

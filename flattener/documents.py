@@ -242,7 +242,7 @@ class FlatDocument(Document):
         """All third-party imports, each once: the standard library sorted, then the others in load order."""
         groups: dict[bool, tuple[list[str], dict[str, list[str]]]] = {True: ([], {}), False: ([], {})}
         for meaning, sites in self.naming.externals.items():
-            if not any(site.hoisted for _, site, _ in sites):
+            if not any(site in self.program.loader.hoisted for _, site, _ in sites):
                 continue
             name = self.naming.final[meaning]
             plain, members = groups[meaning.module.partition(".")[0] in sys.stdlib_module_names]

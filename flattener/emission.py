@@ -68,7 +68,7 @@ class Emitter:
         """Takes the imports of the packages away, and those that moved to the top; the comments on them stay."""
         gone = set()
         rewritten = {}
-        for site in self.module.sites:
+        for site in self.program.names[self.module.name].sites:
             parts = self.import_parts(site)
             if parts is None:
                 continue
@@ -141,7 +141,11 @@ class Emitter:
     def stays(self, meaning: External, site: ImportSite) -> bool:
         """Whether a third-party import stays where it stands, since it must not be moved above what runs before it."""
         sites = self.naming.externals.get(meaning, [])
-        return not any(other.hoisted for _, other, _ in sites) and bool(sites) and sites[0][1] is site
+        return (
+            not any(other in self.program.loader.hoisted for _, other, _ in sites)
+            and bool(sites)
+            and sites[0][1] is site
+        )
 
     def replace_statement(self, node, parts: list[str]):
         """Puts `parts` in the place of a statement; with none left, its lines go, except for the comments on them."""

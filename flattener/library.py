@@ -1,12 +1,13 @@
 """Where the modules of the packages lie, which of them are flat, and what an import statement names."""
 
 import ast
+import copy
 import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
 from flattener.errors import BuildError
-from flattener.names import NameAnalysis, Use
+from flattener.names import Names, Use, find_names
 from flattener.source import Module
 
 
@@ -50,7 +51,7 @@ class Library:
         self.entry = self.read("__main__", entry_label, entry, is_entry=True)
         self.entry_package = self.package_of(entry)
         self.sources = {"__main__": self.entry}  # as they are read
-        self.modules: dict[str, Module] = {}  # with their names analysed
+        self.analysed: dict[str, Names] = {}
 
     def read(self, name: str, label: str, path: Path | None, **kind) -> Module:
         text = ""
@@ -69,11 +70,11 @@ class Library:
                 return ".".join([top, *entry.parent.relative_to(base).parts])
         return ""
 
-    def start_over(self, apart: frozenset[str]):
-        """Forgets all analysis of names, and says which modules are in modules style from now on."""
-        self.apart, self.modules = apart, {}
-        for module in self.sources.values():
-            module.forget()
+    def with_apart(self, apart: frozenset[str]) -> "Library":
+        """The same packages, and all that was read of them, with other modules in modules style."""
+        other = copy.copy(self)
+        other.apart = apart
+        return other
 
     def holds(self, dotted: str) -> bool:
         """Whether a module belongs to the packages, in whatever style."""
@@ -116,20 +117,11 @@ class Library:
             self.sources[dotted] = self.read(dotted, label, path, is_package=is_package)
         return self.sources[dotted]
 
-    def module(self, dotted: str) -> Module:
-        """A module with its names analysed."""
-        if dotted not in self.modules:
-            module = self.source(dotted)
-            try:
-                NameAnalysis(module).run()
-            except RecursionError:
-                module.refuse(1, "an expression is nested too deeply", "split it")
-            self.modules[dotted] = module
-        return self.modules[dotted]
-
-    def lists_subclasses(self) -> bool:
-        """Whether some code looks for the subclasses of a class: then no class is unused."""
-        return any("__subclasses__" in module.text for module in self.modules.values())
+    def names(self, dotted: str) -> Names:
+        """The names in a module."""
+        if dotted not in self.analysed:
+            self.analysed[dotted] = find_names(self.source(dotted))
+        return self.analysed[dotted]
 
     def origin(self, module: Module, node: ast.ImportFrom) -> str:
         """The absolute name of the module from which a `from ... import` takes its names."""
@@ -159,3 +151,18 @@ class Library:
             return (origin, alias.name) if self.owns(origin) else External(origin, alias.name, use.name, home)
         dotted = alias.name if alias.asname else alias.name.partition(".")[0]
         return (dotted, None) if self.owns(dotted) else External(dotted, None, use.name)
+
+
+class NameTables(dict[str, Names]):
+    """The names in each module of a library, found when asked for.
+
+    A phase that knows more of some modules' names than their source says makes a table of its own.
+    """
+
+    def __init__(self, library: Library, known: dict[str, Names] | None = None):
+        super().__init__(known or {})
+        self.library = library
+
+    def __missing__(self, dotted: str) -> Names:
+        self[dotted] = self.library.names(dotted)
+        return self[dotted]

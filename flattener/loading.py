@@ -4,8 +4,8 @@ import ast
 import sys
 from dataclasses import dataclass
 
-from flattener.library import External, Library
-from flattener.names import ImportSite, Use
+from flattener.library import External, Library, NameTables
+from flattener.names import ImportSite
 from flattener.purity import Purity
 from flattener.source import Module, words
 
@@ -32,7 +32,8 @@ class Loader:
 
     def __init__(self, library: Library):
         self.library = library
-        self.purity = Purity(library)
+        self.names = NameTables(library)  # with the names that `from x import *` binds
+        self.purity = Purity(library, self.names)
         self.chunks: list[Chunk] = []
         self.loading: list[str] = []
         self.loaded: dict[str, int] = {}  # module -> position of its end among all events
@@ -40,6 +41,8 @@ class Loader:
         self.events = 0
         self.disturbed = False  # a statement has run above which no third-party import may be moved
         self.outside: set[str] = set()  # third-party modules imported at module level so far
+        self.hoisted: set[ImportSite] = set()  # whose third-party imports move to the top of the program
+        self.unfinished: dict[ImportSite, frozenset[str]] = {}  # the modules that were still loading when it ran
         self.late: list[tuple[Module, str]] = []  # who imports what in functions, not loaded yet
 
     def run(self) -> list[Chunk]:
@@ -54,7 +57,7 @@ class Loader:
             self.load(parent)
             if name in self.loaded or name in self.loading:
                 return
-        module = self.library.module(name)
+        module = self.names[name].module
         self.loading.append(name)
         for dotted in self.wanted(module, lambda site: not site.at_load):
             if not self.reaches(dotted, set(self.loading)):
@@ -64,21 +67,20 @@ class Loader:
             if index in module.dead:
                 pending.append(index)
                 continue
-            sites = [site for site in module.sites if site.index == index and site.at_load]
-            for site in sites:
+            for site in self.sites_at_load(module, index):
                 pending = self.load_imports(module, site, pending)
-                site.unfinished = frozenset(self.loading)
-            self.expand_stars(module, sites)
-            for site in sites:
+                self.expand_star(module, site)
+            for site in self.sites_at_load(module, index):
+                self.unfinished[site] = frozenset(self.loading)
                 if not self.is_standard(module, site):
                     targets = [self.library.target(module, use) for use in site.uses]
                     self.outside |= {
                         target.module.partition(".")[0] for target in targets if isinstance(target, External)
                     }
                 apart = any(dotted in self.library.apart for dotted in self.library.named(module, site.node))
-                if site.plain:
-                    modules_only = isinstance(site.node, ast.Import) and self.is_standard(module, site)
-                    site.hoisted = not apart and (not self.disturbed or modules_only)
+                modules_only = isinstance(site.node, ast.Import) and self.is_standard(module, site)
+                if site.plain and not apart and (not self.disturbed or modules_only):
+                    self.hoisted.add(site)
                 self.disturbed |= apart  # what the modules kept apart do when they are loaded is not looked at
             if not self.purity.before_imports(module, statement):
                 self.disturbed = True
@@ -120,10 +122,19 @@ class Loader:
         before, known = len(self.chunks), set(self.outside)
         self.load(dotted)
         loaded = {chunk.module.name: chunk.module for chunk in self.chunks[before:]}
-        some = {name for each in loaded.values() for node in each.sites for name in self.library.named(each, node.node)}
+        some = {
+            name
+            for each in loaded.values()
+            for node in self.names[each.name].sites
+            for name in self.library.named(each, node.node)
+        }
         new = sorted(self.outside - known | some & NOT_EVERYWHERE)
         if new:
-            line = site.node if site else next(s.node for s in module.sites if dotted in self.modules_of(module, s))
+            line = (
+                site.node
+                if site
+                else next(s.node for s in self.names[module.name].sites if dotted in self.modules_of(module, s))
+            )
             module.refuse(
                 line,
                 f"{dotted} is imported late, and it imports {new[0]}, which would come early",
@@ -136,7 +147,7 @@ class Loader:
                     line = (
                         site.node
                         if site
-                        else next(s.node for s in module.sites if dotted in self.modules_of(module, s))
+                        else next(s.node for s in self.names[module.name].sites if dotted in self.modules_of(module, s))
                     )
                     where = f"{chunk.module.label}:{statement.lineno}"
                     module.refuse(
@@ -155,7 +166,12 @@ class Loader:
         return all(name.partition(".")[0] in sys.stdlib_module_names for name in names)
 
     def wanted(self, module: Module, condition) -> list[str]:
-        found = [dotted for site in module.sites if condition(site) for dotted in self.modules_of(module, site)]
+        found = [
+            dotted
+            for site in self.names[module.name].sites
+            if condition(site)
+            for dotted in self.modules_of(module, site)
+        ]
         return [dotted for dotted in dict.fromkeys(found) if dotted not in self.loaded and dotted not in self.loading]
 
     def modules_of(self, module: Module, site: ImportSite) -> list[str]:
@@ -172,10 +188,10 @@ class Loader:
             return []
         self.require(module, node, origin)
         found.append(origin)
-        source = self.library.module(origin)
+        source = self.names[origin]
         for alias in node.names:
             dotted = f"{origin}.{alias.name}"
-            if alias.name == "*" or not source.is_package or not self.library.find(dotted):
+            if alias.name == "*" or not source.module.is_package or not self.library.find(dotted):
                 continue
             if alias.name not in source.bindings or self.is_own_submodule(module, origin, alias.name):
                 found.append(dotted)
@@ -186,10 +202,12 @@ class Loader:
         if origin != module.name or not self.library.find(f"{origin}.{name}"):
             return False
         bound = [
-            use for use in module.bindings[name] if use.action == "import" and isinstance(use.node, ast.ImportFrom)
+            use
+            for use in self.names[module.name].bindings[name]
+            if use.action == "import" and isinstance(use.node, ast.ImportFrom)
         ]
         own = [use for use in bound if use.alias.name == name and self.library.origin(module, use.node) == origin]
-        return len(own) == len(module.bindings[name])
+        return len(own) == len(self.names[module.name].bindings[name])
 
     def require(self, module: Module, node, dotted: str):
         if not self.library.find(dotted):
@@ -205,8 +223,8 @@ class Loader:
             if name in seen or name in self.loaded:
                 continue
             seen.add(name)
-            module = self.library.module(name)
-            for site in module.sites:
+            module = self.names[name].module
+            for site in self.names[module.name].sites:
                 if site.at_load:
                     found = self.modules_of(module, site)
                     if isinstance(site.node, ast.ImportFrom) and len(found) > len(site.node.names):
@@ -216,29 +234,28 @@ class Loader:
                     todo += found
         return False
 
-    def expand_stars(self, module: Module, sites: list[ImportSite]):
-        """Gives `from x import *` a use for each name that it binds."""
-        for site in sites:
-            node = site.node
-            if not isinstance(node, ast.ImportFrom) or node.names[0].name != "*":
-                continue
-            origin = self.library.origin(module, node)
-            if not self.library.owns(origin):
-                module.refuse(node, f"it is not known which names `from {origin} import *` binds", "name them")
-            if origin in self.loading:
-                module.refuse(node, f"{origin} is still loading when all its names are imported", "name them")
-            for name in self.public_names(self.library.module(origin)):
-                use = Use(name, *module.span(node), "import", site.scope, site.scope.module, site.index, node)
-                use.conditional, use.site, use.alias = site.conditional, site, ast.alias(name)
-                site.uses.append(use)
-                module.uses.append(use)
-                module.bindings[name].append(use)
+    def sites_at_load(self, module: Module, index: int) -> list[ImportSite]:
+        """The import statements inside of a statement that run while the module is loaded."""
+        return [site for site in self.names[module.name].sites if site.index == index and site.at_load]
+
+    def expand_star(self, module: Module, site: ImportSite):
+        """Puts the names that `from x import *` binds into the table of the module's names."""
+        node = site.node
+        if not isinstance(node, ast.ImportFrom) or node.names[0].name != "*":
+            return
+        origin = self.library.origin(module, node)
+        if not self.library.owns(origin):
+            module.refuse(node, f"it is not known which names `from {origin} import *` binds", "name them")
+        if origin in self.loading:
+            module.refuse(node, f"{origin} is still loading when all its names are imported", "name them")
+        imported = self.public_names(self.names[origin].module)
+        self.names[module.name] = self.names[module.name].with_star(site, imported)
 
     def public_names(self, module: Module) -> list[str]:
-        exported = module.bindings.get("__all__")
+        exported = self.names[module.name].bindings.get("__all__")
         if not exported:
             submodules = {name.rpartition(".")[2] for name in self.loaded if name.rpartition(".")[0] == module.name}
-            return sorted(name for name in {*module.bindings, *submodules} if not name.startswith("_"))
+            return sorted(name for name in {*self.names[module.name].bindings, *submodules} if not name.startswith("_"))
         statement = module.body[exported[0].index]
         value = getattr(statement, "value", None)
         if len(exported) > 1 or not isinstance(value, ast.List | ast.Tuple):

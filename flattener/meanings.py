@@ -1,6 +1,6 @@
 """What an imported name stands for: through re-exports, aliases and attributes of modules."""
 
-from flattener.library import External, Library, Meaning, ModuleRef, Var
+from flattener.library import External, Library, Meaning, ModuleRef, NameTables, Var
 from flattener.loading import Loader
 from flattener.names import ImportSite, Use
 from flattener.source import Module
@@ -11,12 +11,13 @@ class Meanings:
 
     def __init__(self, library: Library, loader: Loader):
         self.library, self.loader = library, loader
-        self.modules = [library.modules[name] for name in loader.loaded]
+        self.modules = [loader.names[name].module for name in loader.loaded]
+        self.names = NameTables(library, loader.names)  # with the variables that other modules set
         self.cache: dict[tuple[str, str], Meaning | None] = {}
         self.unstable = {  # variables that get another value after their module is loaded
             Var(module.name, name)
             for module in self.modules
-            for name, bound in module.bindings.items()
+            for name, bound in self.names[module.name].bindings.items()
             for use in bound
             if (use.scope.kind != "module" and use.action != "import") or use.action == "delete"
         }
@@ -26,14 +27,14 @@ class Meanings:
     def add_outside_stores(self):
         """`config.LR = 0.5`, outside of `config`, binds a variable of `config`."""
         for module in self.modules:
-            for use in list(module.uses):
+            for use in self.names[module.name].uses:
                 if use.chain and use.chain_action != "load" and use.owner.kind == "module":
                     place = self.of(module, use.name)
                     for attribute, _ in use.chain[:-1]:
                         place = self.attribute(place.name, attribute) if isinstance(place, ModuleRef) else None
                     if isinstance(place, ModuleRef):
                         name = use.chain[-1][0]
-                        self.library.modules[place.name].bindings[name].append(use)
+                        self.names[place.name] = self.names[place.name].with_bindings([use], name)
                         self.unstable.add(Var(place.name, name))
 
     def of(self, module: Module, name: str) -> Meaning | None:
@@ -45,7 +46,7 @@ class Meanings:
         return self.cache[key]
 
     def find(self, module: Module, name: str) -> Meaning | None:
-        bound = module.bindings.get(name)
+        bound = self.names[module.name].bindings.get(name)
         if not bound:
             return None
         here = Var(module.name, name)
@@ -64,7 +65,10 @@ class Meanings:
         """Whether a variable has, when it is imported, the value that it keeps."""
         if var in self.unstable:
             return False
-        return var.module not in site.unfinished or len(self.library.modules[var.module].bindings[var.name]) == 1
+        return (
+            var.module not in self.loader.unfinished.get(site, ())
+            or len(self.names[var.module].bindings[var.name]) == 1
+        )
 
     def target(self, module: Module, use: Use) -> Meaning:
         """What an import binds."""
@@ -83,16 +87,18 @@ class Meanings:
 
     def attribute(self, origin: str, name: str) -> Meaning | None:
         """What `name` means as an attribute of a module: one of its variables, or a sub-module."""
-        module = self.library.module(origin)
+        module = self.names[origin].module
         dotted = f"{origin}.{name}"
         is_loaded = dotted in self.loader.loaded
-        if name not in module.bindings:
+        if name not in self.names[module.name].bindings:
             return ModuleRef(dotted) if is_loaded else None
         if is_loaded:
-            last = max(self.loader.bound_at.get((origin, use.index), 0) for use in module.bindings[name])
+            last = max(
+                self.loader.bound_at.get((origin, use.index), 0) for use in self.names[module.name].bindings[name]
+            )
             meaning = self.of(module, name)
             if meaning != ModuleRef(dotted) and self.loader.loaded[dotted] > last:
-                line = module.bindings[name][0].node
+                line = self.names[module.name].bindings[name][0].node
                 module.refuse(
                     line, f"{name!r} is overwritten by the sub-module {dotted}, loaded later", "rename one of them"
                 )

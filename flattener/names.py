@@ -4,7 +4,9 @@ A table of one module: it depends on the module's source alone, and no later pha
 """
 
 import ast
+import collections
 import contextlib
+import dataclasses
 import re
 from dataclasses import dataclass, field
 
@@ -12,7 +14,7 @@ from flattener.scopes import InlinedScope, Scope
 from flattener.source import Module, all_arguments
 
 
-@dataclass
+@dataclass(eq=False)
 class Use:
     """One place in the source where a name is read or bound.
 
@@ -47,7 +49,7 @@ class Use:
     alias: ast.alias | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class ImportSite:
     """An import statement anywhere in a module."""
 
@@ -56,8 +58,6 @@ class ImportSite:
     index: int
     conditional: bool
     uses: list[Use] = field(default_factory=list)  # one for each name it binds
-    hoisted: bool = False  # its third-party imports move to the top of the program
-    unfinished: frozenset[str] = frozenset()  # modules that were still loading when it ran
 
     @property
     def at_load(self) -> bool:
@@ -73,6 +73,45 @@ class ImportSite:
         return self.scope.kind == "module" and not self.conditional
 
 
+@dataclass(frozen=True, eq=False)
+class Names:
+    """All names in one module.
+
+    Attributes:
+        uses: in the order in which the compiler's symbol table sees them.
+        sites: the import statements.
+        bindings: variable of the module -> the uses that bind it.
+        bound_inside: statement of the module's body -> names that are bound in a scope inside of it.
+        quoted: (statement, name) for names in strings that may mean a variable: annotations, `query("x > @LIMIT")`.
+    """
+
+    module: Module
+    uses: list[Use]
+    sites: list[ImportSite]
+    bindings: dict[str, list[Use]]
+    bound_inside: dict[int, set[str]]
+    quoted: list[tuple[int, str]]
+
+    def with_star(self, site: ImportSite, imported: list[str]) -> "Names":
+        """The same, with a use for each name that an import statement with a star binds."""
+        module, node = self.module, site.node
+        expanded = dataclasses.replace(site, uses=[])
+        for name in imported:
+            use = Use(name, *module.span(node), "import", site.scope, site.scope.module, site.index, node)
+            use.conditional, use.site, use.alias = site.conditional, expanded, ast.alias(name)
+            expanded.uses.append(use)
+        sites = [expanded if other is site else other for other in self.sites]
+        return dataclasses.replace(self, uses=self.uses + expanded.uses, sites=sites).with_bindings(expanded.uses)
+
+    def with_bindings(self, uses: list[Use], name: str | None = None) -> "Names":
+        """The same, with more uses that bind variables: those of the uses' own names, or of `name`."""
+        bindings = dict(self.bindings)
+        for use in uses:
+            variable = name or use.name
+            bindings[variable] = [*bindings.get(variable, []), use]
+        return dataclasses.replace(self, bindings=bindings)
+
+
 class NameAnalysis(ast.NodeVisitor):
     """Finds every use of a name in a module, in the order in which the compiler's symbol table sees them."""
 
@@ -83,15 +122,21 @@ class NameAnalysis(ast.NodeVisitor):
         self.branches = 0  # how many if, for, try, ... of the current scope surround the current statement
         self.annotation = self.in_string = self.echoed = self.pattern = False
         self.class_names: list[str] = []
+        self.uses: list[Use] = []
+        self.sites: list[ImportSite] = []
+        self.bound_inside: dict[int, set[str]] = collections.defaultdict(set)
+        self.quoted: list[tuple[int, str]] = []
 
-    def run(self):
+    def run(self) -> Names:
         for index, statement in enumerate(self.module.body):
             self.index = index
             if index not in self.module.dead:
                 self.visit(statement)
-        for use in self.module.uses:
+        bindings: dict[str, list[Use]] = {}
+        for use in self.uses:
             if use.owner.kind == "module" and use.action in ("store", "delete", "define", "import"):
-                self.module.bindings[use.name].append(use)
+                bindings.setdefault(use.name, []).append(use)
+        return Names(self.module, self.uses, self.sites, bindings, dict(self.bound_inside), self.quoted)
 
     # --- recording ---
 
@@ -116,7 +161,7 @@ class NameAnalysis(ast.NodeVisitor):
         if owner.kind == "module" and known != name and known in module.table.get_identifiers():
             module.refuse(node, f"{name!r} means the module's {known!r} here", "rename that variable")
         if owner.kind != "module" and action != "load":
-            module.bound_inside[self.index].add(name)
+            self.bound_inside[self.index].add(name)
             if scope.kind == "class":
                 scope.bound_so_far.add(known)
         use = Use(
@@ -127,7 +172,7 @@ class NameAnalysis(ast.NodeVisitor):
         use.conditional = self.branches > 0 or scope.kind != "module"
         for key, value in more.items():
             setattr(use, key, value)
-        module.uses.append(use)
+        self.uses.append(use)
         return use
 
     def record_inside(self, name: str, start: int, end: int, action: str, node):
@@ -158,12 +203,12 @@ class NameAnalysis(ast.NodeVisitor):
 
     def visit_Constant(self, node):
         if isinstance(node.value, str) and "@" in node.value:  # DataFrame.query("x > @LIMIT")
-            self.module.quoted += [(self.index, name) for name in re.findall(r"@([^\W\d]\w*)", node.value)]
+            self.quoted += [(self.index, name) for name in re.findall(r"@([^\W\d]\w*)", node.value)]
         if self.annotation and isinstance(node.value, str):
             with contextlib.suppress(SyntaxError):
                 for part in ast.walk(ast.parse(node.value.strip(), mode="eval")):
                     if isinstance(part, ast.Name):
-                        self.module.quoted.append((self.index, part.id))
+                        self.quoted.append((self.index, part.id))
 
     def visit_FormattedValue(self, node):
         end = self.module.span(node.value)[1]
@@ -367,7 +412,7 @@ class NameAnalysis(ast.NodeVisitor):
         if isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level:
             return
         site = ImportSite(node, self.scope, self.index, self.branches > 0)
-        self.module.sites.append(site)
+        self.sites.append(site)
         for alias in node.names:
             if alias.name == "*":
                 continue
@@ -377,3 +422,15 @@ class NameAnalysis(ast.NodeVisitor):
             site.uses.append(self.record(name, start, "import", node, site=site, alias=alias))
 
     visit_Import = visit_ImportFrom = visit_import
+
+
+def find_names(module: Module) -> Names:
+    """All names in a module.
+
+    Raises:
+        BuildError: with a construct whose names cannot be told.
+    """
+    try:
+        return NameAnalysis(module).run()
+    except RecursionError:
+        module.refuse(1, "an expression is nested too deeply", "split it")

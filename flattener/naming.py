@@ -23,7 +23,7 @@ class Naming:
     def __init__(self, program: Program):
         self.program = program
         self.final: dict[Var | External, str] = {}
-        self.taken = {use.name for module in program.modules for use in module.uses}
+        self.taken = {use.name for module in program.modules for use in program.names[module.name].uses}
         self.reserved = {name for place in program.kept for name in program.builtins.get(place, ())}
         self.externals = self.find_externals()
         self.binding_order = self.find_binding_order()
@@ -43,8 +43,8 @@ class Naming:
         in_module = {(place[0], meaning) for place, meaning in used}
         found = collections.defaultdict(list)
         for module in program.modules_in_order():
-            mentioned = {use.name for use in module.uses if use.action != "import"}
-            for site in module.sites:
+            mentioned = {use.name for use in program.names[module.name].uses if use.action != "import"}
+            for site in program.names[module.name].sites:
                 for use in site.uses if site.plain else []:
                     meaning = program.meanings.of(module, use.name)
                     if not isinstance(meaning, External) or program.library.target(module, use) != meaning:
@@ -106,11 +106,15 @@ class Naming:
     def avoid_capture(self):
         """An imported `f as g` is called `f` again: not where a parameter is called `f`."""
         for place in sorted(self.program.kept):
-            module = self.program.library.modules[place[0]]
+            module = self.program.names[place[0]].module
             for reference in self.program.references.get(place, []):
                 name = self.final[reference.meaning]
                 written = module.text[reference.start : reference.end]
-                if written and written != name and name in module.bound_inside[place[1]]:
+                if (
+                    written
+                    and written != name
+                    and name in self.program.names[module.name].bound_inside.get(place[1], ())
+                ):
                     self.final[reference.meaning] = self.fresh(reference.meaning)
 
     def plain_name(self, entity: Var | External) -> str:
@@ -133,11 +137,11 @@ class Naming:
                     and use.action == "load"
                     and (not hasattr(builtins, use.name))
                 ):
-                    module = self.program.library.modules[place[0]]
+                    module = self.program.names[place[0]].module
                     module.refuse(use.node, f"{var.module}.{var.name} is read before it is bound", "import it earlier")
         owners = {name: entity for entity, name in self.final.items()}
         for place in sorted(self.program.kept):
-            module = self.program.library.modules[place[0]]
+            module = self.program.names[place[0]].module
             for reference in self.program.references.get(place, []):
                 use, entity = reference.use, reference.meaning
                 written = module.text[reference.start : reference.end]
@@ -160,7 +164,7 @@ class Naming:
                 if use.scope is None:
                     continue
                 if hasattr(builtins, use.name) and self.is_renamed(entity) and isinstance(entity, Var):
-                    bound = module.bindings.get(use.name, [])
+                    bound = self.program.names[module.name].bindings.get(use.name, [])
                     early = bound and use.start < bound[0].start and use.scope.kind == "module"
                     if bound and (bound[0].conditional or early or any(each.action == "delete" for each in bound)):
                         module.refuse(
@@ -181,7 +185,7 @@ class Naming:
                 use.node, f"a global {use.name!r} defined in a function collides with another", "use another name"
             )
         for other in self.program.modules:
-            for site in other.sites:
+            for site in self.program.names[other.name].sites:
                 for each in site.uses:
                     target = self.program.library.target(other, each)
                     if isinstance(target, External) and target.module.partition(".")[0] in PICKLERS:

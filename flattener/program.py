@@ -8,6 +8,7 @@ from flattener.library import External, Library, Meaning, ModuleRef, Var
 from flattener.loading import Loader
 from flattener.meanings import Meanings
 from flattener.names import Use
+from flattener.purity import Purity
 from flattener.scopes import Scope
 from flattener.shell import SHELL_NAMES, refuse_shell_edits
 from flattener.source import Module, all_arguments, words
@@ -56,7 +57,8 @@ class Program:
         self.loader = Loader(library)
         self.chunks = self.loader.run()
         self.meanings = Meanings(library, self.loader)
-        self.purity = self.loader.purity
+        self.names = self.meanings.names
+        self.purity = Purity(library, self.names)
         self.all_text = "\n".join(module.text for module in self.meanings.modules)
         self.modules = self.meanings.modules
         self.references: dict[tuple[str, int], list[Reference]] = collections.defaultdict(list)
@@ -64,7 +66,7 @@ class Program:
         self.own_names: list[tuple[Module, Use]] = []  # uses of __name__ in package modules
         self.local_bindings: dict[tuple[Scope, str], list[Use]] = collections.defaultdict(list)
         for module in self.modules:
-            for use in module.uses:
+            for use in self.names[module.name].uses:
                 if use.owner.kind != "module" and use.action != "load":
                     self.local_bindings[use.owner, use.name].append(use)
         self.check_future()
@@ -98,7 +100,7 @@ class Program:
     # --- references ---
 
     def refer(self, module: Module):
-        for use in module.uses:
+        for use in self.names[module.name].uses:
             if use.action == "import":
                 self.refer_import(module, use)
             elif use.owner.kind == "module":
@@ -107,8 +109,8 @@ class Program:
                 imported = self.local_import(module, use)
                 if imported is not None:
                     self.refer_name(module, use, imported)
-        known = set(module.bindings)
-        for index, name in module.quoted:
+        known = set(self.names[module.name].bindings)
+        for index, name in self.names[module.name].quoted:
             meaning = self.meanings.of(module, name) if name in known else None
             if isinstance(meaning, Var):
                 use = Use(name, 0, 0, "load", None, None, index, module.body[index], weak=True)
@@ -190,12 +192,16 @@ class Program:
     def refuse_constructs(self, module: Module):
         """What the flat form would do wrongly, as far as it can be seen in the source."""
         if self.form == "notebook" and not module.is_entry:
-            for name in sorted(filter(SHELL_NAMES.fullmatch, module.bindings)):
-                use = module.bindings[name][0]
+            for name in sorted(filter(SHELL_NAMES.fullmatch, self.names[module.name].bindings)):
+                use = self.names[module.name].bindings[name][0]
                 module.refuse(use.node, f"{name!r} means something else to IPython", "use another name")
             refuse_shell_edits(module)
-        for use in module.uses:
-            is_builtin = use.owner.kind == "module" and use.action == "load" and not module.bindings.get(use.name)
+        for use in self.names[module.name].uses:
+            is_builtin = (
+                use.owner.kind == "module"
+                and use.action == "load"
+                and not self.names[module.name].bindings.get(use.name)
+            )
             given = module.is_entry and use.name in ("__doc__", "__file__", "__package__")
             if is_builtin and use.name in REFUSED_NAMES and not given:
                 reason = f"`{use.name}` is not what it was in a flat program"
@@ -206,17 +212,17 @@ class Program:
                     for name in (target.module, f"{target.module}.{target.attribute}", use.alias.name):
                         if name in REFUSED_MODULES:
                             module.refuse(use.node, f"{name} needs the package's files", REFUSED_MODULES[name])
-        for site in module.sites:
+        for site in self.names[module.name].sites:
             for name in self.library.named(module, site.node):
                 if name.partition(".")[0] in FRAME_READERS:
                     module.refuse(site.node, f"{name} reads the names of its caller", "do without it")
         for name in ("__getattr__", "__dir__"):
-            for use in module.bindings.get(name, []):
+            for use in self.names[module.name].bindings.get(name, []):
                 module.refuse(use.node, f"a module's own `{name}`", "define the names themselves")
-        at_module_level = {use.node for use in module.uses if use.scope.kind == "module"}
+        at_module_level = {use.node for use in self.names[module.name].uses if use.scope.kind == "module"}
         own_local = any(
             not site.at_load and any(map(self.library.owns, self.library.named(module, site.node)))
-            for site in module.sites
+            for site in self.names[module.name].sites
         )
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Call):
@@ -261,7 +267,7 @@ class Program:
         """The statements that run for their effects, those of the entry, and all that they refer to."""
         bound: dict[Var, list[tuple[str, int]]] = collections.defaultdict(list)
         for module in self.modules:
-            for name, uses in module.bindings.items():
+            for name, uses in self.names[module.name].bindings.items():
                 home = Var(module.name, name)
                 for use in uses:
                     bound[home].append((use.scope.module_name if use.chain else module.name, use.index))

@@ -6,7 +6,7 @@ When in doubt, a statement has effects.
 import ast
 import builtins
 
-from flattener.library import External, Library
+from flattener.library import External, Library, NameTables
 from flattener.names import Use
 from flattener.source import Module, all_arguments, words
 
@@ -34,8 +34,8 @@ PURE_BASE_PACKAGES = ("keras.", "torch.nn.")  # their classes do nothing when th
 class Purity:
     """Judges statements; when in doubt, they have effects."""
 
-    def __init__(self, library: Library):
-        self.library = library
+    def __init__(self, library: Library, names: NameTables):
+        self.library, self.names = library, names
         self.plain: dict[tuple[str, str], bool] = {}
 
     def dotted(self, module: Module, node) -> str | None:
@@ -46,7 +46,7 @@ class Purity:
             node = node.value
         if not isinstance(node, ast.Name):
             return None
-        bound = module.bindings.get(node.id)
+        bound = self.names[module.name].bindings.get(node.id)
         if not bound:
             return ".".join([node.id, *reversed(attributes)]) if hasattr(builtins, node.id) else None
         if len(bound) > 1 or bound[0].action != "import":
@@ -76,7 +76,9 @@ class Purity:
         key = module.name, name
         if key not in self.plain:
             self.plain[key] = True  # for names that are defined by each other
-            self.plain[key] = all(self.binds_plainly(module, use) for use in module.bindings.get(name, []))
+            self.plain[key] = all(
+                self.binds_plainly(module, use) for use in self.names[module.name].bindings.get(name, [])
+            )
         return self.plain[key]
 
     def binds_plainly(self, module: Module, use: Use) -> bool:
@@ -87,12 +89,14 @@ class Purity:
             origin, attribute = target
             if attribute is None or not self.library.find(origin):
                 return False
-            source = self.library.module(origin)
-            return attribute in source.bindings and self.is_plain(source, attribute)
+            source = self.names[origin]
+            return attribute in source.bindings and self.is_plain(source.module, attribute)
         if use.action == "define" and isinstance(use.node, ast.ClassDef):
             return self.definition(module, use.node)
         if use.action == "define":
             return all(self.decorator(module, part) for part in use.node.decorator_list)
+        if use.scope.module_name != module.name:
+            return False  # another module sets it
         return use.scope.kind == "module" and self.droppable(module, module.body[use.index])
 
     def decorator(self, module: Module, node) -> bool:
@@ -100,7 +104,9 @@ class Purity:
             arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
             return self.decorator(module, node.func) and all(self.expression(module, part) for part in arguments)
         if isinstance(node, ast.Attribute) and node.attr in ("setter", "getter", "deleter"):
-            return isinstance(node.value, ast.Name) and node.value.id not in module.bindings  # of the class around it
+            return (
+                isinstance(node.value, ast.Name) and node.value.id not in self.names[module.name].bindings
+            )  # of the class around it
         return self.dotted(module, node) in PURE_DECORATORS
 
     def function(self, module: Module, node) -> bool:
@@ -116,7 +122,7 @@ class Purity:
     def definition(self, module: Module, node) -> bool:
         """Whether a class statement does no more than make the class: no metaclass, no registration of subclasses."""
         if (
-            self.library.lists_subclasses()
+            self.lists_subclasses()
             or node.keywords
             or not all(self.decorator(module, part) for part in node.decorator_list)
         ):
@@ -127,6 +133,10 @@ class Purity:
         return all(self.base(module, part) for part in node.bases) and all(
             self.droppable(module, part) for part in node.body
         )
+
+    def lists_subclasses(self) -> bool:
+        """Whether some code looks for the subclasses of a class: then no class is unused."""
+        return any("__subclasses__" in names.module.text for names in self.names.values())
 
     def base(self, module: Module, node, depth: int = 0) -> bool:
         if isinstance(node, ast.Subscript):
@@ -140,14 +150,14 @@ class Purity:
             )
         if not isinstance(node, ast.Name) or depth > 50:
             return False
-        bound = module.bindings.get(node.id, [])
+        bound = self.names[module.name].bindings.get(node.id, [])
         if len(bound) != 1:
             return False
         if bound[0].action == "import":
             target = self.library.target(module, bound[0])
             if isinstance(target, External) or target[1] is None or not self.library.find(target[0]):
                 return False
-            return self.base(self.library.module(target[0]), ast.Name(target[1], ast.Load()), depth + 1)
+            return self.base(self.names[target[0]].module, ast.Name(target[1], ast.Load()), depth + 1)
         node = bound[0].node
         return isinstance(node, ast.ClassDef) and self.definition(module, node)
 
@@ -192,10 +202,11 @@ class Purity:
 
     def patches_others(self) -> bool:
         """Whether some code sets an attribute of a module from outside, such as `time.time = ...`."""
-        for module in self.library.modules.values():
-            for use in module.uses:
+        for names in self.names.values():
+            module = names.module
+            for use in names.uses:
                 if use.chain and use.chain_action == "store" and use.owner.kind == "module":
-                    bound = module.bindings.get(use.name, [])
+                    bound = names.bindings.get(use.name, [])
                     if any(
                         each.action == "import" and isinstance(self.library.target(module, each), External)
                         for each in bound
@@ -207,14 +218,14 @@ class Purity:
         """Whether what is imported from a module of the packages is bound once and for all; others do not matter."""
         if not self.library.owns(origin) or not self.library.find(origin) or self.library.find(f"{origin}.{name}"):
             return True
-        bound = self.library.module(origin).bindings.get(name, [])
+        bound = self.names[origin].bindings.get(name, [])
         return len(bound) == 1 and bound[0].scope.kind == "module" and not bound[0].conditional
 
     def reads_nothing(self, module: Module, node) -> bool:
         """Whether an expression reads only what never changes: functions, classes, and calls known to be harmless."""
         for part in ast.walk(node):
             if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Store):
-                bound = module.bindings.get(part.id, [])
+                bound = self.names[module.name].bindings.get(part.id, [])
                 called = self.dotted(module, part) in PURE_CALLS or (not bound and hasattr(builtins, part.id))
                 if not called and not self.is_definition(module, part.id):
                     return False
@@ -224,7 +235,7 @@ class Purity:
 
     def is_definition(self, module: Module, name: str, depth: int = 0) -> bool:
         """Whether a name always means one function or class, or something imported from outside."""
-        bound = module.bindings.get(name, [])
+        bound = self.names[module.name].bindings.get(name, [])
         if len(bound) != 1 or bound[0].conditional or depth > 50:
             return False
         if bound[0].action != "import":
@@ -234,14 +245,14 @@ class Purity:
             return not self.library.holds(target.module)
         origin, attribute = target
         known = attribute is not None and self.library.find(origin)
-        return bool(known) and self.is_definition(self.library.module(origin), attribute, depth + 1)
+        return bool(known) and self.is_definition(self.names[origin].module, attribute, depth + 1)
 
     def makes_value(self, module: Module, node) -> bool:
         """Whether what a call calls only makes a value: a known function, or a named tuple of the module's own."""
         dotted = self.dotted(module, node)
         if dotted is not None:
             return dotted in PURE_CALLS or dotted.startswith(PURE_ROOTS)
-        bound = module.bindings.get(getattr(node, "id", ""), [])
+        bound = self.names[module.name].bindings.get(getattr(node, "id", ""), [])
         made = bound[0].node if len(bound) == 1 and bound[0].action == "define" else None
         return isinstance(made, ast.ClassDef) and (
             [self.dotted(module, base) for base in made.bases] == ["typing.NamedTuple"]

@@ -4,7 +4,6 @@ Nothing here knows of other files, and nothing is changed once a `Module` is mad
 """
 
 import ast
-import collections
 import functools
 import io
 import json
@@ -32,7 +31,7 @@ class Comment:
 
 
 class Module:
-    """One source file: its text, its syntax tree, and what the analysis below finds in it."""
+    """One source file: its text, its syntax tree, its comments and positions."""
 
     def __init__(self, name: str, label: str, text: str, is_package: bool = False, is_entry: bool = False):
         self.name, self.label, self.text = name, label, text
@@ -57,15 +56,6 @@ class Module:
             for alias in node.names
         }
         self.dead = {index for index, node in enumerate(self.body) if self.never_runs(node)}
-        self.forget()
-
-    def forget(self):
-        """Takes back what the analysis of names found."""
-        self.uses: list = []
-        self.sites: list = []
-        self.bindings: dict = collections.defaultdict(list)
-        self.bound_inside: dict[int, set[str]] = collections.defaultdict(set)
-        self.quoted: list[tuple[int, str]] = []
 
     @functools.cached_property
     def table(self):
