@@ -29,14 +29,13 @@ def analyse(library: Library, form: str, style: str = "auto") -> Document:
     tries = MANY_TRIES if sum(len(module.lines) for module in reach.modules.values()) < LARGE else FEW_TRIES
     while True:
         apart = reach.closure(set(reasons))
-        library = library.with_apart(apart)
+        told = {name: reasons.get(name, "imported by a module in modules style") for name in sorted(apart)}
+        divided = library.with_apart(apart)
         if as_it_is or (reach.modules and len(apart) == len(reach.modules)):
-            document = ModulesDocument(library, reach, form)
-            break
+            return ModulesDocument(divided, reach, form, told)
         try:
-            program = Program(library, form, set().union(*(facts.words for facts in reach.facts.values())))
-            document = FlatDocument(library, reach, program, Naming(program))
-            break
+            program = Program(divided, form, set().union(*(facts.words for facts in reach.facts.values())))
+            return FlatDocument(divided, reach, told, program, Naming(program))
         except BuildError as error:
             if style == "flat" or error.blame is None:
                 raise
@@ -45,5 +44,3 @@ def analyse(library: Library, form: str, style: str = "auto") -> Document:
             as_it_is = error.blame not in reach.modules or error.blame in known or not tries
             blamed = set(reach.modules) if as_it_is else {error.blame}
             reasons |= {name: str(error) for name in sorted(blamed - known)}
-    document.reasons = {name: reasons.get(name, "imported by a module in modules style") for name in sorted(apart)}
-    return document

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from flattener.analysis import analyse
-from flattener.cells import SCRIPT_HEAD, notebook_text, script_text
+from flattener.cells import Cell, notebook_text, script_head, script_text
 from flattener.checks import check_document, compile_text, find_leaks
 from flattener.documents import Document
 from flattener.errors import BuildError
 from flattener.kaggle import MAX_BYTES, SOURCES, find_owner, kernel_metadata, read_head
 from flattener.library import Library
-from flattener.parameters import check_run_settings, settings_values, write_setting
+from flattener.parameters import check_run_settings, fill_settings, settings_values
 from flattener.source import Module
 from flattener.trace import map_path, map_text
 
@@ -84,57 +84,58 @@ def build_report(request: KernelRequest) -> Report:
         BuildError: the kernel, its settings, or something that it imports cannot be built.
     """
     name, form, root = request.name, request.form, request.root.resolve()
-    source = root / "kernels" / f"{name}.py"
-    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name) or not source.is_file():
-        known = ", ".join(sorted(path.stem for path in (root / "kernels").glob("*.py"))) or "none"
-        raise BuildError(f"there is no kernel {name!r} in kernels/; there are: {known}")
-    packages = {path.parent.name: path.parent for path in sorted(root.glob("*/__init__.py"))}
-    library = Library(source, packages, f"kernels/{name}.py", beside=root)
+    library = kernel_library(name, root)
     kaggle = read_head(library.entry)
     document = analyse(library, form)
     build_id = document.build_id()
-    values = settings_values(library.entry, document.settings)
-    changes: dict[str, Any] = {"PRESET": request.preset, "SET": request.settings or None}
-    changes |= {"RUN_ID": request.run_id or None, "RESUME": request.resume or None}
-    changes["BUILD_ID"] = build_id if "BUILD_ID" in values else None
-    for key, value in changes.items():
-        if value is not None:
-            if document.settings is None:
-                library.entry.refuse(1, f"no settings cell for {key}", 'begin one with # %% tags=["parameters"]')
-            write_setting(document.settings, key, value)
-            values[key] = value
-    check_run_settings(root, library, values)
-    title = kaggle["title"]
-    cells = document.cells(title, introduction(library.entry, kaggle, request.command, build_id))
+    values = settings_values(document.settings)
+    changes = {
+        "PRESET": request.preset,
+        "SET": request.settings,
+        "RUN_ID": request.run_id,
+        "RESUME": request.resume,
+        "BUILD_ID": build_id if "BUILD_ID" in values else None,
+    }
+    changes = {key: value for key, value in changes.items() if value}
+    settings = fill_settings(library.entry, document.settings, changes)
+    check_run_settings(library, values | changes)
+    cells = document.cells(
+        kaggle["title"], introduction(library.entry, kaggle, request.command, build_id), settings=settings
+    )
     check_document(document, cells)
     leaks = find_leaks(cells, root)
     if leaks:
         raise BuildError("not for publication: " + "; ".join(leaks))
     owner = find_owner(request.owner)
     metadata = kernel_metadata(kaggle, name, form, owner)
-    head = SCRIPT_HEAD.search(library.entry.text)[0]
-    if form == "notebook":
-        text = notebook_text(cells)
-    else:
-        text = script_text(cells, head)
-        compile_text(text, f"{name}.py")
+    code_file, head = metadata["code_file"], script_head(library.entry)
+    text = notebook_text(cells) if form == "notebook" else script_text(cells, head)
+    if form == "script":
+        compile_text(text, code_file)
     size = len(text.encode())
     if size > MAX_BYTES:
-        raise BuildError(
-            f"{metadata['code_file']} has {size:,} bytes; Kaggle takes {MAX_BYTES:,}. Remedy: ship data as a dataset."
-        )
-    folder = write_folder(
-        request.out / name,
-        {
-            metadata["code_file"]: text,
-            "kernel-metadata.json": json.dumps(metadata, indent=2, ensure_ascii=False) + "\n",
-            map_path(Path(metadata["code_file"])).name: map_text(cells, form, metadata["code_file"], head),
-        },
-    )
-    warnings = []
-    if size > WARN_BYTES:
-        warnings.append(f"{metadata['code_file']} has {size:,} bytes; Kaggle is said to take {MAX_BYTES:,}")
-    return make_report(document, folder, size, cells, build_id, owner, warnings)
+        raise BuildError(f"{code_file} has {size:,} bytes; Kaggle takes {MAX_BYTES:,}. Remedy: ship data as a dataset.")
+    files = {
+        code_file: text,
+        "kernel-metadata.json": json.dumps(metadata, indent=2, ensure_ascii=False) + "\n",
+        map_path(Path(code_file)).name: map_text(cells, form, code_file, head),
+    }
+    folder = write_folder(request.out / name, files)
+    return make_report(document, folder, size, cells, owner, size_warnings(code_file, size))
+
+
+def kernel_library(name: str, root: Path) -> Library:
+    """A kernel of a repository, with all packages at its top level."""
+    source = root / "kernels" / f"{name}.py"
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name) or not source.is_file():
+        known = ", ".join(sorted(path.stem for path in (root / "kernels").glob("*.py"))) or "none"
+        raise BuildError(f"there is no kernel {name!r} in kernels/; there are: {known}")
+    packages = {path.parent.name: path.parent for path in sorted(root.glob("*/__init__.py"))}
+    return Library(source, packages, f"kernels/{name}.py", beside=root)
+
+
+def size_warnings(name: str, size: int) -> list[str]:
+    return [f"{name} has {size:,} bytes; Kaggle is said to take {MAX_BYTES:,}"] if size > WARN_BYTES else []
 
 
 def introduction(module: Module, kaggle: dict, command: str, build_id: str) -> str:
@@ -210,13 +211,10 @@ def build_entry(entry: Path, packages: list[Path], out: Path, style: str = "auto
     document = analyse(library, form, style)
     if document.settings:
         library.entry.refuse(1, "a cell tagged `parameters`", "use it in kernels/ only")
-    build_id = document.build_id()
     title, _, rest = library.entry.docstring.partition("\n")
-    command = (
-        f"python build_kernel.py --entry {entry.name} --package {' --package '.join(library.packages)} --out {out.name}"
-    )
     intro = f"{rest.strip()}\n\n" if rest.strip() else ""
-    intro += f"- Built by `{command}`; build id `{build_id}`\n- This file is generated: edit the package instead."
+    intro += f"- Built by `{entry_command(entry, list(library.packages), out, style)}`; "
+    intro += f"build id `{document.build_id()}`\n- This file is generated: edit the package instead."
     cells = document.cells(title or entry.stem, intro)
     check_document(document, cells)
     text = notebook_text(cells) if form == "notebook" else script_text(cells)
@@ -224,31 +222,36 @@ def build_entry(entry: Path, packages: list[Path], out: Path, style: str = "auto
         compile_text(text, out.name)
     size = len(text.encode())
     home = library.packages[min(library.packages)].parent if library.packages else entry.resolve().parent
-    warnings = find_leaks(cells, home)
-    if size > WARN_BYTES:
-        warnings.append(f"{out.name} has {size:,} bytes; Kaggle is said to take {MAX_BYTES:,}")
     out.parent.mkdir(parents=True, exist_ok=True)
     for path, content in ((out, text), (map_path(out), map_text(cells, form, out.name))):
         temporary = path.with_name(f".{path.name}.part")
         temporary.write_text(content, encoding="utf-8", newline="\n")
         os.replace(temporary, path)
-    return make_report(document, out, size, cells, build_id, None, warnings)
+    return make_report(document, out, size, cells, None, find_leaks(cells, home) + size_warnings(out.name, size))
 
 
-def make_report(document: Document, path: Path, size: int, cells, build_id, owner, warnings=()) -> Report:
-    """What `print_report` tells about a build."""
-    renamed = document.naming.renamed() if document.naming else []
+def entry_command(entry: Path, packages: list[str], out: Path, style: str) -> str:
+    """The command that makes the same file again; of the paths only the names are known to all."""
+    parts = [f"python build_kernel.py --entry {entry.name}", *(f"--package {name}" for name in packages)]
+    parts += [f"--out {out.name}", *([f"--style {style}"] if style != "auto" else [])]
+    return " ".join(parts)
+
+
+def make_report(
+    document: Document, path: Path, size: int, cells: list[Cell], owner: str | None, warnings: list[str]
+) -> Report:
+    """What is to be told about a build."""
     reasons = [f"{document.library.source(name).label}: {reason}" for name, reason in document.reasons.items()]
     modules = len({module.name for module in document.program.modules} if document.program else ()) or 1
     return Report(
         path,
-        size,
-        len(cells),
-        modules - 1 + len(document.reasons),
-        build_id,
-        owner,
-        dropped(document),
-        renamed,
-        reasons,
-        list(warnings),
+        size=size,
+        cells=len(cells),
+        modules=modules - 1 + len(document.reasons),
+        build_id=document.build_id(),
+        owner=owner,
+        dropped=dropped(document),
+        renamed=document.naming.renamed() if document.naming else [],
+        reasons=reasons,
+        warnings=warnings,
     )

@@ -76,6 +76,12 @@ def entry_cells(module: Module) -> list[EntryCell]:
     return cells
 
 
+def script_head(module: Module) -> str:
+    """The block `# /// script` ... `# ///` at the top of a script (PEP 723); empty if there is none."""
+    found = SCRIPT_HEAD.search(module.text)
+    return found[0] if found else ""
+
+
 def cell_id(*parts: str) -> str:
     """A cell's id, of the 64 characters that nbformat allows."""
     name = "-".join(["cell", *filter(None, parts)])

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from flattener.cells import FOLDED, SCRIPT_HEAD, Cell, EntryCell, cell_id, code, entry_cells, markdown
-from flattener.emission import Emitter, EntryEmitter, import_text, renamed_alias
+from flattener.emission import Emitter, EntryEmitter, FlatEmitter, import_text, renamed_alias
 from flattener.library import Library
 from flattener.lines import Line, join_blocks, split_blocks
 from flattener.loading import Chunk
@@ -22,18 +22,24 @@ from flattener.unused import only_defines, unused_statements
 
 
 class Document:
-    """The cells of a program, before title and build id are put in: modules in modules style, flat ones, the entry."""
+    """The cells of a program, before title and build id are put in: modules in modules style, flat ones, the entry.
 
-    def __init__(self, library: Library, reach: Reach, form: str):
-        self.library, self.reach, self.form = library, reach, form
+    Attributes:
+        settings: the cell of the entry that is tagged `parameters`.
+        reasons: module in modules style -> why it is not flat.
+        files: path -> what a module in modules style has to be, once it is unpacked.
+        unused: (module, name) of the definitions that modules in modules style leave out.
+    """
+
+    def __init__(self, library: Library, reach: Reach, form: str, reasons: dict[str, str]):
+        self.library, self.reach, self.form, self.reasons = library, reach, form, reasons
         self.settings: Cell | None = None
         self.imports: Cell | None = None
         self.sections: list[tuple[str, str, str]] = []  # anchor, title, summary
         self.future: list[str] = []
-        self.files: dict[str, str] = {}  # what the modules in modules style have to be, once they are unpacked
+        self.files: dict[str, str] = {}
         self.body: list[Cell] = []
-        self.unused: list[tuple[str, str]] = []  # (module, name) of what modules in modules style leave out
-        self.reasons: dict[str, str] = {}  # module in modules style -> why it is not flat
+        self.unused: list[tuple[str, str]] = []
         self.program: Program | None = None
         self.naming: Naming | None = None
         if form == "notebook":
@@ -45,10 +51,10 @@ class Document:
         if library.apart:
             self.add_apart()
 
-    def hide_entry_marks(self, skipped: set[int]):
-        """Adds the lines of the entry that are not for the output to `skipped`."""
+    def hidden_lines(self) -> set[int]:
+        """The lines of the entry that are not for the output: its head, the marks of its cells, its markdown cells."""
         entry = self.library.entry
-        skipped |= {cell.first - 1 for cell in self.cells_of_entry[1:]}
+        skipped = {cell.first - 1 for cell in self.cells_of_entry[1:]}
         head = SCRIPT_HEAD.search(entry.text)
         if head:
             skipped |= set(range(entry.line_of(head.start()), entry.line_of(head.end() - 1) + 1))
@@ -57,8 +63,9 @@ class Document:
                 skipped |= set(range(cell.first, cell.last + 1))
                 for node in self.code_in(cell):
                     entry.refuse(node, "code in a markdown cell", "begin a code cell with `# %%`")
+        return skipped
 
-    def code_in(self, cell: "EntryCell") -> list[ast.stmt]:
+    def code_in(self, cell: EntryCell) -> list[ast.stmt]:
         """The statements of the entry that lie in a cell."""
         return [node for node in self.library.entry.body if cell.first <= node.lineno <= cell.last]
 
@@ -113,7 +120,7 @@ class Document:
 
     # --- the entry ---
 
-    def add_entry(self, chunks: list[Chunk], position: int, emitter: "Emitter | EntryEmitter"):
+    def add_entry(self, chunks: list[Chunk], position: int, emitter: Emitter):
         chunk, module = chunks[position], self.library.entry
         is_last = not any(other.module.is_entry for other in chunks[position + 1 :])
         indices = set(chunk.indices)
@@ -188,7 +195,7 @@ class Document:
 
     # --- all cells ---
 
-    def head_cells(self) -> list[Cell]:
+    def head_cells(self, settings: Cell | None) -> list[Cell]:
         """What stands before all modules: the entry's docstring, if it is read, and `from __future__ import`."""
         entry, words = self.library.entry, self.reach.facts["__main__"].words
         docstring, assignments = [], []
@@ -204,18 +211,19 @@ class Document:
             assignments.append(f"__package__ = {python_literal(self.library.entry_package)}")
         future = [f"from __future__ import {', '.join(self.future)}"] if self.future else []
         lines = [line for part in (docstring, future, assignments) if part for line in ["", *part]][1:]
-        return [*([code("cell-head", lines)] if lines else []), *filter(None, [self.settings, self.imports])]
+        return [*([code("cell-head", lines)] if lines else []), *filter(None, [settings, self.imports])]
 
-    def cells(self, title: str, intro: str) -> list[Cell]:
+    def cells(self, title: str, intro: str, settings: Cell | None = None) -> list[Cell]:
+        """All cells; `settings` stands in for the document's own settings cell."""
         lines = [f"- [{title}](#{anchor})" + (f": {about}" if about else "") for anchor, title, about in self.sections]
         contents = markdown("cell-contents", "**Contents**\n\n" + "\n".join(lines))
         first = markdown("cell-title", f"# {title}\n\n{intro}")
-        return [first, contents, *self.head_cells(), *self.body]
+        return [first, contents, *self.head_cells(settings or self.settings), *self.body]
 
     def build_id(self) -> str:
         """12 hexadecimal digits that stand for the shipped source, before any setting is written into it."""
         digest = hashlib.sha256()
-        for cell in [*self.head_cells(), *self.body]:
+        for cell in [*self.head_cells(self.settings), *self.body]:
             digest.update(f"{cell.kind}\0{cell.text}\0".encode())
         return digest.hexdigest()[:12]
 
@@ -223,13 +231,15 @@ class Document:
 class FlatDocument(Document):
     """The program with some modules, or all, in flat style."""
 
-    def __init__(self, library: Library, reach: Reach, program: Program, naming: Naming):
-        super().__init__(library, reach, program.form)
+    def __init__(self, library: Library, reach: Reach, reasons: dict[str, str], program: Program, naming: Naming):
+        super().__init__(library, reach, program.form, reasons)
         self.program, self.naming = program, naming
         self.future = program.future
         self.imports = self.import_cell()
-        emitters = {module.name: Emitter(program, naming, module) for module in program.modules}
-        self.hide_entry_marks(emitters["__main__"].skipped_lines)
+        emitters = {
+            module.name: FlatEmitter(program, naming, module, self.hidden_lines() if module.is_entry else set())
+            for module in program.modules
+        }
         for position, chunk in enumerate(program.chunks):
             if chunk.module.is_entry:
                 self.add_entry(program.chunks, position, emitters["__main__"])
@@ -283,11 +293,10 @@ class FlatDocument(Document):
 class ModulesDocument(Document):
     """The program with all modules in modules style, and the entry as it is."""
 
-    def __init__(self, library: Library, reach: Reach, form: str):
-        super().__init__(library, reach, form)
+    def __init__(self, library: Library, reach: Reach, form: str, reasons: dict[str, str]):
+        super().__init__(library, reach, form, reasons)
         self.future = sorted(library.entry.future)
-        emitter = EntryEmitter(library)
-        self.hide_entry_marks(emitter.skipped_lines)
+        emitter = EntryEmitter(library, self.hidden_lines())
         self.add_entry([Chunk(library.entry, list(range(len(library.entry.body))))], 0, emitter)
 
 

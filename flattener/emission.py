@@ -12,15 +12,170 @@ from flattener.source import CODING, PRAGMA, Module, first_line
 
 
 class Emitter:
-    """Edits the text of one module."""
+    """The text of one module with edits in it, statement by statement."""
 
-    def __init__(self, program: Program, naming: Naming, module: Module):
-        self.program, self.naming, self.module = program, naming, module
-        self.edits: list[tuple[int, int, str]] = []
-        self.skipped_lines: set[int] = set()  # not for the output: coding lines, the kernel's head, cell marks
-        for comment in module.comments:
-            if comment.line <= 2 and (comment.text.startswith("#!") or CODING.match(comment.text)):
-                self.skipped_lines.add(comment.line)
+    def __init__(self, module: Module, skipped: set[int]):
+        """Takes the module, and those of its lines that are not for the output: a kernel's head, the marks of cells."""
+        self.module = module
+        self.edits: list[tuple[int, int, str]] = []  # start and end as offsets into the text, and what comes there
+        heads = [comment for comment in module.comments if comment.line <= 2]
+        heads = [comment for comment in heads if comment.text.startswith("#!") or CODING.match(comment.text)]
+        self.skipped_lines = skipped | {comment.line for comment in heads}
+
+    def keeps(self, index: int) -> bool:
+        """Whether a statement of the module is part of the output."""
+        return True
+
+    def edited(self, first: int, last: int) -> list[Line]:
+        """The lines from `first` to `last` of the source, edited."""
+        module = self.module
+        position, stop = module.starts[first - 1], module.starts[last] - 1
+        pieces: list[tuple[str, int]] = []
+
+        def copy(start: int, end: int):
+            number = module.line_of(start)
+            for part in module.text[start:end].splitlines(keepends=True) if start < end else []:
+                pieces.append((part, number))
+                number += part.endswith("\n")
+
+        for start, end, text in self.edits_between(position, stop):
+            if start < position:
+                module.refuse(
+                    module.line_of(start), "two edits of one place", "report this as a bug of build_kernel.py"
+                )
+            copy(position, start)
+            pieces.append((text, module.line_of(start)))
+            position = end
+        copy(position, stop)
+        lines, text, number = [], "", 0
+        for piece, source in pieces:
+            for index, part in enumerate(piece.split("\n")):
+                if index:
+                    lines.append(Line(text, module.label, number or source))
+                    text, number = "", 0
+                text += part
+                number = number or (source if part else 0)
+        if text:
+            lines.append(Line(text, module.label, number))
+        return lines
+
+    def edits_between(self, start: int, stop: int):
+        return [edit for edit in self.edits if start <= edit[0] <= stop]
+
+    def blocks(self, indices: list[int], first: int, last: int) -> list[Block]:
+        """The blocks of some statements, which lie with their comments between two lines."""
+        module, found = self.module, []
+        position, waiting, gap = first, [], 0
+        for group in self.groups(indices):
+            start = min(first_line(module.body[index]) for index in group)
+            end = max(module.body[index].end_lineno for index in group)
+            free, attached, blank = self.comments_above(position, start)
+            if free:
+                waiting = free
+            gap = max(gap, blank)
+            lines = self.statement_lines(group, start, end)
+            if not lines and self.is_import(group):
+                lines = [line for line in attached if not PRAGMA.match(line.text)]
+                attached = []
+            if lines:
+                if waiting:
+                    found.append(Block(waiting, gap))
+                    gap, waiting = 1, []
+                found.append(Block(attached + lines, gap))
+                gap = 0
+            position = end + 1
+        free, attached, blank = self.comments_above(position, last + 1)
+        if free or attached:
+            found.append(Block(free + [Line("")] * bool(free and attached) + attached, max(gap, blank)))
+        return found
+
+    def groups(self, indices: list[int]) -> list[list[int]]:
+        """Statements that share a line belong together."""
+        groups: list[list[int]] = []
+        for index in indices:
+            node = self.module.body[index]
+            if groups and self.module.body[groups[-1][-1]].end_lineno >= first_line(node):
+                groups[-1].append(index)
+            else:
+                groups.append([index])
+        return groups
+
+    def statement_lines(self, group: list[int], start: int, end: int) -> list[Line]:
+        module = self.module
+        if group[0] == 0 and module.docstring and len(group) == 1:
+            return self.comments_on(module.body[0])  # the docstring stands above, as text
+        kept = [index for index in group if self.keeps(index)]
+        if not kept:
+            return []
+        for index in group:
+            if index not in kept:
+                reason = "several statements on a line, of which some are not needed"
+                module.refuse(module.body[index], reason, "use a line for each")
+        return [line for line in self.edited(start, end) if line.text.strip() or not self.is_import(group)]
+
+    def comments_on(self, node) -> list[Line]:
+        """The comments on a statement's lines."""
+        rows = [comment for comment in self.module.comments if node.lineno <= comment.line <= node.end_lineno]
+        return [Line(comment.text, self.module.label, comment.line) for comment in rows]
+
+    def is_import(self, group: list[int]) -> bool:
+        return all(isinstance(self.module.body[index], ast.Import | ast.ImportFrom) for index in group)
+
+    def comments_above(self, first: int, stop: int) -> tuple[list[Line], list[Line], int]:
+        """The comments between two statements (standing alone; directly above the second), and the blank lines."""
+        module = self.module
+        rows = [
+            Line("" if number in self.skipped_lines else module.lines[number - 1].rstrip(), module.label, number)
+            for number in range(first, min(stop, len(module.lines) + 1))
+        ]
+        split = len(rows)
+        while split and rows[split - 1].text.strip():
+            split -= 1
+        free = rows[:split]
+        while free and not free[0].text.strip():
+            free.pop(0)
+        while free and not free[-1].text.strip():
+            free.pop()
+        blank = next((count for count, row in enumerate(rows) if row.text.strip()), len(rows))
+        return free, rows[split:], min(2, blank)
+
+    def replace_statement(self, node, parts: list[str]):
+        """Puts `parts` in the place of a statement; with none left, its lines go, except for the comments on them."""
+        module = self.module
+        start, end = module.span(node)
+        line_start, line_end = module.starts[node.lineno - 1], module.starts[node.end_lineno] - 1
+        before, after = module.text[line_start:start], module.text[end:line_end]
+        comments = [
+            comment.text
+            for comment in module.comments
+            if node.lineno <= comment.line <= node.end_lineno and not PRAGMA.match(comment.text)
+        ]
+        if before.strip() or (after.strip() and not after.lstrip().startswith("#")):
+            if parts:
+                self.edits.append((start, end, "; ".join(parts)))
+            else:  # another statement stands on the same line: the semicolon behind this one goes too
+                following = re.compile(r"[ \t]*;[ \t]*").match(module.text, end)
+                if following:
+                    end = following.end()
+                elif not before.rstrip().endswith(";"):  # if x: import y
+                    parts = ["pass"]
+                self.edits.append((start, end, "; ".join(parts)))
+            return
+        if parts and comments:
+            parts = [*parts[:-1], parts[-1] + "  " + "  ".join(comments)]
+        lines = [before + line for line in parts or comments]
+        if lines:
+            self.edits.append((line_start, line_end, "\n".join(lines)))
+        else:
+            self.edits.append((line_start, line_end + 1, ""))
+
+
+class FlatEmitter(Emitter):
+    """A module in flat style: its names are those of the one namespace, its imports of flat modules are gone."""
+
+    def __init__(self, program: Program, naming: Naming, module: Module, skipped: set[int]):
+        super().__init__(module, skipped)
+        self.program, self.naming = program, naming
         for index in range(len(module.body)):
             if (module.name, index) in program.kept:
                 self.edit_references(index)
@@ -29,6 +184,12 @@ class Emitter:
                 self.edit_own_name(use)
         self.edit_imports()
         self.edits.sort()
+
+    def keeps(self, index: int) -> bool:
+        """Whether a statement is part of the output; an import is, as an edit may leave some of it."""
+        node = self.module.body[index]
+        is_import = isinstance(node, ast.Import | ast.ImportFrom)
+        return (self.module.name, index) in self.program.kept or index in self.module.dead or is_import
 
     def edit_references(self, index: int):
         text = self.module.text
@@ -147,171 +308,13 @@ class Emitter:
             and sites[0][1] is site
         )
 
-    def replace_statement(self, node, parts: list[str]):
-        """Puts `parts` in the place of a statement; with none left, its lines go, except for the comments on them."""
-        module = self.module
-        start, end = module.span(node)
-        line_start, line_end = module.starts[node.lineno - 1], module.starts[node.end_lineno] - 1
-        before, after = module.text[line_start:start], module.text[end:line_end]
-        comments = [
-            comment.text
-            for comment in module.comments
-            if node.lineno <= comment.line <= node.end_lineno and not PRAGMA.match(comment.text)
-        ]
-        if before.strip() or (after.strip() and not after.lstrip().startswith("#")):
-            if parts:
-                self.edits.append((start, end, "; ".join(parts)))
-            else:  # another statement stands on the same line: the semicolon behind this one goes too
-                following = re.compile(r"[ \t]*;[ \t]*").match(module.text, end)
-                if following:
-                    end = following.end()
-                elif not before.rstrip().endswith(";"):  # if x: import y
-                    parts = ["pass"]
-                self.edits.append((start, end, "; ".join(parts)))
-            return
-        if parts and comments:
-            parts = [*parts[:-1], parts[-1] + "  " + "  ".join(comments)]
-        lines = [before + line for line in parts or comments]
-        if lines:
-            self.edits.append((line_start, line_end, "\n".join(lines)))
-        else:
-            self.edits.append((line_start, line_end + 1, ""))
-
-    # --- lines and blocks ---
-
-    def edited(self, first: int, last: int) -> list[Line]:
-        """The lines from `first` to `last` of the source, edited."""
-        module = self.module
-        position, stop = module.starts[first - 1], module.starts[last] - 1
-        pieces: list[tuple[str, int]] = []
-
-        def copy(start: int, end: int):
-            number = module.line_of(start)
-            for part in module.text[start:end].splitlines(keepends=True) if start < end else []:
-                pieces.append((part, number))
-                number += part.endswith("\n")
-
-        for start, end, text in self.edits_between(position, stop):
-            if start < position:
-                module.refuse(
-                    module.line_of(start), "two edits of one place", "report this as a bug of build_kernel.py"
-                )
-            copy(position, start)
-            pieces.append((text, module.line_of(start)))
-            position = end
-        copy(position, stop)
-        lines, text, number = [], "", 0
-        for piece, source in pieces:
-            for index, part in enumerate(piece.split("\n")):
-                if index:
-                    lines.append(Line(text, module.label, number or source))
-                    text, number = "", 0
-                text += part
-                number = number or (source if part else 0)
-        if text:
-            lines.append(Line(text, module.label, number))
-        return lines
-
-    def edits_between(self, start: int, stop: int):
-        return [edit for edit in self.edits if start <= edit[0] <= stop]
-
-    def blocks(self, indices: list[int], first: int, last: int) -> list[Block]:
-        """The blocks of some statements, which lie with their comments between two lines."""
-        module, found = self.module, []
-        position, waiting, gap = first, [], 0
-        for group in self.groups(indices):
-            start = min(first_line(module.body[index]) for index in group)
-            end = max(module.body[index].end_lineno for index in group)
-            free, attached, blank = self.comments_above(position, start)
-            if free:
-                waiting = free
-            gap = max(gap, blank)
-            lines = self.statement_lines(group, start, end)
-            if not lines and self.is_import(group):
-                lines = [line for line in attached if not PRAGMA.match(line.text)]
-                attached = []
-            if lines:
-                if waiting:
-                    found.append(Block(waiting, gap))
-                    gap, waiting = 1, []
-                found.append(Block(attached + lines, gap))
-                gap = 0
-            position = end + 1
-        free, attached, blank = self.comments_above(position, last + 1)
-        if free or attached:
-            found.append(Block(free + [Line("")] * bool(free and attached) + attached, max(gap, blank)))
-        return found
-
-    def groups(self, indices: list[int]) -> list[list[int]]:
-        """Statements that share a line belong together."""
-        groups: list[list[int]] = []
-        for index in indices:
-            node = self.module.body[index]
-            if groups and self.module.body[groups[-1][-1]].end_lineno >= first_line(node):
-                groups[-1].append(index)
-            else:
-                groups.append([index])
-        return groups
-
-    def statement_lines(self, group: list[int], start: int, end: int) -> list[Line]:
-        module = self.module
-        if group[0] == 0 and module.docstring and len(group) == 1:
-            return self.comments_on(module.body[0])  # the docstring stands above, as text
-        wanted = [
-            index
-            for index in group
-            if (module.name, index) in self.program.kept
-            or index in module.dead
-            or isinstance(module.body[index], ast.Import | ast.ImportFrom)
-        ]
-        if not wanted:
-            return []
-        for index in group:
-            if index not in wanted:  # it shares a line with a statement that is kept
-                wanted.append(index)
-                module.refuse(
-                    module.body[index],
-                    "several statements on a line, of which some are not needed",
-                    "use a line for each",
-                )
-        return [line for line in self.edited(start, end) if line.text.strip() or not self.is_import(group)]
-
-    def comments_on(self, node) -> list[Line]:
-        """The comments on a statement's lines."""
-        rows = [comment for comment in self.module.comments if node.lineno <= comment.line <= node.end_lineno]
-        return [Line(comment.text, self.module.label, comment.line) for comment in rows]
-
-    def is_import(self, group: list[int]) -> bool:
-        return all(isinstance(self.module.body[index], ast.Import | ast.ImportFrom) for index in group)
-
-    def comments_above(self, first: int, stop: int) -> tuple[list[Line], list[Line], int]:
-        """The comments between two statements (standing alone; directly above the second), and the blank lines."""
-        module = self.module
-        rows = [
-            Line("" if number in self.skipped_lines else module.lines[number - 1].rstrip(), module.label, number)
-            for number in range(first, min(stop, len(module.lines) + 1))
-        ]
-        split = len(rows)
-        while split and rows[split - 1].text.strip():
-            split -= 1
-        free = rows[:split]
-        while free and not free[0].text.strip():
-            free.pop(0)
-        while free and not free[-1].text.strip():
-            free.pop()
-        blank = next((count for count, row in enumerate(rows) if row.text.strip()), len(rows))
-        return free, rows[split:], min(2, blank)
-
 
 class EntryEmitter(Emitter):
     """The entry beside modules in modules style: its text, with relative imports written in full."""
 
-    def __init__(self, library: Library):
-        entry = self.module = library.entry
-        self.edits, self.skipped_lines = [], set()
-        for comment in entry.comments:
-            if comment.line <= 2 and (comment.text.startswith("#!") or CODING.match(comment.text)):
-                self.skipped_lines.add(comment.line)
+    def __init__(self, library: Library, skipped: set[int]):
+        entry = library.entry
+        super().__init__(entry, skipped)
         for node in ast.walk(entry.tree):
             if isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level:
                 self.replace_statement(node, [])
@@ -322,11 +325,6 @@ class EntryEmitter(Emitter):
                 text = f"from {origin}" if node.module else f"from {origin} "
                 self.edits.append((dots.start(), dots.end(), text))
         self.edits.sort()
-
-    def statement_lines(self, group: list[int], start: int, end: int) -> list[Line]:
-        if group[0] == 0 and self.module.docstring and len(group) == 1:
-            return self.comments_on(self.module.body[0])
-        return [line for line in self.edited(start, end) if line.text.strip() or not self.is_import(group)]
 
 
 def import_text(node, aliases: list[ast.alias], origin: str) -> str:

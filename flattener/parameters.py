@@ -13,28 +13,37 @@ from flattener.library import Library
 from flattener.source import Module, python_literal
 
 
-def settings_values(module: Module, cell: Cell | None) -> dict:
-    """The values of the settings cell."""
-    values = {}
-    for node in ast.parse(cell.text).body if cell else []:
-        values.update((target.id, ast.literal_eval(node.value)) for target in node.targets)
-    return values
+def settings_values(cell: Cell | None) -> dict[str, Any]:
+    """The values of the settings cell, each a line `NAME = literal`."""
+    nodes = [node for node in ast.parse(cell.text).body if isinstance(node, ast.Assign)] if cell else []
+    names = [(target, node.value) for node in nodes for target in node.targets]
+    return {target.id: ast.literal_eval(value) for target, value in names if isinstance(target, ast.Name)}
 
 
-def write_setting(cell: Cell, name: str, value):
-    """Writes a value into a line `NAME = ...` of the settings cell; the comment behind it stays."""
-    lines = cell.text.split("\n")
+def fill_settings(entry: Module, cell: Cell | None, values: dict[str, Any]) -> Cell | None:
+    """The settings cell of an entry with some values written into it."""
+    for name, value in values.items():
+        if cell is None:
+            entry.refuse(1, f"no settings cell for {name}", 'begin one with # %% tags=["parameters"]')
+        cell = with_setting(cell, name, value)
+    return cell
+
+
+def with_setting(cell: Cell, name: str, value: Any) -> Cell:
+    """The settings cell with a value in its line `NAME = ...`; the comment behind it stays."""
+    lines = list(cell.lines)
     for node in ast.parse(cell.text).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == name and node.value.lineno == node.value.end_lineno:
-            row = lines[node.lineno - 1].encode()
+            line = lines[node.lineno - 1]
+            row = line.text.encode()
             start, end = node.value.col_offset, node.value.end_col_offset
             text = (row[:start] + python_literal(value).encode() + row[end:]).decode()
-            cell.lines[node.lineno - 1] = dataclasses.replace(cell.lines[node.lineno - 1], text=text)
-            return
+            lines[node.lineno - 1] = dataclasses.replace(line, text=text)
+            return dataclasses.replace(cell, lines=lines)
     raise BuildError(f"the settings cell has no line {name} = ...: write one, on one line, in the kernel")
 
 
-def check_run_settings(root: Path, library: Library, values: dict):
+def check_run_settings(library: Library, values: dict[str, Any]) -> None:
     """Lets the package's own `preset` judge preset and settings, so that a bad one fails here and not on Kaggle."""
     tops = sorted({name.partition(".")[0] for name in library.sources if name != "__main__"})
     paths = [library.packages[top] / "config.py" for top in tops]
