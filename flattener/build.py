@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -14,9 +15,11 @@ from flattener.cells import Cell, notebook_text, script_head, script_text
 from flattener.checks import check_document, compile_text, find_leaks
 from flattener.documents import Document
 from flattener.errors import BuildError
-from flattener.kaggle import MAX_BYTES, SOURCES, find_owner, kernel_metadata, read_head
+from flattener.kaggle import MAX_BYTES, SOURCES, find_owner, kernel_metadata
+from flattener.kernel_head import read_head
 from flattener.library import Library
 from flattener.parameters import check_run_settings, fill_settings, settings_values
+from flattener.settings import setting_text
 from flattener.source import Module
 from flattener.trace import map_path, map_text
 
@@ -70,9 +73,7 @@ class KernelRequest:
         """The command that makes the same kernel again, but for its owner and its run."""
         parts = ["python build_kernel.py", self.name]
         parts += [f"--preset {self.preset}"] if self.preset else []
-        for key, value in self.settings.items():
-            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-            parts.append(f"--set {key}={text}")
+        parts += [f"--set {shlex.quote(setting_text(key, value))}" for key, value in self.settings.items()]
         parts += ["--format script"] if self.form == "script" else []
         return " ".join(parts)
 

@@ -1,7 +1,6 @@
 """The command line."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -9,27 +8,17 @@ from pathlib import Path
 from flattener.build import KernelRequest, Report, build_entry, build_report
 from flattener.errors import BuildError
 from flattener.kaggle import NO_OWNER
+from flattener.settings import SettingError, parse_settings
 from flattener.trace import trace_log
 
 
-def parse_setting(text: str) -> tuple[str, object]:
-    key, sign, value = text.partition("=")
-    if not sign or not key.isidentifier():
-        raise argparse.ArgumentTypeError(f"{text!r} is not key=value")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
-
-
-def parse_arguments(arguments) -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None, root: Path) -> argparse.Namespace:
+    """The command line; `names` are the kernels to build, `set` a dictionary."""
     parser = argparse.ArgumentParser(
         prog="build_kernel.py", description="Ships a Python package to Kaggle as one readable notebook."
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="kernels to build; default: all of kernels/")
-    parser.add_argument(
-        "--set", action="append", type=parse_setting, default=[], metavar="KEY=VALUE", help="change a setting"
-    )
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="change settings")
     parser.add_argument("--preset", help="the preset of the settings cell")
     parser.add_argument("--owner", help="your Kaggle name; else KAGGLE_USERNAME or kaggle.json")
     parser.add_argument("--format", choices=["notebook", "script"], default="notebook")
@@ -45,10 +34,18 @@ def parse_arguments(arguments) -> argparse.Namespace:
         parser.error("--entry takes --package and --out, no NAME and no settings")
     if options.package and not options.entry:
         parser.error("--package goes with --entry")
+    kernels = sorted(path.stem for path in (root / "kernels").glob("*.py"))
+    options.names += [text for text in options.set if text in kernels]  # as in `--set epochs=5 train`
+    try:
+        options.set = parse_settings(text for text in options.set if text not in kernels)
+    except SettingError as error:
+        parser.error(str(error))
+    if not (options.names or options.entry or options.trace):
+        options.names = kernels
     return options
 
 
-def print_report(report: Report, verbose: bool):
+def print_report(report: Report, verbose: bool) -> None:
     names = "module" if report.modules == 1 else "modules"
     path = os.path.relpath(report.path) if report.path.resolve().is_relative_to(Path.cwd()) else report.path
     print(f"{path}  {report.size:,} bytes, {report.cells} cells, {report.modules} {names}", end="")
@@ -73,7 +70,7 @@ def run_command(arguments: list[str] | None, root: Path) -> int:
         arguments: without the program's name; None: those of the process.
         root: the repository whose kernels are built.
     """
-    options = parse_arguments(arguments)
+    options = parse_arguments(arguments, root)
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         print(f"error: Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
@@ -85,17 +82,21 @@ def run_command(arguments: list[str] | None, root: Path) -> int:
         if options.trace:
             print(trace_log(options.trace, options.map, root / "build"), end="")
             return 0
-        names = options.names or sorted(path.stem for path in (root / "kernels").glob("*.py"))
-        out, settings = Path(options.out or root / "build"), dict(options.set)
         owner = None
-        for name in names:
+        for name in options.names:
             request = KernelRequest(
-                name, root, out, settings, preset=options.preset, owner=options.owner, form=options.format
+                name,
+                root,
+                Path(options.out or root / "build"),
+                settings=options.set,
+                preset=options.preset,
+                owner=options.owner,
+                form=options.format,
             )
             report = build_report(request)
             print_report(report, options.verbose)
             owner = report.owner
-        if names and owner is None:
+        if options.names and owner is None:
             print(f"No Kaggle name known: {NO_OWNER!r} stands in for it.", end=" ")
             print("Before a push, build again with --owner NAME, or set KAGGLE_USERNAME.")
         return 0

@@ -1,96 +1,77 @@
-"""What Kaggle asks of a kernel: title, slug, machine, sources, owner; and kernel-metadata.json."""
+"""What Kaggle asks of a kernel: title, slug, machine, sources, owner; and kernel-metadata.json.
+
+The one table of these rules: a build checks a kernel's head by it, and whoever changes the metadata of a build later can
+check that by it, too.
+"""
 
 import json
 import os
 import re
-import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from flattener.cells import SCRIPT_HEAD
 from flattener.errors import BuildError
-from flattener.source import Module
 
 MAX_BYTES = 1_000_000  # Kaggle is said to refuse a larger source
-ACCELERATORS = ("NvidiaTeslaT4", "NvidiaTeslaT4Highmem", "NvidiaL4", "NvidiaL4X1", "NvidiaTeslaA100", "NvidiaH100")
-ACCELERATORS += ("NvidiaRtxPro6000", "TpuV5E8", "TpuV6E8")
-RETIRED = (
-    "NvidiaTeslaP100",
-    "TpuV38",
-    "Tpu1VmV38",
-    "TpuV232",
-    "TpuV2256",
-)  # Kaggle silently runs something else instead
+TITLE_LENGTH = range(5, 51)  # characters, of the title and of the slug made from it
+ACCELERATORS = (
+    *("NvidiaTeslaT4", "NvidiaTeslaT4Highmem", "NvidiaL4", "NvidiaL4X1", "NvidiaTeslaA100", "NvidiaH100"),
+    *("NvidiaRtxPro6000", "TpuV5E8", "TpuV6E8"),
+)
+RETIRED = ("NvidiaTeslaP100", "TpuV38", "Tpu1VmV38", "TpuV232", "TpuV2256")  # Kaggle runs something else, unasked
 NO_OWNER = "INSERT-YOUR-KAGGLE-NAME"
-SLUG, OWNER = r"[a-z0-9]+(?:-[a-z0-9]+)*", r"[A-Za-z0-9][\w-]*"
-SOURCES = ("competition_sources", "dataset_sources", "kernel_sources", "model_sources")
-KEYS = {
-    "title": str,
-    "accelerator": str,
-    "internet": bool,
-    "private": bool,
-    "keywords": list,
-    **dict.fromkeys(SOURCES, list),
+SLUG, OWNER = r"[a-z0-9]+(?:-[a-z0-9]+)*", r"(?!(?:c|code|datasets|models)/)[A-Za-z0-9][\w-]*"
+SOURCES = {  # kind of source -> (pattern, the pattern in words)
+    "competition_sources": (SLUG, "slug"),
+    "dataset_sources": (rf"{OWNER}/{SLUG}(/\d+)?", "owner/slug or owner/slug/version"),
+    "kernel_sources": (
+        rf"({OWNER}/)?{SLUG}(/\d+)?",
+        "slug (of your own kernel), owner/slug or owner/slug/version",
+    ),
+    "model_sources": (rf"{OWNER}/{SLUG}/[\w.-]+/[\w.-]+/\d+", "owner/model/framework/variation/version"),
 }
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that Kaggle would refuse, or would take for something else without a word."""
+
+    reason: str
+    remedy: str
+
+
+def kernel_problems(title: str, machine: str, sources: Mapping[str, Sequence[str]]) -> list[Problem]:
+    """What is wrong with a kernel's metadata.
+
+    Args:
+        title: of the kernel.
+        machine: the accelerator, `machine_shape` in kernel-metadata.json; empty: a CPU.
+        sources: for each key of `SOURCES` the names of what the kernel mounts.
+    """
+    problems = []
+    if len(title) not in TITLE_LENGTH or len(slugify(title)) not in TITLE_LENGTH or not title.isascii():
+        reason = f"title = {title!r}: it and its slug need 5 to 50 characters, all ASCII"
+        problems.append(Problem(reason, "choose another"))
+    if machine and machine not in ACCELERATORS:
+        state = "retired by Kaggle" if machine in RETIRED else "not known"
+        remedy = f'use "" for a CPU, or {", ".join(ACCELERATORS)}'
+        problems.append(Problem(f"accelerator {machine!r} is {state}", remedy))
+    for key, (pattern, shape) in SOURCES.items():
+        for source in sources.get(key, ()):
+            if not re.fullmatch(pattern, source):
+                reason = f"{key}: {source!r} is no name that Kaggle takes: it is not {shape}"
+                problems.append(Problem(reason, "correct it"))
+            elif key == "kernel_sources" and len(re.sub(r"/\d+$", "", source).rpartition("/")[2]) < 5:
+                reason = f"{key}: {source!r} is no name that Kaggle takes: its slug has fewer than 5 characters"
+                problems.append(Problem(reason, "correct it"))
+    return problems
 
 
 def slugify(title: str) -> str:
     """The slug that Kaggle makes from a title."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-
-
-def read_head(module: Module) -> dict:
-    """The [tool.kaggle] table of the kernel's PEP 723 head, checked."""
-    head = SCRIPT_HEAD.search(module.text)
-    if not head:
-        module.refuse(1, "no head", "begin the file with `# /// script`, `# [tool.kaggle]` ... `# ///` (PEP 723)")
-    try:
-        table = tomllib.loads(
-            "".join(line[2:] if line.startswith("# ") else line[1:] for line in head["toml"].splitlines(True))
-        )
-    except tomllib.TOMLDecodeError as error:
-        module.refuse(1, f"the head is not valid TOML: {error}", "correct it")
-    kaggle = table.get("tool", {}).get("kaggle")
-    if not isinstance(kaggle, dict):
-        module.refuse(1, "the head has no [tool.kaggle]", "add it, with a title")
-    for key, value in kaggle.items():
-        if key not in KEYS:
-            module.refuse(1, f"[tool.kaggle] has an unknown key {key!r}", f"use {', '.join(KEYS)}")
-        if type(value) is not KEYS[key] or (
-            isinstance(value, list) and not all(isinstance(part, str) for part in value)
-        ):
-            kind = {str: "a string", bool: "true or false", list: "a list of strings"}[KEYS[key]]
-            module.refuse(1, f"[tool.kaggle] {key} = {value!r} is not {kind}", "correct it")
-    check_head(module, kaggle)
-    return kaggle
-
-
-def check_head(module: Module, kaggle: dict):
-    title, accelerator = kaggle.get("title", ""), kaggle.get("accelerator", "")
-    if not 5 <= len(title) <= 50 or not 5 <= len(slugify(title)) <= 50 or not title.isascii():
-        module.refuse(
-            1, f"[tool.kaggle] title = {title!r}: it and its slug need 5 to 50 characters, all ASCII", "choose another"
-        )
-    if accelerator in RETIRED:
-        module.refuse(
-            1, f"accelerator {accelerator!r} is retired by Kaggle", f'use "" for a CPU, or {", ".join(ACCELERATORS)}'
-        )
-    if accelerator and accelerator not in ACCELERATORS:
-        module.refuse(1, f"accelerator {accelerator!r} is not known", f'use "" for a CPU, or {", ".join(ACCELERATORS)}')
-    shapes = {
-        "competition_sources": (r"{s}", "slug"),
-        "dataset_sources": (r"{o}/{s}(/\d+)?", "owner/slug or owner/slug/version"),
-        "kernel_sources": (r"({o}/)?{s}(/\d+)?", "slug (of your own kernel), owner/slug or owner/slug/version"),
-        "model_sources": (r"{o}/{s}/[\w.-]+/[\w.-]+/\d+", "owner/model/framework/variation/version"),
-    }
-    for key, (pattern, shape) in shapes.items():
-        expression = pattern.format(s=SLUG, o=OWNER)
-        for source in kaggle.get(key, []):
-            if not re.fullmatch(expression, source):
-                module.refuse(1, f"[tool.kaggle] {key}: {source!r} is not {shape}", "correct it")
-            if key == "kernel_sources" and len(re.sub(r"/\d+$", "", source).rpartition("/")[2]) < 5:
-                module.refuse(
-                    1, f"[tool.kaggle] {key}: the slug of {source!r} has fewer than 5 characters", "correct it"
-                )
 
 
 def find_owner(flag: str | None) -> str | None:
@@ -112,7 +93,7 @@ def find_owner(flag: str | None) -> str | None:
     return owner or None
 
 
-def kernel_metadata(kaggle: dict, name: str, form: str, owner: str | None) -> dict:
+def kernel_metadata(kaggle: dict[str, Any], name: str, form: str, owner: str | None) -> dict[str, Any]:
     """kernel-metadata.json, with every value written: the client's own defaults are not what its documentation says."""
     owner = owner or NO_OWNER
     accelerator = kaggle.get("accelerator", "")

@@ -11,6 +11,7 @@ import re
 import symtable
 import tokenize
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from flattener.errors import BuildError
 
@@ -96,7 +97,7 @@ class Module:
             low, high = (middle, high) if self.starts[middle] <= offset else (low, middle)
         return low + 1
 
-    def refuse(self, node, reason: str, remedy: str, blame: str | None = None):
+    def refuse(self, node: Any, reason: str, remedy: str, blame: str | None = None) -> NoReturn:
         """Raises a `BuildError` for a node of the syntax tree, or a line number; `blame` is this module by default."""
         line = node if isinstance(node, int) else node.lineno
         error = BuildError(f"{self.label}:{line}: {reason}. Remedy: {remedy}.")
