@@ -1,7 +1,6 @@
 """What Kaggle asks of a kernel: title, slug, machine, sources, owner; and kernel-metadata.json.
 
-The one table of these rules: a build checks a kernel's head by it, and whoever changes the metadata of a build later can
-check that by it, too.
+The one table of these rules: a build checks a kernel's head by it, and a push the metadata that it changes.
 """
 
 import json

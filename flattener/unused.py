@@ -4,11 +4,12 @@ import ast
 import collections
 import re
 
+from flattener.facts import TEXT_RUNNERS, called_name
 from flattener.program import FRAME_READERS
 from flattener.source import Module, all_arguments, is_docstring, words
 
 DYNAMIC_NAMES = words("""
-    vars dir globals locals eval exec compile attrgetter methodcaller getmembers modules __dict__ __getattr__
+    vars dir globals locals attrgetter methodcaller getmembers modules __dict__ __getattr__
     import_module __import__ patch
 """)
 NAME_CALLS = words("getattr setattr hasattr delattr")
@@ -25,6 +26,8 @@ class Vocabulary:
                 if not is_docstring(statement):
                     for word in self.words_of(statement):
                         self.places[word].add((module.name, index))
+        if {"builtins", "__builtins__"} & self.places.keys() and TEXT_RUNNERS & self.places.keys():
+            self.computed = True
 
     def words_of(self, statement):
         todo = [statement]
@@ -43,8 +46,10 @@ class Vocabulary:
                 text = joined_text(node)
                 if text is not None:
                     yield from re.findall(r"\w+", text)
-            called = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
-            if called in NAME_CALLS and len(node.args) > 1 and joined_text(node.args[1]) is None:
+            is_call = isinstance(node, ast.Call) and called_name(node) in NAME_CALLS and len(node.args) > 1
+            if is_call and joined_text(node.args[1]) is None:
+                self.computed = True
+            if isinstance(node, ast.Name) and node.id in TEXT_RUNNERS:  # not a method of that name
                 self.computed = True
             if getattr(node, "id", getattr(node, "attr", None)) in DYNAMIC_NAMES:
                 self.computed = True

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import nbformat
 import pytest
 
 import build_kernel as bk
+from flattener.command import run_command
 from flattener.lines import CELL_LINES
 from flattener.modules_style import UNPACK
 from flattener.trace import COLOURS
@@ -941,6 +943,40 @@ def test_bad_settings_are_refused_when_the_kernel_is_built(options, message, tmp
     assert not (root / "build").exists()
 
 
+def test_settings_on_the_command_line_have_the_grammar_of_the_other_commands(tmp_path, capsys):
+    root = kernel_root(tmp_path)
+
+    def built(*arguments) -> dict:
+        assert run_command(["--out", str(root / "build"), *arguments], root) == 0
+        values = {}
+        exec(notebook(root / "build/tiny").cells[2].source, values)
+        return values["SET"]
+
+    assert built("tiny", "--set", "epochs=5", "tag=False") == {"epochs": 5, "tag": False}
+    assert built("tiny", "--set", "tag=(1, 2)", "--set", "epochs=6") == {"tag": [1, 2], "epochs": 6}
+    assert built("--set", "tag=a b", "tiny") == {"tag": "a b"}
+    for bad in ("epochs", "=3", "a-b=3"):
+        with pytest.raises(SystemExit):
+            run_command(["tiny", "--set", bad], root)
+        assert f"--set {bad}: must be key=value, such as epochs=5" in capsys.readouterr().err
+
+
+def test_the_recorded_command_makes_the_same_again(tmp_path):
+    root = kernel_root(tmp_path)
+    settings = {"epochs": 3, "tag": "5"}
+    first = build(root, settings=settings, preset="large")
+    text = notebook(first).cells[0].source
+    command = re.search("Built by `python build_kernel.py (.*?)` from", text)[1]
+    assert shlex.split(command) == ["tiny", "--preset", "large", "--set", "epochs=3", "--set", 'tag="5"']
+    assert run_command([*shlex.split(command), "--out", str(tmp_path / "again")], root) == 0
+    assert notebook(tmp_path / "again/tiny").cells == notebook(first).cells
+    folder = write_files(tmp_path / "entry", MIXED)
+    text = flatten(folder, style="modules")
+    command = re.search("Built by `python build_kernel.py (.*?)`;", text)[1]
+    assert command == "--entry main.py --package pkg --out flat.py --style modules"
+    assert "--style" not in flatten(folder)
+
+
 def test_settings_without_a_settings_cell_are_refused(tmp_path):
     root = kernel_root(tmp_path, settings="", body="\nprint(preset('small'))\n")
     build(root)
@@ -1244,6 +1280,82 @@ def test_a_new_python_that_gets_its_functions_by_value_needs_no_module(tmp_path)
     assert sections(flatten(folder)) == []
     shutil.rmtree(folder / "pkg")
     assert run_python(folder / "flat/flat.py", tmp_path) == (0, "by pkg 49\n", "")
+
+
+COMPILES = """import re
+CODE = "import keras; print(keras)"
+WORDS = re.compile("a|b")
+class Model:
+    def compile(self, loss):
+        return loss
+    def eval(self):
+        return self.exec()
+    def exec(self):
+        return CODE
+def fit(model):
+    return model.compile(loss=len(WORDS.findall("abc"))), model.eval()
+"""
+
+
+def test_a_method_called_compile_or_eval_runs_no_text(tmp_path):
+    files = {
+        "main.py": "from pkg.train import Model, fit\nprint(fit(Model()))\n",
+        "pkg/__init__.py": "",
+        "pkg/train.py": COMPILES,
+        "pkg/other.py": "",
+    }
+    folder = write_files(tmp_path, files)
+    assert sections(flatten(folder)) == [] and "pkg.other" not in flatten(folder)
+    assert run_python(folder / "flat/flat.py", tmp_path) == (0, "(2, 'import keras; print(keras)')\n", "")
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        "exec(CODE)",
+        "eval(compile(CODE, '', 'exec'))",
+        "import builtins\nbuiltins.exec(CODE)",
+        "from builtins import exec as run\nrun(CODE)",
+        "getattr(__import__('builtins'), 'exec')(CODE)",
+        "f = exec\nf(CODE)",
+    ],
+)
+def test_text_that_is_run_may_import_any_module(runs, tmp_path):
+    files = {
+        "main.py": "import pkg.train\n",
+        "pkg/__init__.py": "",
+        "pkg/train.py": f"CODE = 'from pkg' + '.other import say; say()'\nMORE = 'import '\n{runs}\n",
+        "pkg/other.py": "def say():\n    print('said')\n",
+    }
+    folder = write_files(tmp_path, files)
+    assert sorted(sections(flatten(folder))) == ["pkg.other", "pkg.train"]
+    shutil.rmtree(folder / "pkg")
+    assert run_python(folder / "flat/flat.py", tmp_path) == (0, "said\n", "")
+
+
+def test_a_method_called_eval_keeps_no_unused_definition_in_modules_style(tmp_path):
+    files = {
+        "main.py": "from pkg import a\nprint([a][0].f())\n",
+        "pkg/__init__.py": "",
+        "pkg/a.py": "class M:\n    def eval(self): return 1\ndef f():\n    return M().eval()\n\ndef lost(): pass\n",
+    }
+    text = flatten(write_files(tmp_path, files))
+    assert sections(text) == ["pkg.a"] and "lost" not in text
+    (tmp_path / "pkg/a.py").write_text(files["pkg/a.py"].replace("M().eval()", "eval('M')().eval()"))
+    assert "lost" in flatten(tmp_path)
+
+
+def test_a_line_whose_author_allows_it_may_read_where_code_comes_from(tmp_path):
+    files = {
+        "main.py": "from pkg.a import place\nprint(len(place(compile('1', 'some file', 'eval'))))\n",
+        "pkg/__init__.py": "",
+        "pkg/a.py": "def place(code):\n    return code.co_filename\n",
+    }
+    folder = write_files(tmp_path, files)
+    assert sections(flatten(folder)) == ["pkg.a"]
+    (folder / "pkg/a.py").write_text(files["pkg/a.py"].replace("filename", "filename  # flat: ok, for a traceback"))
+    assert sections(flatten(folder)) == []
+    assert run_python(folder / "flat/flat.py", tmp_path) == (0, "9\n", "")
 
 
 def test_a_suite_of_tests_gets_every_module_as_it_is(tmp_path):
