@@ -11,7 +11,6 @@ Workers return nothing; what they have made lies in files, where a worker that d
 import collections
 import functools
 import linecache
-import operator
 import os
 import pathlib
 import selectors
@@ -33,17 +32,11 @@ with open(sys.argv[1], "rb") as file:
     call = pickle.load(file)
 call()
 """
-# Here, since training.py compiles: there the flattener would take it for code that is compiled in this process.
-CARDS_PROGRAM = "import keras; print(*keras.distribution.list_devices())"
 LAST_LINES = 200  # of each worker's output, which are searched for its traceback
 
 
 class WorkerError(RuntimeError):
     """A worker that died: of an exception, whose traceback the message holds, or by a signal."""
-
-
-# Written as text, since build_kernel.py takes whoever reads the attribute for one who minds where modules are.
-file_of_code = operator.attrgetter("co_filename")
 
 
 class JobPickler(cloudpickle.Pickler):
@@ -57,7 +50,8 @@ class JobPickler(cloudpickle.Pickler):
         if not isinstance(value, types.CodeType):
             return super().reducer_override(value)
         make, parts = self.dispatch_table[types.CodeType](value)
-        return make, tuple(file_of_code(value) if part == "<dynamic-code>" else part for part in parts)
+        file = value.co_filename  # flat: ok, only tracebacks show it
+        return make, tuple(file if part == "<dynamic-code>" else part for part in parts)
 
 
 def run_workers(function, tasks: list, cards: list[str], show) -> dict[int, WorkerError]:

@@ -32,7 +32,7 @@ from salt.folds import assign_folds
 from salt.inference import predict_probabilities
 from salt.losses import deep_loss, empty_loss, segmentation_loss
 from salt.metrics import THRESHOLDS_20
-from salt.parallel import CARDS_PROGRAM, run_workers
+from salt.parallel import run_workers
 from salt.postprocess import choose_pseudo_labels, empty_black
 from salt.resume import differing_settings
 from salt.schedule import (
@@ -53,6 +53,7 @@ from salt.schedule import (
 from salt.tta import tta_transforms
 from salt.unet import build_model, encoder_layers, snapshot_ensemble, use_jit
 
+CARDS_PROGRAM = "import keras; print(*keras.distribution.list_devices())"
 PROBE_BATCHES = 5  # in an epoch that only measures; beside them, what an epoch's begin takes does not count
 PROBE_SHARE = 0.01  # of a fold's time goes into measuring, not counting compilation
 BATCH_NORM_BATCHES = 30  # from which batch norm's statistics are estimated in the end
