@@ -32,8 +32,9 @@ def build_kernel(name: str, root: Path = ROOT, out: Path | None = None, **option
     return build_report(KernelRequest(name, Path(root), Path(out or root / "build"), **options)).path
 
 
-def main(arguments: list[str] | None = None) -> int:
-    return run_command(arguments, ROOT)
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    """Runs the command line for the kernels of a repository; returns the exit status."""
+    return run_command(arguments, root)
 
 
 if __name__ == "__main__":
