@@ -11,14 +11,22 @@ MANY_TRIES, FEW_TRIES, LARGE = 12, 1, 10_000  # flat programs tried; fewer where
 
 
 def analyse(library: Library, form: str, style: str = "auto") -> Document:
-    """The program's document: as flat as it can be without anybody noticing, or as `style` says.
+    """The program's document: as many modules flat as can be, or as `style` says.
 
-    A flat program is tried first. What one module prevents puts this module, and what it imports, in modules style; an
-    entry that itself prevents it puts all modules there. `style` "flat" and "modules" allow one of the two only.
+    A flat program is tried first. If a module cannot be flat, it and what it imports are in modules style at the next
+    try; if the entry is what prevents it, all modules are.
+
+    Args:
+        library: the entry and its packages.
+        form: of the output, "notebook" or "script".
+        style: "auto"; "flat" refuses what cannot be flat; "modules" keeps all modules in modules style.
+
+    Raises:
+        BuildError: neither style can do what the program does, or not the one that was asked for.
     """
     reach = Reach(library, form)
     reasons: dict[str, str] = {}  # module -> why it is not flat
-    as_it_is = bool(reach.reason) and style == "auto"  # nothing is flat, not even the entry's part of it
+    as_it_is = bool(reach.reason) and style == "auto"  # nothing is flat, and the entry stays as it is
     if style == "modules":
         reasons = dict.fromkeys(reach.modules, "--style modules")
     elif style == "auto" and reach.reason:

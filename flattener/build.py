@@ -28,18 +28,31 @@ WARN_BYTES = 800_000
 
 @dataclass
 class Report:
-    """What a build has to say to its user."""
+    """What there is to tell about a build.
+
+    Attributes:
+        path: the folder of a kernel, or the file.
+        size: bytes of the notebook or script.
+        cells: their number.
+        modules: how many modules of the packages it holds.
+        build_id: see `Document.build_id`.
+        owner: the Kaggle name that was found; None: none.
+        dropped: the definitions that are left out, as module.name.
+        renamed: "module.name -> name" for each variable that has another name in the flat program.
+        reasons: "pkg/a.py: why" for each module in modules style.
+        warnings: what may be wrong with it.
+    """
 
     path: Path
-    size: int = 0
-    cells: int = 0
-    modules: int = 0
-    build_id: str = ""
-    owner: str | None = None
-    dropped: list[str] = field(default_factory=list)
-    renamed: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)  # "pkg/a.py: why" for each module in modules style
-    warnings: list[str] = field(default_factory=list)
+    size: int
+    cells: int
+    modules: int
+    build_id: str
+    owner: str | None
+    dropped: list[str]
+    renamed: list[str]
+    reasons: list[str]
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -136,11 +149,12 @@ def kernel_library(name: str, root: Path) -> Library:
 
 
 def size_warnings(name: str, size: int) -> list[str]:
+    """A warning if a file comes near to the size that Kaggle takes."""
     return [f"{name} has {size:,} bytes; Kaggle is said to take {MAX_BYTES:,}"] if size > WARN_BYTES else []
 
 
 def introduction(module: Module, kaggle: dict, command: str, build_id: str) -> str:
-    """The text of the title cell: what it does, inputs, outputs, how it was built."""
+    """The text of the title cell: what the kernel does, its inputs, how it was built."""
     sources = [f"{key.partition('_')[0]} `{source}`" for key in SOURCES for source in kaggle.get(key, [])]
     return "\n".join(
         [
@@ -154,7 +168,7 @@ def introduction(module: Module, kaggle: dict, command: str, build_id: str) -> s
 
 
 def write_folder(folder: Path, files: dict[str, str]) -> Path:
-    """Writes a folder that is whole or not there: under a temporary name first, then renamed."""
+    """Writes a folder under a temporary name and renames it, so that it is never there in part."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -178,10 +192,12 @@ def write_folder(folder: Path, files: dict[str, str]) -> Path:
 
 
 def dropped(document: Document) -> list[str]:
-    """The definitions that no kept code names, as module.name."""
+    """The definitions that are left out, as module.name."""
     found = [f"{module}.{name}" for module, name in document.unused]
     program = document.program
-    for module in program.modules if program else []:
+    if program is None:
+        return sorted(found)
+    for module in program.modules:
         for name, uses in program.names[module.name].bindings.items():
             mine = [use for use in uses if use.action != "import" and not use.chain]
             if mine and not any((module.name, use.index) in program.kept for use in mine):
@@ -190,7 +206,7 @@ def dropped(document: Document) -> list[str]:
 
 
 def build_entry(entry: Path, packages: list[Path], out: Path, style: str = "auto") -> Report:
-    """Flattens anybody's script with its packages into one file, .py or .ipynb.
+    """Flattens a script with its packages into one file, .py or .ipynb.
 
     Args:
         entry: the script.

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from flattener.lines import Line
 from flattener.modules_style import MODULE_HEAD_LINE
@@ -15,11 +16,18 @@ SCRIPT_HEAD = re.compile(r"(?m)^# /// script\s*\n(?P<toml>(?:^#(?:| .*)\n)+?)^# 
 
 @dataclass
 class Cell:
-    kind: str  # "markdown" or "code"
+    """A cell of the output.
+
+    Attributes:
+        kind: "markdown" or "code".
+        id: unique in the document.
+    """
+
+    kind: str
     id: str
     lines: list[Line]
     tags: list[str] = field(default_factory=list)
-    metadata: dict = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_file(self) -> bool:
@@ -33,6 +41,7 @@ class Cell:
 
     @property
     def text(self) -> str:
+        """The lines, joined."""
         return "\n".join(line.text for line in self.lines)
 
 
@@ -46,15 +55,17 @@ class EntryCell:
     last: int
 
 
-FOLDED = {"_kg_hide-input": True}  # Kaggle shows the cell's code on request only
+FOLDED: dict[str, Any] = {"_kg_hide-input": True}  # Kaggle shows the cell's code on request only
 
 
 def markdown(cell_id: str, text: str) -> Cell:
+    """A cell of text."""
     return Cell("markdown", cell_id, [Line(line) for line in text.strip("\n").split("\n")])
 
 
-def code(cell_id: str, lines: list[str], **more) -> Cell:
-    return Cell("code", cell_id, [Line(line) for line in lines], **more)
+def code(cell_id: str, lines: list[str], metadata: dict[str, Any] | None = None) -> Cell:
+    """A cell of code that comes from no source file."""
+    return Cell("code", cell_id, [Line(line) for line in lines], metadata=metadata or {})
 
 
 def entry_cells(module: Module) -> list[EntryCell]:
@@ -65,9 +76,9 @@ def entry_cells(module: Module) -> list[EntryCell]:
         if not found:
             continue
         rest = found["rest"]
-        tags = re.search(r"tags=(\[[^\]]*\])", rest)
+        written = re.search(r"tags=(\[[^\]]*\])", rest)
         try:
-            tags = json.loads(tags[1]) if tags else []
+            tags = json.loads(written[1]) if written else []
         except ValueError:
             module.refuse(comment.line, "the cell's tags are not a list of strings", 'write tags=["parameters"]')
         cells[-1].last = comment.line - 1
@@ -93,7 +104,7 @@ def notebook_text(cells: list[Cell]) -> str:
     """The cells as a notebook, in nbformat 4.5."""
     rows = []
     for cell in cells:
-        row = {
+        row: dict[str, Any] = {
             "cell_type": cell.kind,
             "id": cell.id,
             "metadata": cell.metadata | ({"tags": cell.tags} if cell.tags else {}),

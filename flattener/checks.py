@@ -29,8 +29,8 @@ SECRETS = {
 }
 
 
-def check_document(document: Document, cells: list[Cell]):
-    """Refuses an output that cannot run; each of these would be a bug of this file."""
+def check_document(document: Document, cells: list[Cell]) -> None:
+    """Refuses an output that cannot run; each refusal is a bug of the flattener, apart from those with a remedy."""
     library = document.library
     for cell in cells:
         if cell.kind == "code":
@@ -52,7 +52,7 @@ def check_document(document: Document, cells: list[Cell]):
         if isinstance(node, ast.ImportFrom):
             names = [node.module or "." * node.level]
         for name in names:
-            if (library.owns(name) and library.find(name)) or name.startswith("."):
+            if (library.is_flat(name) and library.find(name)) or name.startswith("."):
                 raise BuildError(f"an import of {name} is left in the output; report this as a bug of build_kernel.py")
     known = set().union(*(unresolved_names(module.text) for module in library.sources.values()))
     unknown = unresolved_names(text) - known
@@ -60,8 +60,8 @@ def check_document(document: Document, cells: list[Cell]):
         raise BuildError(f"names without a meaning in the output: {', '.join(sorted(unknown))}")
 
 
-def check_unpacked(document: Document, text: str):
-    """Does what the helper of a script will do, and compares the modules with what they should be."""
+def check_unpacked(document: Document, text: str) -> None:
+    """Unpacks the modules as the helper of a script will do, and compares them with what they should be."""
     unindent = re.compile("^    (# (?=from __future__ ))?", re.MULTILINE)
     found = {name: unindent.sub("", lines) for name, lines in re.findall(MODULE_PATTERN, text, re.MULTILINE)}
     wanted = {name: content for name, content in document.files.items() if content}
@@ -73,7 +73,8 @@ def check_unpacked(document: Document, text: str):
             )
 
 
-def compile_text(text: str, name: str):
+def compile_text(text: str, name: str) -> None:
+    """Raises a `BuildError` for a text that is not valid Python."""
     try:
         compile(text, name, "exec", dont_inherit=True)
     except SyntaxError as error:
@@ -82,9 +83,10 @@ def compile_text(text: str, name: str):
 
 def unresolved_names(text: str) -> set[str]:
     """The global names that are read somewhere and bound nowhere."""
-    bound, read = set(), set()
+    bound: set[str] = set()
+    read: set[str] = set()
 
-    def walk(table, top: bool):
+    def walk(table: symtable.SymbolTable, top: bool) -> None:
         for symbol in table.get_symbols():
             if (top or symbol.is_declared_global()) and (symbol.is_assigned() or symbol.is_imported()):
                 bound.add(symbol.get_name())
@@ -98,7 +100,7 @@ def unresolved_names(text: str) -> set[str]:
 
 
 def private_texts(root: Path) -> dict[str, str]:
-    """Paths of this machine, which nobody wants to publish."""
+    """Paths of this machine, which must not be published."""
     found = {
         str(Path.home()): "your home folder",
         str(root): "the folder of the checkout",

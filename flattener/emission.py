@@ -3,21 +3,25 @@
 import ast
 import re
 
-from flattener.library import External, Library, Var
+from flattener.library import External, Library, ModuleRef, Var
 from flattener.lines import Block, Line
 from flattener.names import ImportSite, Use
 from flattener.naming import Naming
 from flattener.program import Program
-from flattener.source import CODING, PRAGMA, Module, first_line
+from flattener.source import CODING, PRAGMA, Module, first_line, is_future_import, last_line
 
 
 class Emitter:
-    """The text of one module with edits in it, statement by statement."""
+    """The text of one module with edits in it, statement by statement.
 
-    def __init__(self, module: Module, skipped: set[int]):
-        """Takes the module, and those of its lines that are not for the output: a kernel's head, the marks of cells."""
+    Attributes:
+        edits: start and end as offsets into the module's text, and what stands there instead.
+        skipped_lines: the lines that are not for the output: `#!`, a kernel's head, the marks of cells.
+    """
+
+    def __init__(self, module: Module, skipped: set[int]) -> None:
         self.module = module
-        self.edits: list[tuple[int, int, str]] = []  # start and end as offsets into the text, and what comes there
+        self.edits: list[tuple[int, int, str]] = []
         heads = [comment for comment in module.comments if comment.line <= 2]
         heads = [comment for comment in heads if comment.text.startswith("#!") or CODING.match(comment.text)]
         self.skipped_lines = skipped | {comment.line for comment in heads}
@@ -32,7 +36,7 @@ class Emitter:
         position, stop = module.starts[first - 1], module.starts[last] - 1
         pieces: list[tuple[str, int]] = []
 
-        def copy(start: int, end: int):
+        def copy(start: int, end: int) -> None:
             number = module.line_of(start)
             for part in module.text[start:end].splitlines(keepends=True) if start < end else []:
                 pieces.append((part, number))
@@ -40,35 +44,42 @@ class Emitter:
 
         for start, end, text in self.edits_between(position, stop):
             if start < position:
-                module.refuse(
-                    module.line_of(start), "two edits of one place", "report this as a bug of build_kernel.py"
-                )
+                remedy = "report this as a bug of build_kernel.py"
+                module.refuse(module.line_of(start), "two edits of one place", remedy)
             copy(position, start)
             pieces.append((text, module.line_of(start)))
             position = end
         copy(position, stop)
-        lines, text, number = [], "", 0
+        return self.joined(pieces)
+
+    def joined(self, pieces: list[tuple[str, int]]) -> list[Line]:
+        """The lines of some pieces of text, of which each has the number of the source line that it comes from."""
+        lines: list[Line] = []
+        text, number = "", 0
         for piece, source in pieces:
             for index, part in enumerate(piece.split("\n")):
                 if index:
-                    lines.append(Line(text, module.label, number or source))
+                    lines.append(Line(text, self.module.label, number or source))
                     text, number = "", 0
                 text += part
                 number = number or (source if part else 0)
         if text:
-            lines.append(Line(text, module.label, number))
+            lines.append(Line(text, self.module.label, number))
         return lines
 
-    def edits_between(self, start: int, stop: int):
+    def edits_between(self, start: int, stop: int) -> list[tuple[int, int, str]]:
+        """The edits that begin between two offsets, both included."""
         return [edit for edit in self.edits if start <= edit[0] <= stop]
 
     def blocks(self, indices: list[int], first: int, last: int) -> list[Block]:
         """The blocks of some statements, which lie with their comments between two lines."""
-        module, found = self.module, []
-        position, waiting, gap = first, [], 0
+        module = self.module
+        found: list[Block] = []
+        waiting: list[Line] = []
+        position, gap = first, 0
         for group in self.groups(indices):
             start = min(first_line(module.body[index]) for index in group)
-            end = max(module.body[index].end_lineno for index in group)
+            end = max(last_line(module.body[index]) for index in group)
             free, attached, blank = self.comments_above(position, start)
             if free:
                 waiting = free
@@ -90,17 +101,18 @@ class Emitter:
         return found
 
     def groups(self, indices: list[int]) -> list[list[int]]:
-        """Statements that share a line belong together."""
+        """The statements in groups, of which each shares no line with another."""
         groups: list[list[int]] = []
         for index in indices:
             node = self.module.body[index]
-            if groups and self.module.body[groups[-1][-1]].end_lineno >= first_line(node):
+            if groups and last_line(self.module.body[groups[-1][-1]]) >= first_line(node):
                 groups[-1].append(index)
             else:
                 groups.append([index])
         return groups
 
     def statement_lines(self, group: list[int], start: int, end: int) -> list[Line]:
+        """The edited lines of statements that share lines; none if they are left out."""
         module = self.module
         if group[0] == 0 and module.docstring and len(group) == 1:
             return self.comments_on(module.body[0])  # the docstring stands above, as text
@@ -113,16 +125,21 @@ class Emitter:
                 module.refuse(module.body[index], reason, "use a line for each")
         return [line for line in self.edited(start, end) if line.text.strip() or not self.is_import(group)]
 
-    def comments_on(self, node) -> list[Line]:
+    def comments_on(self, node: ast.stmt) -> list[Line]:
         """The comments on a statement's lines."""
-        rows = [comment for comment in self.module.comments if node.lineno <= comment.line <= node.end_lineno]
+        rows = [comment for comment in self.module.comments if node.lineno <= comment.line <= last_line(node)]
         return [Line(comment.text, self.module.label, comment.line) for comment in rows]
 
     def is_import(self, group: list[int]) -> bool:
+        """Whether statements only import."""
         return all(isinstance(self.module.body[index], ast.Import | ast.ImportFrom) for index in group)
 
     def comments_above(self, first: int, stop: int) -> tuple[list[Line], list[Line], int]:
-        """The comments between two statements (standing alone; directly above the second), and the blank lines."""
+        """What stands between two statements.
+
+        Returns:
+            The comments that stand alone, those directly above the second statement, and the number of blank lines.
+        """
         module = self.module
         rows = [
             Line("" if number in self.skipped_lines else module.lines[number - 1].rstrip(), module.label, number)
@@ -139,21 +156,21 @@ class Emitter:
         blank = next((count for count, row in enumerate(rows) if row.text.strip()), len(rows))
         return free, rows[split:], min(2, blank)
 
-    def replace_statement(self, node, parts: list[str]):
-        """Puts `parts` in the place of a statement; with none left, its lines go, except for the comments on them."""
+    def replace_statement(self, node: ast.stmt, parts: list[str]) -> None:
+        """Replaces a statement; without `parts` its lines are removed, apart from the comments on them."""
         module = self.module
         start, end = module.span(node)
-        line_start, line_end = module.starts[node.lineno - 1], module.starts[node.end_lineno] - 1
+        line_start, line_end = module.starts[node.lineno - 1], module.starts[last_line(node)] - 1
         before, after = module.text[line_start:start], module.text[end:line_end]
         comments = [
             comment.text
             for comment in module.comments
-            if node.lineno <= comment.line <= node.end_lineno and not PRAGMA.match(comment.text)
+            if node.lineno <= comment.line <= last_line(node) and not PRAGMA.match(comment.text)
         ]
         if before.strip() or (after.strip() and not after.lstrip().startswith("#")):
             if parts:
                 self.edits.append((start, end, "; ".join(parts)))
-            else:  # another statement stands on the same line: the semicolon behind this one goes too
+            else:  # another statement stands on the same line
                 following = re.compile(r"[ \t]*;[ \t]*").match(module.text, end)
                 if following:
                     end = following.end()
@@ -173,7 +190,7 @@ class Emitter:
 class FlatEmitter(Emitter):
     """A module in flat style: its names are those of the one namespace, its imports of flat modules are gone."""
 
-    def __init__(self, program: Program, naming: Naming, module: Module, skipped: set[int]):
+    def __init__(self, program: Program, naming: Naming, module: Module, skipped: set[int]) -> None:
         super().__init__(module, skipped)
         self.program, self.naming = program, naming
         for index in range(len(module.body)):
@@ -191,7 +208,8 @@ class FlatEmitter(Emitter):
         is_import = isinstance(node, ast.Import | ast.ImportFrom)
         return (self.module.name, index) in self.program.kept or index in self.module.dead or is_import
 
-    def edit_references(self, index: int):
+    def edit_references(self, index: int) -> None:
+        """Renames what a statement refers to."""
         text = self.module.text
         for reference in self.program.references.get((self.module.name, index), []):
             use, name = reference.use, self.naming.final[reference.meaning]
@@ -209,26 +227,27 @@ class FlatEmitter(Emitter):
                     start, end = start - 1, echo.end()
                 self.edits.append((start, end, name))
 
-    def add_alias(self, use: Use, name: str):
-        """After a definition that lost its name, a line that gives it the new one."""
+    def add_alias(self, use: Use, name: str) -> None:
+        """Adds a line below a renamed definition that gives it its new name."""
         node = use.node
-        end = self.module.starts[node.end_lineno] - 1
+        end = self.module.starts[last_line(node)] - 1
         lines = [f"{name} = {use.name}"]
         if use.name in self.naming.reserved:
             lines.append(f"del {use.name}  # other code means the builtin")
         self.edits.append((end, end, "".join("\n" + " " * node.col_offset + line for line in lines)))
 
-    def edit_own_name(self, use: Use):
+    def edit_own_name(self, use: Use) -> None:
+        """Writes the module's name in the place of `__name__`."""
         if use.action != "load" or use.in_string:
             self.module.refuse(use.node, "`__name__` in this place", "write the module's name as a string")
         self.edits.append((use.start, use.end, f'"{self.module.name}"'))
 
     # --- imports ---
 
-    def edit_imports(self):
-        """Takes the imports of the packages away, and those that moved to the top; the comments on them stay."""
-        gone = set()
-        rewritten = {}
+    def edit_imports(self) -> None:
+        """Removes the imports of flat modules and those that move to the top; the comments on them stay."""
+        gone: set[ast.stmt] = set()
+        rewritten: dict[ast.stmt, list[str]] = {}
         for site in self.program.names[self.module.name].sites:
             parts = self.import_parts(site)
             if parts is None:
@@ -239,102 +258,112 @@ class FlatEmitter(Emitter):
         for index in self.module.dead:
             rewritten[self.module.body[index]] = []
         for node in self.module.body:
-            if isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level:
+            if is_future_import(node):
                 rewritten[node] = []
         for node, parts in rewritten.items():
             block = self.module.siblings[node]
-            if (
-                block is not self.module.body
-                and not parts
-                and all(other in gone for other in block)
-                and block[0] is node
-            ):
+            is_inner = block is not self.module.body
+            if not parts and is_inner and block[0] is node and all(other in gone for other in block):
                 parts = ["pass"]
             self.replace_statement(node, parts)
 
     def import_parts(self, site: ImportSite) -> list[str] | None:
         """The statements that an import statement becomes; None: it stays as it is."""
-        node, module, final = site.node, self.module, self.naming.final
-        origin = self.program.library.named(module, node)[0]
+        library, node = self.program.library, site.node
         if isinstance(node, ast.ImportFrom) and node.names[0].name == "*" and not site.uses:
-            return [] if self.program.library.owns(self.program.library.origin(module, node)) else None
-        if site.scope.kind not in ("module", "class") or (not site.at_load and site.scope.kind == "class"):
-            ours = [isinstance(self.program.library.target(module, use), tuple) for use in site.uses]
-            outside = [use.alias for use, our in zip(site.uses, ours, strict=True) if not our]
-            changed = any(ours) or getattr(node, "level", 0)
-            return [import_text(node, outside, origin)] * bool(outside) if changed else None
-        kept = (module.name, site.index) in self.program.kept
-        parts, changed = [], bool(getattr(node, "level", 0))
+            return [] if library.is_flat(library.origin(self.module, node)) else None
+        if site.scope.kind == "module":
+            return self.import_in_module(site)
+        if site.scope.kind == "class" and site.at_load:
+            return self.import_in_class(site)
+        outside = [use.alias for use in site.uses if isinstance(library.target(self.module, use), External)]
+        if len(outside) == len(site.uses) and not is_relative(node):
+            return None
+        return [self.import_text(node, outside)] if outside else []
+
+    def import_in_class(self, site: ImportSite) -> list[str] | None:
+        """The statements that an import in the body of a class becomes; None: it stays as it is."""
+        parts, changed = [], is_relative(site.node)
         for use in site.uses:
-            target = self.program.library.target(module, use)
-            if site.scope.kind == "class":
-                if isinstance(target, External):
-                    parts.append(import_text(node, [use.alias], origin))
-                else:
-                    changed = True
-                    parts.append(f"{use.name} = {final[self.program.meanings.target(module, use)]}")
-                continue
-            meaning = self.program.meanings.of(module, use.name)
-            if meaning == Var(module.name, use.name):
-                changed |= not kept or not isinstance(target, External) or self.naming.is_renamed(meaning)
-                if not kept:
-                    continue
-                if isinstance(target, External):
-                    parts.append(import_text(node, [renamed_alias(module, node, use.alias, final[meaning])], origin))
-                else:
-                    parts.append(f"{final[meaning]} = {self.final_of(module, use)}")
+            if isinstance(self.program.library.target(self.module, use), External):
+                parts.append(self.import_text(site.node, [use.alias]))
+            else:
+                changed = True
+                parts.append(f"{use.name} = {self.imported_name(use)}")
+        return parts if changed else None
+
+    def import_in_module(self, site: ImportSite) -> list[str] | None:
+        """The statements that an import at module level becomes; None: it stays as it is."""
+        node, final = site.node, self.naming.final
+        kept = (self.module.name, site.index) in self.program.kept
+        parts, changed = [], is_relative(node)
+        for use in site.uses:
+            is_external = isinstance(self.program.library.target(self.module, use), External)
+            meaning = self.program.meanings.of(self.module, use.name)
+            if meaning == Var(self.module.name, use.name):
+                changed |= not kept or not is_external or self.naming.is_renamed(meaning)
+                if kept and is_external:
+                    parts.append(self.import_text(node, [renamed_alias(self.module, node, use.alias, final[meaning])]))
+                elif kept:
+                    parts.append(f"{final[meaning]} = {self.imported_name(use)}")
             elif isinstance(meaning, External) and meaning in final and self.stays(meaning, site):
-                parts.append(import_text(node, [renamed_alias(module, node, use.alias, final[meaning])], origin))
+                parts.append(self.import_text(node, [renamed_alias(self.module, node, use.alias, final[meaning])]))
                 changed |= self.naming.is_renamed(meaning)
             else:
                 changed = True
         return parts if changed else None
 
-    def final_of(self, module: Module, use: Use) -> str:
-        target = self.program.meanings.target(module, use)
-        name = self.naming.final.get(target)
+    def import_text(self, node: ast.Import | ast.ImportFrom, aliases: list[ast.alias]) -> str:
+        """An import statement for some of the names of another."""
+        return import_text(node, aliases, self.program.library.named(self.module, node)[0])
+
+    def imported_name(self, use: Use) -> str:
+        """The name in the flat program of what an import binds."""
+        meaning = self.program.meanings.target(self.module, use)
+        name = None if isinstance(meaning, ModuleRef) else self.naming.final.get(meaning)
         if name is None:
-            module.refuse(
-                use.node, f"{use.name!r} is imported under two meanings", "import it once, at the head of the module"
-            )
+            reason = f"{use.name!r} is imported under two meanings"
+            self.module.refuse(use.node, reason, "import it once, at the head of the module")
         return name
 
     def stays(self, meaning: External, site: ImportSite) -> bool:
         """Whether a third-party import stays where it stands, since it must not be moved above what runs before it."""
-        sites = self.naming.externals.get(meaning, [])
-        return (
-            not any(other in self.program.loader.hoisted for _, other, _ in sites)
-            and bool(sites)
-            and sites[0][1] is site
-        )
+        sites = [other for _, other, _ in self.naming.externals.get(meaning, [])]
+        return sites[:1] == [site] and not any(other in self.program.loader.hoisted for other in sites)
 
 
 class EntryEmitter(Emitter):
     """The entry beside modules in modules style: its text, with relative imports written in full."""
 
-    def __init__(self, library: Library, skipped: set[int]):
+    def __init__(self, library: Library, skipped: set[int]) -> None:
         entry = library.entry
         super().__init__(entry, skipped)
         for node in ast.walk(entry.tree):
-            if isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level:
+            if isinstance(node, ast.ImportFrom) and is_future_import(node):
                 self.replace_statement(node, [])
             elif isinstance(node, ast.ImportFrom) and node.level:
                 origin = library.origin(entry, node)
                 pattern = rf"from[\s\\]*\.[\s\\.]*{re.escape(node.module or '')}(?=[\s\\]|import)"
-                dots = re.compile(pattern).match(entry.text, entry.span(node)[0])
+                start = entry.span(node)[0]
+                dots = re.compile(pattern).match(entry.text, start)
                 text = f"from {origin}" if node.module else f"from {origin} "
-                self.edits.append((dots.start(), dots.end(), text))
+                self.edits.append((start, dots.end() if dots else start, text))
         self.edits.sort()
 
 
-def import_text(node, aliases: list[ast.alias], origin: str) -> str:
+def is_relative(node: ast.Import | ast.ImportFrom) -> bool:
+    """Whether an import is `from .module import ...`."""
+    return isinstance(node, ast.ImportFrom) and bool(node.level)
+
+
+def import_text(node: ast.Import | ast.ImportFrom, aliases: list[ast.alias], origin: str) -> str:
     """An import statement for some of the names of another; `origin` is the full name of what it imports from."""
     names = ", ".join(f"{alias.name} as {alias.asname}" if alias.asname else alias.name for alias in aliases)
     return f"from {origin} import {names}" if isinstance(node, ast.ImportFrom) else f"import {names}"
 
 
-def renamed_alias(module: Module, node, alias: ast.alias, name: str) -> ast.alias:
-    """The alias that binds `name`."""
+def renamed_alias(module: Module, node: ast.stmt, alias: ast.alias, name: str) -> ast.alias:
+    """The part of an import statement that binds `name` to what `alias` imports."""
     if name == (alias.asname or alias.name.partition(".")[0]):
         return alias
     if "." in alias.name and not alias.asname:

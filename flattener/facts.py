@@ -28,7 +28,7 @@ class Facts:
         shows_class: the line in which a class itself is printed; 0: nowhere.
     """
 
-    def __init__(self, module: Module):
+    def __init__(self, module: Module) -> None:
         self.imports: list[ast.Import | ast.ImportFrom] = []
         self.words: dict[str, int] = {}
         self.strings: list[str] = []

@@ -77,11 +77,13 @@ def find_owner(flag: str | None) -> str | None:
     """The user's Kaggle name: from the flag, from KAGGLE_USERNAME, or from the first kaggle.json found."""
     owner = flag or os.environ.get("KAGGLE_USERNAME")
     if not owner:
-        folders = [os.environ.get("KAGGLE_CONFIG_DIR"), Path.home() / ".kaggle"]
-        folders.append(Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle")
-        for folder in filter(None, folders):
+        given = os.environ.get("KAGGLE_CONFIG_DIR")
+        folders = [Path(given)] if given else []
+        folders += [Path.home() / ".kaggle"]
+        folders += [Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"]
+        for folder in folders:
             try:
-                found = json.loads((Path(folder) / "kaggle.json").read_text())
+                found = json.loads((folder / "kaggle.json").read_text())
             except (OSError, ValueError):
                 continue
             owner = found.get("username") if isinstance(found, dict) else None

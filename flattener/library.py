@@ -12,13 +12,21 @@ from flattener.source import Module
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a module lies; a package that is a folder without `__init__.py` has no file."""
+
+    path: Path | None
+    is_package: bool
+
+
+@dataclass(frozen=True)
 class External:
     """Something imported from outside of the packages: `import numpy as np`, `from pathlib import Path`."""
 
     module: str
     attribute: str | None  # None: the module itself
     bound: str  # the name by which the source calls it
-    home: str = ""  # the importing module, where another may find another value: variables of modules kept apart
+    home: str = ""  # the importing module, if the value may change: a variable of a module in modules style
 
 
 @dataclass(frozen=True)
@@ -40,20 +48,29 @@ Meaning = External | Var | ModuleRef
 
 
 class Library:
-    """The packages that are to be flattened, and the entry; it reads and analyses their modules when asked."""
+    """The packages that are to be flattened, and the entry; their modules are read and analysed when asked for.
 
-    def __init__(self, entry: Path, packages: dict[str, Path], entry_label: str, beside: Path | None = None):
+    Attributes:
+        packages: name -> folder, or file of a package that is a single module.
+        beside: a folder whose other Python files are not shipped; None: there is none.
+        is_kernel: whether the entry is written in cells, for a notebook.
+        apart: the modules in modules style: to the flat modules they are external.
+        sources: the modules read so far.
+    """
+
+    def __init__(self, entry: Path, packages: dict[str, Path], entry_label: str, beside: Path | None = None) -> None:
         self.packages = packages
-        self.beside = beside  # a folder whose other Python files do not travel
-        self.is_kernel = beside is not None  # the entry is written in cells, for a notebook
-        self.apart: frozenset[str] = frozenset()  # the modules in modules style: to the flat style they are external
-        self.places: dict[str, tuple[Path, bool] | None] = {}
+        self.beside = beside
+        self.is_kernel = beside is not None
+        self.apart: frozenset[str] = frozenset()
+        self.places: dict[str, Place | None] = {}
         self.entry = self.read("__main__", entry_label, entry, is_entry=True)
         self.entry_package = self.package_of(entry)
-        self.sources = {"__main__": self.entry}  # as they are read
+        self.sources = {"__main__": self.entry}
         self.analysed: dict[str, Names] = {}
 
-    def read(self, name: str, label: str, path: Path | None, **kind) -> Module:
+    def read(self, name: str, label: str, path: Path | None, **kind: bool) -> Module:
+        """Reads a module; one without a file is empty."""
         text = ""
         if path is not None:
             try:
@@ -76,45 +93,52 @@ class Library:
         other.apart = apart
         return other
 
-    def holds(self, dotted: str) -> bool:
+    def contains(self, dotted: str) -> bool:
         """Whether a module belongs to the packages, in whatever style."""
         return dotted.partition(".")[0] in self.packages
 
-    def owns(self, dotted: str) -> bool:
+    def is_flat(self, dotted: str) -> bool:
         """Whether a module belongs to the packages and is flat."""
-        return self.holds(dotted) and dotted not in self.apart
+        return self.contains(dotted) and dotted not in self.apart
 
-    def stays_behind(self, dotted: str) -> bool:
-        """Whether a module lies beside the packages, outside of them: an import of it would fail elsewhere."""
-        if self.beside is None or self.holds(dotted):
+    def lies_outside(self, dotted: str) -> bool:
+        """Whether a module lies beside the packages, outside of them: it is not shipped, so its import would fail."""
+        if self.beside is None or self.contains(dotted):
             return False
         path = self.beside / dotted.partition(".")[0]
         return path.with_suffix(".py").is_file() or (path.is_dir() and any(path.glob("*.py")))
 
-    def find(self, dotted: str) -> tuple[Path | None, bool] | None:
-        """The file of a module and whether it is a package; None if there is no such module."""
+    def find(self, dotted: str) -> Place | None:
+        """Where a module of the packages lies; None if there is no such module."""
         if dotted not in self.places:
             top, *rest = dotted.split(".")
-            place, base = None, self.packages.get(top)
+            place: Place | None = None
+            base = self.packages.get(top)
             if base is not None:
                 path = base.joinpath(*rest)
                 if base.is_file():
-                    place = None if rest else (base, False)  # a package that is a single file
+                    place = None if rest else Place(base, False)  # a package that is a single file
                 elif (path / "__init__.py").is_file():
-                    place = path / "__init__.py", True
+                    place = Place(path / "__init__.py", True)
                 elif path.with_suffix(".py").is_file():
-                    place = path.with_suffix(".py"), False
+                    place = Place(path.with_suffix(".py"), False)
                 elif path.is_dir() and any(path.rglob("*.py")):
-                    place = None, True  # a folder without __init__.py is a package too
+                    place = Place(None, True)  # a folder without __init__.py is a package too
             self.places[dotted] = place
         return self.places[dotted]
 
+    def path_of(self, dotted: str) -> Path | None:
+        """The file of a module; None if it has none, or if there is no such module."""
+        place = self.find(dotted)
+        return place.path if place else None
+
     def source(self, dotted: str) -> Module:
-        """A module as it is read."""
+        """A module of the packages that exists, as it is read."""
         if dotted not in self.sources:
-            path, is_package = self.find(dotted)
+            place = self.find(dotted)
+            is_package = place is not None and place.is_package
             label = dotted.replace(".", "/") + ("/__init__.py" if is_package else ".py")
-            self.sources[dotted] = self.read(dotted, label, path, is_package=is_package)
+            self.sources[dotted] = self.read(dotted, label, self.path_of(dotted), is_package=is_package)
         return self.sources[dotted]
 
     def names(self, dotted: str) -> Names:
@@ -126,7 +150,7 @@ class Library:
     def origin(self, module: Module, node: ast.ImportFrom) -> str:
         """The absolute name of the module from which a `from ... import` takes its names."""
         if not node.level:
-            return node.module
+            return node.module or ""
         if module.is_entry and not self.entry_package:
             module.refuse(node, "a relative import in the entry", "write the package's name, or give --package for it")
         parts = [*self.entry_package.split("."), ""] if module.is_entry else module.name.split(".")
@@ -147,10 +171,10 @@ class Library:
         node, alias = use.site.node, use.alias
         if isinstance(node, ast.ImportFrom):
             origin = self.origin(module, node)
-            home = module.name if self.holds(origin) else ""
-            return (origin, alias.name) if self.owns(origin) else External(origin, alias.name, use.name, home)
+            home = module.name if self.contains(origin) else ""
+            return (origin, alias.name) if self.is_flat(origin) else External(origin, alias.name, use.name, home)
         dotted = alias.name if alias.asname else alias.name.partition(".")[0]
-        return (dotted, None) if self.owns(dotted) else External(dotted, None, use.name)
+        return (dotted, None) if self.is_flat(dotted) else External(dotted, None, use.name)
 
 
 class NameTables(dict[str, Names]):
@@ -159,7 +183,7 @@ class NameTables(dict[str, Names]):
     A phase that knows more of some modules' names than their source says makes a table of its own.
     """
 
-    def __init__(self, library: Library, known: dict[str, Names] | None = None):
+    def __init__(self, library: Library, known: dict[str, Names] | None = None) -> None:
         super().__init__(known or {})
         self.library = library
 

@@ -7,7 +7,7 @@ CELL_LINES = 80  # a code cell longer than this is split between two definitions
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the output, and where it comes from."""
+    """A line of the output, and the file and the line that it comes from; without a label it comes from none."""
 
     text: str
     label: str = ""

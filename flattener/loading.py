@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flattener.library import External, Library, NameTables
 from flattener.names import ImportSite
 from flattener.purity import Purity
-from flattener.source import Module, words
+from flattener.source import Module, last_line, words
 
 NOT_EVERYWHERE = words("""
     msvcrt winreg winsound _winapi nt fcntl grp pwd resource termios tty pty posix syslog crypt spwd ossaudiodev curses
@@ -24,42 +24,48 @@ class Chunk:
 
 
 class Loader:
-    """Follows the imports from the entry, as Python would, and writes down what runs when.
+    """Follows the imports from the entry, as Python would, and records what runs when.
 
     A module that is imported at the head of another comes before it. Only where statements with effects stand before
     the import, or in a cycle of imports, does a module come in two chunks, with the imported one between them.
+
+    Attributes:
+        names: the names in each module, with those that `from x import *` binds.
+        chunks: the statements of the flat program, in their order.
+        loaded: module -> when its loading ended, counted in statements and modules.
+        bound_at: (module, statement) -> when it ran.
+        hoisted: the import statements whose third-party imports move to the top of the program.
+        unfinished: import statement -> the modules that were still being loaded when it ran.
     """
 
-    def __init__(self, library: Library):
+    def __init__(self, library: Library) -> None:
         self.library = library
-        self.names = NameTables(library)  # with the names that `from x import *` binds
+        self.names = NameTables(library)
         self.purity = Purity(library, self.names)
         self.chunks: list[Chunk] = []
         self.loading: list[str] = []
-        self.loaded: dict[str, int] = {}  # module -> position of its end among all events
-        self.bound_at: dict[tuple[str, int], int] = {}  # (module, statement) -> position of its run
+        self.loaded: dict[str, int] = {}
+        self.bound_at: dict[tuple[str, int], int] = {}
         self.events = 0
         self.disturbed = False  # a statement has run above which no third-party import may be moved
         self.outside: set[str] = set()  # third-party modules imported at module level so far
-        self.hoisted: set[ImportSite] = set()  # whose third-party imports move to the top of the program
-        self.unfinished: dict[ImportSite, frozenset[str]] = {}  # the modules that were still loading when it ran
-        self.late: list[tuple[Module, str]] = []  # who imports what in functions, not loaded yet
-
-    def run(self) -> list[Chunk]:
+        self.hoisted: set[ImportSite] = set()
+        self.unfinished: dict[ImportSite, frozenset[str]] = {}
+        self.late: list[tuple[Module, str]] = []  # (module, what it imports in functions), not loaded yet
         self.load("__main__")
-        return self.chunks
 
-    def load(self, name: str):
+    def load(self, name: str) -> None:
+        """Loads a module, and what it imports."""
         if name in self.loaded or name in self.loading:
             return
         parent = name.rpartition(".")[0]
-        if parent and self.library.owns(parent):
+        if parent and self.library.is_flat(parent):
             self.load(parent)
             if name in self.loaded or name in self.loading:
                 return
         module = self.names[name].module
         self.loading.append(name)
-        for dotted in self.wanted(module, lambda site: not site.at_load):
+        for dotted in self.wanted(module, at_load=False):
             if not self.reaches(dotted, set(self.loading)):
                 self.load_silent(module, dotted)
         pending: list[int] = []
@@ -72,16 +78,16 @@ class Loader:
                 self.expand_star(module, site)
             for site in self.sites_at_load(module, index):
                 self.unfinished[site] = frozenset(self.loading)
-                if not self.is_standard(module, site):
+                if not self.is_standard(site):
                     targets = [self.library.target(module, use) for use in site.uses]
                     self.outside |= {
                         target.module.partition(".")[0] for target in targets if isinstance(target, External)
                     }
                 apart = any(dotted in self.library.apart for dotted in self.library.named(module, site.node))
-                modules_only = isinstance(site.node, ast.Import) and self.is_standard(module, site)
+                modules_only = isinstance(site.node, ast.Import) and self.is_standard(site)
                 if site.plain and not apart and (not self.disturbed or modules_only):
                     self.hoisted.add(site)
-                self.disturbed |= apart  # what the modules kept apart do when they are loaded is not looked at
+                self.disturbed |= apart  # a module in modules style may do anything when it is loaded
             if not self.purity.before_imports(module, statement):
                 self.disturbed = True
             self.events += 1
@@ -91,13 +97,22 @@ class Loader:
         self.loading.remove(name)
         self.events += 1
         self.loaded[name] = self.events
-        self.late += [(module, dotted) for dotted in self.wanted(module, lambda site: not site.at_load)]
+        self.late += [(module, dotted) for dotted in self.wanted(module, at_load=False)]
         for importer, dotted in list(self.late):
             if not self.reaches(dotted, set(self.loading)):
                 self.load_silent(importer, dotted)
 
     def load_imports(self, module: Module, site: ImportSite, pending: list[int]) -> list[int]:
-        """Loads what an import statement needs; returns the statements of `module` that still wait for their place."""
+        """Loads what an import statement needs.
+
+        Args:
+            module: in which the statement stands.
+            site: the statement.
+            pending: the statements of the module that have run and are in no chunk yet.
+
+        Returns:
+            Those of `pending` that are still in no chunk.
+        """
         for dotted in self.modules_of(module, site):
             if dotted in self.loaded or dotted in self.loading:
                 continue
@@ -108,15 +123,15 @@ class Loader:
                 self.purity.movable(module, module.body[index]) for index in pending if index not in module.dead
             )
             if effects or self.reaches(dotted, set(self.loading)):
-                if pending and module.body[pending[-1]].end_lineno >= module.body[site.index].lineno:
+                if pending and last_line(module.body[pending[-1]]) >= module.body[site.index].lineno:
                     module.refuse(site.node, "an import in the middle of a line", "use a line for each statement")
                 self.flush(module, pending)
                 pending = []
             self.load(dotted)
         return pending
 
-    def load_silent(self, module: Module, dotted: str, site: ImportSite | None = None):
-        """Loads a module early that Python would load later, perhaps never: it must do nothing but define."""
+    def load_silent(self, module: Module, dotted: str, site: ImportSite | None = None) -> None:
+        """Loads a module before Python would, which may never load it: it must do nothing but define."""
         if dotted in self.loaded or dotted in self.loading:
             return
         before, known = len(self.chunks), set(self.outside)
@@ -125,52 +140,45 @@ class Loader:
         some = {
             name
             for each in loaded.values()
-            for node in self.names[each.name].sites
+            for node in self.sites(each)
             for name in self.library.named(each, node.node)
         }
         new = sorted(self.outside - known | some & NOT_EVERYWHERE)
         if new:
-            line = (
-                site.node
-                if site
-                else next(s.node for s in self.names[module.name].sites if dotted in self.modules_of(module, s))
-            )
-            module.refuse(
-                line,
-                f"{dotted} is imported late, and it imports {new[0]}, which would come early",
-                "import it at the head of the module",
-            )
+            reason = f"{dotted} is imported late, and it imports {new[0]}, which would come early"
+            module.refuse(self.import_of(module, dotted, site), reason, "import it at the head of the module")
         for chunk in self.chunks[before:]:
             for index in chunk.indices:
                 statement = chunk.module.body[index]
                 if index not in chunk.module.dead and not self.purity.movable(chunk.module, statement):
-                    line = (
-                        site.node
-                        if site
-                        else next(s.node for s in self.names[module.name].sites if dotted in self.modules_of(module, s))
-                    )
                     where = f"{chunk.module.label}:{statement.lineno}"
-                    module.refuse(
-                        line,
-                        f"{dotted} is imported late, and loading it has effects ({where}), which would come early",
-                        "import it at the head of the module",
-                    )
+                    reason = f"{dotted} is imported late, and loading it has effects ({where}), which would come early"
+                    module.refuse(self.import_of(module, dotted, site), reason, "import it at the head of the module")
 
-    def flush(self, module: Module, indices: list[int]):
+    def import_of(self, module: Module, dotted: str, site: ImportSite | None) -> ast.stmt:
+        """The statement by which a module imports another: that of `site`, or the first that there is."""
+        sites = [site] if site else [s for s in self.sites(module) if dotted in self.modules_of(module, s)]
+        return sites[0].node
+
+    def flush(self, module: Module, indices: list[int]) -> None:
+        """Makes a chunk of some statements, if there are any."""
         if indices:
             self.chunks.append(Chunk(module, indices))
 
-    def is_standard(self, module: Module, site: ImportSite) -> bool:
+    def sites(self, module: Module) -> list[ImportSite]:
+        """The import statements of a module."""
+        return self.names[module.name].sites
+
+    def is_standard(self, site: ImportSite) -> bool:
+        """Whether a statement imports from the standard library only."""
         node = site.node
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
         return all(name.partition(".")[0] in sys.stdlib_module_names for name in names)
 
-    def wanted(self, module: Module, condition) -> list[str]:
+    def wanted(self, module: Module, at_load: bool) -> list[str]:
+        """What a module imports while it is loaded, or in functions, and is not loaded yet."""
         found = [
-            dotted
-            for site in self.names[module.name].sites
-            if condition(site)
-            for dotted in self.modules_of(module, site)
+            dotted for site in self.sites(module) if site.at_load == at_load for dotted in self.modules_of(module, site)
         ]
         return [dotted for dotted in dict.fromkeys(found) if dotted not in self.loaded and dotted not in self.loading]
 
@@ -179,12 +187,12 @@ class Loader:
         node, found = site.node, []
         if isinstance(node, ast.Import):
             for alias in node.names:
-                if self.library.owns(alias.name):
+                if self.library.is_flat(alias.name):
                     self.require(module, node, alias.name)
                     found.append(alias.name)
             return found
         origin = self.library.origin(module, node)
-        if not self.library.owns(origin):
+        if not self.library.is_flat(origin):
             return []
         self.require(module, node, origin)
         found.append(origin)
@@ -201,15 +209,17 @@ class Loader:
         """Whether `from . import name` in a package's `__init__` can only be its sub-module: nothing else binds it."""
         if origin != module.name or not self.library.find(f"{origin}.{name}"):
             return False
-        bound = [
-            use
-            for use in self.names[module.name].bindings[name]
-            if use.action == "import" and isinstance(use.node, ast.ImportFrom)
-        ]
-        own = [use for use in bound if use.alias.name == name and self.library.origin(module, use.node) == origin]
-        return len(own) == len(self.names[module.name].bindings[name])
+        bound = self.names[module.name].bindings[name]
+        return all(
+            use.action == "import"
+            and isinstance(use.node, ast.ImportFrom)
+            and use.alias.name == name
+            and self.library.origin(module, use.node) == origin
+            for use in bound
+        )
 
-    def require(self, module: Module, node, dotted: str):
+    def require(self, module: Module, node: ast.Import | ast.ImportFrom, dotted: str) -> None:
+        """Raises a `BuildError` if a module of the packages does not exist."""
         if not self.library.find(dotted):
             module.refuse(
                 node, f"there is no module {dotted}", "correct the import; optional modules are not supported"
@@ -224,7 +234,7 @@ class Loader:
                 continue
             seen.add(name)
             module = self.names[name].module
-            for site in self.names[module.name].sites:
+            for site in self.sites(module):
                 if site.at_load:
                     found = self.modules_of(module, site)
                     if isinstance(site.node, ast.ImportFrom) and len(found) > len(site.node.names):
@@ -236,15 +246,15 @@ class Loader:
 
     def sites_at_load(self, module: Module, index: int) -> list[ImportSite]:
         """The import statements inside of a statement that run while the module is loaded."""
-        return [site for site in self.names[module.name].sites if site.index == index and site.at_load]
+        return [site for site in self.sites(module) if site.index == index and site.at_load]
 
-    def expand_star(self, module: Module, site: ImportSite):
+    def expand_star(self, module: Module, site: ImportSite) -> None:
         """Puts the names that `from x import *` binds into the table of the module's names."""
         node = site.node
         if not isinstance(node, ast.ImportFrom) or node.names[0].name != "*":
             return
         origin = self.library.origin(module, node)
-        if not self.library.owns(origin):
+        if not self.library.is_flat(origin):
             module.refuse(node, f"it is not known which names `from {origin} import *` binds", "name them")
         if origin in self.loading:
             module.refuse(node, f"{origin} is still loading when all its names are imported", "name them")
@@ -252,6 +262,7 @@ class Loader:
         self.names[module.name] = self.names[module.name].with_star(site, imported)
 
     def public_names(self, module: Module) -> list[str]:
+        """The names that `from module import *` binds."""
         exported = self.names[module.name].bindings.get("__all__")
         if not exported:
             submodules = {name.rpartition(".")[2] for name in self.loaded if name.rpartition(".")[0] == module.name}
@@ -263,4 +274,4 @@ class Loader:
         try:
             return list(ast.literal_eval(value))
         except ValueError:
-            return module.refuse(statement, "`__all__` is not a plain list of strings", "write one list")
+            module.refuse(statement, "`__all__` is not a plain list of strings", "write one list")

@@ -7,14 +7,20 @@ from flattener.source import Module
 
 
 class Meanings:
-    """What the names of the loaded modules stand for: through imports, re-exports and attributes of modules."""
+    """What the names of the loaded modules stand for.
 
-    def __init__(self, library: Library, loader: Loader):
+    Attributes:
+        modules: the loaded modules.
+        names: the names in each, with the variables that other modules set: `config.LR = 0.5`.
+        unstable: the variables that get another value after their module is loaded.
+    """
+
+    def __init__(self, library: Library, loader: Loader) -> None:
         self.library, self.loader = library, loader
         self.modules = [loader.names[name].module for name in loader.loaded]
-        self.names = NameTables(library, loader.names)  # with the variables that other modules set
+        self.names = NameTables(library, loader.names)
         self.cache: dict[tuple[str, str], Meaning | None] = {}
-        self.unstable = {  # variables that get another value after their module is loaded
+        self.unstable = {
             Var(module.name, name)
             for module in self.modules
             for name, bound in self.names[module.name].bindings.items()
@@ -24,12 +30,12 @@ class Meanings:
         self.add_outside_stores()
         self.cache.clear()
 
-    def add_outside_stores(self):
-        """`config.LR = 0.5`, outside of `config`, binds a variable of `config`."""
+    def add_outside_stores(self) -> None:
+        """Adds the variables that other modules set."""
         for module in self.modules:
             for use in self.names[module.name].uses:
                 if use.chain and use.chain_action != "load" and use.owner.kind == "module":
-                    place = self.of(module, use.name)
+                    place: Meaning | None = self.of(module, use.name)
                     for attribute, _ in use.chain[:-1]:
                         place = self.attribute(place.name, attribute) if isinstance(place, ModuleRef) else None
                     if isinstance(place, ModuleRef):
@@ -38,7 +44,7 @@ class Meanings:
                         self.unstable.add(Var(place.name, name))
 
     def of(self, module: Module, name: str) -> Meaning | None:
-        """What a name of a module's namespace means; None: nothing that the module binds."""
+        """What a variable of a module stands for; None if the module does not bind it."""
         key = module.name, name
         if key not in self.cache:
             self.cache[key] = None  # for imports in a circle
@@ -46,6 +52,7 @@ class Meanings:
         return self.cache[key]
 
     def find(self, module: Module, name: str) -> Meaning | None:
+        """`of`, without its cache."""
         bound = self.names[module.name].bindings.get(name)
         if not bound:
             return None
@@ -65,10 +72,8 @@ class Meanings:
         """Whether a variable has, when it is imported, the value that it keeps."""
         if var in self.unstable:
             return False
-        return (
-            var.module not in self.loader.unfinished.get(site, ())
-            or len(self.names[var.module].bindings[var.name]) == 1
-        )
+        finished = var.module not in self.loader.unfinished.get(site, ())
+        return finished or len(self.names[var.module].bindings[var.name]) == 1
 
     def target(self, module: Module, use: Use) -> Meaning:
         """What an import binds."""

@@ -3,14 +3,14 @@
 In a script a module is a block that never runs, in a notebook a `%%writefile` cell; a helper lets Python find them.
 """
 
-import ast
 import base64
 import dataclasses
 import re
 import zlib
+from typing import Any
 
 from flattener.lines import Line
-from flattener.source import CODING, Module, first_line, python_literal
+from flattener.source import CODING, Module, first_line, is_future_import, last_line, python_literal
 
 INDENT = "    "
 FUTURE = "from __future__ "
@@ -63,8 +63,15 @@ del prepare_folders
 '''
 
 
-def helper_lines(template: str, processes: bool, has_files: bool, **values) -> list[str]:
-    """A helper's lines, without those that this program does not need."""
+def helper_lines(template: str, processes: bool, has_files: bool, values: dict[str, Any]) -> list[str]:
+    """A helper's lines, without those that this program does not need.
+
+    Args:
+        template: `UNPACK` or `PREPARE`.
+        processes: whether the program starts Python anew.
+        has_files: whether it has a variable `PACKAGE_FILES`.
+        values: for the names in capitals of the template.
+    """
     lines = template.strip("\n").split("\n")
     needless = [] if values["EMPTY"] else ["EMPTY"]
     needless += [] if has_files else ["PACKAGE_FILES"]
@@ -73,29 +80,35 @@ def helper_lines(template: str, processes: bool, has_files: bool, **values) -> l
     if not values["EMPTY"] and not has_files and template is PREPARE:
         lines = [line for line in lines if "files" not in line and "content" not in line]
     for name, value in values.items():
-        lines = [re.sub(rf"\b{name}\b", lambda _, value=value: python_literal(value), line) for line in lines]
+        literal = python_literal(value).replace("\\", r"\\")
+        lines = [re.sub(rf"\b{name}\b", literal, line) for line in lines]
     return [line + ", PACKAGE_FILES" if has_files and line.startswith("del ") else line for line in lines]
 
 
 class ModuleText:
-    """One module's lines in modules style: its source, without the definitions that nothing needs."""
+    """One module's lines in modules style: its source, without the definitions that nothing mentions.
 
-    def __init__(self, module: Module, unused: set[tuple[str, int]]):
+    Attributes:
+        lines: the text.
+        future: the lines of the source that import from `__future__`.
+    """
+
+    def __init__(self, module: Module, unused: set[tuple[str, int]]) -> None:
         gone: set[int] = set()
         for index, node in enumerate(module.body):
             if (module.name, index) in unused and self.stands_alone(module, index):
                 first = first_line(node)
                 while first > 1 and module.lines[first - 2].startswith("#"):
                     first -= 1  # its comments go with it
-                last = node.end_lineno
+                last = last_line(node)
                 while last < len(module.lines) and not module.lines[last].strip():
                     last += 1
                 gone |= set(range(first, last + 1))
         future = {
             number
             for node in module.body
-            if isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level
-            for number in range(node.lineno, node.end_lineno + 1)
+            if is_future_import(node)
+            for number in range(node.lineno, last_line(node) + 1)
         }
         self.future = sorted(future)
         self.lines = []
@@ -113,10 +126,10 @@ class ModuleText:
         """Whether a statement shares no line with another."""
         node = module.body[index]
         others = module.body[max(0, index - 1) : index] + module.body[index + 1 : index + 2]
-        return all(other.end_lineno < first_line(node) or first_line(other) > node.end_lineno for other in others)
+        return all(last_line(other) < first_line(node) or first_line(other) > last_line(node) for other in others)
 
-    def join_future(self, module: Module):
-        """Several lines of `from __future__ import` become one, since each is a comment in a script."""
+    def join_future(self, module: Module) -> None:
+        """Makes one line of all `from __future__ import`, which is one comment in a script."""
         first = self.future[0]
         text = f"{FUTURE}import {', '.join(sorted(module.future))}"
         self.lines = [
@@ -125,7 +138,7 @@ class ModuleText:
         ]
 
     def in_script(self, name: str, label: str) -> list[Line]:
-        """As a block of a script, which the script itself never runs; `from __future__` cannot stand there."""
+        """The lines as a block that never runs in a script; `from __future__` is a comment there."""
         lines = [Line(MODULE_HEAD.format(name=name, label=label), label, 1)]
         for line in self.lines:
             text = f"# {line.text}" if line.text.startswith(FUTURE) else line.text
@@ -137,8 +150,8 @@ class ModuleText:
         rows = {number for number, line in enumerate(module.lines, 1) if line.startswith(f"# {FUTURE}")}
         return bool(rows and rows - {comment.line for comment in module.comments})
 
-    def make_unambiguous(self):
-        """What a block of a script cannot hold as it is: comments like its own for `from __future__`; no statement."""
+    def make_unambiguous(self) -> None:
+        """Changes what a block of a script cannot hold: comments that look like its own, or no statement at all."""
         for at, line in enumerate(self.lines):
             if line.text.startswith(f"# {FUTURE}"):
                 self.lines[at] = dataclasses.replace(line, text=f"#  {line.text[2:]}")
@@ -147,6 +160,7 @@ class ModuleText:
 
     @property
     def texts(self) -> list[str]:
+        """The lines without their places."""
         return [line.text for line in self.lines]
 
 

@@ -8,10 +8,16 @@ import collections
 import contextlib
 import dataclasses
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from flattener.scopes import InlinedScope, Scope
-from flattener.source import Module, all_arguments
+from flattener.source import Module, all_arguments, is_future_import
+
+Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+ACTIONS = {ast.Load: "load", ast.Store: "store", ast.Del: "delete"}
 
 
 @dataclass(eq=False)
@@ -25,9 +31,13 @@ class Use:
         chain: the attributes that follow, `.b` and `.c` in `a.b.c`, each with its end offset; `chain_action` is what is
             done with the last of them.
         weak: in an annotation that is never evaluated.
+        quoted: in a string that may mean a variable, such as an annotation or `query("x > @LIMIT")`; it has no place.
+        conditional: not always run while the module is loaded: in a branch, a loop, a function or a class.
         pinned: the name has to stay as it is: in a class body that may or may not have bound it before, or in an
             f-string that prints its own source, `f"{name + 1=}"`.
-        in_pattern: a value in a `match` pattern: it needs its dot, a plain name would capture.
+        in_pattern: a value in a `match` pattern: it needs its dot, since a plain name would be bound there.
+        in_string: inside of an f-string.
+        imported: of an import, the statement and the part of it that binds the name.
     """
 
     name: str
@@ -37,7 +47,7 @@ class Use:
     scope: Scope
     owner: Scope
     index: int
-    node: ast.AST
+    node: Any  # of the syntax tree
     chain: tuple[tuple[str, int], ...] = ()
     chain_action: str = "load"
     weak: bool = False
@@ -45,8 +55,20 @@ class Use:
     in_pattern: bool = False
     conditional: bool = False
     in_string: bool = False
-    site: "ImportSite | None" = None
-    alias: ast.alias | None = None
+    quoted: bool = False
+    imported: "tuple[ImportSite, ast.alias] | None" = None
+
+    @property
+    def site(self) -> "ImportSite":
+        """The import statement, of a use that imports."""
+        assert self.imported is not None
+        return self.imported[0]
+
+    @property
+    def alias(self) -> ast.alias:
+        """The part of the import statement that binds the name, of a use that imports."""
+        assert self.imported is not None
+        return self.imported[1]
 
 
 @dataclass(eq=False)
@@ -63,13 +85,13 @@ class ImportSite:
     def at_load(self) -> bool:
         """Whether it runs while the module is loaded, not in a function called later."""
         scope = self.scope
-        while scope.kind == "class":
+        while scope.kind == "class" and scope.parent:
             scope = scope.parent
         return scope.kind == "module"
 
     @property
     def plain(self) -> bool:
-        """At module level, and always run."""
+        """Whether it stands at module level and always runs."""
         return self.scope.kind == "module" and not self.conditional
 
 
@@ -82,7 +104,7 @@ class Names:
         sites: the import statements.
         bindings: variable of the module -> the uses that bind it.
         bound_inside: statement of the module's body -> names that are bound in a scope inside of it.
-        quoted: (statement, name) for names in strings that may mean a variable: annotations, `query("x > @LIMIT")`.
+        quoted: names in strings that may mean a variable of the module.
     """
 
     module: Module
@@ -90,21 +112,21 @@ class Names:
     sites: list[ImportSite]
     bindings: dict[str, list[Use]]
     bound_inside: dict[int, set[str]]
-    quoted: list[tuple[int, str]]
+    quoted: list[Use]
 
     def with_star(self, site: ImportSite, imported: list[str]) -> "Names":
-        """The same, with a use for each name that an import statement with a star binds."""
+        """The same table with a use for each name that an import statement with a star binds."""
         module, node = self.module, site.node
         expanded = dataclasses.replace(site, uses=[])
         for name in imported:
             use = Use(name, *module.span(node), "import", site.scope, site.scope.module, site.index, node)
-            use.conditional, use.site, use.alias = site.conditional, expanded, ast.alias(name)
+            use.conditional, use.imported = site.conditional, (expanded, ast.alias(name))
             expanded.uses.append(use)
         sites = [expanded if other is site else other for other in self.sites]
         return dataclasses.replace(self, uses=self.uses + expanded.uses, sites=sites).with_bindings(expanded.uses)
 
     def with_bindings(self, uses: list[Use], name: str | None = None) -> "Names":
-        """The same, with more uses that bind variables: those of the uses' own names, or of `name`."""
+        """The same table with more uses that bind variables: of the uses' own names, or the variable `name`."""
         bindings = dict(self.bindings)
         for use in uses:
             variable = name or use.name
@@ -115,7 +137,7 @@ class Names:
 class NameAnalysis(ast.NodeVisitor):
     """Finds every use of a name in a module, in the order in which the compiler's symbol table sees them."""
 
-    def __init__(self, module: Module):
+    def __init__(self, module: Module) -> None:
         self.module = module
         self.scope = Scope("module", module.table, None, module.name)
         self.index = 0
@@ -125,9 +147,10 @@ class NameAnalysis(ast.NodeVisitor):
         self.uses: list[Use] = []
         self.sites: list[ImportSite] = []
         self.bound_inside: dict[int, set[str]] = collections.defaultdict(set)
-        self.quoted: list[tuple[int, str]] = []
+        self.quoted: list[Use] = []
 
     def run(self) -> Names:
+        """The table of the module's names."""
         for index, statement in enumerate(self.module.body):
             self.index = index
             if index not in self.module.dead:
@@ -146,7 +169,8 @@ class NameAnalysis(ast.NodeVisitor):
             return f"_{self.class_names[-1].lstrip('_')}{name}" if self.class_names[-1].strip("_") else name
         return name
 
-    def record(self, name: str, start: int, action: str, node, **more) -> Use:
+    def record(self, name: str, start: int, action: str, node: Any) -> Use:
+        """Adds the use of a name that begins at an offset into the text."""
         module, scope = self.module, self.scope
         if module.text[start : start + len(name)] != name:
             module.refuse(node, f"the position of {name!r} is not known", "write this expression in a simpler way")
@@ -170,47 +194,50 @@ class NameAnalysis(ast.NodeVisitor):
         use.weak, use.pinned = weak, pinned or self.echoed
         use.in_string, use.in_pattern = self.in_string, self.pattern
         use.conditional = self.branches > 0 or scope.kind != "module"
-        for key, value in more.items():
-            setattr(use, key, value)
         self.uses.append(use)
         return use
 
-    def record_inside(self, name: str, start: int, end: int, action: str, node):
-        """Records a name that has no node of its own: it is looked for between two offsets."""
+    def record_inside(self, name: str, start: int, end: int, action: str, node: ast.AST) -> Use:
+        """Adds the use of a name that has no node of its own: it is looked for between two offsets."""
         found = re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", self.module.text[start:end])
         if not found:
             self.module.refuse(node, f"the position of {name!r} is not known", "write this statement in a simpler way")
         return self.record(name, start + found.start(), action, node)
 
+    def record_quoted(self, name: str, node: ast.AST) -> None:
+        scope = self.scope.module
+        self.quoted.append(Use(name, 0, 0, "load", scope, scope, self.index, node, weak=True, quoted=True))
+
     # --- expressions ---
 
-    def visit_Name(self, node):
-        action = {ast.Load: "load", ast.Store: "store", ast.Del: "delete"}[type(node.ctx)]
-        self.record(node.id, self.module.span(node)[0], action, node)
+    def visit_Name(self, node: ast.Name) -> None:
+        self.record(node.id, self.module.span(node)[0], ACTIONS[type(node.ctx)], node)
 
-    def visit_Attribute(self, node):
-        chain, root = [], node
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        chain: list[tuple[str, int]] = []
+        root: ast.expr = node
         while isinstance(root, ast.Attribute):
             if root.attr in ("__module__", "__globals__"):
                 self.module.refuse(root, f"`.{root.attr}` would differ in the flat program", "do without it")
             chain.append((root.attr, self.module.span(root)[1]))
             root = root.value
         if not isinstance(root, ast.Name):
-            return self.visit(root)
-        action = {ast.Load: "load", ast.Store: "store", ast.Del: "delete"}[type(node.ctx)]
-        start = self.module.span(root)[0]
-        self.record(root.id, start, "load", node, chain=tuple(reversed(chain)), chain_action=action)
+            self.visit(root)
+            return
+        use = self.record(root.id, self.module.span(root)[0], "load", node)
+        use.chain, use.chain_action = tuple(reversed(chain)), ACTIONS[type(node.ctx)]
 
-    def visit_Constant(self, node):
+    def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, str) and "@" in node.value:  # DataFrame.query("x > @LIMIT")
-            self.quoted += [(self.index, name) for name in re.findall(r"@([^\W\d]\w*)", node.value)]
+            for name in re.findall(r"@([^\W\d]\w*)", node.value):
+                self.record_quoted(name, node)
         if self.annotation and isinstance(node.value, str):
             with contextlib.suppress(SyntaxError):
                 for part in ast.walk(ast.parse(node.value.strip(), mode="eval")):
                     if isinstance(part, ast.Name):
-                        self.quoted.append((self.index, part.id))
+                        self.record_quoted(part.id, node)
 
-    def visit_FormattedValue(self, node):
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> None:
         end = self.module.span(node.value)[1]
         echoes = re.compile(r"[ \t]*=[ \t]*[!:}]").match(self.module.text, end)
         outer, self.echoed = self.echoed, bool(echoes) and not isinstance(node.value, ast.Name)
@@ -219,18 +246,19 @@ class NameAnalysis(ast.NodeVisitor):
         if node.format_spec is not None:
             self.visit(node.format_spec)
 
-    def visit_JoinedStr(self, node):
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
         outer, self.in_string = self.in_string, True
         self.generic_visit(node)
         self.in_string = outer
 
-    def visit_Lambda(self, node):
+    def visit_Lambda(self, node: ast.Lambda) -> None:
         self.visit_defaults(node.args)
         with self.inside("function", "lambda", node):
             self.visit_parameters(node.args)
             self.visit(node.body)
 
-    def visit_comprehension_of(self, name: str, node, *elements):
+    def visit_generators(self, name: str, node: Comprehension, *elements: ast.expr) -> None:
+        """Visits a comprehension: its first iterable outside of it, all else inside."""
         first, *others = node.generators
         self.visit(first.iter)
         if self.scope.children[name, node.lineno]:
@@ -248,23 +276,23 @@ class NameAnalysis(ast.NodeVisitor):
             for element in elements:
                 self.visit(element)
 
-    def visit_ListComp(self, node):
-        self.visit_comprehension_of("listcomp", node, node.elt)
+    def visit_ListComp(self, node: ast.ListComp) -> None:
+        self.visit_generators("listcomp", node, node.elt)
 
-    def visit_SetComp(self, node):
-        self.visit_comprehension_of("setcomp", node, node.elt)
+    def visit_SetComp(self, node: ast.SetComp) -> None:
+        self.visit_generators("setcomp", node, node.elt)
 
-    def visit_GeneratorExp(self, node):
-        self.visit_comprehension_of("genexpr", node, node.elt)
+    def visit_GeneratorExp(self, node: ast.GeneratorExp) -> None:
+        self.visit_generators("genexpr", node, node.elt)
 
-    def visit_DictComp(self, node):
-        self.visit_comprehension_of("dictcomp", node, node.value, node.key)
+    def visit_DictComp(self, node: ast.DictComp) -> None:
+        self.visit_generators("dictcomp", node, node.value, node.key)
 
     # --- definitions ---
 
     @contextlib.contextmanager
-    def inside(self, kind: str, name: str, node):
-        """Enters the scope that a node opens."""
+    def inside(self, kind: str, name: str, node: Any) -> Iterator[None]:
+        """Enters the scope that a node opens, with its own symbol table."""
         tables = self.scope.children[name, node.lineno]
         if not tables:
             self.module.refuse(node, f"no symbol table for {name!r}", "report this as a bug of build_kernel.py")
@@ -272,13 +300,14 @@ class NameAnalysis(ast.NodeVisitor):
             yield
 
     @contextlib.contextmanager
-    def within(self, scope: Scope):
+    def within(self, scope: Scope) -> Iterator[None]:
+        """Enters a scope."""
         outer, self.scope = self.scope, scope
         branches, self.branches = self.branches, 0
         yield
         self.scope, self.branches = outer, branches
 
-    def visit_FunctionDef(self, node):
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self.refuse_type_parameters(node)
         self.visit_defaults(node.args)
         for decorator in node.decorator_list:
@@ -295,7 +324,7 @@ class NameAnalysis(ast.NodeVisitor):
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
-    def visit_ClassDef(self, node):
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.refuse_type_parameters(node)
         for part in [*node.bases, *node.keywords, *node.decorator_list]:
             self.visit(part)
@@ -306,28 +335,28 @@ class NameAnalysis(ast.NodeVisitor):
                 self.visit(statement)
             self.class_names.pop()
 
-    def define(self, node):
+    def define(self, node: Definition) -> None:
         """Records the name after `def` or `class`."""
         start = self.module.offset(node.lineno, node.col_offset)
         keyword = re.compile(r"(async\s+)?(def|class)[\s\\]+").match(self.module.text, start)
-        self.record(node.name, keyword.end(), "define", node)
+        self.record(node.name, keyword.end() if keyword else start, "define", node)
 
-    def refuse_type_parameters(self, node):
+    def refuse_type_parameters(self, node: Definition) -> None:
         if getattr(node, "type_params", None):
             self.module.refuse(node, "type parameters in brackets are not supported", "use typing.TypeVar")
 
-    def visit_TypeAlias(self, node):
+    def visit_TypeAlias(self, node: Any) -> None:  # ast.TypeAlias, from Python 3.12 on
         self.module.refuse(node, "the `type` statement is not supported", "use a plain assignment")
 
-    def visit_defaults(self, arguments):
+    def visit_defaults(self, arguments: ast.arguments) -> None:
         for default in [*arguments.defaults, *filter(None, arguments.kw_defaults)]:
             self.visit(default)
 
-    def visit_parameters(self, arguments):
+    def visit_parameters(self, arguments: ast.arguments) -> None:
         for argument in all_arguments(arguments):
             self.record(argument.arg, self.module.span(argument)[0], "store", argument)
 
-    def visit_annotation(self, annotation):
+    def visit_annotation(self, annotation: ast.expr | None) -> None:
         if annotation is not None:
             self.annotation = True
             self.visit(annotation)
@@ -335,7 +364,7 @@ class NameAnalysis(ast.NodeVisitor):
 
     # --- statements ---
 
-    def visit_branches(self, node):
+    def visit_branches(self, node: ast.stmt) -> None:
         self.branches += 1
         self.generic_visit(node)
         self.branches -= 1
@@ -343,16 +372,16 @@ class NameAnalysis(ast.NodeVisitor):
     visit_If = visit_For = visit_AsyncFor = visit_While = visit_Try = visit_TryStar = visit_branches
     visit_With = visit_AsyncWith = visit_Match = visit_branches
 
-    def visit_Assign(self, node):
+    def visit_Assign(self, node: ast.Assign) -> None:
         self.visit(node.value)  # before the targets, as it is run: it matters in a class body
         for target in node.targets:
             self.visit(target)
 
-    def visit_AugAssign(self, node):
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
         self.visit(node.value)
         self.visit(node.target)
 
-    def visit_AnnAssign(self, node):
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         self.visit_annotation(node.annotation)
         if node.value is not None:
             self.visit(node.value)
@@ -361,11 +390,11 @@ class NameAnalysis(ast.NodeVisitor):
         elif self.scope.kind != "class":
             self.record(node.target.id, self.module.span(node.target)[0], "declare", node.target)
 
-    def visit_NamedExpr(self, node):
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
         self.visit(node.target)
         self.visit(node.value)
 
-    def visit_ExceptHandler(self, node):
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
         if node.type is not None:
             self.visit(node.type)
         if node.name:
@@ -374,16 +403,16 @@ class NameAnalysis(ast.NodeVisitor):
         for statement in node.body:
             self.visit(statement)
 
-    def visit_Global(self, node):
+    def visit_Global(self, node: ast.Global) -> None:
         start, end = self.module.span(node)
         for name in node.names:
             use = self.record_inside(name, start + len("global"), end, "declare", node)
             use.owner = self.scope.module
 
-    def visit_Nonlocal(self, node):
+    def visit_Nonlocal(self, node: ast.Nonlocal) -> None:
         pass
 
-    def visit_MatchAs(self, node):
+    def visit_MatchAs(self, node: ast.MatchAs) -> None:
         start, end = self.module.span(node)
         if node.pattern is not None:
             self.visit(node.pattern)
@@ -391,16 +420,16 @@ class NameAnalysis(ast.NodeVisitor):
         if node.name:
             self.record_inside(node.name, start, end, "store", node)
 
-    def visit_MatchValue(self, node):
+    def visit_MatchValue(self, node: ast.MatchValue) -> None:
         outer, self.pattern = self.pattern, True
         self.generic_visit(node)
         self.pattern = outer
 
-    def visit_MatchStar(self, node):
+    def visit_MatchStar(self, node: ast.MatchStar) -> None:
         if node.name:
             self.record_inside(node.name, *self.module.span(node), "store", node)
 
-    def visit_MatchMapping(self, node):
+    def visit_MatchMapping(self, node: ast.MatchMapping) -> None:
         self.generic_visit(node)
         if node.rest:
             start, end = self.module.span(node)
@@ -408,8 +437,8 @@ class NameAnalysis(ast.NodeVisitor):
 
     # --- imports ---
 
-    def visit_import(self, node):
-        if isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level:
+    def visit_import(self, node: ast.Import | ast.ImportFrom) -> None:
+        if is_future_import(node):
             return
         site = ImportSite(node, self.scope, self.index, self.branches > 0)
         self.sites.append(site)
@@ -419,7 +448,9 @@ class NameAnalysis(ast.NodeVisitor):
             start, end = self.module.span(alias)
             name = alias.asname or alias.name.partition(".")[0]
             start = end - len(name) if alias.asname else start
-            site.uses.append(self.record(name, start, "import", node, site=site, alias=alias))
+            use = self.record(name, start, "import", node)
+            use.imported = site, alias
+            site.uses.append(use)
 
     visit_Import = visit_ImportFrom = visit_import
 

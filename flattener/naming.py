@@ -3,6 +3,7 @@
 import ast
 import builtins
 import collections
+from collections.abc import Iterator
 
 from flattener.library import External, Var
 from flattener.names import ImportSite, Use
@@ -15,12 +16,19 @@ PICKLERS = {"pickle", "multiprocessing", "concurrent", "joblib", "dill", "cloudp
 class Naming:
     """Gives every kept variable its name in the flat program: its own, unless another one has it already.
 
-    Of several that want a name, the one that is bound last keeps it; the others get their module's name in front.
+    Of several variables of one name, the one that is bound last keeps it; the others get their module's name in front.
     A function or class that loses its name is still defined under it, so that `__name__`, `__qualname__` and `self.__x`
-    are what they were; the next line gives it the new name, under which all code finds it.
+    are what they were; the next line gives it the new name, by which all code refers to it.
+
+    Attributes:
+        final: variable, or what is imported from outside -> its name in the flat program.
+        taken: all names that some module uses for anything.
+        reserved: the builtins that kept code reads.
+        externals: what is imported from outside, in load order -> the statements that import it.
+        binding_order: variable -> where in the program it is bound first and last, and whether by `def` or `class`.
     """
 
-    def __init__(self, program: Program):
+    def __init__(self, program: Program) -> None:
         self.program = program
         self.final: dict[Var | External, str] = {}
         self.taken = {use.name for module in program.modules for use in program.names[module.name].uses}
@@ -31,17 +39,18 @@ class Naming:
         self.avoid_capture()
         self.check()
 
-    def kept_references(self):
+    def kept_references(self) -> Iterator[Reference]:
+        """The references in the statements that are kept."""
         for place in sorted(self.program.kept):
             yield from self.program.references.get(place, [])
 
     def find_externals(self) -> dict[External, list[tuple[Module, ImportSite, ast.alias]]]:
-        """The third-party imports that the flat program needs, in load order, with the statements that make them."""
+        """See `externals`."""
         program = self.program
         used = {(place, reference.meaning) for place in program.kept for reference in program.references.get(place, [])}
         needed = {meaning for _, meaning in used if isinstance(meaning, External)}
         in_module = {(place[0], meaning) for place, meaning in used}
-        found = collections.defaultdict(list)
+        found: dict[External, list[tuple[Module, ImportSite, ast.alias]]] = collections.defaultdict(list)
         for module in program.modules_in_order():
             mentioned = {use.name for use in program.names[module.name].uses if use.action != "import"}
             for site in program.names[module.name].sites:
@@ -57,24 +66,25 @@ class Naming:
         return {meaning: sites for meaning, sites in found.items() if sites}
 
     def find_binding_order(self) -> dict[Var | External, tuple[int, int, bool]]:
-        """For each variable where it is bound first and last, and whether by `def` or `class`."""
+        """See `binding_order`."""
         order: dict[Var | External, tuple[int, int, bool]] = {}
         for place in sorted(self.program.kept):
             for reference in self.program.references.get(place, []):
                 use, var = reference.use, reference.meaning
-                if (use.action == "load" and use.chain_action == "load") or (
-                    use.action == "import" and var != home(use)
-                ):
+                reads = use.action == "load" and use.chain_action == "load"
+                copies = use.action == "import" and var != Var(use.scope.module_name, use.name)
+                if reads or copies:
                     continue
                 position = self.program.order[place]
                 first, last, defines = order.get(var, (position, position, False))
                 order[var] = min(first, position), max(last, position), defines or use.action == "define"
         return order
 
-    def name_all(self):
-        groups = collections.defaultdict(set)
+    def name_all(self) -> None:
+        """Gives all of them their names."""
+        groups: dict[str, set[Var | External]] = collections.defaultdict(set)
         for entity in [*(reference.meaning for reference in self.kept_references()), *self.externals]:
-            groups[entity.name if isinstance(entity, Var) else entity.bound].add(entity)
+            groups[self.plain_name(entity)].add(entity)
         for name in sorted(groups):
             group = sorted(groups[name], key=self.claim, reverse=True)
             if name not in self.reserved:
@@ -83,14 +93,14 @@ class Naming:
                 self.final[entity] = self.fresh(entity)
 
     def claim(self, entity: Var | External) -> tuple:
-        """How strong an entity's claim to its plain name is."""
+        """The order in which several keep their common name: the highest does."""
         _, last, defines = self.binding_order.get(entity, (-1, -1, False))
         is_entry = isinstance(entity, Var) and entity.module == "__main__"
         return is_entry, defines, isinstance(entity, External), last, str(entity)
 
     def fresh(self, entity: Var | External) -> str:
         """A readable name that no module uses for anything."""
-        name = entity.name if isinstance(entity, Var) else entity.bound
+        name = self.plain_name(entity)
         parts = [part for part in entity.module.strip("_").split(".") if part.isidentifier()]
         for count in range(1, len(parts) + 1):
             wanted = "_".join([*parts[-count:], name.strip("_") or "name"])
@@ -103,73 +113,70 @@ class Naming:
         self.taken.add(f"{wanted}_{number}")
         return f"{wanted}_{number}"
 
-    def avoid_capture(self):
-        """An imported `f as g` is called `f` again: not where a parameter is called `f`."""
+    def avoid_capture(self) -> None:
+        """Renames what would be called like a local variable: an imported `f as g` beside a parameter `f`."""
         for place in sorted(self.program.kept):
             module = self.program.names[place[0]].module
             for reference in self.program.references.get(place, []):
                 name = self.final[reference.meaning]
                 written = module.text[reference.start : reference.end]
-                if (
-                    written
-                    and written != name
-                    and name in self.program.names[module.name].bound_inside.get(place[1], ())
-                ):
+                local = self.program.names[module.name].bound_inside.get(place[1], ())
+                if written and written != name and name in local:
                     self.final[reference.meaning] = self.fresh(reference.meaning)
 
     def plain_name(self, entity: Var | External) -> str:
+        """The name by which the source calls it."""
         return entity.name if isinstance(entity, Var) else entity.bound
 
     def is_renamed(self, entity: Var | External) -> bool:
+        """Whether it has another name in the flat program."""
         return self.final[entity] != self.plain_name(entity)
 
-    def check(self):
+    def check(self) -> None:
         """Refuses the renames that would change what the program does, and what would be read before it is bound."""
         for place in sorted(self.program.kept):
+            module = self.program.names[place[0]].module
             for reference in self.program.references.get(place, []):
-                use, var = reference.use, reference.meaning
-                at_load = use.scope is not None and use.scope.kind == "module" and not use.conditional
-                bound = self.binding_order.get(var, (0,))[0]
-                if (
-                    isinstance(var, Var)
-                    and at_load
-                    and bound > self.program.order[place]
-                    and use.action == "load"
-                    and (not hasattr(builtins, use.name))
-                ):
-                    module = self.program.names[place[0]].module
-                    module.refuse(use.node, f"{var.module}.{var.name} is read before it is bound", "import it earlier")
+                self.check_order(module, place, reference)
         owners = {name: entity for entity, name in self.final.items()}
         for place in sorted(self.program.kept):
             module = self.program.names[place[0]].module
             for reference in self.program.references.get(place, []):
                 use, entity = reference.use, reference.meaning
-                written = module.text[reference.start : reference.end]
-                if use.in_pattern and use.chain and "." not in self.flat_text(module, reference):
-                    module.refuse(
-                        use.node, f"`{written}` in a pattern would become a capture", "use `case x if x == ...`"
-                    )
-                if use.pinned and written != self.final[entity]:
-                    module.refuse(
-                        use.node, f"{use.name!r} cannot be renamed here to {self.final[entity]!r}", "use another name"
-                    )
-                if use.action == "define" and self.is_renamed(entity):
-                    self.check_definition(module, use, entity, owners.get(use.name))
-                if use.scope is None and use.name != self.final[entity] and "get_type_hints" in self.program.all_text:
-                    module.refuse(
-                        use.node,
-                        f"{use.name!r} in quotes is called {self.final[entity]!r}",
-                        "write the annotation without quotes",
-                    )
-                if use.scope is None:
-                    continue
-                if hasattr(builtins, use.name) and self.is_renamed(entity) and isinstance(entity, Var):
-                    bound = self.program.names[module.name].bindings.get(use.name, [])
-                    early = bound and use.start < bound[0].start and use.scope.kind == "module"
-                    if bound and (bound[0].conditional or early or any(each.action == "delete" for each in bound)):
-                        module.refuse(
-                            use.node, f"{use.name!r} is a builtin, and not always this module's own", "use another name"
-                        )
+                if use.action == "define" and isinstance(entity, Var) and self.is_renamed(entity):
+                    self.check_definition(module, use, owners.get(use.name))
+                self.check_rename(module, reference)
+
+    def check_order(self, module: Module, place: tuple[str, int], reference: Reference) -> None:
+        """Refuses a variable that is read, while the program starts, above the statement that binds it."""
+        use, var = reference.use, reference.meaning
+        reads_at_load = use.action == "load" and use.scope.kind == "module" and not (use.conditional or use.quoted)
+        if not isinstance(var, Var) or not reads_at_load or hasattr(builtins, use.name):
+            return
+        first = self.binding_order[var][0] if var in self.binding_order else 0
+        if first > self.program.order[place]:
+            module.refuse(use.node, f"{var.module}.{var.name} is read before it is bound", "import it earlier")
+
+    def check_rename(self, module: Module, reference: Reference) -> None:
+        """Refuses a new name where the text does not allow one."""
+        use, name = reference.use, self.final[reference.meaning]
+        written = module.text[reference.start : reference.end]
+        if use.quoted:
+            if use.name != name and "get_type_hints" in self.program.all_text:
+                reason = f"{use.name!r} in quotes is called {name!r}"
+                module.refuse(use.node, reason, "write the annotation without quotes")
+            return
+        if use.in_pattern and use.chain and "." not in self.flat_text(module, reference):
+            reason = f"`{written}` in a pattern would become a capture"
+            module.refuse(use.node, reason, "use `case x if x == ...`")
+        if use.pinned and written != name:
+            module.refuse(use.node, f"{use.name!r} cannot be renamed here to {name!r}", "use another name")
+        if hasattr(builtins, use.name) and isinstance(reference.meaning, Var) and self.is_renamed(reference.meaning):
+            bound = self.program.names[module.name].bindings.get(use.name, [])
+            early = bool(bound) and use.start < bound[0].start and use.scope.kind == "module"
+            if bound and (bound[0].conditional or early or any(each.action == "delete" for each in bound)):
+                reason = f"{use.name!r} is a builtin, and not always this module's own"
+                module.refuse(use.node, reason, "use another name")
 
     def flat_text(self, module: Module, reference: Reference) -> str:
         """What a use with its attributes becomes."""
@@ -178,30 +185,28 @@ class Naming:
             + module.text[reference.end : max([reference.end, *(end for _, end in reference.use.chain)])]
         )
 
-    def check_definition(self, module: Module, use: Use, entity: Var, owner: Var | External | None):
-        """The plain name of a definition is bound for a moment: nobody else's may be overwritten by that."""
+    def check_definition(self, module: Module, use: Use, owner: Var | External | None) -> None:
+        """Refuses a renamed definition that would overwrite another: its own name is bound for a moment.
+
+        Args:
+            module: of the definition.
+            use: its name after `def` or `class`.
+            owner: what has that name in the flat program.
+        """
+        remedy = "use another name"
         if use.scope.kind != "module":
-            module.refuse(
-                use.node, f"a global {use.name!r} defined in a function collides with another", "use another name"
-            )
+            module.refuse(use.node, f"a global {use.name!r} defined in a function collides with another", remedy)
         for other in self.program.modules:
-            for site in self.program.names[other.name].sites:
-                for each in site.uses:
-                    target = self.program.library.target(other, each)
-                    if isinstance(target, External) and target.module.partition(".")[0] in PICKLERS:
-                        reason = (
-                            f"{use.name!r} collides with another, and {target.module}, which {other.label} imports, "
-                        )
-                        module.refuse(
-                            use.node, reason + "finds classes and functions by their names", "use another name"
-                        )
+            for each in [each for site in self.program.names[other.name].sites for each in site.uses]:
+                target = self.program.library.target(other, each)
+                if isinstance(target, External) and target.module.partition(".")[0] in PICKLERS:
+                    reason = f"{use.name!r} collides with another, and {target.module}, which {other.label} imports, "
+                    module.refuse(use.node, reason + "finds classes and functions by their names", remedy)
         if owner is None:
             return
         first = self.binding_order[owner][0] if isinstance(owner, Var) else -1
         if first < self.program.order[module.name, use.index]:
-            module.refuse(
-                use.node, f"{use.name!r} collides with an earlier {owner.module}.{use.name}", "use another name"
-            )
+            module.refuse(use.node, f"{use.name!r} collides with an earlier {owner.module}.{use.name}", remedy)
 
     def renamed(self) -> list[str]:
         """One line for each rename, for the user."""
@@ -210,8 +215,3 @@ class Naming:
             for entity, name in self.final.items()
             if self.is_renamed(entity)
         )
-
-
-def home(use: Use) -> Var:
-    """The variable of its own module that an import binds."""
-    return Var(use.scope.module_name, use.name)

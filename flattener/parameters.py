@@ -33,7 +33,11 @@ def with_setting(cell: Cell, name: str, value: Any) -> Cell:
     """The settings cell with a value in its line `NAME = ...`; the comment behind it stays."""
     lines = list(cell.lines)
     for node in ast.parse(cell.text).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == name and node.value.lineno == node.value.end_lineno:
+        if (
+            isinstance(node, ast.Assign)
+            and getattr(node.targets[0], "id", "") == name
+            and node.value.lineno == node.value.end_lineno
+        ):
             line = lines[node.lineno - 1]
             row = line.text.encode()
             start, end = node.value.col_offset, node.value.end_col_offset
@@ -44,7 +48,7 @@ def with_setting(cell: Cell, name: str, value: Any) -> Cell:
 
 
 def check_run_settings(library: Library, values: dict[str, Any]) -> None:
-    """Lets the package's own `preset` judge preset and settings, so that a bad one fails here and not on Kaggle."""
+    """Has the package's own `preset` check preset and settings, so that a bad one fails here and not on Kaggle."""
     tops = sorted({name.partition(".")[0] for name in library.sources if name != "__main__"})
     paths = [library.packages[top] / "config.py" for top in tops]
     path = next((path for path in paths if path.is_file()), None)
@@ -70,7 +74,7 @@ def check_run_settings(library: Library, values: dict[str, Any]) -> None:
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """The names that a file binds when it runs; nothing else can import it by the name that it gets for that."""
+    """The names that a file binds when it is run, under a name by which no other code can import it."""
     name = "_build_kernel_config_" + hashlib.sha256(str(path).encode()).hexdigest()[:12]
     try:
         return runpy.run_path(str(path), run_name=name)

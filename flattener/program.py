@@ -9,34 +9,14 @@ from flattener.loading import Loader
 from flattener.meanings import Meanings
 from flattener.names import Use
 from flattener.purity import Purity
+from flattener.refusals import refuse_constructs
 from flattener.scopes import Scope
-from flattener.shell import SHELL_NAMES, refuse_shell_edits
 from flattener.source import Module, all_arguments, words
 
 ANNOTATION_READERS = words("""
     __annotations__ get_type_hints get_annotations signature getfullargspec fields pydantic attr attrs msgspec typeguard
     beartype typer fastapi singledispatch NamedTuple TypedDict __dataclass_fields__
 """)
-REFUSED_NAMES = {
-    "__file__": "pass paths as arguments",
-    "__spec__": "do without it",
-    "__package__": "do without it",
-    "__path__": "do without it",
-    "__loader__": "do without it",
-    "__builtins__": "import builtins",
-    "__doc__": "write the text as a constant",
-    "__annotations__": "do without it",
-    "globals": "use a dictionary of your own",
-    "__import__": "use an import statement",
-    "eval": "write the code itself",
-    "exec": "write the code itself",
-}
-REFUSED_MODULES = {
-    "importlib.resources": "pass paths as arguments",
-    "importlib_resources": "pass paths as arguments",
-    "pkgutil": "name the modules in import statements",
-    "pkg_resources": "pass paths as arguments",
-}
 
 
 @dataclass
@@ -50,12 +30,23 @@ class Reference:
 
 
 class Program:
-    """The whole analysis of one build: what is kept and what it refers to."""
+    """The whole analysis of a flat program.
 
-    def __init__(self, library: Library, form: str, words: set[str]):
+    Attributes:
+        modules: the flat modules, the entry among them, in the order in which their loading ends.
+        references: (module, statement) -> the uses in it that mean a variable of the program, or something external.
+        builtins: (module, statement) -> the names of builtins that it reads.
+        own_names: the uses of `__name__` outside of the entry.
+        meant: all that some reference means.
+        order: (module, statement) -> its position in the program.
+        future: the features that its modules import from `__future__`.
+        kept: the statements that run for their effects, those of the entry, and all that they refer to.
+    """
+
+    def __init__(self, library: Library, form: str, words: set[str]) -> None:
         self.library, self.form, self.words = library, form, words
         self.loader = Loader(library)
-        self.chunks = self.loader.run()
+        self.chunks = self.loader.chunks
         self.meanings = Meanings(library, self.loader)
         self.names = self.meanings.names
         self.purity = Purity(library, self.names)
@@ -63,7 +54,7 @@ class Program:
         self.modules = self.meanings.modules
         self.references: dict[tuple[str, int], list[Reference]] = collections.defaultdict(list)
         self.builtins: dict[tuple[str, int], set[str]] = collections.defaultdict(set)
-        self.own_names: list[tuple[Module, Use]] = []  # uses of __name__ in package modules
+        self.own_names: list[tuple[Module, Use]] = []
         self.local_bindings: dict[tuple[Scope, str], list[Use]] = collections.defaultdict(list)
         for module in self.modules:
             for use in self.names[module.name].uses:
@@ -73,14 +64,14 @@ class Program:
         for module in self.modules:
             self.refer(module)
         self.meant = {reference.meaning for references in self.references.values() for reference in references}
-        self.order = {}  # (module, statement) -> position in the flat program
+        self.order: dict[tuple[str, int], int] = {}
         for chunk in self.chunks:
             for index in chunk.indices:
                 self.order[chunk.module.name, index] = len(self.order)
         self.kept = self.shake()
 
-    def check_future(self):
-        """`from __future__ import annotations` holds for a whole program: all modules with annotations must agree."""
+    def check_future(self) -> None:
+        """Refuses modules of which only some import `annotations` from `__future__`: it holds for a whole program."""
         annotated = [module for module in self.modules if any(map(is_annotated, ast.walk(module.tree)))]
         self.future = sorted({name for module in self.modules for name in module.future})
         with_it = [module for module in annotated if "annotations" in module.future]
@@ -90,7 +81,7 @@ class Program:
                 node for node in with_it[0].body if isinstance(node, ast.ImportFrom) and node.module == "__future__"
             )
             if not ANNOTATION_READERS & self.words:
-                return  # nobody can tell that all annotations have become strings
+                return  # no code reads annotations, so that all of them may become strings
             with_it[0].refuse(
                 line,
                 f"it has `from __future__ import annotations`, {without[0].label} has annotations without it",
@@ -99,7 +90,8 @@ class Program:
 
     # --- references ---
 
-    def refer(self, module: Module):
+    def refer(self, module: Module) -> None:
+        """Finds what the uses of a module refer to."""
         for use in self.names[module.name].uses:
             if use.action == "import":
                 self.refer_import(module, use)
@@ -109,15 +101,13 @@ class Program:
                 imported = self.local_import(module, use)
                 if imported is not None:
                     self.refer_name(module, use, imported)
-        known = set(self.names[module.name].bindings)
-        for index, name in self.names[module.name].quoted:
-            meaning = self.meanings.of(module, name) if name in known else None
+        for use in self.names[module.name].quoted:
+            meaning = self.meanings.of(module, use.name)
             if isinstance(meaning, Var):
-                use = Use(name, 0, 0, "load", None, None, index, module.body[index], weak=True)
-                self.references[module.name, index].append(Reference(use, 0, 0, meaning))
-        self.refuse_constructs(module)
+                self.references[module.name, use.index].append(Reference(use, 0, 0, meaning))
+        refuse_constructs(self.names[module.name], self.library, self.purity, self.form)
 
-    def refer_import(self, module: Module, use: Use):
+    def refer_import(self, module: Module, use: Use) -> None:
         """An import that stays an assignment refers to the variable that it makes, and to the one that it copies."""
         if use.site.scope.kind == "module":
             meaning = self.meanings.of(module, use.name)
@@ -154,7 +144,8 @@ class Program:
             )
         return target
 
-    def refer_name(self, module: Module, use: Use, meaning: Meaning | None):
+    def refer_name(self, module: Module, use: Use, meaning: Meaning | None) -> None:
+        """Finds what a use with its attributes refers to; `meaning` is that of the name itself."""
         place, end, chain = meaning, use.end, list(use.chain)
         while isinstance(place, ModuleRef):
             if not chain:
@@ -189,76 +180,12 @@ class Program:
             )
         self.references[module.name, use.index].append(Reference(use, use.start, end, place))
 
-    def refuse_constructs(self, module: Module):
-        """What the flat form would do wrongly, as far as it can be seen in the source."""
-        if self.form == "notebook" and not module.is_entry:
-            for name in sorted(filter(SHELL_NAMES.fullmatch, self.names[module.name].bindings)):
-                use = self.names[module.name].bindings[name][0]
-                module.refuse(use.node, f"{name!r} means something else to IPython", "use another name")
-            refuse_shell_edits(module)
-        for use in self.names[module.name].uses:
-            is_builtin = (
-                use.owner.kind == "module"
-                and use.action == "load"
-                and not self.names[module.name].bindings.get(use.name)
-            )
-            given = module.is_entry and use.name in ("__doc__", "__file__", "__package__")
-            if is_builtin and use.name in REFUSED_NAMES and not given:
-                reason = f"`{use.name}` is not what it was in a flat program"
-                module.refuse(use.node, reason, REFUSED_NAMES[use.name])
-            if use.action == "import":
-                target = self.library.target(module, use)
-                if isinstance(target, External):
-                    for name in (target.module, f"{target.module}.{target.attribute}", use.alias.name):
-                        if name in REFUSED_MODULES:
-                            module.refuse(use.node, f"{name} needs the package's files", REFUSED_MODULES[name])
-        for site in self.names[module.name].sites:
-            for name in self.library.named(module, site.node):
-                if name.partition(".")[0] in FRAME_READERS:
-                    module.refuse(site.node, f"{name} reads the names of its caller", "do without it")
-        for name in ("__getattr__", "__dir__"):
-            for use in self.names[module.name].bindings.get(name, []):
-                module.refuse(use.node, f"a module's own `{name}`", "define the names themselves")
-        at_module_level = {use.node for use in self.names[module.name].uses if use.scope.kind == "module"}
-        own_local = any(
-            not site.at_load and any(map(self.library.owns, self.library.named(module, site.node)))
-            for site in self.names[module.name].sites
-        )
-        for node in ast.walk(module.tree):
-            if isinstance(node, ast.Call):
-                self.refuse_call(module, node)
-                lists_names = self.purity.dotted(module, node.func) in ("vars", "dir", "locals") and not node.args
-                if lists_names and (own_local or node.func in at_module_level):
-                    module.refuse(node, "this call at module level sees the whole program", "do without it")
-            elif self.names_sys_modules(module, node):
-                module.refuse(node, "`sys.modules` does not hold the packages of a flat program", "do without it")
-
-    def names_sys_modules(self, module: Module, node) -> bool:
-        if isinstance(node, ast.ImportFrom):
-            return node.module == "sys" and any(alias.name == "modules" for alias in node.names)
-        return isinstance(node, ast.Attribute) and self.purity.dotted(module, node) == "sys.modules"
-
-    def refuse_call(self, module: Module, node: ast.Call):
-        called = self.purity.dotted(module, node.func) or ""
-        last = called.rpartition(".")[2] or getattr(node.func, "attr", getattr(node.func, "id", ""))
-        texts = [part.value for part in node.args[:1] if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-        if last == "import_module" and not (texts and not texts[0].startswith(".") and not self.library.owns(texts[0])):
-            module.refuse(node, "a module imported by name while the program runs", "use an import statement")
-        if self.form == "notebook" and called.startswith("inspect.getso"):
-            module.refuse(
-                node, f"`{called}` does not find all sources in a notebook", "do without it, or build a .py file"
-            )
-        if last in ("patch", "get_data", "run_module") and texts and self.library.owns(texts[0]):
-            module.refuse(node, f"the module of {texts[0]!r} does not exist in a flat program", "do without it")
-        if self.form == "notebook" and last in ("get_context", "set_start_method") and texts and texts[0] != "fork":
-            module.refuse(node, f"{texts[0]!r} cannot start processes from a notebook", "use threads, or subprocess")
-
     def modules_in_order(self) -> list[Module]:
         """The modules in the order in which their code stands in the flat program."""
         return list({chunk.module.name: chunk.module for chunk in self.chunks}.values())
 
     def is_reexport(self, module: Module, use: Use) -> bool:
-        """Whether another module may take this third-party name from here: then it is not imported for its effect."""
+        """Whether another module imports this third-party name from here: then it is not imported for its effect."""
         return self.meanings.of(module, use.name) in self.meant
 
     # --- reachability ---
@@ -288,10 +215,8 @@ class Program:
         return kept
 
 
-def is_annotated(node) -> bool:
+def is_annotated(node: ast.AST) -> bool:
+    """Whether a node of the syntax tree holds an annotation."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return node.returns is not None or any(argument.annotation for argument in all_arguments(node.args))
     return isinstance(node, ast.AnnAssign)
-
-
-FRAME_READERS = words("ply fire numexpr patsy formulaic statsmodels")

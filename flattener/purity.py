@@ -32,21 +32,25 @@ PURE_BASE_PACKAGES = ("keras.", "torch.nn.")  # their classes do nothing when th
 
 
 class Purity:
-    """Judges statements; when in doubt, they have effects."""
+    """Judges statements and expressions by the names of their modules; when in doubt, they have effects."""
 
-    def __init__(self, library: Library, names: NameTables):
+    def __init__(self, library: Library, names: NameTables) -> None:
         self.library, self.names = library, names
         self.plain: dict[tuple[str, str], bool] = {}
 
-    def dotted(self, module: Module, node) -> str | None:
-        """`contextlib.contextmanager` for a decorator of that meaning, the bare name for a builtin, else None."""
+    def bound(self, module: Module, name: str) -> list[Use]:
+        """The uses that bind a variable of a module."""
+        return self.names[module.name].bindings.get(name, [])
+
+    def dotted(self, module: Module, node: ast.AST) -> str | None:
+        """`contextlib.contextmanager` for an expression of that meaning, `len` for a builtin, None for all else."""
         attributes = []
         while isinstance(node, ast.Attribute):
             attributes.append(node.attr)
             node = node.value
         if not isinstance(node, ast.Name):
             return None
-        bound = self.names[module.name].bindings.get(node.id)
+        bound = self.bound(module, node.id)
         if not bound:
             return ".".join([node.id, *reversed(attributes)]) if hasattr(builtins, node.id) else None
         if len(bound) > 1 or bound[0].action != "import":
@@ -56,11 +60,11 @@ class Purity:
             return None
         return ".".join([target.module, *filter(None, [target.attribute]), *reversed(attributes)])
 
-    def expression(self, module: Module, node) -> bool:
+    def expression(self, module: Module, node: ast.AST) -> bool:
         """Whether evaluating an expression changes nothing elsewhere.
 
-        It does not, if it calls nothing but what is known to be harmless, and if no object of unknown make takes part
-        in it: `a + b`, `a.b` and `for x in a` may run any code, if `a` is an instance of some class.
+        It must call nothing but functions that are known to have no effect, and must read no object of an unknown
+        class: `a + b`, `a.b` and `for x in a` may run any code of the class of `a`.
         """
         for part in ast.walk(node):
             if isinstance(part, ast.Call) and self.dotted(module, part.func) not in PURE_CALLS:
@@ -76,12 +80,11 @@ class Purity:
         key = module.name, name
         if key not in self.plain:
             self.plain[key] = True  # for names that are defined by each other
-            self.plain[key] = all(
-                self.binds_plainly(module, use) for use in self.names[module.name].bindings.get(name, [])
-            )
+            self.plain[key] = all(self.binds_plainly(module, use) for use in self.bound(module, name))
         return self.plain[key]
 
     def binds_plainly(self, module: Module, use: Use) -> bool:
+        """Whether a use binds a variable of a module to such a value."""
         if use.action == "import":
             target = self.library.target(module, use)
             if isinstance(target, External):
@@ -99,17 +102,17 @@ class Purity:
             return False  # another module sets it
         return use.scope.kind == "module" and self.droppable(module, module.body[use.index])
 
-    def decorator(self, module: Module, node) -> bool:
+    def decorator(self, module: Module, node: ast.expr) -> bool:
+        """Whether a decorator does no more than change what it decorates."""
         if isinstance(node, ast.Call):
             arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
             return self.decorator(module, node.func) and all(self.expression(module, part) for part in arguments)
         if isinstance(node, ast.Attribute) and node.attr in ("setter", "getter", "deleter"):
-            return (
-                isinstance(node.value, ast.Name) and node.value.id not in self.names[module.name].bindings
-            )  # of the class around it
+            return isinstance(node.value, ast.Name) and not self.bound(module, node.value.id)  # of the class around it
         return self.dotted(module, node) in PURE_DECORATORS
 
-    def function(self, module: Module, node) -> bool:
+    def function(self, module: Module, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+        """Whether a `def` statement does no more than make the function."""
         defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
         annotations = [argument.annotation for argument in all_arguments(node.args)] + [node.returns]
         calls = [part for each in annotations if each for part in ast.walk(each) if isinstance(part, ast.Call)]
@@ -119,7 +122,7 @@ class Purity:
             and not calls
         )
 
-    def definition(self, module: Module, node) -> bool:
+    def definition(self, module: Module, node: ast.ClassDef) -> bool:
         """Whether a class statement does no more than make the class: no metaclass, no registration of subclasses."""
         if (
             self.lists_subclasses()
@@ -129,16 +132,17 @@ class Purity:
             return False
         names = {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
         if "__init_subclass__" in names:
-            return False  # its subclasses are looked at by way of this class
+            return False  # making a subclass runs code of this class
         return all(self.base(module, part) for part in node.bases) and all(
             self.droppable(module, part) for part in node.body
         )
 
     def lists_subclasses(self) -> bool:
-        """Whether some code looks for the subclasses of a class: then no class is unused."""
+        """Whether some code asks a class for its subclasses: then every class statement has an effect."""
         return any("__subclasses__" in names.module.text for names in self.names.values())
 
-    def base(self, module: Module, node, depth: int = 0) -> bool:
+    def base(self, module: Module, node: ast.expr, depth: int = 0) -> bool:
+        """Whether making a subclass of a class runs no code."""
         if isinstance(node, ast.Subscript):
             node = node.value
         dotted = self.dotted(module, node)
@@ -150,7 +154,7 @@ class Purity:
             )
         if not isinstance(node, ast.Name) or depth > 50:
             return False
-        bound = self.names[module.name].bindings.get(node.id, [])
+        bound = self.bound(module, node.id)
         if len(bound) != 1:
             return False
         if bound[0].action == "import":
@@ -158,11 +162,11 @@ class Purity:
             if isinstance(target, External) or target[1] is None or not self.library.find(target[0]):
                 return False
             return self.base(self.names[target[0]].module, ast.Name(target[1], ast.Load()), depth + 1)
-        node = bound[0].node
-        return isinstance(node, ast.ClassDef) and self.definition(module, node)
+        made = bound[0].node
+        return isinstance(made, ast.ClassDef) and self.definition(module, made)
 
-    def droppable(self, module: Module, node) -> bool:
-        """Whether a statement only binds names: nobody misses it who does not use them."""
+    def droppable(self, module: Module, node: ast.stmt) -> bool:
+        """Whether a statement only binds names, so that it can be left out if they are not used."""
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 return self.function(module, node)
@@ -171,7 +175,7 @@ class Purity:
             case ast.Assign():
                 names = [name for target in node.targets for name in getattr(target, "elts", [target])]
                 return all(isinstance(name, ast.Name) for name in names) and self.expression(module, node.value)
-            case ast.AnnAssign():  # but not x += y: it may change a list that another name means too
+            case ast.AnnAssign():  # not ast.AugAssign: x += y may change a list that other names mean, too
                 return isinstance(node.target, ast.Name) and (node.value is None or self.expression(module, node.value))
             case ast.Expr():
                 return isinstance(node.value, ast.Constant)
@@ -179,8 +183,8 @@ class Purity:
                 return True
         return False
 
-    def movable(self, module: Module, node) -> bool:
-        """Whether a statement that only binds names may run earlier: it reads nothing that could change until then."""
+    def movable(self, module: Module, node: ast.stmt) -> bool:
+        """Whether a statement only binds names and may do so earlier: it reads nothing that could change until then."""
         if not self.droppable(module, node):
             return False
         match node:
@@ -188,7 +192,7 @@ class Purity:
                 return True
             case ast.ImportFrom():
                 origin = self.library.origin(module, node)
-                if not self.library.holds(origin):
+                if not self.library.contains(origin):
                     return not self.patches_others()
                 return all(self.is_settled(origin, alias.name) for alias in node.names)
             case ast.FunctionDef() | ast.AsyncFunctionDef():
@@ -201,31 +205,29 @@ class Purity:
         return True
 
     def patches_others(self) -> bool:
-        """Whether some code sets an attribute of a module from outside, such as `time.time = ...`."""
+        """Whether some code sets an attribute of a third-party module, such as `time.time = ...`."""
         for names in self.names.values():
             module = names.module
             for use in names.uses:
                 if use.chain and use.chain_action == "store" and use.owner.kind == "module":
                     bound = names.bindings.get(use.name, [])
-                    if any(
-                        each.action == "import" and isinstance(self.library.target(module, each), External)
-                        for each in bound
-                    ):
+                    imports = [each for each in bound if each.action == "import"]
+                    if any(isinstance(self.library.target(module, each), External) for each in imports):
                         return True
         return False
 
     def is_settled(self, origin: str, name: str) -> bool:
-        """Whether what is imported from a module of the packages is bound once and for all; others do not matter."""
-        if not self.library.owns(origin) or not self.library.find(origin) or self.library.find(f"{origin}.{name}"):
+        """Whether a name that is imported from a module never changes there; only flat modules are looked at."""
+        if not self.library.is_flat(origin) or not self.library.find(origin) or self.library.find(f"{origin}.{name}"):
             return True
         bound = self.names[origin].bindings.get(name, [])
         return len(bound) == 1 and bound[0].scope.kind == "module" and not bound[0].conditional
 
-    def reads_nothing(self, module: Module, node) -> bool:
-        """Whether an expression reads only what never changes: functions, classes, and calls known to be harmless."""
+    def reads_nothing(self, module: Module, node: ast.AST) -> bool:
+        """Whether an expression reads only what never changes: functions, classes, results of calls without effects."""
         for part in ast.walk(node):
             if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Store):
-                bound = self.names[module.name].bindings.get(part.id, [])
+                bound = self.bound(module, part.id)
                 called = self.dotted(module, part) in PURE_CALLS or (not bound and hasattr(builtins, part.id))
                 if not called and not self.is_definition(module, part.id):
                     return False
@@ -235,24 +237,25 @@ class Purity:
 
     def is_definition(self, module: Module, name: str, depth: int = 0) -> bool:
         """Whether a name always means one function or class, or something imported from outside."""
-        bound = self.names[module.name].bindings.get(name, [])
+        bound = self.bound(module, name)
         if len(bound) != 1 or bound[0].conditional or depth > 50:
             return False
         if bound[0].action != "import":
             return bound[0].action == "define"
         target = self.library.target(module, bound[0])
         if isinstance(target, External):
-            return not self.library.holds(target.module)
+            return not self.library.contains(target.module)
         origin, attribute = target
-        known = attribute is not None and self.library.find(origin)
-        return bool(known) and self.is_definition(self.names[origin].module, attribute, depth + 1)
+        if attribute is None or not self.library.find(origin):
+            return False
+        return self.is_definition(self.names[origin].module, attribute, depth + 1)
 
-    def makes_value(self, module: Module, node) -> bool:
-        """Whether what a call calls only makes a value: a known function, or a named tuple of the module's own."""
+    def makes_value(self, module: Module, node: ast.expr) -> bool:
+        """Whether calling an expression only makes a value: a known function, or a named tuple of the module's own."""
         dotted = self.dotted(module, node)
         if dotted is not None:
             return dotted in PURE_CALLS or dotted.startswith(PURE_ROOTS)
-        bound = self.names[module.name].bindings.get(getattr(node, "id", ""), [])
+        bound = self.bound(module, getattr(node, "id", ""))
         made = bound[0].node if len(bound) == 1 and bound[0].action == "define" else None
         return isinstance(made, ast.ClassDef) and (
             [self.dotted(module, base) for base in made.bases] == ["typing.NamedTuple"]
@@ -260,10 +263,10 @@ class Purity:
             and not any(getattr(part, "name", "") in ("__new__", "__init__") for part in made.body)
         )
 
-    def before_imports(self, module: Module, node) -> bool:
+    def before_imports(self, module: Module, node: ast.stmt) -> bool:
         """Whether a third-party import may be moved from below a statement to above it.
 
-        Not above `os.environ["KERAS_BACKEND"] = "jax"`, nor above anything that is run for its effect.
+        It may not be moved above `os.environ["KERAS_BACKEND"] = "jax"`, nor above anything that is run for its effect.
         """
         if isinstance(node, ast.If | ast.Try):
             blocks = [*node.body, *node.orelse, *getattr(node, "finalbody", [])]

@@ -25,8 +25,9 @@ FILE_READERS = words("""
 LISTERS = words("listdir scandir glob iglob rglob iterdir walk")
 METADATA_READERS = words("importlib.metadata importlib_metadata pkg_resources")
 PROCESS_STARTERS = words("subprocess Popen system spawnv execv")
-# Who reads these sees that the modules have become one: where a class or function comes from, its source, its callers.
-# Not cloudpickle, which sends what the main program defines by value, and so needs no module at the other end.
+# Code that reads these sees that the modules have become one: where a class or function comes from, its source, its
+# callers. cloudpickle is not among them: it sends what the main program defines by value, so that the process that
+# receives it needs no module.
 OBSERVERS = frozenset(["filterwarnings of a module"]) | words("""
     __module__ __globals__ sys.modules pickle cPickle dill joblib shelve copyreg marshal
     getsource getsourcelines getsourcefile getfile getmodule getmodulename getmembers currentframe _getframe
@@ -38,20 +39,25 @@ LOG_PLACE = re.compile(r"%\((?:module|filename|pathname|lineno)\)|\{(?:module|fi
 
 
 class Reach:
-    """The modules that the entry may load, in load order, dependencies first; found without running anything.
+    """The modules that the entry may load, in load order, dependencies first.
 
-    Every import statement counts, wherever it stands, and every string that names a module. A module that is imported
-    by a name computed at run time may be any: then all of the package's modules count. So they do for a suite of tests,
-    which may look at anything. A `tests` folder inside a package counts only where it is named.
+    Every import statement counts, wherever it stands, and every string that names a module. Where a module is imported
+    by a name computed at run time, it may be any, so that all modules of the package count. They all count for a suite
+    of tests, too. A `tests` folder inside a package counts only if a module in it is named.
 
     Attributes:
+        facts: module, or `__main__` -> what its source says.
         modules: name -> `Module`, without the entry.
+        unreadable: files that this Python cannot read as modules; they are shipped as they are.
+        suite: whether the entry is a suite of tests.
+        searched: package -> the place that may import any of its modules.
         files: the packages' other files that a module may read: path in the output -> content.
+        starts_processes: whether the program may start Python anew, which then has to find the modules.
+        names_package: whether it then names one of the packages.
         reason: why no module can be flat; empty if some can.
-        starts_processes: whether Python may be started anew, which then needs to find the modules.
     """
 
-    def __init__(self, library: Library, form: str):
+    def __init__(self, library: Library, form: str) -> None:
         self.library, self.form = library, form
         self.facts: dict[str, Facts] = {}
         self.modules: dict[str, Module] = {}
@@ -60,7 +66,7 @@ class Reach:
         self.dotted_name = re.compile(rf"\b(?:{'|'.join(map(re.escape, library.packages)) or '!'})(?:\.[^\W\d]\w*)+")
         self.suite = self.is_suite(self.facts_of("__main__"))
         self.visit("__main__")
-        self.searched: dict[str, str] = {}  # top-level package -> who imports its modules by computed names
+        self.searched: dict[str, str] = {}
         for top in sorted(library.packages):
             for name in ["__main__", *self.modules]:
                 if name in ("__main__", top) or name.startswith(f"{top}."):
@@ -73,36 +79,38 @@ class Reach:
         for content in list(self.files.values()):  # a configuration may name classes: {"target": "pkg.models.Unet"}
             for dotted in self.dotted_name.findall(content.decode("utf-8", "ignore")) if len(content) < 100_000 else []:
                 self.visit_longest(dotted)
-        all_words = set().union(*(facts.words for facts in self.facts.values()))
+        all_words: set[str] = set().union(*(facts.words for facts in self.facts.values()))
         texts = [text for facts in self.facts.values() for text in facts.strings]
         self.starts_processes = bool(PROCESS_STARTERS & all_words) and "executable" in all_words
         tops = f"(?:{'|'.join(map(re.escape, library.packages)) or '!'})"
-        # In a statement, behind -m, or with something behind a dot or a slash; as a word of prose it starts nothing.
+        # In a statement, after -m, or followed by a dot or a slash: a package's name in prose starts nothing.
         for_python = rf"\b(?:import|from|-m)\b.*\b{tops}\b|\b{tops}[./]\w" + rf"|\A{tops}\Z" * ("-m" in texts)
-        self.named = self.starts_processes and any(re.search(for_python, text) for text in texts)
-        for top in library.packages if self.named else []:
+        self.names_package = self.starts_processes and any(re.search(for_python, text) for text in texts)
+        for top in library.packages if self.names_package else []:
             self.visit_all(top)
         self.reason = self.find_reason()
 
     def facts_of(self, name: str) -> Facts:
+        """What the source of a module says about modules."""
         if name not in self.facts:
             self.facts[name] = Facts(self.library.source(name))
         return self.facts[name]
 
     def is_suite(self, facts: Facts) -> bool:
+        """Whether an entry imports a tool for tests."""
         imported = [alias.name for node in facts.imports for alias in node.names if isinstance(node, ast.Import)]
         imported += [node.module or "" for node in facts.imports if isinstance(node, ast.ImportFrom)]
         return any(name.partition(".")[0] in TEST_TOOLS for name in imported)
 
     def searches(self, name: str) -> int:
-        """The line in which a module may import others under names that its source does not hold; 0: nowhere."""
+        """The line in which a module may import modules that its source does not name; 0: nowhere."""
         facts = self.facts[name]
         found = [facts.words[word] for word in SEARCHERS & set(facts.words)]
         if name != "__main__" and "__file__" in facts.words and LISTERS & set(facts.words):
             found.append(facts.words["__file__"])
         return facts.names_modules or min(found, default=0)
 
-    def visit(self, name: str):
+    def visit(self, name: str) -> None:
         """Adds what a module imports, then the module."""
         if name in self.modules or (name != "__main__" and not self.library.find(name)):
             return
@@ -113,15 +121,16 @@ class Reach:
                 return
         try:
             module = self.library.source(name)
-        except BuildError:  # a template, a file for another Python: it is carried as it is
-            self.unreadable.append(self.library.find(name)[0])
+        except BuildError:  # a template, or a file for another Python
+            path = self.library.path_of(name)
+            self.unreadable += [path] if path else []
             return
         facts = self.facts_of(name)
         if name != "__main__":
-            self.modules[name] = module  # now, since imports may go in circles; moved to its place below
+            self.modules[name] = module  # before its imports, which may lead back to it; moved to its place below
         for node in facts.imports:
             for dotted in self.library.named(module, node):
-                if self.library.stays_behind(dotted):
+                if self.library.lies_outside(dotted):
                     reason = f"{dotted} lies outside of the packages and is not shipped"
                     module.refuse(node, reason, "move it into one")
             for dotted in self.imported(module, node):
@@ -132,8 +141,8 @@ class Reach:
         if name != "__main__":
             self.modules[name] = self.modules.pop(name)
 
-    def imported(self, module: Module, node) -> list[str]:
-        """The modules of the packages that an import statement may load, those that do not exist left out."""
+    def imported(self, module: Module, node: ast.Import | ast.ImportFrom) -> list[str]:
+        """The modules of the packages that an import statement may load and that exist."""
         library = self.library
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
@@ -143,34 +152,37 @@ class Reach:
             for alias in node.names:
                 if alias.name != "*":
                     found.append(f"{origin}.{alias.name}")
-                elif library.holds(origin) and library.find(origin):  # a star takes the sub-modules that __all__ names
+                elif library.contains(origin) and library.find(origin):
+                    # A star takes the sub-modules that __all__ names.
                     names = [text for text in self.facts_of(origin).strings if text.isidentifier()]
                     found += [f"{origin}.{name}" for name in names]
-        return [dotted for dotted in found if library.holds(dotted) and library.find(dotted)]
+        return [dotted for dotted in found if library.contains(dotted) and library.find(dotted)]
 
-    def visit_longest(self, dotted: str):
+    def visit_longest(self, dotted: str) -> None:
+        """Visits the module that a dotted name begins with: `pkg.models` of `pkg.models.Unet`."""
         parts = dotted.split(".")
         for count in range(len(parts), 1, -1):
             if self.library.find(".".join(parts[:count])):
                 self.visit(".".join(parts[:count]))
                 return
 
-    def visit_all(self, top: str):
+    def visit_all(self, top: str) -> None:
+        """Visits all modules of a package, apart from its tests."""
         base = self.library.packages[top]
         for path in sorted(base.rglob("*.py")) if base.is_dir() else []:
             parts = [top, *path.relative_to(base).with_suffix("").parts]
             if {"tests", "test"} & set(parts[1:-1]):
                 continue
             if not all(part.isidentifier() for part in parts):
-                self.unreadable.append(path)  # a module for those who import it by name, a file for us
+                self.unreadable.append(path)  # no import statement can name it
                 continue
             if parts[-1] == "__init__":
                 parts.pop()
             self.visit(".".join(parts))
 
     def find_reason(self) -> str:
-        """Why somebody would notice that the modules have become one; empty if nobody would."""
-        if self.named:
+        """Which code would notice that the modules have become one; empty if there is none."""
+        if self.names_package:
             return "it starts Python anew and names a package there"
         if self.unreadable:
             return f"{self.unreadable[0].name} cannot be read by this Python"
@@ -198,8 +210,8 @@ class Reach:
 
     def find_files(self) -> dict[str, bytes]:
         """The packages' files that are no modules, if some code may read them."""
-        found = {}
-        modules = {self.library.find(name)[0] for name in self.modules}
+        found: dict[str, bytes] = {}
+        modules = {self.library.path_of(name) for name in self.modules}
         reads = set(self.facts["__main__"].words)
         if ".__file__" not in reads:
             reads.discard("__file__")  # the entry's own
@@ -209,7 +221,8 @@ class Reach:
             mine = any(name.partition(".")[0] == top for name in self.modules)
             if mine and METADATA_READERS & reads:
                 found.update(distribution_files(base))
-            found.update((path.relative_to(base.parent).as_posix(), path.read_bytes()) for path in self.unreadable)
+            unreadable = [path for path in self.unreadable if path.is_relative_to(base)]
+            found.update((path.relative_to(base.parent).as_posix(), path.read_bytes()) for path in unreadable)
             if not base.is_dir() or not FILE_READERS & reads or not (mine or top in texts):
                 continue
             sources = any(".py" in text for text in texts)  # then files of Python code may be read as data
@@ -227,10 +240,11 @@ class Reach:
     def closure(self, apart: set[str]) -> frozenset[str]:
         """The modules that have to be in modules style if those of `apart` are.
 
-        A real module can import real modules only; and its package is one, too. What stays flat below such a package
-        must be imported by `from pkg.module import name`, and the package's own code may do nothing.
+        A module in modules style can import only such modules, and its package is one, too. A module below such a
+        package can be flat only if the package's own code is empty, and if all flat modules that import it do so by
+        `from pkg.module import name`.
         """
-        todo, closed = list(apart), set()
+        todo, closed = list(apart), set[str]()
         while todo:
             name = todo.pop()
             if name in self.modules and name not in closed:
@@ -247,8 +261,8 @@ class Reach:
         return frozenset(closed)
 
     def imported_by_attribute(self, apart: set[str]) -> list[str]:
-        """Flat modules below packages in modules style that some flat module wants as the package's attributes."""
-        found = []
+        """Flat modules below a package in modules style that some flat module imports as the package's attributes."""
+        found: list[str] = []
         for name in ["__main__", *self.modules]:
             if name in apart:
                 continue

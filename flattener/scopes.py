@@ -1,20 +1,28 @@
 """Which scope's variable a name means, by the compiler's own symbol table (`symtable`)."""
 
 import collections
+import symtable
 
 
 class Scope:
-    """A scope of the compiler's symbol table, with the way to its parent and the names bound so far in a class body."""
+    """A module, class or function, with its symbol table and the scope around it.
 
-    def __init__(self, kind: str, table, parent: "Scope | None", module_name: str):
+    Attributes:
+        kind: "module", "class" or "function".
+        bound_so_far: the names that a class body has bound up to the statement that is being looked at.
+        children: (name, line) -> the tables of the scopes inside of it that have not been entered yet.
+    """
+
+    def __init__(self, kind: str, table: symtable.SymbolTable, parent: "Scope | None", module_name: str) -> None:
         self.kind, self.table, self.parent, self.module_name = kind, table, parent, module_name
         self.bound_so_far: set[str] = set()
-        self.children = collections.defaultdict(list)
+        self.children: dict[tuple[str, int], list[symtable.SymbolTable]] = collections.defaultdict(list)
         for child in table.get_children():
             self.children[child.get_name(), child.get_lineno()].append(child)
 
     @property
     def module(self) -> "Scope":
+        """The scope of the module."""
         return self if self.parent is None else self.parent.module
 
     def owner(self, name: str) -> "Scope | None":
@@ -38,6 +46,7 @@ class Scope:
         return scope
 
     def binds(self, name: str) -> bool:
+        """Whether a name is a variable of this very scope."""
         try:
             return self.table.lookup(name).is_local()
         except KeyError:
@@ -45,18 +54,18 @@ class Scope:
 
 
 class InlinedScope(Scope):
-    """A comprehension that the compiler (from 3.12 on) runs inside of the surrounding function, without a table."""
+    """A comprehension that the compiler (from 3.12 on) runs inside of the function around it, without a table."""
 
-    def __init__(self, parent: Scope, names: set[str]):
-        self.kind, self.table, self.parent, self.module_name = "function", parent.table, parent, parent.module_name
+    def __init__(self, parent: Scope, names: set[str]) -> None:
+        super().__init__("function", parent.table, parent, parent.module_name)
         self.children = parent.children
-        self.names = names
+        self.outer, self.names = parent, names
 
     def owner(self, name: str) -> Scope | None:
         if name in self.names:
             return self
-        outer = self.parent
-        while outer.kind == "class":  # inlined or not, a comprehension does not see the names of its class
+        outer = self.outer
+        while outer.kind == "class" and outer.parent:  # inlined or not, it does not see the names of its class
             outer = outer.parent
         return outer.owner(name) or outer.module  # what no function around it binds is a global
 

@@ -17,6 +17,7 @@ from flattener.errors import BuildError
 
 
 def words(text: str) -> frozenset[str]:
+    """The words of a table that is written as text."""
     return frozenset(text.split())
 
 
@@ -26,15 +27,26 @@ CODING = re.compile(r"#.*?coding[:=]")
 
 @dataclass(frozen=True)
 class Comment:
+    """A comment and its place: line from 1, column from 0."""
+
     line: int
     column: int
     text: str
 
 
 class Module:
-    """One source file: its text, its syntax tree, its comments and positions."""
+    """One source file.
 
-    def __init__(self, name: str, label: str, text: str, is_package: bool = False, is_entry: bool = False):
+    Attributes:
+        name: dotted, or `__main__` for the entry.
+        label: path of the file as messages and the output show it, such as `pkg/a.py`.
+        text: of the file, `lines` its lines, `starts` the offset into `text` at which each begins.
+        tree: the syntax tree, `body` its statements.
+        future: the features that it imports from `__future__`.
+        dead: the indices of statements that never run, such as `if TYPE_CHECKING:`.
+    """
+
+    def __init__(self, name: str, label: str, text: str, is_package: bool = False, is_entry: bool = False) -> None:
         self.name, self.label, self.text = name, label, text
         self.is_package, self.is_entry = is_package, is_entry
         try:
@@ -53,13 +65,13 @@ class Module:
         self.future = {
             alias.name
             for node in self.body
-            if isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level
+            if isinstance(node, ast.ImportFrom) and is_future_import(node)
             for alias in node.names
         }
         self.dead = {index for index, node in enumerate(self.body) if self.never_runs(node)}
 
     @functools.cached_property
-    def table(self):
+    def table(self) -> symtable.SymbolTable:
         """The compiler's symbol table."""
         try:
             return symtable.symtable(self.text, self.label, "exec")
@@ -68,6 +80,7 @@ class Module:
 
     @functools.cached_property
     def tokens(self) -> list[tokenize.TokenInfo]:
+        """The tokens of the text."""
         try:
             return list(tokenize.generate_tokens(io.StringIO(self.text).readline))
         except (SyntaxError, tokenize.TokenError) as error:
@@ -75,10 +88,12 @@ class Module:
 
     @functools.cached_property
     def comments(self) -> list[Comment]:
+        """The comments, in the order of the text."""
         return [Comment(*token.start, token.string) for token in self.tokens if token.type == tokenize.COMMENT]
 
     @functools.cached_property
     def siblings(self) -> dict[ast.stmt, list[ast.stmt]]:
+        """For each statement the list of statements that it is part of."""
         return sibling_statements(self.tree)
 
     def offset(self, line: int, column: int) -> int:
@@ -86,7 +101,8 @@ class Module:
         text = self.lines[line - 1]
         return self.starts[line - 1] + (column if text.isascii() else len(text.encode()[:column].decode()))
 
-    def span(self, node) -> tuple[int, int]:
+    def span(self, node: Any) -> tuple[int, int]:
+        """The offsets at which a node of the syntax tree begins and ends."""
         return self.offset(node.lineno, node.col_offset), self.offset(node.end_lineno, node.end_col_offset)
 
     def line_of(self, offset: int) -> int:
@@ -104,8 +120,8 @@ class Module:
         error.blame = blame or self.name
         raise error
 
-    def never_runs(self, node) -> bool:
-        """`if TYPE_CHECKING:`, and outside of the entry `if __name__ == "__main__":`."""
+    def never_runs(self, node: ast.stmt) -> bool:
+        """Whether it is `if TYPE_CHECKING:`, or outside of the entry `if __name__ == "__main__":`."""
         if not isinstance(node, ast.If) or node.orelse:
             return False
         if is_type_checking(node):
@@ -122,13 +138,14 @@ class Module:
 
 
 def is_type_checking(node: ast.If) -> bool:
+    """Whether it is `if TYPE_CHECKING:` without an `else`."""
     test = node.test
     return "TYPE_CHECKING" in (getattr(test, "id", None), getattr(test, "attr", None)) and not node.orelse
 
 
-def sibling_statements(tree) -> dict[ast.stmt, list[ast.stmt]]:
+def sibling_statements(tree: ast.Module) -> dict[ast.stmt, list[ast.stmt]]:
     """For each statement the list of statements that it is part of: the body of a function, of an `else`, ..."""
-    siblings = {}
+    siblings: dict[ast.stmt, list[ast.stmt]] = {}
     for node in ast.walk(tree):
         for name in ("body", "orelse", "finalbody"):
             block = getattr(node, name, None)
@@ -137,22 +154,33 @@ def sibling_statements(tree) -> dict[ast.stmt, list[ast.stmt]]:
     return siblings
 
 
-def first_line(node) -> int:
+def first_line(node: ast.stmt) -> int:
     """The first line of a statement, its decorators included."""
     return min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
 
 
-def all_arguments(arguments) -> list[ast.arg]:
+def last_line(node: ast.stmt) -> int:
+    """The last line of a statement."""
+    return node.end_lineno or node.lineno
+
+
+def is_future_import(node: ast.AST) -> bool:
+    """Whether it is `from __future__ import ...`."""
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level
+
+
+def all_arguments(arguments: ast.arguments) -> list[ast.arg]:
     """The parameters of a function, in the order in which they are written."""
     some = [*arguments.posonlyargs, *arguments.args, arguments.vararg, *arguments.kwonlyargs, arguments.kwarg]
     return [argument for argument in some if argument is not None]
 
 
-def is_docstring(node) -> bool:
+def is_docstring(node: ast.stmt) -> bool:
+    """Whether a statement is nothing but a constant."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def python_literal(value) -> str:
+def python_literal(value: Any) -> str:
     """A value of JSON as Python source, with double quotes."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{python_literal(key)}: {python_literal(part)}" for key, part in value.items()) + "}"

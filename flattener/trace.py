@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from flattener.cells import Cell
 from flattener.errors import BuildError
@@ -20,17 +21,18 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def map_path(out: Path) -> Path:
+    """Where the map of a build lies: beside the file that it is for."""
     return out.with_name(f"{out.name}.map.json")
 
 
 def map_text(cells: list[Cell], form: str, name: str, head: str = "") -> str:
     """The map of a build as JSON: for each text of it, runs of lines as [line, count, source file, source line].
 
-    A text is the script, a cell by its execution count, or a file that the program writes; `hashes` leads from the
-    names that ipykernel gives to cells to their count.
+    A text is the script, a cell by its execution count, or a file that the program writes. `hashes` leads from the
+    number in the file name that ipykernel gives a cell to its execution count.
     """
-    texts: dict[str, list[list]] = {}
-    hashes = {}
+    texts: dict[str, list[list[Any]]] = {}
+    hashes: dict[str, int] = {}
     count = 0
     row = 1 + len(head.splitlines()) + bool(head)
     for cell in cells:
@@ -53,8 +55,9 @@ def map_text(cells: list[Cell], form: str, name: str, head: str = "") -> str:
     return '{"hashes": ' + json.dumps(hashes) + ',\n "texts": {\n' + ",\n".join(rows) + "\n}}\n"
 
 
-def runs(lines: list[Line], first: int = 1) -> list[list]:
-    found: list[list] = []
+def runs(lines: list[Line], first: int = 1) -> list[list[Any]]:
+    """The lines that come from a source file, as [line, count, source file, source line]; they count from `first`."""
+    found: list[list[Any]] = []
     for row, line in enumerate(lines, first):
         if not line.label or not line.number:
             continue
@@ -107,7 +110,7 @@ def trace_log(log: Path, map_file: Path | None, builds: Path | None = None) -> s
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         text = "".join(part.get("data", "") for part in json.loads(text))
 
-    def source(found: re.Match) -> str:
+    def source(found: re.Match[str]) -> str:
         names = found.groupdict()
         key, path = names.get("cell"), names.get("path", "")
         cell = CELL_FILE.fullmatch(path)

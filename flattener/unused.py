@@ -3,9 +3,10 @@
 import ast
 import collections
 import re
+from collections.abc import Iterator
 
 from flattener.facts import TEXT_RUNNERS, called_name
-from flattener.program import FRAME_READERS
+from flattener.refusals import FRAME_READERS
 from flattener.source import Module, all_arguments, is_docstring, words
 
 DYNAMIC_NAMES = words("""
@@ -16,11 +17,16 @@ NAME_CALLS = words("getattr setattr hasattr delattr")
 
 
 class Vocabulary:
-    """Which words the code of a program holds, statement by statement: as names, attributes, and inside of strings."""
+    """The words in the code of a program: names, attributes, and words inside of strings.
 
-    def __init__(self, modules: list[Module]):
+    Attributes:
+        places: word -> the statements that hold it, each as (module, index).
+        computed: whether some code puts names together while it runs, so that it may mean any definition.
+    """
+
+    def __init__(self, modules: list[Module]) -> None:
         self.places: dict[str, set[tuple[str, int]]] = collections.defaultdict(set)
-        self.computed = False  # a name is put together while the program runs: anything may be meant
+        self.computed = False
         for module in modules:
             for index, statement in enumerate(module.body):
                 if not is_docstring(statement):
@@ -29,8 +35,9 @@ class Vocabulary:
         if {"builtins", "__builtins__"} & self.places.keys() and TEXT_RUNNERS & self.places.keys():
             self.computed = True
 
-    def words_of(self, statement):
-        todo = [statement]
+    def words_of(self, statement: ast.stmt) -> Iterator[str]:
+        """The words of a statement; notes whether it computes names."""
+        todo: list[ast.AST] = [statement]
         while todo:
             node = todo.pop()
             todo.extend(ast.iter_child_nodes(node))
@@ -46,20 +53,26 @@ class Vocabulary:
                 text = joined_text(node)
                 if text is not None:
                     yield from re.findall(r"\w+", text)
-            is_call = isinstance(node, ast.Call) and called_name(node) in NAME_CALLS and len(node.args) > 1
-            if is_call and joined_text(node.args[1]) is None:
-                self.computed = True
-            if isinstance(node, ast.Name) and node.id in TEXT_RUNNERS:  # not a method of that name
-                self.computed = True
-            if getattr(node, "id", getattr(node, "attr", None)) in DYNAMIC_NAMES:
-                self.computed = True
-            if isinstance(node, ast.Import) and any(alias.name.split(".")[0] in FRAME_READERS for alias in node.names):
-                self.computed = True
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in FRAME_READERS:
-                self.computed = True
+            self.computed = self.computed or computes_names(node)
 
 
-def joined_text(node) -> str | None:
+def computes_names(node: ast.AST) -> bool:
+    """Whether a node of the syntax tree refers to definitions by names that the source may not hold."""
+    match node:
+        case ast.Call(args=[_, name, *_]) if called_name(node) in NAME_CALLS and joined_text(name) is None:
+            return True
+        case ast.Name():
+            return node.id in DYNAMIC_NAMES or node.id in TEXT_RUNNERS
+        case ast.Attribute():
+            return node.attr in DYNAMIC_NAMES  # a method called `eval` runs no text
+        case ast.Import():
+            return any(alias.name.split(".")[0] in FRAME_READERS for alias in node.names)
+        case ast.ImportFrom():
+            return (node.module or "").split(".")[0] in FRAME_READERS
+    return False
+
+
+def joined_text(node: ast.AST) -> str | None:
     """The text of a string constant, or of a sum of them; None for anything else."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         left, right = joined_text(node.left), joined_text(node.right)
@@ -67,7 +80,7 @@ def joined_text(node) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
-def only_defines(node) -> str | None:
+def only_defines(node: ast.stmt) -> str | None:
     """The name that a statement binds, if it does nothing else and can be left out; None if it does more."""
     match node:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
@@ -90,9 +103,15 @@ def only_defines(node) -> str | None:
 
 
 def unused_statements(modules: list[Module], entry: Module, texts: list[str]) -> set[tuple[str, int]]:
-    """The definitions whose name no other code of the program mentions, not even in a string, nor one of the texts.
+    """The definitions whose name no other code of the program mentions, not even in a string.
 
-    Nothing is unused where names are computed: `getattr(module, name)`, `vars(module)` and the like.
+    Args:
+        modules: of the program, without the entry.
+        entry: the entry.
+        texts: other texts of the program that may name definitions.
+
+    Returns:
+        (module, index of the statement) of each; empty where names are computed, as in `getattr(module, name)`.
     """
     vocabulary = Vocabulary([entry, *modules])
     if vocabulary.computed:
@@ -107,12 +126,12 @@ def unused_statements(modules: list[Module], entry: Module, texts: list[str]) ->
             if name is not None and index not in module.dead:
                 candidates[module.name, index] = name
     unused: set[tuple[str, int]] = set()
-    found = True
-    while found:
+    while True:
         found = {
             place
             for place, name in candidates.items()
             if place not in unused and not vocabulary.places[name] - unused - {place}
         }
+        if not found:
+            return unused
         unused |= found
-    return unused
