@@ -14,7 +14,8 @@ Python itself does. What neither style can do is a `BuildError` that names file,
 
 One module a phase; each imports only from those above it:
 
-    errors, source       `BuildError`; text and syntax tree of one file, positions as offsets into the text
+    errors, settings     `BuildError`; changes of settings, as a command line gives them
+    source               text and syntax tree of one file, positions as offsets into the text
     scopes, names        which variable each name of a module means, by the compiler's own `symtable`
     shell                what IPython would change in a cell
     library              where the packages' modules lie, and which of them are flat
@@ -22,7 +23,7 @@ One module a phase; each imports only from those above it:
     purity               which statements can be moved or left out
     loading              the statements of all flat modules in the order in which Python would run them
     meanings             what an imported name stands for
-    program              what each name refers to, and which statements the entry reaches
+    refusals, program    what a flat program cannot do; what each name refers to, which statements the entry reaches
     naming               one name for each variable of the one namespace
     lines, emission      the edited text of each flat module, with the source line of every line
     unused               which definitions of a module in modules style nothing mentions
@@ -30,7 +31,8 @@ One module a phase; each imports only from those above it:
     cells, documents     the cells of the output, notebook or percent script
     checks               the output compiles, has no unknown name, no import of flat packages, no secret
     trace                from the lines of a log back to the source
-    kaggle, parameters   the head and the settings cell of a kernel; kernel-metadata.json
+    kaggle, kernel_head  what Kaggle asks of a kernel; the head of a kernel; kernel-metadata.json
+    parameters           the settings cell of a kernel
     analysis             all phases in their order; a retry with more modules in modules style if one of them refuses
     build, command       from the files on disk to the files on disk; the command line
 

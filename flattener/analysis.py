@@ -37,13 +37,13 @@ def analyse(library: Library, form: str, style: str = "auto") -> Document:
     tries = MANY_TRIES if sum(len(module.lines) for module in reach.modules.values()) < LARGE else FEW_TRIES
     while True:
         apart = reach.closure(set(reasons))
-        told = {name: reasons.get(name, "imported by a module in modules style") for name in sorted(apart)}
+        given = {name: reasons.get(name, "imported by a module in modules style") for name in sorted(apart)}
         divided = library.with_apart(apart)
         if as_it_is or (reach.modules and len(apart) == len(reach.modules)):
-            return ModulesDocument(divided, reach, form, told)
+            return ModulesDocument(divided, reach, form, given)
         try:
             program = Program(divided, form, set().union(*(facts.words for facts in reach.facts.values())))
-            return FlatDocument(divided, reach, told, program, Naming(program))
+            return FlatDocument(divided, reach, given, program, Naming(program))
         except BuildError as error:
             if style == "flat" or error.blame is None:
                 raise

@@ -1,4 +1,4 @@
-"""A whole build: a kernel of this repository, or anybody's script, from its source to the files on disk."""
+"""A whole build: a kernel of this repository, or a script of another, from its source to the files on disk."""
 
 import json
 import os
@@ -257,7 +257,7 @@ def entry_command(entry: Path, packages: list[str], out: Path, style: str) -> st
 def make_report(
     document: Document, path: Path, size: int, cells: list[Cell], owner: str | None, warnings: list[str]
 ) -> Report:
-    """What is to be told about a build."""
+    """The report of a build."""
     reasons = [f"{document.library.source(name).label}: {reason}" for name, reason in document.reasons.items()]
     modules = len({module.name for module in document.program.modules} if document.program else ()) or 1
     return Report(

@@ -35,7 +35,7 @@ class Facts:
         self.names_modules = 0
         self.shows_class = 0
         self.allowed = {comment.line for comment in module.comments if ALLOWED.search(comment.text)}
-        self.harmless: set[ast.AST] = set()  # expressions that show nobody what they are
+        self.harmless: set[ast.AST] = set()  # expressions that do not show which class they are of
         self.docstrings: set[ast.AST] = set()
         self.stored: set[str] = set()
         self.bare: set[str] = set()  # names that are read and are no attributes

@@ -23,6 +23,7 @@ class Block:
 
 
 def join_blocks(blocks: list[Block]) -> list[Line]:
+    """The lines of some blocks, with the blank lines between them."""
     lines: list[Line] = []
     for block in blocks:
         if lines:
@@ -48,4 +49,5 @@ def split_blocks(blocks: list[Block]) -> list[list[Line]]:
 
 
 def is_comment(block: Block) -> bool:
+    """Whether a block holds comments only."""
     return all(not line.text.strip() or line.text.lstrip().startswith("#") for line in block.lines)

@@ -459,7 +459,7 @@ def find_names(module: Module) -> Names:
     """All names in a module.
 
     Raises:
-        BuildError: with a construct whose names cannot be told.
+        BuildError: with a construct whose names the analysis does not know.
     """
     try:
         return NameAnalysis(module).run()
