@@ -230,7 +230,7 @@ def build_entry(entry: Path, packages: list[Path], out: Path, style: str = "auto
         library.entry.refuse(1, "a cell tagged `parameters`", "use it in kernels/ only")
     title, _, rest = library.entry.docstring.partition("\n")
     intro = f"{rest.strip()}\n\n" if rest.strip() else ""
-    intro += f"- Built by `{entry_command(entry, list(library.packages), out, style)}`; "
+    intro += f"- Built by `{entry_command(entry, library, out, style)}`; "
     intro += f"build id `{document.build_id()}`\n- This file is generated: edit the package instead."
     cells = document.cells(title or entry.stem, intro)
     check_document(document, cells)
@@ -247,9 +247,10 @@ def build_entry(entry: Path, packages: list[Path], out: Path, style: str = "auto
     return make_report(document, out, size, cells, None, find_leaks(cells, home) + size_warnings(out.name, size))
 
 
-def entry_command(entry: Path, packages: list[str], out: Path, style: str) -> str:
-    """The command that makes the same file again; of the paths only the names are known to all."""
-    parts = [f"python build_kernel.py --entry {entry.name}", *(f"--package {name}" for name in packages)]
+def entry_command(entry: Path, library: Library, out: Path, style: str) -> str:
+    """The command that makes the same file again, with names instead of paths, which differ between machines."""
+    parts = [f"python build_kernel.py --entry {entry.name}"]
+    parts += [f"--package {path.name}" for path in library.packages.values()]
     parts += [f"--out {out.name}", *([f"--style {style}"] if style != "auto" else [])]
     return " ".join(parts)
 

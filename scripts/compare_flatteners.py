@@ -1,4 +1,4 @@
-"""Flattens the programs of tests/flatten_cases by `build_kernel.py` and by other tools, and prints who gets them right.
+"""Flattens the programs of tests/flatten_cases by `build_kernel.py` and by other tools, and prints which do it right.
 
     python scripts/compare_flatteners.py [--only TOOL ...] [--cache FOLDER] [--json FILE]
 
@@ -6,8 +6,8 @@ Each tool gets a virtual environment in the cache folder, with the version pinne
 one file, which runs alone in an empty folder; it passes when what it prints and its exit status are the original's. A
 build that fails or writes nothing fails the program, and so does a build or a run of more than 20 seconds. Every
 program that this Python can run counts for every tool, also what the tool was not made for: two packages at once, an
-entry inside its package, data files, for notebooks the few programs that no notebook can hold. No tool is told what
-its user would have to know of the program, such as its hidden imports. `control` is the program's files, copied.
+entry inside its package, data files, for notebooks the few programs that no notebook can hold. No tool gets options
+for a single program, such as a list of its hidden imports. `control` is the program's files, copied.
 
 What a reader sees is measured on the program `station`: how many comments and definitions of the code that it uses are
 code in the output, not strings (a renamed definition counts); whether a function and a module that it never uses are
@@ -67,7 +67,7 @@ def start_folder(case, source: pathlib.Path):
 
 
 def append_entry(case, source: pathlib.Path, out: pathlib.Path):
-    """pypkgpack packs the packages and leaves the entry to the user, who puts it below."""
+    """pypkgpack packs the packages and leaves the entry to the user: it goes below them."""
     out.write_bytes(out.read_bytes() + b"\n" + (source / case.entry).read_bytes())
 
 

@@ -515,7 +515,7 @@ def test_comments_and_layout_of_what_is_kept_stay_byte_for_byte(tmp_path):
         assert part in text
 
 
-def test_what_nobody_reaches_is_left_out_with_its_comments_and_imports(tmp_path):
+def test_unreached_code_is_left_out_with_its_comments_and_imports(tmp_path):
     text = flatten(write_files(tmp_path, READABLE))
     for part in ("unused", "about the unused one", "GONE", "class B", "json", "noqa"):
         assert part not in text
@@ -970,6 +970,9 @@ def test_the_recorded_command_makes_the_same_again(tmp_path):
     text = flatten(folder, style="modules")
     command = re.search("Built by `python build_kernel.py (.*?)`;", text)[1]
     assert command == "--entry main.py --package pkg --out flat.py --style modules"
+    (folder / "alone.py").write_text("ONE = 1\n")
+    bk.build_entry(folder / "main.py", [folder / "pkg", folder / "alone.py"], folder / "two.py")
+    assert "--package pkg --package alone.py --out two.py`" in (folder / "two.py").read_text()
     assert "--style" not in flatten(folder)
 
 
@@ -1219,7 +1222,7 @@ def test_the_command_refuses_what_the_function_refuses(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Styles: what is flat, what keeps a namespace of its own, and who decides
+# Styles: which modules are flat, and which keep a namespace of their own
 # ----------------------------------------------------------------------------------------------------------------------
 
 MIXED = {

@@ -72,12 +72,12 @@ def test_the_one_file_is_plain_code_without_the_package(dist):
 
 
 def test_no_name_of_the_flattener_collides_with_another(tmp_path):
-    told = run([sys.executable, "build_kernel.py", *FLATTENED, "--out", tmp_path / "build_kernel.py", "-v"])
-    assert "renamed" not in told and "dropped" not in told, told
+    printed = run([sys.executable, "build_kernel.py", *FLATTENED, "--out", tmp_path / "build_kernel.py", "-v"])
+    assert "renamed" not in printed and "dropped" not in printed, printed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_build_kernel", "test_flatten_cases"])
 def test_the_tests_of_the_flattener_pass_on_the_one_file(name, repository):
-    told = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{name}.py"], repository)
-    assert re.search(r"\b[1-9]\d+ passed", told)
+    printed = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{name}.py"], repository)
+    assert re.search(r"\b[1-9]\d+ passed", printed)

@@ -515,7 +515,7 @@ BUGS = {
         "flattener/purity.py",
         'if "__init_subclass__" in names:',
         "if not names and not node.body:",
-        "register_themselves",
+        "themselves",
     ),
     "an import runs above the statements that stand before it": Bug(
         "flattener/loading.py", "if effects or self.reaches(", "if self.reaches(", "order"
