@@ -278,8 +278,8 @@ other = LOG
 other += ['more']
 === imports in functions, classes and branches
 --- main.py
-from pkg.a import use, K, size
-print(use(), K.val, size)
+from pkg.a import use, empty, K, size
+print(use(), empty(), K.val, size)
 --- pkg/a.py
 import sys
 if sys.maxsize > 10:
