@@ -46,6 +46,7 @@ def parse_arguments(arguments: list[str] | None, root: Path) -> argparse.Namespa
 
 
 def print_report(report: Report, verbose: bool) -> None:
+    """Prints what there is to tell about a build; with `verbose` what was left out, and what has another name."""
     names = "module" if report.modules == 1 else "modules"
     path = os.path.relpath(report.path) if report.path.resolve().is_relative_to(Path.cwd()) else report.path
     print(f"{path}  {report.size:,} bytes, {report.cells} cells, {report.modules} {names}", end="")

@@ -283,7 +283,7 @@ class FlatDocument(Document):
             found = sorted(plain) if is_standard else plain
             for origin in sorted(members) if is_standard else members:
                 found += from_import_lines(origin, sorted(members[origin]))
-            lines += [""] * bool(lines and found) + found
+            lines += ["", *found] if lines and found else found
         return code("cell-imports", lines) if lines else None
 
     # --- modules ---

@@ -97,7 +97,8 @@ class Emitter:
             position = end + 1
         free, attached, blank = self.comments_above(position, last + 1)
         if free or attached:
-            found.append(Block(free + [Line("")] * bool(free and attached) + attached, max(gap, blank)))
+            between = [Line("")] if free and attached else []
+            found.append(Block(free + between + attached, max(gap, blank)))
         return found
 
     def groups(self, indices: list[int]) -> list[list[int]]:

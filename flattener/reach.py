@@ -62,33 +62,45 @@ class Reach:
         self.facts: dict[str, Facts] = {}
         self.modules: dict[str, Module] = {}
         self.unreadable: list[Path] = []
-        self.starts_processes = False
-        self.dotted_name = re.compile(rf"\b(?:{'|'.join(map(re.escape, library.packages)) or '!'})(?:\.[^\W\d]\w*)+")
+        self.tops = f"(?:{'|'.join(map(re.escape, library.packages)) or '!'})"  # a pattern for any package's name
+        self.dotted_name = re.compile(rf"\b{self.tops}(?:\.[^\W\d]\w*)+")
         self.suite = self.is_suite(self.facts_of("__main__"))
         self.visit("__main__")
         self.searched: dict[str, str] = {}
         for top in sorted(library.packages):
-            for name in ["__main__", *self.modules]:
-                if name in ("__main__", top) or name.startswith(f"{top}."):
-                    line = self.searches(name)
-                    if line and top not in self.searched:
-                        self.searched[top] = f"{library.source(name).label}:{line}: may import any module of {top}"
-            if self.suite or top in self.searched:
-                self.visit_all(top)
+            self.visit_searched(top)
         self.files = self.find_files()
         for content in list(self.files.values()):  # a configuration may name classes: {"target": "pkg.models.Unet"}
             for dotted in self.dotted_name.findall(content.decode("utf-8", "ignore")) if len(content) < 100_000 else []:
                 self.visit_longest(dotted)
         all_words: set[str] = set().union(*(facts.words for facts in self.facts.values()))
-        texts = [text for facts in self.facts.values() for text in facts.strings]
         self.starts_processes = bool(PROCESS_STARTERS & all_words) and "executable" in all_words
-        tops = f"(?:{'|'.join(map(re.escape, library.packages)) or '!'})"
-        # In a statement, after -m, or followed by a dot or a slash: a package's name in prose starts nothing.
-        for_python = rf"\b(?:import|from|-m)\b.*\b{tops}\b|\b{tops}[./]\w" + rf"|\A{tops}\Z" * ("-m" in texts)
-        self.names_package = self.starts_processes and any(re.search(for_python, text) for text in texts)
+        self.names_package = self.starts_processes and self.finds_package_for_python()
         for top in library.packages if self.names_package else []:
             self.visit_all(top)
         self.reason = self.find_reason()
+
+    def visit_searched(self, top: str) -> None:
+        """Visits all modules of a package if some code may import any of them; records that code in `searched`."""
+        for name in ["__main__", *self.modules]:
+            if name in ("__main__", top) or name.startswith(f"{top}."):
+                line = self.searches(name)
+                if line and top not in self.searched:
+                    label = self.library.source(name).label
+                    self.searched[top] = f"{label}:{line}: may import any module of {top}"
+        if self.suite or top in self.searched:
+            self.visit_all(top)
+
+    def finds_package_for_python(self) -> bool:
+        """Whether some string names a package as Python's command line or a statement does.
+
+        In a statement, after -m, or followed by a dot or a slash: a package's name in prose starts nothing.
+        """
+        texts = [text for facts in self.facts.values() for text in facts.strings]
+        pattern = rf"\b(?:import|from|-m)\b.*\b{self.tops}\b|\b{self.tops}[./]\w"
+        if "-m" in texts:
+            pattern += rf"|\A{self.tops}\Z"
+        return any(re.search(pattern, text) for text in texts)
 
     def facts_of(self, name: str) -> Facts:
         """What the source of a module says about modules."""

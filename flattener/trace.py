@@ -34,7 +34,7 @@ def map_text(cells: list[Cell], form: str, name: str, head: str = "") -> str:
     texts: dict[str, list[list[Any]]] = {}
     hashes: dict[str, int] = {}
     count = 0
-    row = 1 + len(head.splitlines()) + bool(head)
+    row = 1 + (len(head.splitlines()) + 1 if head else 0)
     for cell in cells:
         lines, at = cell.lines, row + 1  # below the mark `# %%`
         row = at + len(lines) + 1
