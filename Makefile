@@ -10,7 +10,7 @@ PYTHON312 ?= $(shell for python in python3.12 "$${PYENV_ROOT:-$$HOME/.pyenv}"/ve
 AT_ONCE := -n 2 --dist worksteal
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test test-slow test-kaggle smoke lint benchmark clean
+.PHONY: demo test test-slow test-kaggle smoke lint benchmark dist clean
 
 # The loop on 400 synthetic tiles, or on 400 of yours: make demo DATA=path/to/tgs
 demo: $(VENV)/.installed
@@ -38,6 +38,11 @@ lint: $(VENV)/.installed
 
 benchmark: $(VENV)/.installed
 	$(VENV)/bin/python scripts/benchmark.py
+
+# The flattener as one file, to be copied into other repositories: made by the flattener from itself.
+DIST := dist
+dist:
+	$(PYTHON) build_kernel.py --entry build_kernel.py --package flattener --out $(DIST)/build_kernel.py --style flat
 
 $(VENV)/.installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "$(PYTHON) is Python %d.%d, \

@@ -11,7 +11,6 @@ Workers return nothing. Their results are files, so that those of a worker that 
 import collections
 import functools
 import linecache
-import operator
 import os
 import pathlib
 import selectors
@@ -46,11 +45,6 @@ class WorkerError(RuntimeError):
     """A worker that died: of an exception, whose traceback the message holds, or by a signal."""
 
 
-# Not as `code.co_filename`, since the flattener takes code that reads this attribute for code that depends on the files
-# which its modules lie in.
-file_of_code = operator.attrgetter("co_filename")
-
-
 class JobPickler(cloudpickle.Pickler):
     """cloudpickle's pickler, with two changes.
 
@@ -65,7 +59,8 @@ class JobPickler(cloudpickle.Pickler):
         if not isinstance(value, types.CodeType):
             return super().reducer_override(value)
         make, parts = self.dispatch_table[types.CodeType](value)
-        return make, tuple(file_of_code(value) if part == "<dynamic-code>" else part for part in parts)
+        file = value.co_filename  # flat: ok, only tracebacks show it
+        return make, tuple(file if part == "<dynamic-code>" else part for part in parts)
 
 
 def run_workers(

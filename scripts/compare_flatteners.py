@@ -1,4 +1,4 @@
-"""Flattens the programs of tests/flatten_cases by `build_kernel.py` and by other tools, and prints who gets them right.
+"""Flattens the programs of tests/flatten_cases by `build_kernel.py` and by other tools, and prints which do it right.
 
     python scripts/compare_flatteners.py [--only TOOL ...] [--cache FOLDER] [--json FILE]
 
@@ -6,8 +6,8 @@ Each tool gets a virtual environment in the cache folder, with the version pinne
 one file, which runs alone in an empty folder; it passes when what it prints and its exit status are the original's. A
 build that fails or writes nothing fails the program, and so does a build or a run of more than 20 seconds. Every
 program that this Python can run counts for every tool, also what the tool was not made for: two packages at once, an
-entry inside its package, data files, for notebooks the few programs that no notebook can hold. No tool is told what
-its user would have to know of the program, such as its hidden imports. `control` is the program's files, copied.
+entry inside its package, data files, for notebooks the few programs that no notebook can hold. No tool gets options
+for a single program, such as a list of its hidden imports. `control` is the program's files, copied.
 
 What a reader sees is measured on the program `station`: how many comments and definitions of the code that it uses are
 code in the output, not strings (a renamed definition counts); whether a function and a module that it never uses are
@@ -40,6 +40,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 LIMIT = 20  # seconds for a build, and for a run
 UNUSED = [re.compile(text) for text in (r"UNUSED_FUNCTION_TEXT|def \w*unused_", r"UNUSED_MODULE_TEXT|def \w*lost\b")]
 BASE64 = re.compile(r"""(?<=['"])(?:[\w+/]{4}){10,}(?:[\w+/]{2}==|[\w+/]{3}=)?(?=['"])""", re.ASCII)
+DIST = ROOT / "dist" / "build_kernel.py"  # ours is measured as one file, as all others are
 HEAD = "tool|how|programs passed|comments|definitions|unused function / module shipped|same bytes|build, s"
 
 
@@ -66,7 +67,7 @@ def start_folder(case, source: pathlib.Path):
 
 
 def append_entry(case, source: pathlib.Path, out: pathlib.Path):
-    """pypkgpack packs the packages and leaves the entry to the user, who puts it below."""
+    """pypkgpack packs the packages and leaves the entry to the user: it goes below them."""
     out.write_bytes(out.read_bytes() + b"\n" + (source / case.entry).read_bytes())
 
 
@@ -85,7 +86,7 @@ def repair_cells(case, source: pathlib.Path, out: pathlib.Path):
     out.write_text(json.dumps({**notebook, "cells": [first, *cells, last]}), encoding="utf-8")
 
 
-OURS = "{python} {root}/build_kernel.py --entry {entry} --package={package} --out {out}"
+OURS = "{python} {dist} --entry {entry} --package={package} --out {out}"
 TOOLS = [
     Tool("control", "", "files copied beside", ""),
     Tool("build_kernel.py", "", "plain code", OURS),
@@ -120,7 +121,7 @@ def install(tool: Tool, cache: pathlib.Path) -> pathlib.Path:
 
 def build_command(tool: Tool, case, source: pathlib.Path, programs: pathlib.Path, out: pathlib.Path) -> list[str]:
     """The words of the command; a word that names several things is repeated for each."""
-    single = {"python": sys.executable, "root": ROOT, "bin": programs, "source": source, "entry": source / case.entry}
+    single = {"python": sys.executable, "dist": DIST, "bin": programs, "source": source, "entry": source / case.entry}
     single |= {"module": re.sub(r"(/__main__)?\.py$", "", case.entry).replace("/", "."), "out": out}
     several = {"package": case.packages, "files": [package for package in case.packages if package.endswith(".py")]}
     several["folders"] = [package for package in case.packages if package not in several["files"]]
@@ -234,6 +235,8 @@ def main(argv=None) -> int:
     import test_flatten_cases as bench
 
     bench.TIMEOUT = LIMIT
+    if any("{dist}" in tool.command for tool in TOOLS if tool.name in arguments.only):
+        subprocess.run(["make", "dist", f"PYTHON={sys.executable}"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     cases = [case for case in bench.CASES if sys.version_info >= case.needs]
     rows = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -11,7 +11,7 @@ import pathlib
 import re
 from dataclasses import dataclass
 
-from build_kernel import ACCELERATORS, MAX_BYTES, NO_OWNER, RETIRED, build_report, slugify
+from build_kernel import ACCELERATORS, MAX_BYTES, NO_OWNER, RETIRED, KernelRequest, build_report, slugify
 from scripts.kaggle_link import (
     AccessError,
     CapacityError,
@@ -151,10 +151,11 @@ def prepare(options, plan, fold=None) -> tuple[pathlib.Path, dict, str, dict]:
 
 def build(options, plan) -> pathlib.Path:
     """Builds into BUILD/NAME/, where one can look at it, and returns that folder."""
-    report = build_report(
-        options.name, plan.settings, plan.run_id, plan.preset, plan.owner, "notebook", out=BUILD, root=ROOT,
-        resume=plan.resumed["run_id"] if plan.resumed else "",
+    request = KernelRequest(
+        options.name, root=ROOT, out=BUILD, settings=plan.settings, preset=plan.preset, run_id=plan.run_id,
+        resume=plan.resumed["run_id"] if plan.resumed else "", owner=plan.owner,
     )  # fmt: skip
+    report = build_report(request)
     for warning in report.warnings if plan.run_id else []:
         show("note", warning)
     return pathlib.Path(report.path)

@@ -16,7 +16,10 @@ from typing import NamedTuple
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-COPIED = ("salt", "tests", "kernels", "scripts", "build_kernel.py", "pyproject.toml", "requirements.txt", "README.md")
+COPIED = (
+    *("salt", "flattener", "tests", "kernels", "scripts"),
+    *("build_kernel.py", "pyproject.toml", "requirements.txt", "README.md"),
+)
 TIME_LIMIT = 600  # seconds for one run of pytest
 
 
@@ -41,8 +44,9 @@ class Bug(NamedTuple):
 
     @property
     def tests(self) -> str:
-        """The test file that must catch it."""
-        return self.test_file or f"tests/test_{pathlib.Path(self.file).stem}.py"
+        """The test file that must catch it; the flattener has one for all of its modules."""
+        path = pathlib.PurePosixPath(self.file)
+        return self.test_file or f"tests/test_{'build_kernel' if path.parent.name == 'flattener' else path.stem}.py"
 
 
 BUGS = {
@@ -512,13 +516,72 @@ BUGS = {
         "salt/scoring.py", "LevelTable(*(array[~inside] for", "LevelTable(*(array for"
     ),
     "True is a number": Bug("salt/config.py", "elif type(value) is kind:", "elif isinstance(value, kind):"),
-    # --- build_kernel ---
+    # --- flattener ---
     "the flattener drops the comments above definitions": Bug(
-        "build_kernel.py", "return free, rows[split:], min(2, blank)", "return [], [], min(2, blank)", "byte_for_byte"
+        "flattener/emission.py", "return free, rows[split:], min(2, blank)", "return [], [], min(2, blank)", "byte_for"
     ),
     "the flattener does not rename a collision": Bug(
-        "build_kernel.py", "self.final[entity] = self.fresh(entity)", "self.final[entity] = name", "colliding_constant"
+        "flattener/naming.py", "self.final[entity] = self.fresh(entity)", "self.final[entity] = name", "colliding_const"
     ),
+    "a method called compile is taken for the builtin": Bug(
+        "flattener/facts.py", "& mentioned else self.bare", "& mentioned else mentioned", "method_called_compile"
+    ),
+    "builtins.exec is not taken for exec": Bug(
+        "flattener/facts.py", '{"builtins", "__builtins__"} & mentioned', "set()", "text_that_is_run"
+    ),
+    "a class that registers its subclasses has no effect": Bug(
+        "flattener/purity.py",
+        'if "__init_subclass__" in names:',
+        "if not names and not node.body:",
+        "themselves",
+    ),
+    "an import runs above the statements that stand before it": Bug(
+        "flattener/loading.py", "if effects or self.reaches(", "if self.reaches(", "order"
+    ),
+    "a variable that changes later is taken for its first value": Bug(
+        "flattener/meanings.py", "        if var in self.unstable:\n            return False\n", "", "snapshot"
+    ),
+    "a module's own name takes that of a builtin that others read": Bug(
+        "flattener/naming.py", "if name not in self.reserved:", "if group:", "builtins"
+    ),
+    "an imported name is hidden by a parameter": Bug(
+        "flattener/naming.py", "        self.avoid_capture()\n", "", "parameter"
+    ),
+    "an f-string shows the new name of a variable": Bug(
+        "flattener/emission.py", "if echo and text[start - 1]", "if not echo and text[start - 1]", "strings"
+    ),
+    "a function that only imports is left without a body": Bug(
+        "flattener/emission.py",
+        'parts = ["pass"]\n            self.replace',
+        "parts = []\n            self.replace",
+        "branches",
+    ),
+    "what only unused code mentions is kept": Bug(
+        "flattener/unused.py",
+        "vocabulary.places[name] - unused - {place}",
+        "vocabulary.places[name] - {place}",
+        "leaves_out",
+    ),
+    "one module that cannot be flat keeps all others from it": Bug(
+        "flattener/analysis.py",
+        "if as_it_is else {error.blame}",
+        "if known is not None else {error.blame}",
+        "only_the_module",
+    ),
+    "a setting in Python's spelling is text": Bug(
+        "flattener/settings.py",
+        "for parse in (json.loads, ast.literal_eval):",
+        "for parse in (json.loads,):",
+        "grammar",
+    ),
+    "a kernel's slug may be too short": Bug("flattener/kaggle.py", "[2]) < 5:", "[2]) < 3:", "bad_head"),
+    "the recorded command leaves out the style": Bug(
+        "flattener/build.py", 'if style != "auto" else []', 'if style == "auto" else []', "recorded_command"
+    ),
+    "a secret may be published": Bug(
+        "flattener/checks.py", "SECRETS.items() if re.search(", "SECRETS.items() if re.match(", "secrets"
+    ),
+    "a cell's file is not found in a log": Bug("flattener/trace.py", "value >> 13", "value >> 12", "ipykernel"),
 }
 
 

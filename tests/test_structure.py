@@ -18,6 +18,11 @@ ORDER = [
     *("inference", "postprocess", "scoring", "ensembles"),
     *("resume", "parts", "parallel", "study", "schedule", "task", "training", "cross_validation", "search", "figures"),
 ]
+FLATTENER_ORDER = [
+    *("errors", "settings", "source", "scopes", "names", "shell", "library", "facts", "reach", "purity", "loading"),
+    *("meanings", "refusals", "program", "naming", "lines", "emission", "unused", "modules_style", "cells"),
+    *("documents", "checks", "trace", "kaggle", "kernel_head", "parameters", "analysis", "build", "command"),
+]
 NUMPY_ONLY = (
     *("tiles", "rle", "metrics", "files", "config", "submission", "artifacts", "postprocess", "scoring", "ensembles"),
     *("resume", "parts"),
@@ -53,6 +58,25 @@ def test_a_module_imports_only_from_those_above_it(name):
     for module in imported_names(ROOT / "salt" / f"{name}.py"):
         if module.split(".")[0] == "salt":
             assert module.removeprefix("salt.") in ORDER[: ORDER.index(name)], f"salt/{name}.py imports {module}"
+
+
+def test_the_order_of_the_flattener_names_every_module():
+    assert sorted([*FLATTENER_ORDER, "__init__"]) == sorted(path.stem for path in (ROOT / "flattener").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", FLATTENER_ORDER)
+def test_a_module_of_the_flattener_imports_only_the_standard_library_and_those_above_it(name):
+    for module in imported_names(ROOT / "flattener" / f"{name}.py"):
+        top, _, rest = module.partition(".")
+        if top == "flattener":
+            assert rest in FLATTENER_ORDER[: FLATTENER_ORDER.index(name)], f"flattener/{name}.py imports {module}"
+        else:
+            assert top in sys.stdlib_module_names, f"flattener/{name}.py imports {module}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "flattener").glob("*.py")), ids=lambda path: path.stem)
+def test_a_module_of_the_flattener_has_at_most_500_lines(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
 
 
 @pytest.mark.parametrize("name", ORDER)

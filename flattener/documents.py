@@ -1,0 +1,320 @@
+"""The cells of a program in their order: title, contents, settings, imports, modules, entry."""
+
+import ast
+import dataclasses
+import hashlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from flattener.cells import FOLDED, SCRIPT_HEAD, Cell, EntryCell, cell_id, code, entry_cells, markdown
+from flattener.emission import Emitter, EntryEmitter, FlatEmitter, import_text, renamed_alias
+from flattener.library import Library
+from flattener.lines import Line, join_blocks, split_blocks
+from flattener.loading import Chunk
+from flattener.modules_style import MODULE_PATTERN, PREPARE, UNPACK, ModuleText, file_literals, helper_lines
+from flattener.naming import Naming
+from flattener.program import Program
+from flattener.reach import Reach
+from flattener.shell import refuse_shell_edits, shell_edits
+from flattener.source import Module, first_line, last_line, python_literal
+from flattener.unused import only_defines, unused_statements
+
+
+class Document:
+    """The cells of a program, before title and build id are put in: modules in modules style, flat ones, the entry.
+
+    Attributes:
+        body: the cells of the modules and of the entry.
+        sections: anchor, title and summary of each section.
+        imports: the cell of the third-party imports.
+        future: the features that the program imports from `__future__`.
+        program, naming: of the flat modules; None if there are none.
+        settings: the cell of the entry that is tagged `parameters`.
+        reasons: module in modules style -> why it is not flat.
+        files: path -> what a module in modules style has to be, once it is unpacked.
+        unused: (module, name) of the definitions that modules in modules style leave out.
+    """
+
+    def __init__(self, library: Library, reach: Reach, form: str, reasons: dict[str, str]) -> None:
+        self.library, self.reach, self.form, self.reasons = library, reach, form, reasons
+        self.settings: Cell | None = None
+        self.imports: Cell | None = None
+        self.sections: list[tuple[str, str, str]] = []
+        self.future: list[str] = []
+        self.files: dict[str, str] = {}
+        self.body: list[Cell] = []
+        self.unused: list[tuple[str, str]] = []
+        self.program: Program | None = None
+        self.naming: Naming | None = None
+        if form == "notebook":
+            refuse_shell_edits(library.entry)
+        self.cells_of_entry = entry_cells(library.entry)
+        if not library.is_kernel and any(self.code_in(cell) for cell in self.cells_of_entry if cell.kind == "markdown"):
+            # `# %% [markdown]` means something else to this script.
+            self.cells_of_entry = [EntryCell("code", [], 1, len(library.entry.lines))]
+        if library.apart:
+            self.add_apart()
+
+    def hidden_lines(self) -> set[int]:
+        """The lines of the entry that are not for the output: its head, the marks of its cells, its markdown cells."""
+        entry = self.library.entry
+        skipped = {cell.first - 1 for cell in self.cells_of_entry[1:]}
+        head = SCRIPT_HEAD.search(entry.text)
+        if head:
+            skipped |= set(range(entry.line_of(head.start()), entry.line_of(head.end() - 1) + 1))
+        for cell in self.cells_of_entry:
+            if cell.kind == "markdown":
+                skipped |= set(range(cell.first, cell.last + 1))
+                for node in self.code_in(cell):
+                    entry.refuse(node, "code in a markdown cell", "begin a code cell with `# %%`")
+        return skipped
+
+    def code_in(self, cell: EntryCell) -> list[ast.stmt]:
+        """The statements of the entry that lie in a cell."""
+        return [node for node in self.library.entry.body if cell.first <= node.lineno <= cell.last]
+
+    # --- modules in modules style ---
+
+    def add_apart(self) -> None:
+        """Adds the modules in modules style, each as a cell, and the helper that makes files of them."""
+        modules = [module for name, module in self.reach.modules.items() if name in self.library.apart]
+        modules = [module for module in modules if self.library.path_of(module.name) is not None]
+        unused: set[tuple[str, int]] = set()
+        if not self.reach.suite:
+            texts = [content.decode("utf-8", "ignore") for content in self.reach.files.values()]
+            unused = unused_statements(list(self.reach.modules.values()), self.library.entry, texts)
+        self.unused = sorted((name, only_defines(self.reach.modules[name].body[index]) or "") for name, index in unused)
+        cells: list[Cell] = []
+        empty: list[str] = []
+        files = dict(self.reach.files)
+        for module in modules:
+            text = ModuleText(module, unused)
+            if not text.lines:
+                self.files[module.label] = ""
+                empty.append(module.label)
+                continue
+            if shell_edits(module) if self.form == "notebook" else text.has_future_in_string(module):
+                files[module.label] = ("\n".join(text.texts) + "\n").encode()  # a cell or a block would change it
+                continue
+            if self.form == "script":
+                text.make_unambiguous()
+            self.files[module.label] = "\n".join(text.texts) + "\n"
+            anchor = self.add_heading(module, f"`{module.label}`", module.docstring.split("\n\n")[0], cells)
+            if self.form == "notebook":
+                lines = [Line(f"%%writefile {module.label}"), *text.lines]
+            else:
+                lines = text.in_script(module.name, module.label)
+            cells.append(Cell("code", cell_id(anchor), lines))
+        template = UNPACK
+        values: dict[str, Any] = {"PATTERN": MODULE_PATTERN, "EMPTY": empty}
+        if self.form == "notebook":
+            folders = {str(Path(name).parent) for name in [*self.files, *files]}
+            template, values = PREPARE, {"EMPTY": empty, "FOLDERS": sorted(folders)}
+        helper = helper_lines(template, self.reach.starts_processes, bool(files), values)
+        helpers = [code("cell-helper", helper, metadata=FOLDED)]
+        if files:
+            first, *others = file_literals(files)
+            literals = ["import base64, zlib", "", f"PACKAGE_FILES = {first}", *others]
+            helpers.insert(0, code("cell-files", literals, metadata=FOLDED))
+        # A notebook's cells write the modules, so its folders come first; a script's helper reads what stands above.
+        self.body += [*helpers, *cells] if self.form == "notebook" else [*cells, *helpers]
+
+    def add_heading(self, module: Module, title: str, paragraphs: str, cells: list[Cell], part: int = 0) -> str:
+        """Adds the heading of a module's section; returns its anchor."""
+        anchor = module.name.replace(".", "-").replace("_", "-") + (f"-part-{part + 1}" if part else "")
+        self.sections.append((anchor, title, paragraphs.split("\n\n")[0].split(". ")[0].replace("\n", " ").rstrip(".")))
+        cells.append(markdown(cell_id(anchor, "text"), f'<a id="{anchor}"></a>\n## {title}\n\n{paragraphs}'))
+        return anchor
+
+    # --- the entry ---
+
+    def add_entry(self, chunks: list[Chunk], position: int, emitter: Emitter) -> None:
+        """Adds the cells of a chunk of the entry."""
+        chunk, module = chunks[position], self.library.entry
+        is_last = not any(other.module.is_entry for other in chunks[position + 1 :])
+        indices = set(chunk.indices)
+        end = len(module.lines) if is_last else last_line(module.body[chunk.indices[-1]])
+        start = min((first_line(module.body[index]) for index in chunk.indices), default=1)
+        is_first = not any(other.module.is_entry for other in chunks[:position])
+        start = 1 if is_first else start
+        made: list[Cell] = []
+        for cell in self.cells_of_entry:
+            if (cell.last < start and not is_first) or cell.first > end:
+                continue
+            if cell.kind == "markdown":
+                if start <= cell.first:
+                    made.append(self.entry_markdown(module, cell))
+                continue
+            first, last = max(cell.first, start), min(cell.last, end)
+            inside = [index for index in sorted(indices) if first <= module.body[index].lineno <= last]
+            blocks = emitter.blocks(inside, first, last)
+            if "parameters" in cell.tags:
+                self.settings = Cell("code", "cell-settings", join_blocks(blocks), ["parameters"])
+                self.check_settings(module, inside)
+                continue
+            # The author of cells decides where they end; an entry without marks is split like a module.
+            texts = [join_blocks(blocks)] if len(self.cells_of_entry) > 1 else split_blocks(blocks)
+            if len(self.cells_of_entry) == 1:
+                texts = [self.quiet(lines) for lines in texts]
+            made += [Cell("code", "", lines, cell.tags) for lines in texts if lines]
+        if not made:
+            return
+        anchor = "run" if is_last else f"run-part-{position + 1}"
+        title = "Run" if is_last else "Run (first part)"
+        self.sections.append((anchor, title, ""))
+        self.body.append(markdown(cell_id(anchor, "text"), f'<a id="{anchor}"></a>\n## {title}'))
+        for number, each in enumerate(made, 1):
+            self.body.append(dataclasses.replace(each, id=cell_id(anchor, str(number))))
+
+    def quiet(self, lines: list[Line]) -> list[Line]:
+        """The lines of a cell with a semicolon after a last expression, whose value a notebook would show."""
+        body = ast.parse("\n".join(line.text for line in lines)).body if self.form == "notebook" else []
+        if body and isinstance(body[-1], ast.Expr) and getattr(getattr(body[-1].value, "func", 0), "id", "") != "print":
+            at = last_line(body[-1]) - 1
+            row = lines[at].text.encode()
+            end = body[-1].end_col_offset
+            lines[at] = dataclasses.replace(lines[at], text=(row[:end] + b";" + row[end:]).decode())
+        return lines
+
+    def entry_markdown(self, module: Module, cell: EntryCell) -> Cell:
+        """A markdown cell of the entry, its headings below those of the document."""
+        lines = []
+        for number in range(cell.first, cell.last + 1):
+            text = re.sub(r"^# ?", "", module.lines[number - 1].rstrip())
+            lines.append(Line(re.sub(r"^(#{1,2}) ", r"### ", text), module.label, number))
+        while lines and not lines[-1].text:
+            lines.pop()
+        while lines and not lines[0].text:
+            lines.pop(0)
+        return Cell("markdown", "", lines)
+
+    def check_settings(self, module: Module, indices: list[int]) -> None:
+        """Refuses a settings cell that needs what stands above it: it comes first in the notebook."""
+        for node in [module.body[index] for index in indices]:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            simple = bool(targets) and all(isinstance(target, ast.Name) for target in targets)
+            try:
+                ast.literal_eval(getattr(node, "value", ""))
+            except ValueError:
+                simple = False
+            if not simple:
+                reason = "the settings cell holds something else than NAME = literal"
+                module.refuse(node, reason, "move it to another cell")
+
+    # --- all cells ---
+
+    def head_cells(self, settings: Cell | None) -> list[Cell]:
+        """What stands before all modules: the entry's docstring, if it is read, and `from __future__ import`."""
+        entry, words = self.library.entry, self.reach.facts["__main__"].words
+        docstring: list[str] = []
+        assignments: list[str] = []
+        if "__doc__" in words and entry.docstring:
+            start, end = entry.span(entry.body[0])
+            docstring = entry.text[start:end].split("\n")
+        if self.form == "notebook":
+            assignments = ["__doc__ = " + docstring[0], *docstring[1:]] if docstring else []
+            docstring = []
+            if "__file__" in words:
+                assignments.append(f"__file__ = {python_literal(entry.label)}  # a notebook has none")
+        if "__package__" in words and self.library.entry_package:
+            assignments.append(f"__package__ = {python_literal(self.library.entry_package)}")
+        future = [f"from __future__ import {', '.join(self.future)}"] if self.future else []
+        lines = [line for part in (docstring, future, assignments) if part for line in ["", *part]][1:]
+        return [*([code("cell-head", lines)] if lines else []), *filter(None, [settings, self.imports])]
+
+    def cells(self, title: str, intro: str, settings: Cell | None = None) -> list[Cell]:
+        """All cells; `settings` stands in for the document's own settings cell."""
+        lines = [f"- [{title}](#{anchor})" + (f": {about}" if about else "") for anchor, title, about in self.sections]
+        contents = markdown("cell-contents", "**Contents**\n\n" + "\n".join(lines))
+        first = markdown("cell-title", f"# {title}\n\n{intro}")
+        return [first, contents, *self.head_cells(settings or self.settings), *self.body]
+
+    def build_id(self) -> str:
+        """12 hexadecimal digits that stand for the shipped source, before any setting is written into it."""
+        digest = hashlib.sha256()
+        for cell in [*self.head_cells(self.settings), *self.body]:
+            digest.update(f"{cell.kind}\0{cell.text}\0".encode())
+        return digest.hexdigest()[:12]
+
+
+class FlatDocument(Document):
+    """The program with some modules, or all, in flat style."""
+
+    def __init__(
+        self, library: Library, reach: Reach, reasons: dict[str, str], program: Program, naming: Naming
+    ) -> None:
+        super().__init__(library, reach, program.form, reasons)
+        self.program, self.naming = program, naming
+        self.future = program.future
+        self.imports = self.import_cell(program, naming)
+        emitters = {
+            module.name: FlatEmitter(program, naming, module, self.hidden_lines() if module.is_entry else set())
+            for module in program.modules
+        }
+        for position, chunk in enumerate(program.chunks):
+            if chunk.module.is_entry:
+                self.add_entry(program.chunks, position, emitters["__main__"])
+            else:
+                self.add_module(program.chunks, position, emitters[chunk.module.name])
+
+    # --- imports ---
+
+    def import_cell(self, program: Program, naming: Naming) -> Cell | None:
+        """All third-party imports, each once: the standard library sorted, then the others in load order."""
+        groups: dict[bool, tuple[list[str], dict[str, list[str]]]] = {True: ([], {}), False: ([], {})}
+        for meaning, sites in naming.externals.items():
+            if not any(site in program.loader.hoisted for _, site, _ in sites):
+                continue
+            name = naming.final[meaning]
+            plain, members = groups[meaning.module.partition(".")[0] in sys.stdlib_module_names]
+            if meaning.attribute is not None:
+                renamed = "" if name == meaning.attribute else f" as {name}"
+                members.setdefault(meaning.module, []).append(meaning.attribute + renamed)
+                continue
+            for module, site, alias in sites:
+                line = import_text(site.node, [renamed_alias(module, site.node, alias, name)], meaning.module)
+                if line not in plain:
+                    plain.append(line)
+        lines: list[str] = []
+        for is_standard in (True, False):
+            plain, members = groups[is_standard]
+            found = sorted(plain) if is_standard else plain
+            for origin in sorted(members) if is_standard else members:
+                found += from_import_lines(origin, sorted(members[origin]))
+            lines += ["", *found] if lines and found else found
+        return code("cell-imports", lines) if lines else None
+
+    # --- modules ---
+
+    def add_module(self, chunks: list[Chunk], position: int, emitter: Emitter) -> None:
+        """Adds the heading and the cells of a chunk of a flat module."""
+        chunk, module = chunks[position], chunks[position].module
+        parts = [other for other in chunks if other.module is module]
+        part = next(number for number, other in enumerate(parts) if other is chunk)
+        first = 1 if part == 0 else last_line(module.body[parts[part - 1].indices[-1]]) + 1
+        last = len(module.lines) if part == len(parts) - 1 else last_line(module.body[chunk.indices[-1]])
+        cells = [cell for cell in split_blocks(emitter.blocks(chunk.indices, first, last)) if cell]
+        if not cells:
+            return
+        title = f"`{module.label}`" + (f" ({part + 1} of {len(parts)})" if len(parts) > 1 else "")
+        anchor = self.add_heading(module, title, module.docstring if part == 0 else "", self.body, part)
+        for number, lines in enumerate(cells, 1):
+            self.body.append(Cell("code", cell_id(anchor, str(number) if number > 1 else ""), self.quiet(lines)))
+
+
+class ModulesDocument(Document):
+    """The program with all modules in modules style, and the entry as it is."""
+
+    def __init__(self, library: Library, reach: Reach, form: str, reasons: dict[str, str]) -> None:
+        super().__init__(library, reach, form, reasons)
+        self.future = sorted(library.entry.future)
+        emitter = EntryEmitter(library, self.hidden_lines())
+        self.add_entry([Chunk(library.entry, list(range(len(library.entry.body))))], 0, emitter)
+
+
+def from_import_lines(module: str, members: list[str]) -> list[str]:
+    """A `from ... import` statement, on several lines if it is long."""
+    line = f"from {module} import {', '.join(members)}"
+    return [line] if len(line) <= 100 else [f"from {module} import (", *(f"    {member}," for member in members), ")"]

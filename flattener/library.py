@@ -1,0 +1,192 @@
+"""Where the modules of the packages lie, which of them are flat, and what an import statement names."""
+
+import ast
+import copy
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path
+
+from flattener.errors import BuildError
+from flattener.names import Names, Use, find_names
+from flattener.source import Module
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a module lies; a package that is a folder without `__init__.py` has no file."""
+
+    path: Path | None
+    is_package: bool
+
+
+@dataclass(frozen=True)
+class External:
+    """Something imported from outside of the packages: `import numpy as np`, `from pathlib import Path`."""
+
+    module: str
+    attribute: str | None  # None: the module itself
+    bound: str  # the name by which the source calls it
+    home: str = ""  # the importing module, if the value may change: a variable of a module in modules style
+
+
+@dataclass(frozen=True)
+class Var:
+    """A variable of one module."""
+
+    module: str
+    name: str
+
+
+@dataclass(frozen=True)
+class ModuleRef:
+    """A module of the packages."""
+
+    name: str
+
+
+Meaning = External | Var | ModuleRef
+
+
+class Library:
+    """The packages that are to be flattened, and the entry; their modules are read and analysed when asked for.
+
+    Attributes:
+        packages: name -> folder, or file of a package that is a single module.
+        beside: a folder whose other Python files are not shipped; None: there is none.
+        is_kernel: whether the entry is written in cells, for a notebook.
+        apart: the modules in modules style: to the flat modules they are external.
+        sources: the modules read so far.
+    """
+
+    def __init__(self, entry: Path, packages: dict[str, Path], entry_label: str, beside: Path | None = None) -> None:
+        self.packages = packages
+        self.beside = beside
+        self.is_kernel = beside is not None
+        self.apart: frozenset[str] = frozenset()
+        self.places: dict[str, Place | None] = {}
+        self.entry = self.read("__main__", entry_label, entry, is_entry=True)
+        self.entry_package = self.package_of(entry)
+        self.sources = {"__main__": self.entry}
+        self.analysed: dict[str, Names] = {}
+
+    def read(self, name: str, label: str, path: Path | None, **kind: bool) -> Module:
+        """Reads a module; one without a file is empty."""
+        text = ""
+        if path is not None:
+            try:
+                with tokenize.open(path) as file:
+                    text = file.read()
+            except (OSError, SyntaxError, UnicodeDecodeError) as error:
+                raise BuildError(f"{label}: cannot be read: {error}") from None
+        return Module(name, label, text.removeprefix("\ufeff"), **kind)
+
+    def package_of(self, entry: Path) -> str:
+        """The dotted name of the package that the entry lies in; empty if in none of `packages`."""
+        for top, base in self.packages.items():
+            if base.is_dir() and entry.is_relative_to(base):
+                return ".".join([top, *entry.parent.relative_to(base).parts])
+        return ""
+
+    def with_apart(self, apart: frozenset[str]) -> "Library":
+        """The same packages, and all that was read of them, with other modules in modules style."""
+        other = copy.copy(self)
+        other.apart = apart
+        return other
+
+    def contains(self, dotted: str) -> bool:
+        """Whether a module belongs to the packages, in whatever style."""
+        return dotted.partition(".")[0] in self.packages
+
+    def is_flat(self, dotted: str) -> bool:
+        """Whether a module belongs to the packages and is flat."""
+        return self.contains(dotted) and dotted not in self.apart
+
+    def lies_outside(self, dotted: str) -> bool:
+        """Whether a module lies beside the packages, outside of them: it is not shipped, so its import would fail."""
+        if self.beside is None or self.contains(dotted):
+            return False
+        path = self.beside / dotted.partition(".")[0]
+        return path.with_suffix(".py").is_file() or (path.is_dir() and any(path.glob("*.py")))
+
+    def find(self, dotted: str) -> Place | None:
+        """Where a module of the packages lies; None if there is no such module."""
+        if dotted not in self.places:
+            top, *rest = dotted.split(".")
+            place: Place | None = None
+            base = self.packages.get(top)
+            if base is not None:
+                path = base.joinpath(*rest)
+                if base.is_file():
+                    place = None if rest else Place(base, False)  # a package that is a single file
+                elif (path / "__init__.py").is_file():
+                    place = Place(path / "__init__.py", True)
+                elif path.with_suffix(".py").is_file():
+                    place = Place(path.with_suffix(".py"), False)
+                elif path.is_dir() and any(path.rglob("*.py")):
+                    place = Place(None, True)  # a folder without __init__.py is a package too
+            self.places[dotted] = place
+        return self.places[dotted]
+
+    def path_of(self, dotted: str) -> Path | None:
+        """The file of a module; None if it has none, or if there is no such module."""
+        place = self.find(dotted)
+        return place.path if place else None
+
+    def source(self, dotted: str) -> Module:
+        """A module of the packages that exists, as it is read."""
+        if dotted not in self.sources:
+            place = self.find(dotted)
+            is_package = place is not None and place.is_package
+            label = dotted.replace(".", "/") + ("/__init__.py" if is_package else ".py")
+            self.sources[dotted] = self.read(dotted, label, self.path_of(dotted), is_package=is_package)
+        return self.sources[dotted]
+
+    def names(self, dotted: str) -> Names:
+        """The names in a module."""
+        if dotted not in self.analysed:
+            self.analysed[dotted] = find_names(self.source(dotted))
+        return self.analysed[dotted]
+
+    def origin(self, module: Module, node: ast.ImportFrom) -> str:
+        """The absolute name of the module from which a `from ... import` takes its names."""
+        if not node.level:
+            return node.module or ""
+        if module.is_entry and not self.entry_package:
+            module.refuse(node, "a relative import in the entry", "write the package's name, or give --package for it")
+        parts = [*self.entry_package.split("."), ""] if module.is_entry else module.name.split(".")
+        count = len(parts) - node.level + module.is_package
+        if count < 1:
+            module.refuse(node, "the relative import leaves the package", "write fewer dots")
+        parts = parts[:count]
+        return ".".join([*parts, node.module] if node.module else parts)
+
+    def named(self, module: Module, node: ast.Import | ast.ImportFrom) -> list[str]:
+        """The modules that an import statement names, without those that it may name as `from a import b`."""
+        if isinstance(node, ast.ImportFrom):
+            return [self.origin(module, node)]
+        return [alias.name for alias in node.names]
+
+    def target(self, module: Module, use: Use) -> tuple[str, str | None] | External:
+        """What an import binds: (module, None), (module, attribute), or something external."""
+        node, alias = use.site.node, use.alias
+        if isinstance(node, ast.ImportFrom):
+            origin = self.origin(module, node)
+            home = module.name if self.contains(origin) else ""
+            return (origin, alias.name) if self.is_flat(origin) else External(origin, alias.name, use.name, home)
+        dotted = alias.name if alias.asname else alias.name.partition(".")[0]
+        return (dotted, None) if self.is_flat(dotted) else External(dotted, None, use.name)
+
+
+class NameTables(dict[str, Names]):
+    """The names in each module of a library, found when asked for.
+
+    A phase that knows more of some modules' names than their source says makes a table of its own.
+    """
+
+    def __init__(self, library: Library, known: dict[str, Names] | None = None) -> None:
+        super().__init__(known or {})
+        self.library = library
+
+    def __missing__(self, dotted: str) -> Names:
+        self[dotted] = self.library.names(dotted)
+        return self[dotted]

@@ -1,0 +1,277 @@
+"""The statements of all flat modules in the order in which Python would run them."""
+
+import ast
+import sys
+from dataclasses import dataclass
+
+from flattener.library import External, Library, NameTables
+from flattener.names import ImportSite
+from flattener.purity import Purity
+from flattener.source import Module, last_line, words
+
+NOT_EVERYWHERE = words("""
+    msvcrt winreg winsound _winapi nt fcntl grp pwd resource termios tty pty posix syslog crypt spwd ossaudiodev curses
+    readline tkinter sqlite3 lzma bz2 dbm
+""")
+
+
+@dataclass
+class Chunk:
+    """Statements of one module that stand together in the flat program."""
+
+    module: Module
+    indices: list[int]
+
+
+class Loader:
+    """Follows the imports from the entry, as Python would, and records what runs when.
+
+    A module that is imported at the head of another comes before it. Only where statements with effects stand before
+    the import, or in a cycle of imports, does a module come in two chunks, with the imported one between them.
+
+    Attributes:
+        names: the names in each module, with those that `from x import *` binds.
+        chunks: the statements of the flat program, in their order.
+        loaded: module -> when its loading ended, counted in statements and modules.
+        bound_at: (module, statement) -> when it ran.
+        hoisted: the import statements whose third-party imports move to the top of the program.
+        unfinished: import statement -> the modules that were still being loaded when it ran.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.names = NameTables(library)
+        self.purity = Purity(library, self.names)
+        self.chunks: list[Chunk] = []
+        self.loading: list[str] = []
+        self.loaded: dict[str, int] = {}
+        self.bound_at: dict[tuple[str, int], int] = {}
+        self.events = 0
+        self.disturbed = False  # a statement has run above which no third-party import may be moved
+        self.outside: set[str] = set()  # third-party modules imported at module level so far
+        self.hoisted: set[ImportSite] = set()
+        self.unfinished: dict[ImportSite, frozenset[str]] = {}
+        self.late: list[tuple[Module, str]] = []  # (module, what it imports in functions), not loaded yet
+        self.load("__main__")
+
+    def load(self, name: str) -> None:
+        """Loads a module, and what it imports."""
+        if name in self.loaded or name in self.loading:
+            return
+        parent = name.rpartition(".")[0]
+        if parent and self.library.is_flat(parent):
+            self.load(parent)
+            if name in self.loaded or name in self.loading:
+                return
+        module = self.names[name].module
+        self.loading.append(name)
+        for dotted in self.wanted(module, at_load=False):
+            if not self.reaches(dotted, set(self.loading)):
+                self.load_silent(module, dotted)
+        pending: list[int] = []
+        for index, statement in enumerate(module.body):
+            if index in module.dead:
+                pending.append(index)
+                continue
+            for site in self.sites_at_load(module, index):
+                pending = self.load_imports(module, site, pending)
+                self.expand_star(module, site)
+            for site in self.sites_at_load(module, index):
+                self.unfinished[site] = frozenset(self.loading)
+                if not self.is_standard(site):
+                    targets = [self.library.target(module, use) for use in site.uses]
+                    self.outside |= {
+                        target.module.partition(".")[0] for target in targets if isinstance(target, External)
+                    }
+                apart = any(dotted in self.library.apart for dotted in self.library.named(module, site.node))
+                modules_only = isinstance(site.node, ast.Import) and self.is_standard(site)
+                if site.plain and not apart and (not self.disturbed or modules_only):
+                    self.hoisted.add(site)
+                self.disturbed |= apart  # a module in modules style may do anything when it is loaded
+            if not self.purity.before_imports(module, statement):
+                self.disturbed = True
+            self.events += 1
+            self.bound_at[name, index] = self.events
+            pending.append(index)
+        self.flush(module, pending)
+        self.loading.remove(name)
+        self.events += 1
+        self.loaded[name] = self.events
+        self.late += [(module, dotted) for dotted in self.wanted(module, at_load=False)]
+        for importer, dotted in list(self.late):
+            if not self.reaches(dotted, set(self.loading)):
+                self.load_silent(importer, dotted)
+
+    def load_imports(self, module: Module, site: ImportSite, pending: list[int]) -> list[int]:
+        """Loads what an import statement needs.
+
+        Args:
+            module: in which the statement stands.
+            site: the statement.
+            pending: the statements of the module that have run and are in no chunk yet.
+
+        Returns:
+            Those of `pending` that are still in no chunk.
+        """
+        for dotted in self.modules_of(module, site):
+            if dotted in self.loaded or dotted in self.loading:
+                continue
+            if site.conditional:
+                self.load_silent(module, dotted, site)
+                continue
+            effects = not all(
+                self.purity.movable(module, module.body[index]) for index in pending if index not in module.dead
+            )
+            if effects or self.reaches(dotted, set(self.loading)):
+                if pending and last_line(module.body[pending[-1]]) >= module.body[site.index].lineno:
+                    module.refuse(site.node, "an import in the middle of a line", "use a line for each statement")
+                self.flush(module, pending)
+                pending = []
+            self.load(dotted)
+        return pending
+
+    def load_silent(self, module: Module, dotted: str, site: ImportSite | None = None) -> None:
+        """Loads a module before Python would, which may never load it: it must do nothing but define."""
+        if dotted in self.loaded or dotted in self.loading:
+            return
+        before, known = len(self.chunks), set(self.outside)
+        self.load(dotted)
+        loaded = {chunk.module.name: chunk.module for chunk in self.chunks[before:]}
+        some = {
+            name
+            for each in loaded.values()
+            for node in self.sites(each)
+            for name in self.library.named(each, node.node)
+        }
+        new = sorted(self.outside - known | some & NOT_EVERYWHERE)
+        if new:
+            reason = f"{dotted} is imported late, and it imports {new[0]}, which would come early"
+            module.refuse(self.import_of(module, dotted, site), reason, "import it at the head of the module")
+        for chunk in self.chunks[before:]:
+            for index in chunk.indices:
+                statement = chunk.module.body[index]
+                if index not in chunk.module.dead and not self.purity.movable(chunk.module, statement):
+                    where = f"{chunk.module.label}:{statement.lineno}"
+                    reason = f"{dotted} is imported late, and loading it has effects ({where}), which would come early"
+                    module.refuse(self.import_of(module, dotted, site), reason, "import it at the head of the module")
+
+    def import_of(self, module: Module, dotted: str, site: ImportSite | None) -> ast.stmt:
+        """The statement by which a module imports another: that of `site`, or the first that there is."""
+        sites = [site] if site else [s for s in self.sites(module) if dotted in self.modules_of(module, s)]
+        return sites[0].node
+
+    def flush(self, module: Module, indices: list[int]) -> None:
+        """Makes a chunk of some statements, if there are any."""
+        if indices:
+            self.chunks.append(Chunk(module, indices))
+
+    def sites(self, module: Module) -> list[ImportSite]:
+        """The import statements of a module."""
+        return self.names[module.name].sites
+
+    def is_standard(self, site: ImportSite) -> bool:
+        """Whether a statement imports from the standard library only."""
+        node = site.node
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+        return all(name.partition(".")[0] in sys.stdlib_module_names for name in names)
+
+    def wanted(self, module: Module, at_load: bool) -> list[str]:
+        """What a module imports while it is loaded, or in functions, and is not loaded yet."""
+        found = [
+            dotted for site in self.sites(module) if site.at_load == at_load for dotted in self.modules_of(module, site)
+        ]
+        return [dotted for dotted in dict.fromkeys(found) if dotted not in self.loaded and dotted not in self.loading]
+
+    def modules_of(self, module: Module, site: ImportSite) -> list[str]:
+        """The modules of the packages that an import statement loads, in order."""
+        node, found = site.node, []
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if self.library.is_flat(alias.name):
+                    self.require(module, node, alias.name)
+                    found.append(alias.name)
+            return found
+        origin = self.library.origin(module, node)
+        if not self.library.is_flat(origin):
+            return []
+        self.require(module, node, origin)
+        found.append(origin)
+        source = self.names[origin]
+        for alias in node.names:
+            dotted = f"{origin}.{alias.name}"
+            if alias.name == "*" or not source.module.is_package or not self.library.find(dotted):
+                continue
+            if alias.name not in source.bindings or self.is_own_submodule(module, origin, alias.name):
+                found.append(dotted)
+        return found
+
+    def is_own_submodule(self, module: Module, origin: str, name: str) -> bool:
+        """Whether `from . import name` in a package's `__init__` can only be its sub-module: nothing else binds it."""
+        if origin != module.name or not self.library.find(f"{origin}.{name}"):
+            return False
+        bound = self.names[module.name].bindings[name]
+        return all(
+            use.action == "import"
+            and isinstance(use.node, ast.ImportFrom)
+            and use.alias.name == name
+            and self.library.origin(module, use.node) == origin
+            for use in bound
+        )
+
+    def require(self, module: Module, node: ast.Import | ast.ImportFrom, dotted: str) -> None:
+        """Raises a `BuildError` if a module of the packages does not exist."""
+        if not self.library.find(dotted):
+            module.refuse(
+                node, f"there is no module {dotted}", "correct the import; optional modules are not supported"
+            )
+
+    def reaches(self, dotted: str, goals: set[str]) -> bool:
+        """Whether loading a module leads, by imports at module level, to one of `goals`."""
+        seen, todo = set(), [dotted]
+        while todo:
+            name = todo.pop()
+            if name in seen or name in self.loaded:
+                continue
+            seen.add(name)
+            module = self.names[name].module
+            for site in self.sites(module):
+                if site.at_load:
+                    found = self.modules_of(module, site)
+                    if isinstance(site.node, ast.ImportFrom) and len(found) > len(site.node.names):
+                        found = found[1:]  # from . import b: the package itself is not used, only its sub-module
+                    if goals & set(found):
+                        return True
+                    todo += found
+        return False
+
+    def sites_at_load(self, module: Module, index: int) -> list[ImportSite]:
+        """The import statements inside of a statement that run while the module is loaded."""
+        return [site for site in self.sites(module) if site.index == index and site.at_load]
+
+    def expand_star(self, module: Module, site: ImportSite) -> None:
+        """Puts the names that `from x import *` binds into the table of the module's names."""
+        node = site.node
+        if not isinstance(node, ast.ImportFrom) or node.names[0].name != "*":
+            return
+        origin = self.library.origin(module, node)
+        if not self.library.is_flat(origin):
+            module.refuse(node, f"it is not known which names `from {origin} import *` binds", "name them")
+        if origin in self.loading:
+            module.refuse(node, f"{origin} is still loading when all its names are imported", "name them")
+        imported = self.public_names(self.names[origin].module)
+        self.names[module.name] = self.names[module.name].with_star(site, imported)
+
+    def public_names(self, module: Module) -> list[str]:
+        """The names that `from module import *` binds."""
+        exported = self.names[module.name].bindings.get("__all__")
+        if not exported:
+            submodules = {name.rpartition(".")[2] for name in self.loaded if name.rpartition(".")[0] == module.name}
+            return sorted(name for name in {*self.names[module.name].bindings, *submodules} if not name.startswith("_"))
+        statement = module.body[exported[0].index]
+        value = getattr(statement, "value", None)
+        if len(exported) > 1 or not isinstance(value, ast.List | ast.Tuple):
+            module.refuse(statement, "`__all__` is not a plain list of strings", "write one list")
+        try:
+            return list(ast.literal_eval(value))
+        except ValueError:
+            module.refuse(statement, "`__all__` is not a plain list of strings", "write one list")

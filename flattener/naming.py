@@ -1,0 +1,217 @@
+"""One name for each variable of the one namespace of the flat program."""
+
+import ast
+import builtins
+import collections
+from collections.abc import Iterator
+
+from flattener.library import External, Var
+from flattener.names import ImportSite, Use
+from flattener.program import Program, Reference
+from flattener.source import Module
+
+PICKLERS = {"pickle", "multiprocessing", "concurrent", "joblib", "dill", "cloudpickle", "shelve", "copyreg"}
+
+
+class Naming:
+    """Gives every kept variable its name in the flat program: its own, unless another one has it already.
+
+    Of several variables of one name, the one that is bound last keeps it; the others get their module's name in front.
+    A function or class that loses its name is still defined under it, so that `__name__`, `__qualname__` and `self.__x`
+    are what they were; the next line gives it the new name, by which all code refers to it.
+
+    Attributes:
+        final: variable, or what is imported from outside -> its name in the flat program.
+        taken: all names that some module uses for anything.
+        reserved: the builtins that kept code reads.
+        externals: what is imported from outside, in load order -> the statements that import it.
+        binding_order: variable -> where in the program it is bound first and last, and whether by `def` or `class`.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.final: dict[Var | External, str] = {}
+        self.taken = {use.name for module in program.modules for use in program.names[module.name].uses}
+        self.reserved = {name for place in program.kept for name in program.builtins.get(place, ())}
+        self.externals = self.find_externals()
+        self.binding_order = self.find_binding_order()
+        self.name_all()
+        self.avoid_capture()
+        self.check()
+
+    def kept_references(self) -> Iterator[Reference]:
+        """The references in the statements that are kept."""
+        for place in sorted(self.program.kept):
+            yield from self.program.references.get(place, [])
+
+    def find_externals(self) -> dict[External, list[tuple[Module, ImportSite, ast.alias]]]:
+        """See `externals`."""
+        program = self.program
+        used = {(place, reference.meaning) for place in program.kept for reference in program.references.get(place, [])}
+        needed = {meaning for _, meaning in used if isinstance(meaning, External)}
+        in_module = {(place[0], meaning) for place, meaning in used}
+        found: dict[External, list[tuple[Module, ImportSite, ast.alias]]] = collections.defaultdict(list)
+        for module in program.modules_in_order():
+            mentioned = {use.name for use in program.names[module.name].uses if use.action != "import"}
+            for site in program.names[module.name].sites:
+                for use in site.uses if site.plain else []:
+                    meaning = program.meanings.of(module, use.name)
+                    if not isinstance(meaning, External) or program.library.target(module, use) != meaning:
+                        continue
+                    for_effect = module.is_entry or (use.name not in mentioned and not program.is_reexport(module, use))
+                    if for_effect or (
+                        meaning in needed and ((module.name, meaning) in in_module or not found[meaning])
+                    ):
+                        found[meaning].append((module, site, use.alias))
+        return {meaning: sites for meaning, sites in found.items() if sites}
+
+    def find_binding_order(self) -> dict[Var | External, tuple[int, int, bool]]:
+        """See `binding_order`."""
+        order: dict[Var | External, tuple[int, int, bool]] = {}
+        for place in sorted(self.program.kept):
+            for reference in self.program.references.get(place, []):
+                use, var = reference.use, reference.meaning
+                reads = use.action == "load" and use.chain_action == "load"
+                copies = use.action == "import" and var != Var(use.scope.module_name, use.name)
+                if reads or copies:
+                    continue
+                position = self.program.order[place]
+                first, last, defines = order.get(var, (position, position, False))
+                order[var] = min(first, position), max(last, position), defines or use.action == "define"
+        return order
+
+    def name_all(self) -> None:
+        """Gives all of them their names."""
+        groups: dict[str, set[Var | External]] = collections.defaultdict(set)
+        for entity in [*(reference.meaning for reference in self.kept_references()), *self.externals]:
+            groups[self.plain_name(entity)].add(entity)
+        for name in sorted(groups):
+            group = sorted(groups[name], key=self.claim, reverse=True)
+            if name not in self.reserved:
+                self.final[group.pop(0)] = name
+            for entity in group:
+                self.final[entity] = self.fresh(entity)
+
+    def claim(self, entity: Var | External) -> tuple:
+        """The order in which several keep their common name: the highest does."""
+        _, last, defines = self.binding_order.get(entity, (-1, -1, False))
+        is_entry = isinstance(entity, Var) and entity.module == "__main__"
+        return is_entry, defines, isinstance(entity, External), last, str(entity)
+
+    def fresh(self, entity: Var | External) -> str:
+        """A readable name that no module uses for anything."""
+        name = self.plain_name(entity)
+        parts = [part for part in entity.module.strip("_").split(".") if part.isidentifier()]
+        for count in range(1, len(parts) + 1):
+            wanted = "_".join([*parts[-count:], name.strip("_") or "name"])
+            if wanted not in self.taken:
+                self.taken.add(wanted)
+                return wanted
+        number = 2
+        while f"{wanted}_{number}" in self.taken:
+            number += 1
+        self.taken.add(f"{wanted}_{number}")
+        return f"{wanted}_{number}"
+
+    def avoid_capture(self) -> None:
+        """Renames what would be called like a local variable: an imported `f as g` beside a parameter `f`."""
+        for place in sorted(self.program.kept):
+            module = self.program.names[place[0]].module
+            for reference in self.program.references.get(place, []):
+                name = self.final[reference.meaning]
+                written = module.text[reference.start : reference.end]
+                local = self.program.names[module.name].bound_inside.get(place[1], ())
+                if written and written != name and name in local:
+                    self.final[reference.meaning] = self.fresh(reference.meaning)
+
+    def plain_name(self, entity: Var | External) -> str:
+        """The name by which the source calls it."""
+        return entity.name if isinstance(entity, Var) else entity.bound
+
+    def is_renamed(self, entity: Var | External) -> bool:
+        """Whether it has another name in the flat program."""
+        return self.final[entity] != self.plain_name(entity)
+
+    def check(self) -> None:
+        """Refuses the renames that would change what the program does, and what would be read before it is bound."""
+        for place in sorted(self.program.kept):
+            module = self.program.names[place[0]].module
+            for reference in self.program.references.get(place, []):
+                self.check_order(module, place, reference)
+        owners = {name: entity for entity, name in self.final.items()}
+        for place in sorted(self.program.kept):
+            module = self.program.names[place[0]].module
+            for reference in self.program.references.get(place, []):
+                use, entity = reference.use, reference.meaning
+                if use.action == "define" and isinstance(entity, Var) and self.is_renamed(entity):
+                    self.check_definition(module, use, owners.get(use.name))
+                self.check_rename(module, reference)
+
+    def check_order(self, module: Module, place: tuple[str, int], reference: Reference) -> None:
+        """Refuses a variable that is read, while the program starts, above the statement that binds it."""
+        use, var = reference.use, reference.meaning
+        reads_at_load = use.action == "load" and use.scope.kind == "module" and not (use.conditional or use.quoted)
+        if not isinstance(var, Var) or not reads_at_load or hasattr(builtins, use.name):
+            return
+        first = self.binding_order[var][0] if var in self.binding_order else 0
+        if first > self.program.order[place]:
+            module.refuse(use.node, f"{var.module}.{var.name} is read before it is bound", "import it earlier")
+
+    def check_rename(self, module: Module, reference: Reference) -> None:
+        """Refuses a new name where the text does not allow one."""
+        use, name = reference.use, self.final[reference.meaning]
+        written = module.text[reference.start : reference.end]
+        if use.quoted:
+            if use.name != name and "get_type_hints" in self.program.all_text:
+                reason = f"{use.name!r} in quotes is called {name!r}"
+                module.refuse(use.node, reason, "write the annotation without quotes")
+            return
+        if use.in_pattern and use.chain and "." not in self.flat_text(module, reference):
+            reason = f"`{written}` in a pattern would become a capture"
+            module.refuse(use.node, reason, "use `case x if x == ...`")
+        if use.pinned and written != name:
+            module.refuse(use.node, f"{use.name!r} cannot be renamed here to {name!r}", "use another name")
+        if hasattr(builtins, use.name) and isinstance(reference.meaning, Var) and self.is_renamed(reference.meaning):
+            bound = self.program.names[module.name].bindings.get(use.name, [])
+            early = bool(bound) and use.start < bound[0].start and use.scope.kind == "module"
+            if bound and (bound[0].conditional or early or any(each.action == "delete" for each in bound)):
+                reason = f"{use.name!r} is a builtin, and not always this module's own"
+                module.refuse(use.node, reason, "use another name")
+
+    def flat_text(self, module: Module, reference: Reference) -> str:
+        """What a use with its attributes becomes."""
+        return (
+            self.final[reference.meaning]
+            + module.text[reference.end : max([reference.end, *(end for _, end in reference.use.chain)])]
+        )
+
+    def check_definition(self, module: Module, use: Use, owner: Var | External | None) -> None:
+        """Refuses a renamed definition that would overwrite another: its own name is bound for a moment.
+
+        Args:
+            module: of the definition.
+            use: its name after `def` or `class`.
+            owner: what has that name in the flat program.
+        """
+        remedy = "use another name"
+        if use.scope.kind != "module":
+            module.refuse(use.node, f"a global {use.name!r} defined in a function collides with another", remedy)
+        for other in self.program.modules:
+            for each in [each for site in self.program.names[other.name].sites for each in site.uses]:
+                target = self.program.library.target(other, each)
+                if isinstance(target, External) and target.module.partition(".")[0] in PICKLERS:
+                    reason = f"{use.name!r} collides with another, and {target.module}, which {other.label} imports, "
+                    module.refuse(use.node, reason + "finds classes and functions by their names", remedy)
+        if owner is None:
+            return
+        first = self.binding_order[owner][0] if isinstance(owner, Var) else -1
+        if first < self.program.order[module.name, use.index]:
+            module.refuse(use.node, f"{use.name!r} collides with an earlier {owner.module}.{use.name}", remedy)
+
+    def renamed(self) -> list[str]:
+        """One line for each rename, for the user."""
+        return sorted(
+            f"{entity.module}.{self.plain_name(entity)} -> {name}"
+            for entity, name in self.final.items()
+            if self.is_renamed(entity)
+        )

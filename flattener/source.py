@@ -1,0 +1,189 @@
+"""One source file: its text, its syntax tree, its comments, and positions as offsets into the text.
+
+Nothing here knows of other files, and nothing is changed once a `Module` is made.
+"""
+
+import ast
+import functools
+import io
+import json
+import re
+import symtable
+import tokenize
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from flattener.errors import BuildError
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a table that is written as text."""
+    return frozenset(text.split())
+
+
+PRAGMA = re.compile(r"#\s*(noqa|type:|pylint:|pragma:|isort:|fmt:|ruff:|mypy:|pyright:)")
+CODING = re.compile(r"#.*?coding[:=]")
+
+
+@dataclass(frozen=True)
+class Comment:
+    """A comment and its place: line from 1, column from 0."""
+
+    line: int
+    column: int
+    text: str
+
+
+class Module:
+    """One source file.
+
+    Attributes:
+        name: dotted, or `__main__` for the entry.
+        label: path of the file as messages and the output show it, such as `pkg/a.py`.
+        text: of the file, `lines` its lines, `starts` the offset into `text` at which each begins.
+        tree: the syntax tree, `body` its statements.
+        future: the features that it imports from `__future__`.
+        dead: the indices of statements that never run, such as `if TYPE_CHECKING:`.
+    """
+
+    def __init__(self, name: str, label: str, text: str, is_package: bool = False, is_entry: bool = False) -> None:
+        self.name, self.label, self.text = name, label, text
+        self.is_package, self.is_entry = is_package, is_entry
+        try:
+            self.tree = ast.parse(text)
+            compile(self.tree, label, "exec", dont_inherit=True)  # what parses does not always compile
+        except (SyntaxError, ValueError) as error:
+            raise BuildError(f"{label}:{getattr(error, 'lineno', None) or 1}: not valid Python: {error}") from None
+        except RecursionError:
+            raise BuildError(f"{label}: an expression is nested too deeply. Remedy: split it.") from None
+        self.body = self.tree.body
+        self.lines = text.split("\n")
+        self.starts = [0]
+        for line in self.lines:
+            self.starts.append(self.starts[-1] + len(line) + 1)
+        self.docstring = ast.get_docstring(self.tree) or ""
+        self.future = {
+            alias.name
+            for node in self.body
+            if isinstance(node, ast.ImportFrom) and is_future_import(node)
+            for alias in node.names
+        }
+        self.dead = {index for index, node in enumerate(self.body) if self.never_runs(node)}
+
+    @functools.cached_property
+    def table(self) -> symtable.SymbolTable:
+        """The compiler's symbol table."""
+        try:
+            return symtable.symtable(self.text, self.label, "exec")
+        except SyntaxError as error:
+            raise BuildError(f"{self.label}:{error.lineno or 1}: not valid Python: {error}") from None
+
+    @functools.cached_property
+    def tokens(self) -> list[tokenize.TokenInfo]:
+        """The tokens of the text."""
+        try:
+            return list(tokenize.generate_tokens(io.StringIO(self.text).readline))
+        except (SyntaxError, tokenize.TokenError) as error:
+            raise BuildError(f"{self.label}: cannot be read as tokens: {error}") from None
+
+    @functools.cached_property
+    def comments(self) -> list[Comment]:
+        """The comments, in the order of the text."""
+        return [Comment(*token.start, token.string) for token in self.tokens if token.type == tokenize.COMMENT]
+
+    @functools.cached_property
+    def siblings(self) -> dict[ast.stmt, list[ast.stmt]]:
+        """For each statement the list of statements that it is part of."""
+        return sibling_statements(self.tree)
+
+    def offset(self, line: int, column: int) -> int:
+        """The offset in `text` of a syntax tree's position, whose column counts UTF-8 bytes."""
+        text = self.lines[line - 1]
+        return self.starts[line - 1] + (column if text.isascii() else len(text.encode()[:column].decode()))
+
+    def span(self, node: Any) -> tuple[int, int]:
+        """The offsets at which a node of the syntax tree begins and ends."""
+        return self.offset(node.lineno, node.col_offset), self.offset(node.end_lineno, node.end_col_offset)
+
+    def line_of(self, offset: int) -> int:
+        """The line, counted from 1, in which an offset lies."""
+        low, high = 0, len(self.lines)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.starts[middle] <= offset else (low, middle)
+        return low + 1
+
+    def refuse(self, node: Any, reason: str, remedy: str, blame: str | None = None) -> NoReturn:
+        """Raises a `BuildError` for a node of the syntax tree, or a line number; `blame` is this module by default."""
+        line = node if isinstance(node, int) else node.lineno
+        error = BuildError(f"{self.label}:{line}: {reason}. Remedy: {remedy}.")
+        error.blame = blame or self.name
+        raise error
+
+    def never_runs(self, node: ast.stmt) -> bool:
+        """Whether it is `if TYPE_CHECKING:`, or outside of the entry `if __name__ == "__main__":`."""
+        if not isinstance(node, ast.If) or node.orelse:
+            return False
+        if is_type_checking(node):
+            return True
+        test = node.test
+        return not self.is_entry and (
+            isinstance(test, ast.Compare)
+            and isinstance(test.left, ast.Name)
+            and test.left.id == "__name__"
+            and isinstance(test.ops[0], ast.Eq)
+            and isinstance(test.comparators[0], ast.Constant)
+            and test.comparators[0].value == "__main__"
+        )
+
+
+def is_type_checking(node: ast.If) -> bool:
+    """Whether it is `if TYPE_CHECKING:` without an `else`."""
+    test = node.test
+    return "TYPE_CHECKING" in (getattr(test, "id", None), getattr(test, "attr", None)) and not node.orelse
+
+
+def sibling_statements(tree: ast.Module) -> dict[ast.stmt, list[ast.stmt]]:
+    """For each statement the list of statements that it is part of: the body of a function, of an `else`, ..."""
+    siblings: dict[ast.stmt, list[ast.stmt]] = {}
+    for node in ast.walk(tree):
+        for name in ("body", "orelse", "finalbody"):
+            block = getattr(node, name, None)
+            if isinstance(block, list):
+                siblings.update((statement, block) for statement in block)
+    return siblings
+
+
+def first_line(node: ast.stmt) -> int:
+    """The first line of a statement, its decorators included."""
+    return min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
+
+
+def last_line(node: ast.stmt) -> int:
+    """The last line of a statement."""
+    return node.end_lineno or node.lineno
+
+
+def is_future_import(node: ast.AST) -> bool:
+    """Whether it is `from __future__ import ...`."""
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__" and not node.level
+
+
+def all_arguments(arguments: ast.arguments) -> list[ast.arg]:
+    """The parameters of a function, in the order in which they are written."""
+    some = [*arguments.posonlyargs, *arguments.args, arguments.vararg, *arguments.kwonlyargs, arguments.kwarg]
+    return [argument for argument in some if argument is not None]
+
+
+def is_docstring(node: ast.stmt) -> bool:
+    """Whether a statement is nothing but a constant."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def python_literal(value: Any) -> str:
+    """A value of JSON as Python source, with double quotes."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{python_literal(key)}: {python_literal(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(python_literal, value)) + "]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
