@@ -4,8 +4,8 @@ import kaggle_stand_in
 import pytest
 from kaggle_stand_in import USER, make_link, parameters, train_output
 
+from desk.records import read_record, write_record
 from scripts import fetch, push, runs
-from scripts.kaggle_link import read_record, write_record
 
 stand_in, repository, call = kaggle_stand_in.stand_in, kaggle_stand_in.repository, kaggle_stand_in.call
 REF = f"{USER}/salt-train"

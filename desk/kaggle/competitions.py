@@ -1,0 +1,130 @@
+"""Competitions on Kaggle: their files, and submissions to them."""
+
+import contextlib
+import pathlib
+import re
+from dataclasses import dataclass
+
+import requests
+from kagglesdk.competitions.types.competition_api_service import (
+    ApiCreateSubmissionRequest,
+    ApiDownloadDataFileRequest,
+    ApiGetSubmissionLimitsRequest,
+    ApiGetSubmissionRequest,
+    ApiListDataFilesRequest,
+    ApiListSubmissionsRequest,
+    ApiStartSubmissionUploadRequest,
+)
+
+from desk.errors import ConfigurationError
+from desk.kaggle.errors import AccessError, NotFoundError, QuotaError, UnreachableError
+from desk.kaggle.files import upload
+from desk.kaggle.transport import PAGE, KaggleLink, make
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A submission, as Kaggle shows it."""
+
+    ref: int
+    state: str  # PENDING, COMPLETE, ERROR
+    description: str
+    public: float | None
+    private: float | None
+    error: str
+
+
+def competition_files(link: KaggleLink, slug: str) -> dict[str, int]:
+    """{name: bytes} of a competition's files.
+
+    Raises:
+        AccessError: its rules are not accepted yet.
+    """
+    request = make(ApiListDataFilesRequest, competition_name=slug, page_size=PAGE)
+    method = link.client.competitions.competition_api_client.list_data_files
+    try:
+        pages = list(link.ask_pages(f"list the files of {slug}", method, request))
+    except AccessError as error:
+        rules = f"https://www.kaggle.com/competitions/{slug}/rules"
+        raise AccessError(f"Kaggle keeps the files of {slug} back: accept its rules once at {rules}") from error
+    return {file.name: file.total_bytes for page in pages for file in page.files or []}
+
+
+def open_competition_file(link: KaggleLink, slug: str, name: str) -> requests.Response:
+    """The answer to a request for one file, opened: its `url` can be read in parts. Close it."""
+    request = make(ApiDownloadDataFileRequest, competition_name=slug, file_name=name)
+    return link.ask(f"get {name}", link.client.competitions.competition_api_client.download_data_file, request)
+
+
+def submissions_left(link: KaggleLink, slug: str) -> int | None:
+    """How many submissions the competition takes today; None if Kaggle does not tell."""
+    request = make(ApiGetSubmissionLimitsRequest, competition_name=slug)
+    method = link.client.competitions.competition_api_client.get_submission_limits
+    try:
+        return link.ask("read the submission limits", method, request).num_allowed_now
+    except (UnreachableError, NotFoundError, ConfigurationError):
+        return None
+
+
+def upload_submission(link: KaggleLink, slug: str, path) -> str:
+    """Uploads a submission's file; returns the token that stands for it. Nothing is submitted yet."""
+    path = pathlib.Path(path)
+    request = make(
+        ApiStartSubmissionUploadRequest, competition_name=slug, file_name=path.name,
+        content_length=path.stat().st_size, last_modified_epoch_seconds=int(path.stat().st_mtime),
+    )  # fmt: skip
+    method = link.client.competitions.competition_api_client.start_submission_upload
+    answer = link.ask("start the upload", method, request)
+    upload(link, path, answer.create_url)
+    return answer.token
+
+
+def create_submission(link: KaggleLink, slug: str, token: str, message: str) -> tuple[int, str]:
+    """Submits an uploaded file; returns (number of the submission, what Kaggle says).
+
+    Raises:
+        QuotaError, ConfigurationError, ...: it was not submitted.
+        AmbiguousError: perhaps it was.
+    """
+    request = make(
+        ApiCreateSubmissionRequest, competition_name=slug, blob_file_tokens=token, submission_description=message
+    )
+    method = link.client.competitions.competition_api_client.create_submission
+    try:
+        answer = link.ask(f"submit to {slug}", method, request, command=True)
+    except (ConfigurationError, AccessError) as error:
+        if re.search(r"(?i)limit|maximum|allowed .*today|remaining", str(error)):
+            raise QuotaError(f"{error}; the count starts anew at 00:00 UTC") from None
+        raise
+    said = link.scrub(answer.message or "")
+    if not answer.ref and "success" not in said.lower():
+        raise ConfigurationError(f"cannot submit to {slug}: Kaggle says {said or 'nothing'!r}")
+    return answer.ref, said
+
+
+def read_submission(link: KaggleLink, ref: int) -> Submission:
+    """A submission by its number."""
+    method = link.client.competitions.competition_api_client.get_submission
+    return as_submission(link.ask(f"look at submission {ref}", method, make(ApiGetSubmissionRequest, ref=ref)))
+
+
+def list_submissions(link: KaggleLink, slug: str) -> list[Submission]:
+    """This account's submissions to a competition, over all pages, the newest first."""
+    request = make(ApiListSubmissionsRequest, competition_name=slug, page_size=100)
+    method = link.client.competitions.competition_api_client.list_submissions
+    pages = link.ask_pages(f"list the submissions to {slug}", method, request)
+    return [as_submission(one) for page in pages for one in page.submissions or []]
+
+
+def as_submission(found) -> Submission:
+    """What the SDK gives as a `Submission`."""
+
+    def score(text):
+        with contextlib.suppress(TypeError, ValueError):
+            return float(text)
+        return None
+
+    return Submission(
+        found.ref, found.status.name, found.description or "", score(found.public_score), score(found.private_score),
+        (found.error_description or "").strip(),
+    )  # fmt: skip
