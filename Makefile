@@ -39,20 +39,22 @@ lint: $(VENV)/.installed
 benchmark: $(VENV)/.installed
 	$(VENV)/bin/python scripts/benchmark.py
 
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "$(PYTHON) is Python %d.%d, \
 	and TensorFlow needs 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	@echo "installing requirements.txt (a few minutes; TensorFlow alone has 600 MB)"
 	$(VENV)/bin/python -m pip install --requirement requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-$(KAGGLE_VENV)/.installed: requirements.txt constraints-kaggle.txt
+$(KAGGLE_VENV)/.installed: requirements.txt constraints-kaggle.txt pyproject.toml
 	$(PYTHON312) -m venv $(KAGGLE_VENV)
 	$(KAGGLE_VENV)/bin/python -m pip install --quiet --upgrade pip
 	@echo "installing requirements.txt at Kaggle's versions (a few minutes)"
 	$(KAGGLE_VENV)/bin/python -m pip install --requirement requirements.txt --constraint constraints-kaggle.txt
+	$(KAGGLE_VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 clean:

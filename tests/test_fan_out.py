@@ -318,7 +318,7 @@ def test_folds_with_different_settings_are_not_joined(stand_in, run, call, tmp_p
 
 
 @pytest.mark.parametrize("fetched", [True, False])
-def test_a_fold_that_had_not_enough_time_goes_on_before_it_is_joined(stand_in, repository, call, tmp_path, fetched):
+def test_a_fold_that_ran_out_of_time_is_resumed_before_it_is_joined(stand_in, repository, call, tmp_path, fetched):
     complete = stand_in.on_push
     stand_in.on_push = lambda version: stand_in.leave_output(version, train_output(tmp_path, version, finished=False))
     stand_in.next_states = ["COMPLETE"]

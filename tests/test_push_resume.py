@@ -38,7 +38,7 @@ def only_other(begun):
     return folder
 
 
-def test_a_run_goes_on_with_its_settings_and_its_output_mounted(stand_in, begun, call):
+def test_a_resumed_run_has_its_settings_and_its_output_mounted(stand_in, begun, call):
     status, text, _ = call(push, "train", "--resume", begun.name)
     assert status == 0 and f"resumes      {begun.name}, version 1 of {REF}" in text
     body = stand_in.calls("SaveKernel")[-1]

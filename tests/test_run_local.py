@@ -102,6 +102,11 @@ def write_run(folder, run_id="train-smoke-1", kernel="train"):
 # --- what the notebook finds ----------------------------------------------------------------------------------------
 
 
+def test_the_packages_are_installed_so_that_it_means_something_that_a_notebook_finds_none():
+    done = subprocess.run([sys.executable, "-I", "-c", "import salt, desk"], capture_output=True, text=True)
+    assert done.returncode == 0, f"run `make test`, which installs them: {done.stderr}"
+
+
 def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machine(
     run_cells, mode, tmp_path, competition, monkeypatch, capfd
 ):
@@ -123,7 +128,10 @@ def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machi
                 return f"returned {function(*arguments)!r}"
             except Exception as error:
                 return [type(error).__name__, getattr(error, "errno", None), str(error)]
-        child = subprocess.run([sys.executable, "-c", "import salt"], capture_output=True, text=True)
+        def child(*options, **more):
+            done = subprocess.run([sys.executable, *options], capture_output=True, text=True, **more)
+            return done.stdout + (done.stderr.splitlines() or [""])[-1]
+        look = "import importlib.util as u; print([n for n in ('salt', 'desk', 'flattener') if u.find_spec(n)])"
         facts = {
             "settings": [PRESET, SET, RUN_ID],
             "inputs": sorted(str(path) for path in pathlib.Path("../input").rglob("*") if path.is_file()),
@@ -132,7 +140,12 @@ def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machi
             "environment": dict(os.environ),
             "import": attempt(importlib.import_module, "salt"),
             "import of a part": attempt(importlib.import_module, "salt.rle"),
-            "import in a child": child.stderr.splitlines()[-1],
+            "import of the desk": attempt(importlib.import_module, "desk"),
+            "import of the flattener": attempt(importlib.import_module, "flattener"),
+            "import of its command": attempt(importlib.import_module, "build_kernel"),
+            "import in a child": child("-c", "import salt"),
+            "found in a child that ignores the environment": child("-I", "-c", look),
+            "found in a child without an environment": child("-c", look, env={}),
             "connect": attempt(socket.create_connection, ("192.0.2.1", 80), 5),
             "send": attempt(socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto, b"x", ("192.0.2.1", 53)),
             "resolve": attempt(socket.getaddrinfo, "kaggle.com", 443),
@@ -166,9 +179,12 @@ def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machi
     assert "of-this-machine" not in environment.values()
     assert environment["KAGGLE_KERNEL_RUN_TYPE"] == "Batch" and environment["KERAS_BACKEND"] == "jax"
     assert [name for name in environment if name.startswith("KAGGLE")] == ["KAGGLE_KERNEL_RUN_TYPE"]
-    for how in ("import", "import of a part", "import by path"):
+    for how in ("import", "import of a part", "import by path", "import of the desk", "import of the flattener"):
         assert facts[how][0] == "ModuleNotFoundError" and "carries its own copy" in facts[how][2]
     assert "carries its own copy" in facts["import in a child"]
+    assert facts["import of its command"][0] == "ModuleNotFoundError"
+    assert facts["found in a child that ignores the environment"] == "[]\n"
+    assert facts["found in a child without an environment"] == "[]\n"
     assert facts["connect"][1] == errno.ENETUNREACH and facts["send"][1] == errno.ENETUNREACH
     assert facts["resolve"][0] == "gaierror"
     assert facts["loopback"] == "returned None"
