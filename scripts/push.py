@@ -64,17 +64,23 @@ def push(options: argparse.Namespace, link=None):
     link, runs = link or KaggleLink(), options.runs.resolve()
     if options.fanned_out:
         run = resume_folds(link, find_run(options.fanned_out, runs), options.name)
-    else:
-        request = PushRequest(
-            options.name, runs, options.preset, parse_settings(options.set), options.owner, options.accelerator,
-            options.hours, mounted=find_run(options.run, runs) if options.run else None,
-            resumed=find_run(options.resume, runs) if options.resume else None, fan_out=bool(options.fan_out),
-            beside=options.beside, dry_run=options.dry_run,
-        )  # fmt: skip
-        run = push_folds(link, request) if options.fan_out else push_run(link, request)
-    if run:
-        done = "all folds are pushed" if run.queue else f"pushed: version {run.push['version']}, {run.push['url']}"
-        print(f"\n{done}\nnext: python scripts/fetch.py {run.name} --wait")
+        return show_next("all folds are pushed", run.name)
+    request = PushRequest(
+        options.name, runs, options.preset, parse_settings(options.set), options.owner, options.accelerator,
+        options.hours, mounted=find_run(options.run, runs) if options.run else None,
+        resumed=find_run(options.resume, runs) if options.resume else None, fan_out=bool(options.fan_out),
+        beside=options.beside, dry_run=options.dry_run,
+    )  # fmt: skip
+    if options.fan_out:
+        if run := push_folds(link, request):
+            show_next("all folds are pushed", run.name)
+    elif run := push_run(link, request):
+        show_next(f"pushed: version {run.push['version']}, {run.push['url']}", run.push["run_id"])
+    return None
+
+
+def show_next(done: str, run_id: str):
+    print(f"\n{done}\nnext: python scripts/fetch.py {run_id} --wait")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from kagglesdk.competitions.types.competition_api_service import (
 from desk.errors import ConfigurationError
 from desk.kaggle.errors import AccessError, NotFoundError, QuotaError, UnreachableError
 from desk.kaggle.files import upload
-from desk.kaggle.transport import PAGE, KaggleLink, make
+from desk.kaggle.transport import PAGE, KaggleLink
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,9 @@ def competition_files(link: KaggleLink, slug: str) -> dict[str, int]:
     Raises:
         AccessError: its rules are not accepted yet.
     """
-    request = make(ApiListDataFilesRequest, competition_name=slug, page_size=PAGE)
-    method = link.client.competitions.competition_api_client.list_data_files
+    method, kind = link.client.competitions.competition_api_client.list_data_files, ApiListDataFilesRequest
     try:
-        pages = list(link.ask_pages(f"list the files of {slug}", method, request))
+        pages = link.ask_pages(f"list the files of {slug}", method, kind, competition_name=slug, page_size=PAGE)
     except AccessError as error:
         rules = f"https://www.kaggle.com/competitions/{slug}/rules"
         raise AccessError(f"Kaggle keeps the files of {slug} back: accept its rules once at {rules}") from error
@@ -52,16 +51,15 @@ def competition_files(link: KaggleLink, slug: str) -> dict[str, int]:
 
 def open_competition_file(link: KaggleLink, slug: str, name: str) -> requests.Response:
     """The answer to a request for one file, opened: its `url` can be read in parts. Close it."""
-    request = make(ApiDownloadDataFileRequest, competition_name=slug, file_name=name)
-    return link.ask(f"get {name}", link.client.competitions.competition_api_client.download_data_file, request)
+    method = link.client.competitions.competition_api_client.download_data_file
+    return link.ask(f"get {name}", method, ApiDownloadDataFileRequest, competition_name=slug, file_name=name)
 
 
 def submissions_left(link: KaggleLink, slug: str) -> int | None:
     """How many submissions the competition takes today; None if Kaggle does not tell."""
-    request = make(ApiGetSubmissionLimitsRequest, competition_name=slug)
-    method = link.client.competitions.competition_api_client.get_submission_limits
+    method, kind = link.client.competitions.competition_api_client.get_submission_limits, ApiGetSubmissionLimitsRequest
     try:
-        return link.ask("read the submission limits", method, request).num_allowed_now
+        return link.ask("read the submission limits", method, kind, competition_name=slug).num_allowed_now
     except (UnreachableError, NotFoundError, ConfigurationError):
         return None
 
@@ -69,12 +67,11 @@ def submissions_left(link: KaggleLink, slug: str) -> int | None:
 def upload_submission(link: KaggleLink, slug: str, path) -> str:
     """Uploads a submission's file; returns the token that stands for it. Nothing is submitted yet."""
     path = pathlib.Path(path)
-    request = make(
+    answer = link.ask(
+        "start the upload", link.client.competitions.competition_api_client.start_submission_upload,
         ApiStartSubmissionUploadRequest, competition_name=slug, file_name=path.name,
         content_length=path.stat().st_size, last_modified_epoch_seconds=int(path.stat().st_mtime),
     )  # fmt: skip
-    method = link.client.competitions.competition_api_client.start_submission_upload
-    answer = link.ask("start the upload", method, request)
     upload(link, path, answer.create_url)
     return answer.token
 
@@ -86,12 +83,12 @@ def create_submission(link: KaggleLink, slug: str, token: str, message: str) -> 
         QuotaError, ConfigurationError, ...: it was not submitted.
         AmbiguousError: perhaps it was.
     """
-    request = make(
-        ApiCreateSubmissionRequest, competition_name=slug, blob_file_tokens=token, submission_description=message
-    )
-    method = link.client.competitions.competition_api_client.create_submission
     try:
-        answer = link.ask(f"submit to {slug}", method, request, command=True)
+        answer = link.ask(
+            f"submit to {slug}", link.client.competitions.competition_api_client.create_submission,
+            ApiCreateSubmissionRequest, command=True, competition_name=slug, blob_file_tokens=token,
+            submission_description=message,
+        )  # fmt: skip
     except (ConfigurationError, AccessError) as error:
         if re.search(r"(?i)limit|maximum|allowed .*today|remaining", str(error)):
             raise QuotaError(f"{error}; the count starts anew at 00:00 UTC") from None
@@ -105,14 +102,13 @@ def create_submission(link: KaggleLink, slug: str, token: str, message: str) -> 
 def read_submission(link: KaggleLink, ref: int) -> Submission:
     """A submission by its number."""
     method = link.client.competitions.competition_api_client.get_submission
-    return as_submission(link.ask(f"look at submission {ref}", method, make(ApiGetSubmissionRequest, ref=ref)))
+    return as_submission(link.ask(f"look at submission {ref}", method, ApiGetSubmissionRequest, ref=ref))
 
 
 def list_submissions(link: KaggleLink, slug: str) -> list[Submission]:
     """This account's submissions to a competition, over all pages, the newest first."""
-    request = make(ApiListSubmissionsRequest, competition_name=slug, page_size=100)
-    method = link.client.competitions.competition_api_client.list_submissions
-    pages = link.ask_pages(f"list the submissions to {slug}", method, request)
+    method, kind = link.client.competitions.competition_api_client.list_submissions, ApiListSubmissionsRequest
+    pages = link.ask_pages(f"list the submissions to {slug}", method, kind, competition_name=slug, page_size=100)
     return [as_submission(one) for page in pages for one in page.submissions or []]
 
 

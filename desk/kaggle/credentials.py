@@ -21,11 +21,6 @@ class Credentials:
     token: str | None = field(default=None, repr=False)
     refresh: bool = False  # a sign-in of `kaggle auth login`, whose token the SDK renews
 
-    @property
-    def secrets(self) -> list[str]:
-        """What nobody may see."""
-        return [secret for secret in (self.key, self.token) if secret]
-
 
 def find_credentials(environ: Mapping[str, str] | None = None, home: str | pathlib.Path | None = None) -> Credentials:
     """The first credentials on the ladder that Kaggle's own client climbs.
@@ -43,7 +38,8 @@ def find_credentials(environ: Mapping[str, str] | None = None, home: str | pathl
             return Credentials("the file in KAGGLE_API_TOKEN", token=read_text(token).strip())
         return Credentials("KAGGLE_API_TOKEN", token=token)
     for name in ("access_token", "access_token.txt"):
-        if token := read_text(home / ".kaggle" / name).strip():
+        path = home / ".kaggle" / name
+        if path.is_file() and (token := read_text(path).strip()):
             return Credentials(f"~/.kaggle/{name}", token=token)
     username, key = environ.get("KAGGLE_USERNAME"), environ.get("KAGGLE_KEY")
     if username and key:

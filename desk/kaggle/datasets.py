@@ -19,7 +19,7 @@ from kagglesdk.models.types.model_enums import ModelFramework
 from desk.errors import ConfigurationError
 from desk.kaggle.errors import NotFoundError
 from desk.kaggle.files import upload
-from desk.kaggle.transport import PAGE, KaggleLink, make
+from desk.kaggle.transport import PAGE, KaggleLink
 
 
 def dataset_state(link: KaggleLink, ref: str) -> str:
@@ -29,28 +29,31 @@ def dataset_state(link: KaggleLink, ref: str) -> str:
         NotFoundError, AccessError: no such dataset.
     """
     owner, _, slug = ref.partition("/")
-    request = make(ApiGetDatasetStatusRequest, owner_slug=owner, dataset_slug=slug.partition("/")[0])
-    method = link.client.datasets.dataset_api_client.get_dataset_status
-    return link.ask(f"look at the dataset {ref}", method, request).status.name
+    answer = link.ask(
+        f"look at the dataset {ref}", link.client.datasets.dataset_api_client.get_dataset_status,
+        ApiGetDatasetStatusRequest, owner_slug=owner, dataset_slug=slug.partition("/")[0],
+    )  # fmt: skip
+    return answer.status.name
 
 
 def dataset_files(link: KaggleLink, ref: str) -> dict[str, int]:
     """{name: bytes} of the files of a dataset's newest version."""
     owner, _, slug = ref.partition("/")
-    request = make(ApiListDatasetFilesRequest, owner_slug=owner, dataset_slug=slug, page_size=PAGE)
-    method = link.client.datasets.dataset_api_client.list_dataset_files
-    pages = link.ask_pages(f"list the files of {ref}", method, request)
+    pages = link.ask_pages(
+        f"list the files of {ref}", link.client.datasets.dataset_api_client.list_dataset_files,
+        ApiListDatasetFilesRequest, owner_slug=owner, dataset_slug=slug, page_size=PAGE,
+    )  # fmt: skip
     return {file.name: file.total_bytes for page in pages for file in page.dataset_files or []}
 
 
 def upload_blob(link: KaggleLink, path, progress: Callable[[int], object] | None = None) -> str:
     """Uploads a file for a dataset; returns the token that stands for it."""
     path = pathlib.Path(path)
-    request = make(
-        ApiStartBlobUploadRequest, type=ApiBlobType.DATASET, name=path.name, content_length=path.stat().st_size,
+    answer = link.ask(
+        f"upload {path.name}", link.client.blobs.blob_api_client.start_blob_upload, ApiStartBlobUploadRequest,
+        type=ApiBlobType.DATASET, name=path.name, content_length=path.stat().st_size,
         last_modified_epoch_seconds=int(path.stat().st_mtime),
     )  # fmt: skip
-    answer = link.ask(f"upload {path.name}", link.client.blobs.blob_api_client.start_blob_upload, request)
     upload(link, path, answer.create_url, progress)
     return answer.token
 
@@ -65,18 +68,22 @@ def save_dataset(
         ConfigurationError, ...: it was not.
     """
     owner, _, slug = ref.partition("/")
-    files = [make(ApiDatasetNewFile, token=token) for token in tokens]
+    files = [ApiDatasetNewFile() for _ in tokens]
+    for file, token in zip(files, tokens, strict=True):
+        file.token = token
     client, what = link.client.datasets.dataset_api_client, f"save the dataset {ref}"
     if new:
-        request = make(
-            ApiCreateDatasetRequest, owner_slug=owner, slug=slug, title=title, license_name="other", is_private=private,
-            files=files,
+        answer = link.ask(
+            what, client.create_dataset, ApiCreateDatasetRequest, command=True, owner_slug=owner, slug=slug,
+            title=title, license_name="other", is_private=private, files=files,
         )  # fmt: skip
-        answer = link.ask(what, client.create_dataset, request, command=True)
     else:
-        body = make(ApiCreateDatasetVersionRequestBody, version_notes=notes, files=files)
-        request = make(ApiCreateDatasetVersionRequest, owner_slug=owner, dataset_slug=slug, body=body)
-        answer = link.ask(what, client.create_dataset_version, request, command=True)
+        body = ApiCreateDatasetVersionRequestBody()
+        body.version_notes, body.files = notes, files
+        answer = link.ask(
+            what, client.create_dataset_version, ApiCreateDatasetVersionRequest, command=True, owner_slug=owner,
+            dataset_slug=slug, body=body,
+        )  # fmt: skip
     if answer.error:
         raise ConfigurationError(f"cannot {what}: {link.scrub(answer.error)}")
     return answer.url or dataset_url(ref)
@@ -94,9 +101,9 @@ def find_model(link: KaggleLink, source: str):
     kind = next((kind for kind in ModelFramework if kind.name.replace("_", "") == wanted), None)
     if kind is None:
         raise ConfigurationError(f"model source {source}: Kaggle knows no framework {framework!r}")
-    request = make(
-        ApiGetModelInstanceRequest, owner_slug=owner, model_slug=model, framework=kind, instance_slug=variation
-    )
-    found = link.ask(f"look at the model {source}", link.client.models.model_api_client.get_model_instance, request)
+    found = link.ask(
+        f"look at the model {source}", link.client.models.model_api_client.get_model_instance,
+        ApiGetModelInstanceRequest, owner_slug=owner, model_slug=model, framework=kind, instance_slug=variation,
+    )  # fmt: skip
     if found.version_number and int(version) > found.version_number:
         raise NotFoundError(f"model source {source}: its newest version is {found.version_number}")

@@ -18,7 +18,7 @@ from kagglesdk.kernels.types.kernels_enums import KernelsListSortType, KernelsLi
 
 from desk.errors import ConfigurationError, DeskError
 from desk.kaggle.errors import AmbiguousError, CapacityError, QuotaError, ThrottledError
-from desk.kaggle.transport import PAGE, KaggleLink, make
+from desk.kaggle.transport import PAGE, KaggleLink
 
 KINDS = ("competition", "dataset", "kernel", "model")  # of sources that a kernel mounts
 LIVE_SECONDS = 2.0  # in which a running kernel's log so far has come
@@ -76,7 +76,7 @@ class Status:
 def read_quota(link: KaggleLink, accelerator: str) -> Quota | None:
     """The hours of this week, of "gpu" or "tpu"; None if Kaggle does not tell."""
     method = link.client.kernels.kernels_api_client.get_accelerator_quota_statistics
-    answer = link.ask("read the quota", method, ApiGetAcceleratorQuotaStatisticsRequest())
+    answer = link.ask("read the quota", method, ApiGetAcceleratorQuotaStatisticsRequest)
     found = answer.gpu_quota if accelerator == "gpu" else answer.tpu_quota
     if found is None or not found.total_time_allowed:
         return None
@@ -98,8 +98,10 @@ def save_kernel(link: KaggleLink, metadata: dict, source: str, hours: float | No
         QuotaError, CapacityError, ConfigurationError, ...: no version was made.
         AmbiguousError: perhaps one was made.
     """
-    request = make(
-        ApiSaveKernelRequest, slug=metadata["id"], new_title=metadata["title"], text=source,
+    what = f"push {metadata['id']}"
+    answer = link.ask(
+        what, link.client.kernels.kernels_api_client.save_kernel, ApiSaveKernelRequest, command=True,
+        slug=metadata["id"], new_title=metadata["title"], text=source,
         language=metadata["language"], kernel_type=metadata["kernel_type"], is_private=metadata["is_private"],
         enable_gpu=metadata["enable_gpu"], enable_tpu=metadata["enable_tpu"],
         enable_internet=metadata["enable_internet"], dataset_data_sources=metadata["dataset_sources"],
@@ -108,8 +110,6 @@ def save_kernel(link: KaggleLink, metadata: dict, source: str, hours: float | No
         machine_shape=metadata.get("machine_shape"),
         session_timeout_seconds=round(hours * 3600) if hours else None,
     )  # fmt: skip
-    what = f"push {metadata['id']}"
-    answer = link.ask(what, link.client.kernels.kernels_api_client.save_kernel, request, command=True)
     if answer.error:
         raise push_refusal(what, link.scrub(answer.error))
     if not answer.version_number:
@@ -133,8 +133,8 @@ def push_refusal(what: str, said: str) -> DeskError:
 
 def read_kernel(link: KaggleLink, ref: str, version: int | None = None) -> Kernel:
     """A kernel's newest version, or the one given."""
-    request = kernel_request(ApiGetKernelRequest, ref, version)
-    answer = link.ask(f"look at {ref}", link.client.kernels.kernels_api_client.get_kernel, request)
+    method = link.client.kernels.kernels_api_client.get_kernel
+    answer = link.ask(f"look at {ref}", method, ApiGetKernelRequest, **kernel_fields(ref, version))
     shown = answer.metadata
     attached = [(kind, name) for kind in KINDS for name in getattr(shown, f"{kind}_data_sources", None) or []]
     return Kernel(
@@ -146,29 +146,27 @@ def read_kernel(link: KaggleLink, ref: str, version: int | None = None) -> Kerne
 
 def recent_kernels(link: KaggleLink, count: int = 20) -> list[str]:
     """owner/slug of this account's kernels with a GPU that ran last, the newest first."""
-    request = make(
-        ApiListKernelsRequest, group=KernelsListViewType.PROFILE, sort_by=KernelsListSortType.DATE_RUN, page_size=count
-    )
-    answer = link.ask("list your kernels", link.client.kernels.kernels_api_client.list_kernels, request)
+    answer = link.ask(
+        "list your kernels", link.client.kernels.kernels_api_client.list_kernels, ApiListKernelsRequest,
+        group=KernelsListViewType.PROFILE, sort_by=KernelsListSortType.DATE_RUN, page_size=count,
+    )  # fmt: skip
     return [kernel.ref for kernel in answer.kernels or [] if kernel.enable_gpu]
 
 
 def read_status(link: KaggleLink, ref: str, version: int | None = None) -> Status:
     """The state of a kernel's newest run, or of the version given."""
-    request = kernel_request(ApiGetKernelSessionStatusRequest, ref, version)
-    method = link.client.kernels.kernels_api_client.get_kernel_session_status
-    answer = link.ask(f"read the status of {ref}", method, request)
+    method, fields = link.client.kernels.kernels_api_client.get_kernel_session_status, kernel_fields(ref, version)
+    answer = link.ask(f"read the status of {ref}", method, ApiGetKernelSessionStatusRequest, **fields)
     return Status(answer.status.name, link.scrub(answer.failure_message or ""))
 
 
 def list_output(link: KaggleLink, ref: str, version: int | None = None) -> Output:
     """What a run has left, over all pages of the list."""
-    request = kernel_request(ApiListKernelSessionOutputRequest, ref, version)
-    request.page_size = PAGE
-    method = link.client.kernels.kernels_api_client.list_kernel_session_output
+    method, fields = link.client.kernels.kernels_api_client.list_kernel_session_output, kernel_fields(ref, version)
+    kind = ApiListKernelSessionOutputRequest
     files: dict[str, str] = {}
     log = ""
-    for answer in link.ask_pages(f"list the output of {ref}", method, request):
+    for answer in link.ask_pages(f"list the output of {ref}", method, kind, page_size=PAGE, **fields):
         files.update((file.file_name, file.url) for file in answer.files or [])
         log = log or answer.log or ""
     return Output(files, log_text(log), log_seconds(log))
@@ -206,10 +204,10 @@ def live_log(link: KaggleLink, ref: str, version: int | None = None) -> str:
     return "".join(parts)
 
 
-def kernel_request(kind: type, ref: str, version: int | None):
-    """A request about a kernel, or one version of it."""
+def kernel_fields(ref: str, version: int | None) -> dict:
+    """What a question about a kernel, or one version of it, must say."""
     owner, _, slug = ref.partition("/")
-    return make(kind, user_name=owner, kernel_slug=slug, version_label=f"v{version}" if version else None)
+    return {"user_name": owner, "kernel_slug": slug, "version_label": f"v{version}" if version else None}
 
 
 def source_name(kind: str, name: str) -> str:

@@ -21,7 +21,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import requests
@@ -81,7 +81,7 @@ class KaggleLink:
     def credentials(self) -> Credentials:
         """Those that were given, or else those that `find_credentials` finds."""
         found = self.given or find_credentials()
-        self.secrets = found.secrets
+        self.secrets = [secret for secret in (found.key, found.token) if secret]
         return found
 
     @functools.cached_property
@@ -121,7 +121,7 @@ class KaggleLink:
             raise CredentialsError(f"{error}; or run `kaggle auth login` again") from None
         token = read_object(pathlib.Path.home() / ".kaggle" / "credentials.json").get("access_token")
         self.credentials = Credentials("kaggle auth login", username=signed_in.get_username(), token=token)
-        self.secrets = self.credentials.secrets
+        self.secrets = [token] if token else []
         client.http_client()._session.auth = type(client.http_client()).BearerAuth(token)
 
     @functools.cached_property
@@ -134,8 +134,8 @@ class KaggleLink:
         client = self.client  # first: it may renew the credentials
         if self.credentials.username:
             return self.credentials.username
-        request = make(IntrospectTokenRequest, token=self.credentials.token)
-        answer = self.ask("sign in", client.security.oauth_client.introspect_token, request)
+        method = client.security.oauth_client.introspect_token
+        answer = self.ask("sign in", method, IntrospectTokenRequest, token=self.credentials.token)
         if not answer.active or not answer.username:
             raise CredentialsError(
                 f"Kaggle does not take the token from {self.credentials.source}: make a new one at {TOKEN_PAGE}"
@@ -146,7 +146,7 @@ class KaggleLink:
 
     def ask(
         self, what: str, method: Callable, request=None, *, command: bool = False, attempts: int | None = None,
-        seconds: float | None = None,
+        seconds: float | None = None, **fields,
     ) -> Any:  # fmt: skip
         """The answer to a question, asked up to `attempts` times, or to a command.
 
@@ -156,16 +156,21 @@ class KaggleLink:
             what: the question for people, such as "read the status of alice/salt-train".
             method: of the SDK's client. One that is given up goes on in a thread, and its answer is lost: time limits
                 of sockets stop a silent server, but not one that sends a byte now and then.
-            request: its argument.
+            request: its argument, or the class of it.
             command: whether something happens by it.
             attempts: instead of the link's own.
             seconds: that one attempt may take; None: twice the link's own, which is the limit of its socket.
+            fields: of the argument; None and [] stay what the SDK makes of them.
 
         Raises:
             AmbiguousError: a command was sent and there is no readable answer.
             KaggleError, ConfigurationError: there is none, or Kaggle refuses.
         """
         attempts = attempts or self.attempts
+        request = request() if isinstance(request, type) else request
+        for name, value in fields.items():
+            if value is not None:
+                setattr(request, name, value)
         for attempt in itertools.count(1):
             outcome: queue.SimpleQueue = queue.SimpleQueue()
             threading.Thread(target=put_outcome, args=(outcome, method, request), daemon=True).start()
@@ -185,16 +190,15 @@ class KaggleLink:
                 raise failure from None
             self.pause(failure, attempt)
 
-    def ask_pages(self, what: str, method: Callable, request) -> Iterator[Any]:
+    def ask_pages(self, what: str, method: Callable, kind: type, **fields) -> list[Any]:
         """The answers to a question for a list, page by page, until there is no next one."""
-        seen: set[str] = set()
-        while request.page_token not in seen:
-            seen.add(request.page_token)
-            answer = self.ask(what, method, request)
-            yield answer
-            if not answer.next_page_token:
-                return
-            request.page_token = answer.next_page_token
+        pages: list[Any] = []
+        seen, token = set(), ""
+        while token not in seen:
+            seen.add(token)
+            pages.append(self.ask(what, method, kind, page_token=token, **fields))
+            token = pages[-1].next_page_token or ""
+        return pages
 
     def pause(self, error: KaggleError, attempt: int):
         """Waits before the next attempt: as long as Kaggle asks, or longer from one attempt to the next."""
@@ -267,15 +271,6 @@ def put_outcome(outcome: queue.SimpleQueue, method: Callable, request):
         outcome.put((method(request), None))
     except BaseException as error:
         outcome.put((None, error))
-
-
-def make(kind: type, **fields) -> Any:
-    """A request object of the SDK with these fields; None and [] stay what the SDK makes of them."""
-    request = kind()
-    for name, value in fields.items():
-        if value is not None:
-            setattr(request, name, value)
-    return request
 
 
 def inner_error(error: BaseException) -> Exception | None:
