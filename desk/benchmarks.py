@@ -104,7 +104,7 @@ def training_steps(batch: int) -> list[Callable[[], float]]:
     Each returns its loss. Augmentation and Lovasz are not in it.
     """
 
-    def plain(layer):
+    def plain(layer: keras.layers.Layer) -> keras.layers.Layer:
         kind = keras.layers.BatchNormalization if isinstance(layer, keras.layers.BatchNormalization) else type(layer)
         return kind.from_config(layer.get_config())
 

@@ -8,6 +8,7 @@ import re
 from build_kernel import ACCELERATORS, MAX_BYTES, NO_OWNER, RETIRED, BuildError, build_report, slugify, trace_log
 from desk import paths
 from desk.errors import ConfigurationError
+from desk.paths import AnyPath
 
 __all__ = ["ACCELERATORS", "MAX_BYTES", "NO_OWNER", "RETIRED", "slugify"]
 
@@ -47,7 +48,7 @@ def kernel_preset(kernel: str) -> str | None:
         return None
 
 
-def read_parameters(notebook) -> dict:
+def read_parameters(notebook: AnyPath) -> dict:
     """The constants in the cell tagged "parameters" of a built notebook, by name."""
     cells = json.loads(pathlib.Path(notebook).read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]

@@ -48,7 +48,7 @@ def make_ensemble(runs: Sequence, predictions: Sequence, ranks: bool, out: pathl
         raise ValueError(f"{', '.join(repeated)}: given more than once; its weight is chosen, it needs no help")
     predicted = read_predictions(predictions, manifests) if predictions else None
 
-    def progress(steps):
+    def progress(steps: Sequence[int]):
         print(f"\rscoring a blend of {' : '.join(map(str, steps))} ".ljust(60), end="", file=sys.stderr, flush=True)
 
     ensemble = build_ensemble(oofs, ranks, progress=progress)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 
 class DeskError(Exception):
@@ -29,13 +30,13 @@ class LocalRunError(DeskError):
     """A run at this desk that cannot start, or did not come to a good end."""
 
 
-def run_command(command: Callable[..., int | None], *arguments, resumable: bool = False) -> int:
+def run_command(command: Callable[..., int | None], *arguments: Any, resumable: bool = False) -> int:
     """Runs a verb; returns its exit status. Its errors become one message on stderr.
 
     Args:
         command: the verb.
         arguments: what it is called with.
-        resumable: whether the same command goes on where it was interrupted.
+        resumable: whether the same command resumes what was interrupted.
     """
     try:
         return command(*arguments) or 0

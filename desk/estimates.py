@@ -5,7 +5,7 @@ promises, times the share of it that networks of this kind are assumed to reach.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -91,7 +91,7 @@ def numbers_in(shape: Sequence) -> int:
     return count
 
 
-def listed(outputs) -> list:
+def listed(outputs: Any) -> list:
     """A layer's outputs as a list, of which it usually has one."""
     return outputs if isinstance(outputs, list) else [outputs]
 

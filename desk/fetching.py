@@ -169,7 +169,7 @@ def keep(run: Run, manifest: dict, output: Output):
     shutil.rmtree(fresh)
 
 
-def record_end(run: Run, state: str, seconds: int | None, **more):
+def record_end(run: Run, state: str, seconds: int | None, **more: str):
     """Writes fetch.json: how the run ended, and how many seconds its session was."""
     facts = {"state": state, "at": utc_now(), "version": run.push["version"], "seconds": seconds}
     write_record(run.folder, FETCH, facts | more)

@@ -5,13 +5,15 @@ import shutil
 import sys
 from typing import TextIO
 
+from desk.paths import AnyPath
+
 
 def show(*rows: tuple[str, str]):
     """Prints rows of a label and a text."""
     print("\n".join(f"  {label:<12} {text}" for label, text in rows), flush=True)
 
 
-def shown(path) -> str:
+def shown(path: AnyPath) -> str:
     """A path as short as it can be, seen from the working directory."""
     path, here = pathlib.Path(path).resolve(), pathlib.Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -62,7 +62,7 @@ def newest_version(link: KaggleLink, ref: str) -> int:
         return 0
 
 
-def check_quota(link: KaggleLink, metadata: dict, hours: float | None):
+def check_quota(link: KaggleLink, metadata: dict, hours: float | None) -> None:
     """Raises `QuotaError` if no hours are left of the machine; where Kaggle does not tell, the push may show it."""
     kind = "gpu" if metadata["enable_gpu"] else "tpu" if metadata["enable_tpu"] else None
     if kind is None:

@@ -8,6 +8,7 @@ import functools
 import pathlib
 import shutil
 import tempfile
+from typing import Any
 
 from desk.errors import ConfigurationError, DeskError
 from desk.kaggle.errors import AccessError, AmbiguousError, NotFoundError
@@ -57,7 +58,7 @@ def push_run(link: KaggleLink, request: PushRequest) -> Run | None:
     return run
 
 
-def keep_pushed(folder: pathlib.Path, built: BuiltKernel, **more) -> Run:
+def keep_pushed(folder: pathlib.Path, built: BuiltKernel, **more: Any) -> Run:
     """Makes a run's folder, in one step, with what is about to be pushed; from now on a kill loses nothing.
 
     Args:

@@ -5,10 +5,11 @@ import json
 import pathlib
 
 from desk.errors import ConfigurationError
+from desk.paths import AnyPath
 from salt.files import whole_file
 
 
-def read_text(path) -> str:
+def read_text(path: AnyPath) -> str:
     """The text of a file; "" if there is none."""
     try:
         return pathlib.Path(path).read_text(encoding="utf-8")
@@ -16,7 +17,7 @@ def read_text(path) -> str:
         return ""
 
 
-def read_object(path) -> dict:
+def read_object(path: AnyPath) -> dict:
     """The JSON object in a file; {} if there is none."""
     try:
         found = json.loads(read_text(path))
@@ -25,7 +26,7 @@ def read_object(path) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def read_record(folder, name: str) -> dict:
+def read_record(folder: AnyPath, name: str) -> dict:
     """The record, or {} if there is none.
 
     Raises:
@@ -40,7 +41,7 @@ def read_record(folder, name: str) -> dict:
     return found
 
 
-def write_record(folder, name: str, record: dict):
+def write_record(folder: AnyPath, name: str, record: dict):
     """Writes `folder`/`name`, JSON, whole or not at all."""
     with whole_file(pathlib.Path(folder) / name) as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -102,7 +102,7 @@ def table(facts: list[dict]) -> str:
 def row(fact: dict) -> tuple[str, ...]:
     """What stands in the columns of the table."""
 
-    def score(value, digits):
+    def score(value: float | None, digits: int) -> str:
         return "-" if value is None else f"{value:.{digits}f}"
 
     board = "-"

@@ -12,9 +12,11 @@ import functools
 import os
 import pathlib
 import secrets
+from typing import Any
 
 from desk import paths
 from desk.errors import BusyError, ConfigurationError
+from desk.paths import AnyPath
 from desk.records import read_record, write_record
 
 PUSH, FETCH, SUBMIT, QUEUE, MANIFEST = "push.json", "fetch.json", "submit.json", "queue.json", "manifest.json"
@@ -24,7 +26,7 @@ METADATA = "kernel-metadata.json"
 class Run:
     """A run's folder, and what is recorded there. Each record is read once."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: AnyPath):
         self.folder = pathlib.Path(folder)
 
     @property
@@ -68,7 +70,7 @@ class Run:
         """The manifest of its output, if that is here; else {}. The files are not checked."""
         return read_record(self.folder, MANIFEST)
 
-    def record_push(self, **changes):
+    def record_push(self, **changes: Any):
         """Changes push.json."""
         self.push |= changes
         write_record(self.folder, PUSH, self.push)
@@ -92,7 +94,7 @@ class Run:
         return held
 
 
-def find_run(name, runs=None) -> Run:
+def find_run(name: AnyPath, runs: AnyPath | None = None) -> Run:
     """The run that a person means by a folder's path, a run id, or the beginning of one.
 
     Args:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from desk.paths import AnyPath
 from desk.runs import find_run
 from desk.score_tables import score_table
 from salt.artifacts import Oof, read_oof, verify_run
@@ -22,7 +23,7 @@ class ScoredRun(NamedTuple):
     oof: Oof
 
 
-def show_score(names: Sequence, data=None) -> dict:
+def show_score(names: Sequence[AnyPath], data: AnyPath | None = None) -> dict:
     """Scores a run, or the ensemble of several, and prints it; a single run's figures also go to its score.json.
 
     Args:
@@ -44,7 +45,7 @@ def show_score(names: Sequence, data=None) -> dict:
     return score
 
 
-def score_runs(manifests: Sequence[dict], oofs: Sequence[Oof], data=None) -> dict:
+def score_runs(manifests: Sequence[dict], oofs: Sequence[Oof], data: AnyPath | None = None) -> dict:
     """All that is known of a run or an ensemble: see `salt.scoring.score_oof`; and `run_id` and the further tables.
 
     Args:
@@ -63,7 +64,7 @@ def score_runs(manifests: Sequence[dict], oofs: Sequence[Oof], data=None) -> dic
     }
 
 
-def competition_depths(data, ids: np.ndarray) -> np.ndarray:
+def competition_depths(data: AnyPath, ids: np.ndarray) -> np.ndarray:
     """The depths of tiles, float `[N]`, from the competition in the folder `data`."""
     from salt.data import find_competition, read_depths  # OpenCV, which scores without depths do not need
 
@@ -73,7 +74,7 @@ def competition_depths(data, ids: np.ndarray) -> np.ndarray:
     return read_depths(competition, ids)
 
 
-def open_run(name) -> ScoredRun:
+def open_run(name: AnyPath) -> ScoredRun:
     """The training run that a person means (see `find_run`), checked against its manifest.
 
     Raises:

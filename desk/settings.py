@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import json
+from typing import Any
 
 from desk.errors import ConfigurationError
 
@@ -22,7 +23,7 @@ def parse_settings(pairs: list[str]) -> dict:
     return settings
 
 
-def parse_value(text: str):
+def parse_value(text: str) -> Any:
     """A value in JSON's spelling or Python's ("false", "False", "[0, 1]", "(0, 1)", ".5"); anything else is text."""
     for parse in (json.loads, ast.literal_eval):
         with contextlib.suppress(ValueError, SyntaxError):

@@ -18,6 +18,7 @@ from desk.kaggle.datasets import dataset_files, dataset_state, dataset_url, save
 from desk.kaggle.errors import AccessError, KaggleError, NotFoundError, OutputError
 from desk.kaggle.transport import KaggleLink
 from desk.output import duration
+from desk.paths import AnyPath
 from desk.sending import send_once
 from salt.files import sha256_file
 
@@ -76,7 +77,7 @@ class StillProcessing(KaggleError):
     exit_status = 75
 
 
-def write_sums(paths: list[pathlib.Path], folder) -> pathlib.Path:
+def write_sums(paths: list[pathlib.Path], folder: AnyPath) -> pathlib.Path:
     """Writes the SHA-256 of the files, as `sha256sum` does, under a name that changes with them."""
     text = "".join(f"{sha256_file(path)}  {path.name}\n" for path in sorted(paths, key=lambda path: path.name))
     path = pathlib.Path(folder) / f"sha256-{hashlib.sha256(text.encode()).hexdigest()[:16]}.txt"

@@ -13,6 +13,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from typing import Any
 
 import keras
 import numpy as np
@@ -77,7 +78,7 @@ def read_member(archive: pathlib.Path, ending: str) -> bytes:
 class TensorUnpickler(pickle.Unpickler):
     """Reads a PyTorch pickle without PyTorch; what is no tensor is refused, since a pickle can run anything."""
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
         """The few names that a file of tensors needs."""
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict

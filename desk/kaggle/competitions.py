@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import requests
 from kagglesdk.competitions.types.competition_api_service import (
@@ -20,6 +21,7 @@ from desk.errors import ConfigurationError
 from desk.kaggle.errors import AccessError, NotFoundError, QuotaError, UnreachableError
 from desk.kaggle.files import upload
 from desk.kaggle.transport import PAGE, KaggleLink
+from desk.paths import AnyPath
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def submissions_left(link: KaggleLink, slug: str) -> int | None:
         return None
 
 
-def upload_submission(link: KaggleLink, slug: str, path) -> str:
+def upload_submission(link: KaggleLink, slug: str, path: AnyPath) -> str:
     """Uploads a submission's file; returns the token that stands for it. Nothing is submitted yet."""
     path = pathlib.Path(path)
     answer = link.ask(
@@ -112,12 +114,12 @@ def list_submissions(link: KaggleLink, slug: str) -> list[Submission]:
     return [as_submission(one) for page in pages for one in page.submissions or []]
 
 
-def as_submission(found) -> Submission:
+def as_submission(found: Any) -> Submission:
     """What the SDK gives as a `Submission`."""
 
-    def score(text):
+    def score(text: str | None) -> float | None:
         with contextlib.suppress(TypeError, ValueError):
-            return float(text)
+            return float(text or "")
         return None
 
     return Submission(

@@ -20,6 +20,7 @@ from desk.errors import ConfigurationError
 from desk.kaggle.errors import NotFoundError
 from desk.kaggle.files import upload
 from desk.kaggle.transport import PAGE, KaggleLink
+from desk.paths import AnyPath
 
 
 def dataset_state(link: KaggleLink, ref: str) -> str:
@@ -46,7 +47,7 @@ def dataset_files(link: KaggleLink, ref: str) -> dict[str, int]:
     return {file.name: file.total_bytes for page in pages for file in page.dataset_files or []}
 
 
-def upload_blob(link: KaggleLink, path, progress: Callable[[int], object] | None = None) -> str:
+def upload_blob(link: KaggleLink, path: AnyPath, progress: Callable[[int], object] | None = None) -> str:
     """Uploads a file for a dataset; returns the token that stands for it."""
     path = pathlib.Path(path)
     answer = link.ask(

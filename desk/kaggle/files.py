@@ -9,11 +9,12 @@ import requests
 
 from desk.kaggle.errors import UnreachableError
 from desk.kaggle.transport import KaggleLink
+from desk.paths import AnyPath
 
 CHUNK = 1 << 16  # bytes; what a cut takes away of a download is less than one
 
 
-def download(link: KaggleLink, url: str, path, headers: dict | None = None, offset: int = 0):
+def download(link: KaggleLink, url: str, path: AnyPath, headers: dict | None = None, offset: int = 0):
     """Writes what is at an address into a file; nothing but a whole body with a good status is taken.
 
     Args:
@@ -21,7 +22,7 @@ def download(link: KaggleLink, url: str, path, headers: dict | None = None, offs
         url: signed by Kaggle; no credentials are sent.
         path: where to; written in place, so give a temporary name.
         headers: more of the request.
-        offset: bytes that are there already, to go on from.
+        offset: bytes that are there already; the download resumes behind them.
 
     Raises:
         UnreachableError: an error page, a cut, or no byte for the link's `seconds`.
@@ -43,7 +44,7 @@ def download(link: KaggleLink, url: str, path, headers: dict | None = None, offs
         raise UnreachableError(str(link.translate(error, what))) from None
 
 
-def upload(link: KaggleLink, path, create_url: str, progress: Callable[[int], object] | None = None):
+def upload(link: KaggleLink, path: AnyPath, create_url: str, progress: Callable[[int], object] | None = None):
     """Sends a file's bytes to the address that Kaggle gave for it.
 
     Raises:
@@ -71,7 +72,7 @@ class CountedFile:
         self.file, self.progress = file, progress
         self.size = os.fstat(file.fileno()).st_size
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.size
 
     def read(self, size: int = -1) -> bytes:

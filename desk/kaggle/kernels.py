@@ -184,7 +184,7 @@ def live_log(link: KaggleLink, ref: str, version: int | None = None) -> str:
     parts: list[str] = []
     patience = min(LIVE_SECONDS, link.seconds)
 
-    def read(parameters):
+    def read(parameters: dict | None):
         headers = {"Accept": "text/event-stream, */*", "Content-Type": None}
         with http._session.get(url, params=parameters, headers=headers, stream=True, timeout=patience) as answer:
             answer.raise_for_status()

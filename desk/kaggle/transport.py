@@ -145,8 +145,8 @@ class KaggleLink:
     # --- how it is asked --------------------------------------------------------------------------------------------
 
     def ask(
-        self, what: str, method: Callable, request=None, *, command: bool = False, attempts: int | None = None,
-        seconds: float | None = None, **fields,
+        self, what: str, method: Callable, request: Any = None, *, command: bool = False, attempts: int | None = None,
+        seconds: float | None = None, **fields: Any,
     ) -> Any:  # fmt: skip
         """The answer to a question, asked up to `attempts` times, or to a command.
 
@@ -190,7 +190,7 @@ class KaggleLink:
                 raise failure from None
             self.pause(failure, attempt)
 
-    def ask_pages(self, what: str, method: Callable, kind: type, **fields) -> list[Any]:
+    def ask_pages(self, what: str, method: Callable, kind: type, **fields: Any) -> list[Any]:
         """The answers to a question for a list, page by page, until there is no next one."""
         pages: list[Any] = []
         seen, token = set(), ""
@@ -265,7 +265,7 @@ class KaggleLink:
 # --- parts of it ----------------------------------------------------------------------------------------------------
 
 
-def put_outcome(outcome: queue.SimpleQueue, method: Callable, request):
+def put_outcome(outcome: queue.SimpleQueue, method: Callable, request: Any):
     """Puts (answer, None) or (None, error) into a queue."""
     try:
         outcome.put((method(request), None))

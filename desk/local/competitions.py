@@ -10,6 +10,7 @@ import numpy as np
 
 from desk import paths
 from desk.errors import LocalRunError
+from desk.paths import AnyPath
 from salt.data import Competition, find_competition, read_test, read_train, write_competition
 from salt.metrics import coverage_class
 from salt.synthetic import write_synthetic
@@ -17,7 +18,9 @@ from salt.synthetic import write_synthetic
 TEST_SHARE = 4  # one test tile for so many training tiles
 
 
-def competition_folder(data=None, synthetic: int | None = None, tiles: int | None = None) -> pathlib.Path:
+def competition_folder(
+    data: AnyPath | None = None, synthetic: int | None = None, tiles: int | None = None
+) -> pathlib.Path:
     """The folder whose competition is to be mounted.
 
     Args:

@@ -22,15 +22,16 @@ from desk.local.endings import (
 from desk.local.mounts import OWNER, check_weights, copy, mount_competition, mount_runs, verified_runs
 from desk.local.processes import choose_sandbox, execute
 from desk.output import shown
+from desk.paths import AnyPath
 from desk.runs import METADATA, new_run_id
 from salt.config import config_from_dict
 from salt.config import preset as salt_preset
 
 
 def run_kernel(
-    name: str, *, data=None, synthetic: int | None = None, tiles: int | None = None, preset: str | None = None,
-    settings: dict | None = None, mounted_runs: Iterable[str | pathlib.Path] = (), weights=None, minutes: float = 720.0,
-    runs=None, sandbox: str = "auto", resume: str | None = None,
+    name: str, *, data: AnyPath | None = None, synthetic: int | None = None, tiles: int | None = None, preset: str | None = None,
+    settings: dict | None = None, mounted_runs: Iterable[str | pathlib.Path] = (), weights: AnyPath | None = None, minutes: float = 720.0,
+    runs: AnyPath | None = None, sandbox: str = "auto", resume: str | None = None,
 ) -> pathlib.Path:  # fmt: skip
     """Builds and runs one kernel.
 

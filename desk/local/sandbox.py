@@ -23,6 +23,7 @@ import signal
 import socket
 import struct
 import sys
+from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = 0x1, 0x20, 0x1000, 0x4000, 0x40000, 0x200000
@@ -48,7 +49,7 @@ class RefuseRepository:
     """An import finder that finds nothing and lets no other find `PACKAGES`, wherever they may be installed."""
 
     @staticmethod
-    def find_spec(fullname, path=None, target=None):
+    def find_spec(fullname: str, path: Any = None, target: Any = None) -> None:
         package = fullname.partition(".")[0]
         if package in PACKAGES:
             message = f"No module named {fullname!r}: a notebook carries its own copy of {package}"
@@ -56,7 +57,7 @@ class RefuseRepository:
         return None
 
 
-def refuse_network(event, arguments):
+def refuse_network(event: str, arguments: tuple):
     """An audit hook; its errors are those of a machine that has no network."""
     if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         address = arguments[1]
@@ -68,7 +69,7 @@ def refuse_network(event, arguments):
         raise socket.gaierror(socket.EAI_AGAIN, f"Temporary failure in name resolution ({arguments[0]})")
 
 
-def is_local(host) -> bool:
+def is_local(host: Any) -> bool:
     """Whether a host is this machine. What is neither a name nor an IP address (a netlink number, None) counts so."""
     name = host.decode(errors="replace") if isinstance(host, (bytes, bytearray)) else host
     if not isinstance(name, str) or name in ("", "localhost", os.uname().nodename):
@@ -77,7 +78,7 @@ def is_local(host) -> bool:
     return address is not None and (address.is_loopback or address.is_unspecified)
 
 
-def ip_address(host):
+def ip_address(host: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The address that a text spells, or None."""
     try:
         return ipaddress.ip_address(host.decode() if isinstance(host, (bytes, bytearray)) else host)
@@ -107,7 +108,7 @@ def enter_namespaces(folder: str):
         call(libc.prctl, PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
-def leave_shared_namespaces(libc):
+def leave_shared_namespaces(libc: ctypes.CDLL):
     """Root may have a network and mounts of its own just so; anybody else needs a user namespace around them."""
     user, group = os.geteuid(), os.getegid()
     try:
@@ -128,7 +129,7 @@ def raise_loopback():
         fcntl.ioctl(connection, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
 
 
-def mount_read_only(libc, folder: str):
+def mount_read_only(libc: ctypes.CDLL, folder: str):
     """Binds a folder onto itself and makes that mount read-only; a bind mount can be made so only in a second step."""
     path = os.fsencode(folder)
     call(libc.mount, path, path, None, ctypes.c_ulong(MS_BIND | MS_REC), None)
@@ -137,7 +138,7 @@ def mount_read_only(libc, folder: str):
     call(libc.mount, None, path, None, ctypes.c_ulong(MS_REMOUNT | MS_BIND | MS_RDONLY | flags), None)
 
 
-def call(function, *arguments):
+def call(function: Any, *arguments: Any):
     """Calls a C function that returns 0 or sets errno."""
     if function(*arguments) != 0:
         number = ctypes.get_errno()
@@ -212,7 +213,7 @@ def execute(notebook: str, executed: str, parameters: dict) -> int:
     return 0
 
 
-def cell_titles(cells) -> list[tuple[str, str]]:
+def cell_titles(cells: list) -> list[tuple[str, str]]:
     """For each cell "[so many code cells/of all]" and the last heading so far."""
     total, number, heading, titles = sum(cell.cell_type == "code" for cell in cells), 0, "", []
     for cell in cells:

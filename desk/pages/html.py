@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from desk.paths import AnyPath
 from salt.files import whole_file
 
 PAGES = pathlib.Path(__file__).resolve().parent
@@ -28,7 +29,7 @@ SHEET_TILES = SHEET_COLUMNS**2  # few: a page that shows one tile decodes its wh
 LOSSLESS = 101  # OpenCV's WebP quality above 100
 
 
-def write_page(path, name: str, texts: dict[str, str], data: dict, blobs: dict[str, bytes]):
+def write_page(path: AnyPath, name: str, texts: dict[str, str], data: dict, blobs: dict[str, bytes]):
     """Writes a page, whole or not at all.
 
     Args:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from desk.pages.html import LOSSLESS, pack_sheets, pack_table, sheet_layout, write_page
+from desk.paths import AnyPath
 from desk.score_tables import verdict
 from desk.scoring import open_run, score_runs
 from salt.artifacts import Oof
@@ -23,7 +24,7 @@ TEXT_SIZE = 500_000  # of them for what is neither table nor picture
 QUALITIES = ((70, 32), (50, 32), (30, 16))  # WebP quality of the images, levels of the probabilities
 
 
-def write_report(run, second, data) -> pathlib.Path:
+def write_report(run: AnyPath, second: AnyPath | None, data: AnyPath) -> pathlib.Path:
     """Makes the page of one or two runs, report.html in the folder of the first; returns its path.
 
     Args:
@@ -72,7 +73,7 @@ def write_report(run, second, data) -> pathlib.Path:
     return path
 
 
-def competition_tiles(data, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def competition_tiles(data: AnyPath, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Images, uint8 `[N, 101, 101]`, and depths, float `[N]`, of the training tiles `ids`."""
     tiles = read_train(find_competition([data]))
     order = tiles.ids.argsort()
