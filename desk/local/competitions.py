@@ -28,10 +28,10 @@ def competition_folder(
         synthetic: instead, how many synthetic training tiles to make; a quarter as many test tiles come with them.
         tiles: of `data`, take only so many training tiles and a quarter as many test tiles.
     """
-    if (data is None) == (synthetic is None):
-        raise LocalRunError("give either --data DIR or --synthetic N, and not both")
-    if synthetic is not None:
+    if synthetic is not None and data is None:
         return synthetic_competition(synthetic)
+    if synthetic is not None or data is None:
+        raise LocalRunError("give either --data DIR or --synthetic N, and not both")
     data = pathlib.Path(data)
     if not data.is_dir():
         raise LocalRunError(f"--data {data}: {'is not a folder' if data.exists() else 'does not exist'}")

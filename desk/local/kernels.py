@@ -29,9 +29,10 @@ from salt.config import preset as salt_preset
 
 
 def run_kernel(
-    name: str, *, data: AnyPath | None = None, synthetic: int | None = None, tiles: int | None = None, preset: str | None = None,
-    settings: dict | None = None, mounted_runs: Iterable[str | pathlib.Path] = (), weights: AnyPath | None = None, minutes: float = 720.0,
-    runs: AnyPath | None = None, sandbox: str = "auto", resume: str | None = None,
+    name: str, *, data: AnyPath | None = None, synthetic: int | None = None, tiles: int | None = None,
+    preset: str | None = None, settings: dict | None = None, mounted_runs: Iterable[AnyPath] = (),
+    weights: AnyPath | None = None, minutes: float = 720.0, runs: AnyPath | None = None, sandbox: str = "auto",
+    resume: str | None = None,
 ) -> pathlib.Path:  # fmt: skip
     """Builds and runs one kernel.
 

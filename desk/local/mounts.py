@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from desk import paths
 from desk.errors import LocalRunError
 from desk.local.competitions import competition_entries
+from desk.paths import AnyPath
 from desk.runs import find_run
 from salt.artifacts import verify_run
 from salt.data import find_competition
@@ -20,7 +21,7 @@ def mount_competition(data: pathlib.Path, root: pathlib.Path):
         copy(entry, root / "input" / "competitions" / paths.COMPETITION / entry.name)
 
 
-def verified_runs(names: Iterable[str | pathlib.Path], runs: pathlib.Path) -> list[tuple[pathlib.Path, dict]]:
+def verified_runs(names: Iterable[AnyPath], runs: pathlib.Path) -> list[tuple[pathlib.Path, dict]]:
     """(folder, manifest) of earlier runs, every file of theirs checked.
 
     Raises:
