@@ -16,6 +16,7 @@ export PYTHONUNBUFFERED = 1
 demo: $(VENV)/.installed
 	$(VENV)/bin/python scripts/smoke_test.py --demo $(if $(DATA),--data "$(DATA)")
 
+# Lint, then every test but the slow ones.
 test: $(VENV)/.installed lint
 	$(VENV)/bin/python -m pytest $(AT_ONCE)
 
@@ -33,8 +34,11 @@ test-kaggle:
 smoke: $(VENV)/.installed
 	$(VENV)/bin/python scripts/smoke_test.py
 
+# What reads the code without running it: ruff's rules and its format, mypy's types.
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
 
 benchmark: $(VENV)/.installed
 	$(VENV)/bin/python scripts/benchmark.py
@@ -44,21 +48,24 @@ DIST := dist
 dist:
 	$(PYTHON) build_kernel.py --entry build_kernel.py --package flattener --out $(DIST)/build_kernel.py --style flat
 
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "$(PYTHON) is Python %d.%d, \
 	and TensorFlow needs 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	@echo "installing requirements.txt (a few minutes; TensorFlow alone has 600 MB)"
 	$(VENV)/bin/python -m pip install --requirement requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-$(KAGGLE_VENV)/.installed: requirements.txt constraints-kaggle.txt
+$(KAGGLE_VENV)/.installed: requirements.txt constraints-kaggle.txt pyproject.toml
 	$(PYTHON312) -m venv $(KAGGLE_VENV)
 	$(KAGGLE_VENV)/bin/python -m pip install --quiet --upgrade pip
 	@echo "installing requirements.txt at Kaggle's versions (a few minutes)"
 	$(KAGGLE_VENV)/bin/python -m pip install --requirement requirements.txt --constraint constraints-kaggle.txt
+	$(KAGGLE_VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
+# Removes what can be built again; runs and data stay.
 clean:
 	rm -rf build .pytest_cache .ruff_cache

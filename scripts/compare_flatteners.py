@@ -21,6 +21,7 @@ line of its own), flattenpy (wants a git repository), serger (wants a configurat
 import argparse
 import base64
 import functools
+import importlib.util
 import json
 import pathlib
 import re
@@ -35,7 +36,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 LIMIT = 20  # seconds for a build, and for a run
 UNUSED = [re.compile(text) for text in (r"UNUSED_FUNCTION_TEXT|def \w*unused_", r"UNUSED_MODULE_TEXT|def \w*lost\b")]
@@ -224,6 +224,16 @@ def table(rows: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def load_programs():
+    """tests/test_flatten_cases.py, which has the programs and judges them."""
+    name = "test_flatten_cases"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / f"{name}.py")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
 def main(argv=None) -> int:
     names = [tool.name for tool in TOOLS]
     parser = argparse.ArgumentParser(description="Compare build_kernel.py with other flatteners of Python packages.")
@@ -232,8 +242,7 @@ def main(argv=None) -> int:
     parser.add_argument("--json", type=pathlib.Path, help="write the rows, with every failure, to this file")
     arguments = parser.parse_args(argv)
 
-    import test_flatten_cases as bench
-
+    bench = load_programs()
     bench.TIMEOUT = LIMIT
     if any("{dist}" in tool.command for tool in TOOLS if tool.name in arguments.only):
         subprocess.run(["make", "dist", f"PYTHON={sys.executable}"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

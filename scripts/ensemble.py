@@ -2,9 +2,9 @@
 
     python scripts/ensemble.py RUN RUN ... [--predictions PREDICT_RUN PREDICT_RUN ...] [--ranks]
 
-RUN is a training run's folder, with `manifest.json` and `oof.npz`, or its name under runs/. All must hold the same
-tiles in the same folds. `--predictions` names the predict run of each, in any order; then the new run has a
-`submission.csv` as well, for scripts/submit.py. Every file is checked against its manifest first.
+RUN is a training run's folder, with `manifest.json` and `oof.npz`, its name under runs/, or the beginning of it. All
+must hold the same tiles in the same folds. `--predictions` names the predict run of each, in any order; then the new
+run has a `submission.csv` as well, for scripts/submit.py. Every file is checked against its manifest first.
 
 Weights are chosen on other folds than they are scored on: the `oof.npz` of the new run holds each fold's tiles as
 blended with the weights that the other folds chose, so that score_oof.py and compare.py take it for a run like any
@@ -12,26 +12,16 @@ other, and tell what it is worth. Prints its score, and the difference to the be
 """
 
 import argparse
-import os
 import pathlib
 import sys
-import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from desk import paths
+from desk.errors import run_command
+from desk.output import shown
 
 
 def main(arguments=None) -> int:
-    options = parse_arguments(arguments)
-    try:
-        folder = make_ensemble(options.runs, options.predictions, options.ranks, options.out)
-    except (ValueError, OSError) as error:  # salt's errors are ValueErrors that say which input is bad
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    from scripts.run_local import shown
-
-    print(f"\nwritten to {shown(folder)}")
-    return 0
+    return run_command(ensemble, parse_arguments(arguments))
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
@@ -39,148 +29,22 @@ def parse_arguments(arguments) -> argparse.Namespace:
         description="Average the predictions of several runs, with weights that score best out of fold.",
         epilog="example: python scripts/ensemble.py first second --predictions first-predict second-predict",
     )
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="a training run's folder, or its name under runs/")
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", help="a training run's folder, its name under runs/, or its beginning"
+    )
     parser.add_argument(
         "--predictions", metavar="PREDICT_RUN", nargs="+", default=[], help="the predict run of each, in any order"
     )
     parser.add_argument("--ranks", action="store_true", help="average ranks instead of probabilities")
-    parser.add_argument("--out", metavar="DIR", type=pathlib.Path, default=ROOT / "runs", help="where (default: runs)")
+    parser.add_argument("--out", metavar="DIR", type=pathlib.Path, default=paths.RUNS, help="where (default: runs)")
     return parser.parse_args(arguments)
 
 
-def make_ensemble(runs, predictions, ranks: bool, out) -> pathlib.Path:
-    """Builds an ensemble, tells about it, and writes it as a run.
+def ensemble(options: argparse.Namespace):
+    from desk.ensembles import make_ensemble
 
-    Args:
-        runs: of training, as given on the command line.
-        predictions: predict runs, one of each, or none.
-        ranks: average ranks instead of probabilities.
-        out: where the new run's folder is made.
-
-    Returns:
-        That folder; it is there when the run is whole.
-
-    Raises:
-        ValueError: a run that is damaged, or does not fit the others.
-    """
-    from salt.artifacts import write_manifest, write_oof
-    from salt.config import config_from_dict
-    from salt.ensembles import build_ensemble
-    from salt.scoring import score_oof
-    from scripts.run_local import new_run_id
-    from scripts.score_oof import open_run
-
-    manifests, oofs = zip(*(open_run(run)[1:] for run in runs), strict=True)
-    names = [manifest["run_id"] for manifest in manifests]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{', '.join(repeated)}: given more than once; its weight is chosen, it needs no help")
-    predicted = read_predictions(predictions, manifests) if predictions else None
-
-    def progress(steps):
-        print(f"\rscoring a blend of {' : '.join(map(str, steps))} ".ljust(60), end="", file=sys.stderr, flush=True)
-
-    ensemble = build_ensemble(list(oofs), ranks, progress=progress)
-    print(file=sys.stderr)
-    score = score_oof(ensemble.oof)
-    print(ensemble_table(names, oofs, ensemble, score))
-
-    out.mkdir(parents=True, exist_ok=True)
-    run_id = new_run_id("ensemble")
-    with tempfile.TemporaryDirectory(prefix=".ensemble-", dir=out) as folder:
-        folder = pathlib.Path(folder) / run_id
-        write_oof(folder / "oof.npz", ensemble.oof)
-        more = {"average": "ranks" if ranks else "probabilities", "score": score}
-        members = [
-            {"run_id": name, "weight": float(weight)} for name, weight in zip(names, ensemble.weights, strict=True)
-        ]
-        if predicted is not None:
-            ids, arrays, predict_ids = predicted
-            more |= {"level": score["best_level"], "minimum_area": score["minimum_area"]}
-            write_predictions(folder, ids, arrays, ensemble, score["best_level"], score["minimum_area"])
-            members = [{**member, "predicted_by": name} for member, name in zip(members, predict_ids, strict=True)]
-        # The settings are those of the first member: of the ensemble only folds and seed are facts, and all share them.
-        config = config_from_dict(manifests[0]["config"])
-        write_manifest(folder, run_id, "ensemble", config, members=members, choices=ensemble.choices, **more)
-        os.rename(folder, out / run_id)
-    return out / run_id
-
-
-def read_predictions(runs, manifests) -> tuple:
-    """The probabilities of the test tiles by several runs.
-
-    Args:
-        runs: predict runs, as given on the command line.
-        manifests: of the training runs. One whose folds were trained apart goes by the names of its parts there.
-
-    Returns:
-        Ids `[N]`; uint8 `[N, H, W]` for each training run, in their order; and the names of the predict runs, too.
-
-    Raises:
-        ValueError: a run that is damaged or predicted with other models, two with the same, or other tiles.
-    """
-    import numpy as np
-
-    from salt.artifacts import read_probabilities, verify_run
-    from scripts.score_oof import run_folder
-
-    trained_by = {frozenset(manifest.get("parts", [manifest["run_id"]])): manifest["run_id"] for manifest in manifests}
-    found = {}
-    for run in runs:
-        folder = run_folder(run)
-        manifest = verify_run(folder)
-        trainers = manifest.get("trained_by", "")
-        trained = trained_by.get(frozenset(trainers.split(", ")))
-        if trained is None:
-            raise ValueError(f"{folder}: predicted by {trainers}, which is none of {', '.join(trained_by.values())}")
-        if trained in found:
-            raise ValueError(f"{folder}: {trained} has predicted in {found[trained][0]} as well; give one of them")
-        found[trained] = (manifest["run_id"], *read_probabilities(folder / "probabilities.npz"))
-    if missing := [name for name in trained_by.values() if name not in found]:
-        raise ValueError(f"--predictions: none by {', '.join(missing)}; run the predict kernel on it")
-    names, ids, arrays = zip(*(found[name] for name in trained_by.values()), strict=True)
-    for name, other, array in zip(names, ids, arrays, strict=True):
-        if not np.array_equal(other, ids[0]) or array.shape != arrays[0].shape:
-            raise ValueError(f"{name} has {len(other)} tiles that are not the {len(ids[0])} of {names[0]}")
-    return ids[0], arrays, names
-
-
-def write_predictions(folder, ids, arrays, ensemble, level: int, area: int):
-    """Writes `probabilities.npz` and `submission.csv` of the test tiles, as the predict kernel does."""
-    from salt.artifacts import write_probabilities
-    from salt.ensembles import blend_probabilities
-    from salt.postprocess import postprocess
-    from salt.submission import write_submission
-
-    probabilities = blend_probabilities(arrays, ensemble.weights, ensemble.scales)
-    write_probabilities(folder / "probabilities.npz", ids, probabilities)
-    write_submission(folder / "submission.csv", ids, postprocess(probabilities, level, area))
-
-
-def ensemble_table(names, oofs, ensemble, score) -> str:
-    """The members and the ensemble, as text for a terminal."""
-    from salt.scoring import compare_oof
-    from scripts.compare import verdict
-
-    comparisons = [compare_oof(oof, ensemble.oof) for oof in oofs]
-    singles = [comparison["first_score"] for comparison in comparisons]
-    lines = ["  weight  by the other folds   score  run"]
-    for index, name in enumerate(names):
-        chosen = [choice["weights"][index] for choice in ensemble.choices]
-        span = f"{min(chosen):.2f} to {max(chosen):.2f}"
-        lines.append(f"  {ensemble.weights[index]:>6.2f}  {span:>18}  {singles[index]:.4f}  {name}")
-    low, high = score["nested_interval"]
-    best = singles.index(max(singles))
-    low_change, high_change = comparisons[best]["interval"]
-    return "\n".join(
-        lines
-        + [
-            "",
-            f"ensemble  {score['nested_score']:.4f}, 95 % interval {low:.4f} to {high:.4f}; all scores are nested",
-            f"against {names[best]}, the best single run: {comparisons[best]['difference']:+.4f}, "
-            f"95 % interval {low_change:+.4f} to {high_change:+.4f}",
-            verdict(comparisons[best]).replace("B is", "The ensemble is").replace("A is", "The single run is"),
-        ]
-    )
+    folder = make_ensemble(options.runs, options.predictions, options.ranks, options.out)
+    print(f"\nwritten to {shown(folder)}")
 
 
 if __name__ == "__main__":

@@ -13,19 +13,16 @@ is lost is looked up, never repeated; if it cannot be found yet, the next push, 
 
 import argparse
 import pathlib
-import shutil
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from scripts.fan_out import go_on, start
-from scripts.kaggle_link import KaggleError, KaggleLink, alone, run_command, run_folder, utc_now
-from scripts.planning import MAX_HOURS, plan_run, prepare, show_plan
-from scripts.pushing import keep_pushed, preflight, send, settle_earlier
+from desk import paths
+from desk.errors import run_command
+from desk.runs import find_run
+from flattener.settings import parse_settings
 
 
 def main(arguments=None, link=None) -> int:
-    return run_command(push, arguments, link)
+    return run_command(push, parse_arguments(arguments), link, resumable=True)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
@@ -42,55 +39,48 @@ def parse_arguments(arguments) -> argparse.Namespace:
     parser.add_argument("--run", metavar="RUN", help="mount the output of just this run, for predict")
     parser.add_argument("--beside", action="store_true", help="push although a version of this kernel still runs")
     parser.add_argument("--dry-run", action="store_true", help="look at everything, and push nothing")
-    parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs", help="where runs are kept (default: runs)")
+    parser.add_argument("--runs", type=pathlib.Path, default=paths.RUNS, help="where runs are kept (default: runs)")
     more = parser.add_mutually_exclusive_group()
     more.add_argument("--fan-out", choices=["folds"], help="one kernel for each fold of train_folds, two at a time")
-    more.add_argument("--continue", dest="go_on", metavar="RUN", help="go on with a fan-out that was interrupted")
-    more.add_argument("--resume", metavar="RUN", help="go on from what this run had trained when its time was up")
+    more.add_argument("--continue", dest="fanned_out", metavar="RUN", help="resume a fan-out that was interrupted")
+    more.add_argument("--resume", metavar="RUN", help="resume this run from what it had trained when its time was up")
     options = parser.parse_args(arguments)
-    if options.hours is not None and not 0 < options.hours <= MAX_HOURS:
+    if options.hours is not None and not 0 < options.hours <= 12:
         parser.error(f"--hours {options.hours:g}: Kaggle runs a session for more than 0 and at most 12 hours")
     changes = [options.owner, options.accelerator, options.hours, options.beside, options.dry_run]
-    if options.go_on and any(changes):
-        parser.error("--continue goes on as the fan-out was begun: leave all but --runs out")
-    if (options.go_on or options.resume) and (options.preset or options.set or options.run):
+    if options.fanned_out and any(changes):
+        parser.error("--continue resumes the fan-out as it was begun: leave all but --runs out")
+    if (options.fanned_out or options.resume) and (options.preset or options.set or options.run):
         parser.error("--continue and --resume keep the settings of their run: leave --preset, --set and --run out")
     return options
 
 
-def push(arguments=None, link=None) -> int:
-    options = parse_arguments(arguments)
-    link = link or KaggleLink()
-    options.runs = options.runs.resolve()
-    if options.go_on:
-        return go_on(link, run_folder(options.go_on, options.runs), options.name)
-    plan = plan_run(link, options)
+def push(options: argparse.Namespace, link=None):
+    from desk.fan_out import push_folds, resume_folds
+    from desk.kaggle.transport import KaggleLink
+    from desk.planning import PushRequest
+    from desk.pushing import push_run
+
+    link, runs = link or KaggleLink(), options.runs.resolve()
+    if options.fanned_out:
+        run = resume_folds(link, find_run(options.fanned_out, runs), options.name)
+        return show_next("all folds are pushed", run.name)
+    request = PushRequest(
+        options.name, runs, options.preset, parse_settings(options.set), options.owner, options.accelerator,
+        options.hours, mounted=find_run(options.run, runs) if options.run else None,
+        resumed=find_run(options.resume, runs) if options.resume else None, fan_out=bool(options.fan_out),
+        beside=options.beside, dry_run=options.dry_run,
+    )  # fmt: skip
     if options.fan_out:
-        return start(link, options, plan)
-    built, metadata, content, record = prepare(options, plan)
-    show_plan(options, plan, metadata, content)
-    twin = settle_earlier(link, options.runs, record, options.beside)
-    if twin:
-        number, name = twin["version"], twin["run_id"]
-        print(f"\nnothing was pushed: this very notebook is on Kaggle as version {number}, run {name}")
-        print(f"next: python scripts/fetch.py {twin['run_id']} --wait")
-        return 0
-    record |= {"previous": preflight(link, options, metadata, content, record), "at": utc_now()}
-    if options.dry_run:
-        print("\nnothing was pushed (--dry-run)")
-        return 0
-    folder = options.runs / plan.run_id
-    keep_pushed(folder, built, metadata, record)
-    with alone(folder):
-        try:
-            send(link, folder, record, metadata, content)
-        except KaggleError:
-            if record["state"] == "sending":
-                shutil.rmtree(folder)  # refused: there is no such run
-            raise
-    print(f"\npushed: version {record['version']}, {record['url']}")
-    print(f"next: python scripts/fetch.py {record['run_id']} --wait")
-    return 0
+        if run := push_folds(link, request):
+            show_next("all folds are pushed", run.name)
+    elif run := push_run(link, request):
+        show_next(f"pushed: version {run.push['version']}, {run.push['url']}", run.push["run_id"])
+    return None
+
+
+def show_next(done: str, run_id: str):
+    print(f"\n{done}\nnext: python scripts/fetch.py {run_id} --wait")
 
 
 if __name__ == "__main__":

@@ -2,164 +2,39 @@
 
     python scripts/report.py RUN [RUN_B] --data DIR
 
-Each RUN is a folder with `manifest.json` and `oof.npz`, or the name of one under runs/; DIR is the competition that it
-was trained on, which has the images. The page re-scores the run at any threshold and minimum area, shows where the
-points are lost and each tile with truth, probability and error; with RUN_B, the two runs side by side. It is written
-into RUN's folder, as `report.html`.
+Each RUN is a folder with `manifest.json` and `oof.npz`, the name of one under runs/, or the beginning of it; DIR is the
+competition that it was trained on, which has the images. The page re-scores the run at any threshold and minimum area,
+shows where the points are lost and each tile with truth, probability and error; with RUN_B, the two runs side by side.
+It is written into RUN's folder, as `report.html`.
 
 Scores are exact at all 255 levels, from a table of every tile's score; the pictures of the probabilities have 32 levels
 (16 in a page that would become larger than 15 MB).
 """
 
 import argparse
-import math
 import pathlib
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-SIZE_LIMIT = 15_000_000  # bytes of the page
-TEXT_SIZE = 500_000  # of them for what is neither table nor picture
-QUALITIES = ((70, 32), (50, 32), (30, 16))  # WebP quality of the images, levels of the probabilities
+from desk.errors import run_command
 
 
-def main(argv=None) -> int:
+def main(arguments=None) -> int:
+    return run_command(report, parse_arguments(arguments))
+
+
+def parse_arguments(arguments) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Write report.html for a training run, or for two side by side.")
-    parser.add_argument("run", metavar="RUN", help="a run's folder, or its name under runs/")
+    parser.add_argument("run", metavar="RUN", help="a run's folder, its name under runs/, or its beginning")
     parser.add_argument("second", metavar="RUN_B", nargs="?", help="a run to compare it with")
     parser.add_argument("--data", metavar="DIR", type=pathlib.Path, required=True, help="the competition")
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(arguments)
 
-    try:
-        path = write_report(arguments.run, arguments.second, arguments.data)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+
+def report(options: argparse.Namespace):
+    from desk.pages.report import write_report
+
+    path = write_report(options.run, options.second, options.data)
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
-    return 0
-
-
-def write_report(run: str, second: str | None, data) -> pathlib.Path:
-    """Makes the page of one or two runs; returns its path."""
-    from salt.scoring import compare_oof, same_tiles
-    from scripts.compare import verdict
-    from scripts.html_page import pack_table, sheet_layout, write_page
-    from scripts.score_oof import open_run, score_runs
-
-    folders, manifests, oofs = zip(*(open_run(name) for name in (run, second) if name is not None), strict=True)
-    images, depths = competition_tiles(data, oofs[0].ids)
-    scores = [score_runs([manifest], [oof], data) for manifest, oof in zip(manifests, oofs, strict=True)]
-    comparison = compare_oof(*oofs) if second is not None else None
-    order = oofs[0].ids.argsort()
-    oofs, images, depths = same_tiles(list(oofs)), images[order], depths[order]
-    order, tables = worst_first(oofs, scores)
-    oofs = [oof._replace(**{name: array[order] for name, array in oof._asdict().items()}) for oof in oofs]
-    images, depths, oof = images[order], depths[order], oofs[0]
-    facts = {
-        "runs": [
-            {"score": score, "history": read_history(folder), "settings": settings(manifest)}
-            for score, folder, manifest in zip(scores, folders, manifests, strict=True)
-        ],
-        "comparison": None if comparison is None else {**comparison, "verdict": verdict(comparison)},
-        "tiles": {
-            "id": oof.ids.tolist(),
-            "fold": oof.fold.tolist(),
-            "salt": oof.masks.sum(axis=(1, 2), dtype=int).tolist(),
-            "depth": [None if math.isnan(depth) else depth for depth in depths],
-        },
-        "pixels": oof.masks[0].size,
-        "sheets": sheet_layout(images.shape[1]),
-    }
-    small = {}
-    for index, table in enumerate(tables):
-        small[f"precision-{index}"] = pack_table(table[0][order])
-        small[f"areas-{index}"] = pack_table(table[1][order])
-    texts = {
-        "title": scores[0]["run_id"] if second is None else "A {}, B {}".format(*(score["run_id"] for score in scores)),
-        "summary": f"{scores[0]['tiles']:,} tiles held out, nested score {scores[0]['nested_score']:.4f}",
-    }
-    path = folders[0] / "report.html"
-    for quality, levels in QUALITIES:
-        blobs = {**small, **pack_pictures(images, oofs, quality, levels)}
-        if sum(map(len, blobs.values())) * 4 / 3 < SIZE_LIMIT - TEXT_SIZE:  # in base64
-            break
-    write_page(path, "report", ("gallery", "report"), texts, {**facts, "levels": levels}, blobs)
-    return path
-
-
-def competition_tiles(data, ids):
-    """Images, uint8 `[N, 101, 101]`, and depths, float `[N]`, of the training tiles `ids`."""
-    import numpy as np
-
-    from salt.competition import find_competition
-    from salt.data import read_train
-
-    tiles = read_train(find_competition([data]))
-    order = tiles.ids.argsort()
-    places = np.searchsorted(tiles.ids[order], ids).clip(max=len(order) - 1)
-    unknown = tiles.ids[order][places] != ids
-    if unknown.any():
-        raise ValueError(
-            f"--data {data}: has no tile {str(ids[unknown][0])!r}, nor {unknown.sum() - 1} others of the run's "
-            f"{len(ids)}; give the competition that the run was trained on"
-        )
-    return tiles.images[order][places], tiles.depths[order][places]
-
-
-def worst_first(oofs, scores):
-    """The order in which the first run's worst tiles come first, and of each run its tables in the order of the ids.
-
-    Returns:
-        int `[N]`, and for each run `(tenths, areas)`: average precision in tenths, uint8 `[N, 255]`, and predicted
-        pixels, uint16 `[N, 255]`, no more than decide about any minimum area.
-    """
-    import numpy as np
-
-    from salt.postprocess import LARGEST_AREA
-    from salt.scoring import level_table, precision_with_area
-
-    tables = [level_table(oof) for oof in oofs]
-    score = scores[0]
-    precision = precision_with_area(tables[0], score["best_level"], score["minimum_area"])
-    order = np.argsort(np.rint(10 * precision), kind="stable")
-    packed = [
-        (np.rint(10 * table.precision).astype(np.uint8), np.minimum(table.areas, LARGEST_AREA + 1).astype(np.uint16))
-        for table in tables
-    ]
-    return order, packed
-
-
-def pack_pictures(images, oofs, quality: int, levels: int) -> dict:
-    """The sheets of images and of probabilities; the highest bit of a probability's value is the truth."""
-    from scripts.html_page import LOSSLESS, pack_sheets
-
-    blobs = pack_sheets("images", images, quality)
-    for index, oof in enumerate(oofs):
-        blobs |= pack_sheets(f"probabilities-{index}", oof.probabilities // (256 // levels) + 128 * oof.masks, LOSSLESS)
-    return blobs
-
-
-def read_history(folder) -> list:
-    """The learning curves in history.csv, a list of rows; without the file, an empty one."""
-    import pandas as pd
-
-    path = folder / "history.csv"
-    if not path.is_file():
-        return []
-    table = pd.read_csv(path)
-    names = ("fold", "epoch", "loss", "score", "val_loss", "val_score")
-    if missing := [name for name in names if name not in table.columns]:
-        raise ValueError(f"{path}: lacks the columns {', '.join(missing)}; fetch the run again")
-    rows = table[list(names)].astype(object)
-    return rows.where(table[list(names)].notna(), None).to_dict("records")
-
-
-def settings(manifest) -> dict:
-    """What a reader wants to know about a run at first sight."""
-    config = manifest["config"]
-    kept = ("model", "encoder", "padded_size", "tta", "seed")
-    return {**{name: config[name] for name in kept if name in config}, "minutes": manifest.get("minutes")}
 
 
 if __name__ == "__main__":

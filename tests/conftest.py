@@ -18,7 +18,12 @@ TRAIN_TILES, TEST_TILES = 40, 10
 
 
 def pytest_configure():
-    """Whatever a test forgets, Kaggle's client in it talks to this machine, and finds no credentials in a variable."""
+    """Whatever a test forgets, Kaggle's client in it talks to this machine, and finds no credentials in a variable.
+
+    Processes that tests start import this checkout's packages, whichever are installed.
+    """
+    root = str(pathlib.Path(__file__).resolve().parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     for name in [name for name in os.environ if name.upper().startswith("KAGGLE_")]:
         del os.environ[name]
     os.environ["KAGGLE_API_ENVIRONMENT"] = "LOCALHOST"

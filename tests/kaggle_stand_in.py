@@ -122,10 +122,11 @@ class StandIn:
     def environment(self, home) -> dict:
         """The variables that force everything here; for this process and for those that a test starts."""
         proxy = f"http://127.0.0.1:{self.port}"
+        modules = os.pathsep.join([str(pathlib.Path(home) / "wall"), str(ROOT)])
         names = {name: proxy for lower in PROXIES for name in (lower, lower.upper())}
         return {
             **names, "NO_PROXY": "", "no_proxy": "", "HOME": str(home), "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
-            "KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY, "PYTHONPATH": str(pathlib.Path(home) / "wall"),
+            "KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY, "PYTHONPATH": modules,
             "XDG_CONFIG_HOME": str(pathlib.Path(home) / ".config"), "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
 
@@ -488,7 +489,7 @@ def stand_in(monkeypatch, tmp_path):
 
 def make_link(seconds=2.0, **options):
     """A `KaggleLink` that never sleeps, and its `FakeTime`."""
-    from scripts.kaggle_link import KaggleLink
+    from desk.kaggle.transport import KaggleLink
 
     fake = FakeTime()
     said = []
@@ -525,10 +526,10 @@ def repository(stand_in, tmp_path, monkeypatch):
         shutil.copyfile(ROOT / "salt" / name, root / "salt" / name)
     for name, body in (("train", TRAIN), ("predict", PREDICT)):
         (root / "kernels" / f"{name}.py").write_text(KERNEL.replace("NAME", name) + body)
-    from scripts import planning
+    from desk import paths
 
-    monkeypatch.setattr(planning, "ROOT", root)
-    monkeypatch.setattr(planning, "BUILD", root / "build")
+    monkeypatch.setattr(paths, "ROOT", root)
+    monkeypatch.setattr(paths, "BUILD", root / "build")
     stand_in.next_states = ["QUEUED", "RUNNING", "RUNNING", "COMPLETE"]
     stand_in.on_push = lambda version: stand_in.leave_output(version, train_output(tmp_path, version))
     return root
@@ -596,8 +597,8 @@ def start_script(stand_in, script, *arguments, root=None, prelude="") -> subproc
     if root is not None:
         name = script.removesuffix(".py")
         code = f"import pathlib, sys; sys.path.insert(0, {str(ROOT)!r}); "
-        code += f"from scripts import planning, {name} as script; "
-        code += f"script.ROOT = planning.ROOT = pathlib.Path({str(root)!r}); planning.BUILD = script.ROOT / 'build'; "
+        code += f"from desk import paths; from scripts import {name} as script; "
+        code += f"paths.ROOT = pathlib.Path({str(root)!r}); paths.BUILD = paths.ROOT / 'build'; "
         code = prelude + code
         command = ["-c", code + "sys.exit(script.main(sys.argv[1:]))"]
     return subprocess.Popen(

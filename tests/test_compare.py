@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from desk.score_tables import verdict
 from salt.artifacts import Oof, write_manifest, write_oof
 from salt.config import Config
 from salt.metrics import average_precision
@@ -75,7 +76,7 @@ def test_a_run_is_no_better_than_itself_in_another_order():
     order = np.random.default_rng(3).permutation(40)
     result = compare_oof(make_oof(), make_oof(order=order), draws=50)
     assert result["difference"] == 0 and result["interval"] == [0, 0] and result["probability"] == 0.5
-    assert result["tiles_to_settle"] is None and "score the same" in compare.verdict(result)
+    assert result["tiles_to_settle"] is None and "score the same" in verdict(result)
 
 
 def test_runs_over_other_tiles_are_refused_and_compared_on_the_common_ones_when_asked():
@@ -112,7 +113,7 @@ def test_runs_that_do_not_belong_together_are_refused(change, message):
     ],
 )
 def test_the_verdict_says_who_is_better_or_how_many_tiles_more_it_takes(interval, needed, says):
-    assert says in compare.verdict({"interval": interval, "tiles_to_settle": needed, "tiles": 1000})
+    assert says in verdict({"interval": interval, "tiles_to_settle": needed, "tiles": 1000})
 
 
 def test_too_few_draws_are_refused():

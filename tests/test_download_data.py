@@ -5,9 +5,11 @@ import kaggle_stand_in
 import pytest
 from kaggle_stand_in import COMPETITION, assert_no_secret, kill_when_reached, make_link, start_script
 
+from desk import competition_data
+from desk.kaggle import files as kaggle_files
 from salt.competition import find_competition
 from salt.data import read_train
-from scripts import download_data, kaggle_link
+from scripts import download_data
 
 stand_in = kaggle_stand_in.stand_in
 
@@ -67,7 +69,7 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(stand_in, files, download, 
 
 
 def test_a_table_that_changed_meanwhile_is_not_pasted_together(stand_in, files, download, tmp_path, monkeypatch):
-    monkeypatch.setattr(kaggle_link, "CHUNK", 100)
+    monkeypatch.setattr(kaggle_files, "CHUNK", 100)
     stand_in.fault("GET /files/data/train.csv", "cut_after", times=99)
     assert download()[0] == 75
     assert (tmp_path / "data" / ".train.csv.part").stat().st_size >= 100
@@ -85,7 +87,7 @@ def test_rules_that_are_not_accepted_are_named_with_their_page(stand_in, files, 
 
 
 def test_a_file_of_another_size_than_listed_is_thrown_away(stand_in, files, download, tmp_path, monkeypatch):
-    monkeypatch.setattr(download_data, "TRIES", 2)
+    monkeypatch.setattr(competition_data, "TRIES", 2)
     original = stand_in.url
     stand_in.url = lambda name, body: original(name, body + b"!" if name.endswith("depths.csv") else body)
     status, text, _ = download()
@@ -93,7 +95,7 @@ def test_a_file_of_another_size_than_listed_is_thrown_away(stand_in, files, down
 
 
 def test_a_damaged_zip_is_thrown_away(stand_in, files, download, tmp_path, monkeypatch):
-    monkeypatch.setattr(download_data, "TRIES", 2)
+    monkeypatch.setattr(competition_data, "TRIES", 2)
     whole = files["test.zip"]
     files["test.zip"] = whole[:200] + b"\0" * 50 + whole[250:]
     status, text, _ = download()

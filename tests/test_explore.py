@@ -3,13 +3,14 @@ import dataclasses
 import numpy as np
 import pytest
 
+from desk.pages.explore import BLACK_EXAMPLES, CLASS_EXAMPLES, correlation, depth_rows, duplicate_groups, spread
+from desk.pages.explore import explore as explore_data
 from salt.metrics import coverage_class
 from scripts import explore
-from scripts.explore import BLACK_EXAMPLES, CLASS_EXAMPLES, correlation, depth_rows, duplicate_groups, spread
 
 
 def test_the_counts_are_those_of_the_tiles(synthetic_train, synthetic_test):
-    facts = explore.explore(synthetic_train, synthetic_test)
+    facts = explore_data(synthetic_train, synthetic_test)
     classes = coverage_class(synthetic_train.masks)
     counts = facts["counts"]
     assert (counts["train"], counts["test"]) == (40, 10)
@@ -37,7 +38,7 @@ def test_duplicates_are_found_in_and_across_train_and_test_and_black_tiles_are_n
     test = dataclasses.replace(synthetic_test, images=others)
     groups = duplicate_groups(train, test)
     assert [(group["train"], group["test"]) for group in groups] == [([10, 11], []), ([12, 13], []), ([20], [3])]
-    facts = explore.explore(train, test)
+    facts = explore_data(train, test)
     counts = facts["counts"]
     assert (counts["duplicates"], counts["duplicates_across"], counts["duplicates_disagreeing"]) == (3, 1, 1)
     shown = {group["kind"]: group["tiles"] for group in facts["groups"]}

@@ -12,10 +12,12 @@ from kaggle_stand_in import (
     train_output,
 )
 
+from desk import fan_out, joining, sending
+from desk.records import read_record, write_record
+from desk.runs import Run
 from salt.artifacts import read_oof, verify_run
 from salt.files import sha256_file
-from scripts import fan_out, fetch, push, runs
-from scripts.kaggle_link import alone, read_record, write_record
+from scripts import fetch, push, runs
 
 stand_in, repository, call = kaggle_stand_in.stand_in, kaggle_stand_in.repository, kaggle_stand_in.call
 THREE = ["--set", "folds=3", "train_folds=[0,1,2]", "minutes=30"]
@@ -176,7 +178,7 @@ def test_two_processes_do_not_work_on_one_queue(stand_in, repository, call):
     stand_in.fault("SaveKernel", **SPENT)
     call(push, "train", "--fan-out", "folds", *TWO)
     folder = only_run(repository)
-    with alone(folder):
+    with Run(folder).lock():
         status, text, _ = call(push, "train", "--continue", folder.name)
     assert status == 75 and "another process at this desk works on it" in text and pushed(stand_in) == [0, 0, 0]
     assert call(push, "train", "--continue", folder.name)[0] == 0
@@ -208,7 +210,7 @@ def test_a_fold_whose_answer_is_lost_is_found_and_not_pushed_again(stand_in, rep
 def test_a_fold_that_is_not_seen_waits_until_it_surely_did_not_arrive(stand_in, repository, call, monkeypatch):
     stand_in.fault("SaveKernel", "cut", after=1)
     ages = iter([1.0] * 4)
-    monkeypatch.setattr(fan_out, "age", lambda record: next(ages, 601.0))
+    monkeypatch.setattr(sending, "age", lambda record: next(ages, 601.0))
     status, text, _ = call(push, "train", "--fan-out", "folds", *TWO)
     assert status == 0 and "fold 1 is sent, and not seen on Kaggle yet" in text and "1 NOT SEEN YET" in text
     assert pushed(stand_in) == [1, 1, 0] and len(stand_in.calls("SaveKernel")) == 3
@@ -316,7 +318,7 @@ def test_folds_with_different_settings_are_not_joined(stand_in, run, call, tmp_p
 
 
 @pytest.mark.parametrize("fetched", [True, False])
-def test_a_fold_that_had_not_enough_time_goes_on_before_it_is_joined(stand_in, repository, call, tmp_path, fetched):
+def test_a_fold_that_ran_out_of_time_is_resumed_before_it_is_joined(stand_in, repository, call, tmp_path, fetched):
     complete = stand_in.on_push
     stand_in.on_push = lambda version: stand_in.leave_output(version, train_output(tmp_path, version, finished=False))
     stand_in.next_states = ["COMPLETE"]
@@ -326,11 +328,11 @@ def test_a_fold_that_had_not_enough_time_goes_on_before_it_is_joined(stand_in, r
     stand_in.leave_output(version, train_output(tmp_path, version))  # fold 0 has had enough
     if fetched:
         status, text, _ = call(fetch, run.name)
-        assert status == 1 and "fold 1: " in text and "had not enough time" in text and "nothing was joined" in text
+        assert status == 1 and "fold 1: " in text and "ran out of time" in text and "nothing was joined" in text
         assert not (run / "manifest.json").exists()
 
     status, text, _ = call(push, "train", "--continue", run.name)
-    assert status == 0 and f"{run.name}-fold-1-2 goes on with it" in text and pushed(stand_in) == [1, 2, 0]
+    assert status == 0 and f"{run.name}-fold-1-2 resumes it" in text and pushed(stand_in) == [1, 2, 0]
     body = stand_in.calls("SaveKernel")[-1]
     values = parameters({"source": body["text"]})
     assert values["RESUME"] == f"{run.name}-fold-1" and values["SET"]["limit_minutes"] == 108.0
@@ -351,7 +353,7 @@ def test_a_fold_without_a_manifest_does_not_keep_the_others_from_going_on(stand_
 
 
 def test_after_an_interruption_while_joining_the_same_command_goes_on(stand_in, run, call, monkeypatch):
-    monkeypatch.setattr(fetch, "joined_tables", lambda paths: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(joining, "joined_tables", lambda paths: (_ for _ in ()).throw(KeyboardInterrupt))
     assert call(fetch, run.name, "--wait")[0] == 130
     assert not (run / "manifest.json").exists()
     monkeypatch.undo()

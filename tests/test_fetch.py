@@ -6,10 +6,13 @@ import kaggle_stand_in
 import pytest
 from kaggle_stand_in import USER, assert_no_secret, kill_when_reached, make_link, start_script
 
+from desk import fetching, remote_output
+from desk.output import ProgressLine
+from desk.records import read_record, write_record
+from desk.runs import Run
 from salt.artifacts import verify_run, write_manifest
 from salt.config import preset
-from scripts import fetch, outputs
-from scripts.kaggle_link import alone, read_record, write_record
+from scripts import fetch
 
 stand_in = kaggle_stand_in.stand_in
 REF = f"{USER}/salt-train"
@@ -180,7 +183,7 @@ def test_stale_output_that_becomes_right_is_taken(stand_in, run, fetch_run, tmp_
     stand_in.files[name] = [stale["manifest.json"], right["manifest.json"]]
     status, text, link = fetch_run()
     assert status == 0 and "stale; listing the output again (2 of 4)" in text
-    assert link.time.pauses == [outputs.RELIST]
+    assert link.time.pauses == [remote_output.RELIST]
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/etc/evil", "a\\..\\..\\evil", "C:evil", "a//b"])
@@ -210,7 +213,7 @@ def test_a_manifest_that_names_what_is_not_the_runs_is_refused(stand_in, run, fe
 def test_a_wrong_file_is_fetched_again_and_then_refused(stand_in, run, fetch_run, body, message):
     version(stand_in)["files"]["fold0.weights.h5"] = body
     status, text, _ = fetch_run()
-    assert status == 1 and message in text and len(stand_in.calls("ListKernelSessionOutput")) == outputs.LISTINGS
+    assert status == 1 and message in text and len(stand_in.calls("ListKernelSessionOutput")) == remote_output.LISTINGS
     assert_nothing_was_taken(run)
 
 
@@ -305,7 +308,7 @@ def test_after_kill_9_the_same_command_goes_on(stand_in, run, fetch_run, stage, 
 
 def test_a_run_cut_off_while_its_files_moved_is_not_whole(stand_in, run, fetch_run, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(fetch, "write_log", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(fetching, "write_log", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert fetch_run()[0] == 130
     assert (run / "history.csv").exists() and not (run / "manifest.json").exists()
     assert fetch_run()[0] == 0
@@ -325,7 +328,7 @@ def test_after_kill_9_a_failed_run_shows_why_all_the_same(stand_in, run, fetch_r
 
 
 def test_two_processes_do_not_fetch_one_run(stand_in, run, fetch_run):
-    with alone(run):
+    with Run(run).lock():
         status, text, _ = fetch_run()
     assert status == 75 and "another process at this desk works on it" in text and not stand_in.requests
 
@@ -386,7 +389,7 @@ def test_the_progress_line_is_one_line_on_a_terminal():
             pass
 
     terminal = Terminal()
-    line = outputs.ProgressLine(terminal)
+    line = ProgressLine(terminal)
     line.show("RUNNING")
     line.show("RUNNING still")
     line.end()

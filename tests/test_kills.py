@@ -10,8 +10,8 @@ import kaggle_stand_in
 import pytest
 from kaggle_stand_in import COMPETITION, USER, start_script, train_output
 
+from desk.records import read_record, write_record
 from salt.artifacts import verify_run
-from scripts.kaggle_link import read_record, write_record
 
 pytestmark = pytest.mark.slow
 stand_in, repository = kaggle_stand_in.stand_in, kaggle_stand_in.repository
@@ -34,8 +34,8 @@ def deadly(rename):
 
 
 os.replace, os.rename = deadly(os.replace), deadly(os.rename)
-from scripts import fan_out, pushing, submit
-fan_out.SETTLED = pushing.SETTLED = submit.SETTLED = 0  # the stand-in shows at once what it has got
+from desk import sending
+sending.SETTLED = 0  # the stand-in shows at once what it has got
 """
 
 

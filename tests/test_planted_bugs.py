@@ -16,10 +16,8 @@ from typing import NamedTuple
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-COPIED = (
-    *("salt", "flattener", "tests", "kernels", "scripts"),
-    *("build_kernel.py", "pyproject.toml", "requirements.txt", "README.md"),
-)
+COPIED = ("salt", "desk", "flattener", "tests", "kernels", "scripts", "build_kernel.py", "pyproject.toml")
+COPIED += ("requirements.txt", "README.md")
 TIME_LIMIT = 600  # seconds for one run of pytest
 
 
@@ -46,7 +44,24 @@ class Bug(NamedTuple):
     def tests(self) -> str:
         """The test file that must catch it; the flattener has one for all of its modules."""
         path = pathlib.PurePosixPath(self.file)
-        return self.test_file or f"tests/test_{'build_kernel' if path.parent.name == 'flattener' else path.stem}.py"
+        mirror = f"tests/test_{'build_kernel' if path.parent.name == 'flattener' else path.stem}.py"
+        return self.test_file or TESTS.get(self.file, mirror)
+
+
+TESTS = {  # of modules that are tested through the verb that they serve, or in a folder of their own
+    "desk/kaggle/transport.py": "tests/desk/test_transport.py",
+    "desk/kaggle/kernels.py": "tests/desk/test_transport.py",
+    "desk/runs.py": "tests/desk/test_transport.py",
+    "desk/pages/html.py": "tests/desk/test_html.py",
+    "desk/metadata.py": "tests/test_push.py",
+    "desk/pushing.py": "tests/test_push.py",
+    "desk/sending.py": "tests/test_push.py",
+    "desk/planning.py": "tests/test_push_resume.py",
+    "desk/remote_output.py": "tests/test_fetch.py",
+    "desk/joining.py": "tests/test_fan_out.py",
+    "desk/submitting.py": "tests/test_submit.py",
+    "desk/local/processes.py": "tests/test_run_local.py",
+}
 
 
 BUGS = {
@@ -516,6 +531,56 @@ BUGS = {
         "salt/scoring.py", "LevelTable(*(array[~inside] for", "LevelTable(*(array for"
     ),
     "True is a number": Bug("salt/config.py", "elif type(value) is kind:", "elif isinstance(value, kind):"),
+    # --- desk ---
+    "a command that may have arrived is sent again": Bug(
+        "desk/kaggle/transport.py", "if command and failure.sent and", "if not command and failure.sent and", "repeated"
+    ),
+    "an error repeats a secret": Bug(
+        "desk/kaggle/transport.py", "for secret in self.secrets:", "for secret in ():", "do_not_repeat_a_secret"
+    ),
+    "sources that Kaggle drops are overlooked": Bug(
+        "desk/kaggle/kernels.py", "answer.url, tuple(invalid))", "answer.url, ())", "kaggle_drops"
+    ),
+    "of two runs with one beginning the first is taken": Bug(
+        "desk/runs.py", "if len(found) == 1:", "if found:", "beginning_of_its_name"
+    ),
+    "a title that Kaggle would change is let pass": Bug(
+        "desk/metadata.py", "if slugify(title) != slug:", "if slugify(title) == slug + '?':", "checked_strictly"
+    ),
+    "the same notebook is pushed twice at once": Bug(
+        "desk/pushing.py", 'same = run.push.get("content") == record["content"]', "same = False", "same_notebook"
+    ),
+    "what was sent a moment ago counts as lost": Bug("desk/sending.py", "< SETTLED:", "< 0:", "stays_open"),
+    "a resumed run forgets its settings": Bug(
+        "desk/planning.py",
+        'for key, value in record["settings"].items() if key != LIMIT',
+        "for key, value in ()",
+        "has_its_settings",
+    ),
+    "a fetched file may have another content": Bug(
+        "desk/remote_output.py", 'if sha256_file(part) != entry["sha256"]:', "if not sha256_file(part):", "wrong_file"
+    ),
+    "all folds are pushed at once": Bug(
+        "desk/fan_out.py",
+        "busy = [part for part in parts if not part.waits and not part.ended]",
+        "busy = []",
+        "no_more_than_two",
+    ),
+    "a fold that ran out of time is joined as it is": Bug(
+        "desk/joining.py", 'if not manifest.get("finished", True):', 'if manifest.get("finished") == 0.5:', "ran_out"
+    ),
+    "another run's submission is taken for this one's": Bug(
+        "desk/submitting.py", 'endswith(f"[{run.name}]")', 'endswith("")', "behind_many_others"
+    ),
+    "a notebook's children find this repository": Bug(
+        "desk/local/processes.py",
+        'if pathlib.Path(entry).name in ("site-packages", "dist-packages")',
+        "if entry",
+        "nothing_of_this_machine",
+    ),
+    "data can end the element in which it stands": Bug(
+        "desk/pages/html.py", r'text.replace("<", "\\u003c")', 'text.replace("<", "<")', "no_text_of_the_data"
+    ),
     # --- flattener ---
     "the flattener drops the comments above definitions": Bug(
         "flattener/emission.py", "return free, rows[split:], min(2, blank)", "return [], [], min(2, blank)", "byte_for"
@@ -600,7 +665,7 @@ def run_tests(root: pathlib.Path, tests: str, select: str) -> tuple[int, bool, b
         pytest's exit status, whether any test failed, whether any passed, and the output.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    environment.pop("PYTHONPATH", None)  # it could lead back to the checkout
+    environment["PYTHONPATH"] = str(root)  # before the packages that are installed, which are the checkout's
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests]
     done = subprocess.run(
         [*command, *(["-k", select] if select else [])],

@@ -4,8 +4,11 @@ import kaggle_stand_in
 import pytest
 from kaggle_stand_in import COMPETITION, USER, assert_no_secret, kill_when_reached, make_link, start_script
 
-from scripts import planning, push
-from scripts.kaggle_link import read_record, write_record
+from desk import paths
+from desk.errors import ConfigurationError
+from desk.metadata import check_metadata
+from desk.records import read_record, write_record
+from scripts import push
 
 stand_in = kaggle_stand_in.stand_in
 REF = f"{USER}/salt-train"
@@ -34,8 +37,8 @@ def repository(tmp_path, monkeypatch):
     root = tmp_path / "repository"
     (root / "kernels").mkdir(parents=True)
     (root / "kernels" / "train.py").write_text(KERNEL)
-    monkeypatch.setattr(planning, "ROOT", root)
-    monkeypatch.setattr(planning, "BUILD", root / "build")
+    monkeypatch.setattr(paths, "ROOT", root)
+    monkeypatch.setattr(paths, "BUILD", root / "build")
     return root
 
 
@@ -110,9 +113,9 @@ def test_metadata_is_checked_strictly(stand_in, repository, push_train, key, val
     push_train("--dry-run")
     folder = repository / "build" / "train"
     metadata = json.loads((folder / "kernel-metadata.json").read_text())
-    planning.check_metadata(metadata, folder)
-    with pytest.raises(planning.ConfigurationError, match=message):
-        planning.check_metadata(metadata | {key: value}, folder)
+    check_metadata(metadata, folder)
+    with pytest.raises(ConfigurationError, match=message):
+        check_metadata(metadata | {key: value}, folder)
 
 
 def test_a_notebook_without_kernelspec_is_refused(stand_in, repository, push_train):
@@ -120,8 +123,8 @@ def test_a_notebook_without_kernelspec_is_refused(stand_in, repository, push_tra
     folder = repository / "build" / "train"
     metadata = json.loads((folder / "kernel-metadata.json").read_text())
     (folder / "train.ipynb").write_text('{"cells": [], "metadata": {}}')
-    with pytest.raises(planning.ConfigurationError, match="no kernelspec"):
-        planning.check_metadata(metadata, folder)
+    with pytest.raises(ConfigurationError, match="no kernelspec"):
+        check_metadata(metadata, folder)
 
 
 def test_a_credential_in_the_source_is_not_shipped(stand_in, repository, push_train):
@@ -245,7 +248,7 @@ def test_dropped_sources_are_an_error_that_names_the_running_version(stand_in, r
     stand_in.fault("SaveKernel", "answer", body=body)
     status, text, _ = push_train()
     assert status == 1 and "version 4 runs WITHOUT competition tgs" in text and "stop it on" in text
-    assert read_record(run_folders(repository)[0], "push.json")["state"] == "crippled"
+    assert read_record(run_folders(repository)[0], "push.json")["state"] == "lacks_sources"
 
 
 # --- pushes without an answer ---------------------------------------------------------------------------------------
@@ -346,7 +349,7 @@ def test_sources_that_kaggle_dropped_are_noticed_though_the_answer_was_lost(stan
     stand_in.fault("SaveKernel", "cut_after")
     status, text, _ = push_train()
     assert status == 1 and f"version 1 runs WITHOUT competition {COMPETITION}" in text
-    assert read_record(run_folders(repository)[0], "push.json")["state"] == "crippled"
+    assert read_record(run_folders(repository)[0], "push.json")["state"] == "lacks_sources"
 
 
 def test_sources_under_the_names_that_kaggle_shows_them_by_are_not_taken_for_dropped(stand_in, repository, push_train):

@@ -4,8 +4,8 @@ import kaggle_stand_in
 import pytest
 from kaggle_stand_in import USER, make_link, parameters, train_output
 
+from desk.records import read_record, write_record
 from scripts import fetch, push, runs
-from scripts.kaggle_link import read_record, write_record
 
 stand_in, repository, call = kaggle_stand_in.stand_in, kaggle_stand_in.repository, kaggle_stand_in.call
 REF = f"{USER}/salt-train"
@@ -38,7 +38,7 @@ def only_other(begun):
     return folder
 
 
-def test_a_run_goes_on_with_its_settings_and_its_output_mounted(stand_in, begun, call):
+def test_a_resumed_run_has_its_settings_and_its_output_mounted(stand_in, begun, call):
     status, text, _ = call(push, "train", "--resume", begun.name)
     assert status == 0 and f"resumes      {begun.name}, version 1 of {REF}" in text
     body = stand_in.calls("SaveKernel")[-1]
@@ -113,7 +113,7 @@ def test_a_run_that_goes_on_is_not_resumed(stand_in, begun, call, state):
 def test_a_run_that_failed_but_left_its_state_may_be_resumed(stand_in, begun, call, state):
     stand_in.kernels[REF][0]["states"] = [state]
     status, text, _ = call(fetch, begun.name)
-    assert status == 1 and f"it left what it takes to go on: python scripts/push.py train --resume {begun.name}" in text
+    assert status == 1 and f"it can be resumed: python scripts/push.py train --resume {begun.name}" in text
     status, text, _ = call(push, "train", "--resume", begun.name)
     assert status == 0 and f"ended as {state}: if Kaggle does not mount it, the new run stops at once" in text
     assert stand_in.calls("SaveKernel")[-1]["kernelDataSources"] == [f"{REF}/1"]
@@ -135,7 +135,7 @@ def test_a_run_whose_settings_would_differ_today_is_not_resumed(stand_in, begun,
     manifest = json.loads(stand_in.kernels[REF][0]["files"]["manifest.json"])
     manifest["config"]["learning_rate"] = 0.5
     stand_in.kernels[REF][0]["files"]["manifest.json"] = json.dumps(manifest).encode()
-    assert "learning_rate=0.001, not 0.5; a run goes on with those it had" in refused(stand_in, call, begun)[1]
+    assert "learning_rate=0.001, not 0.5; a resumed run keeps those it had" in refused(stand_in, call, begun)[1]
 
 
 @pytest.mark.parametrize("changes", [["--set", "epochs=10"], ["--preset", "unet"], ["--run", "other"]])

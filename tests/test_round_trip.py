@@ -10,8 +10,9 @@ import pytest
 from kaggle_stand_in import COMPETITION, KEY, USER, assert_no_secret, make_link, parameters, train_output
 
 from build_kernel import build_kernel
-from scripts import fetch, planning, push, runs, score_oof, submit
-from scripts.kaggle_link import read_record
+from desk import paths
+from desk.records import read_record
+from scripts import fetch, push, runs, score_oof, submit
 
 stand_in = kaggle_stand_in.stand_in
 IDS = [f"t{index}" for index in range(8)]
@@ -20,8 +21,7 @@ IDS = [f"t{index}" for index in range(8)]
 @pytest.fixture
 def kaggle(stand_in, tmp_path, monkeypatch):
     """A Kaggle that runs the train and the predict kernel, and a repository whose outputs are below `tmp_path`."""
-    monkeypatch.setattr(planning, "BUILD", tmp_path / "desk" / "build")
-    monkeypatch.setattr(submit, "ROOT", tmp_path / "desk")
+    monkeypatch.setattr(paths, "BUILD", tmp_path / "desk" / "build")
     sample = "\n".join(["id,rle_mask", *(f"{name},1 1" for name in IDS), ""])
     stand_in.competitions[COMPETITION]["sample_submission.csv"] = sample.encode()
     stand_in.next_states = ["QUEUED", "RUNNING", "COMPLETE"]

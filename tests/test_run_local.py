@@ -17,19 +17,20 @@ import numpy as np
 import psutil
 import pytest
 
+from desk import paths
+from desk.errors import ConfigurationError, LocalRunError
+from desk.local import competitions, kernels, processes, sandbox
+from desk.local.mounts import mount_competition
+from flattener.settings import SettingError, parse_settings
+from salt.artifacts import ArtifactError
+from salt.competition import DataError, find_competition
+from salt.config import ConfigError, config_to_dict, preset
+from salt.data import read_test, read_train
+from salt.metrics import coverage_class
+from salt.synthetic import write_synthetic
+from scripts import run_local
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-import run_local  # noqa: E402
-import sandbox  # noqa: E402
-
-from salt.artifacts import ArtifactError  # noqa: E402
-from salt.competition import DataError, find_competition  # noqa: E402
-from salt.config import ConfigError, config_to_dict, preset  # noqa: E402
-from salt.data import read_test, read_train  # noqa: E402
-from salt.metrics import coverage_class  # noqa: E402
-from salt.synthetic import write_synthetic  # noqa: E402
-
 MOUNT = "../input/competitions/tgs-salt-identification-challenge"
 SETTINGS_CELL = 'PRESET = "smoke"\nSET = {}\nRUN_ID = ""'
 FINISH = """
@@ -50,7 +51,7 @@ def competition(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def namespaces(tmp_path_factory):
-    reason = run_local.namespaces_refused(tmp_path_factory.mktemp("probe"))
+    reason = processes.namespaces_refused(tmp_path_factory.mktemp("probe"))
     if re.search("not permitted|denied|not implemented|No space left|namespaces are Linux's", reason):
         pytest.skip(f"this machine gives no namespaces: {reason}")
     assert reason == ""  # anything else is a promise that they do not keep
@@ -71,8 +72,8 @@ def run_cells(monkeypatch, tmp_path, competition):
         def build(name, out):
             return write_notebook(name, out, settings_cell, cells)
 
-        monkeypatch.setattr(run_local, "build_notebook", build)
-        return run_local.run_kernel("tiny", **{"data": competition, "runs": tmp_path / "runs", "minutes": 1, **options})
+        monkeypatch.setattr(kernels, "build_notebook", build)
+        return kernels.run_kernel("tiny", **{"data": competition, "runs": tmp_path / "runs", "minutes": 1, **options})
 
     return run
 
@@ -93,13 +94,18 @@ def write_run(folder, run_id="train-smoke-1", kernel="train"):
     folder.mkdir(parents=True)
     (folder / "oof.npz").write_bytes(b"predictions")
     (folder / "score.json").write_text("{}")  # made afterwards, not by the kernel
-    digest = run_local.fingerprints(folder)["oof.npz"]
+    digest = processes.fingerprints(folder)["oof.npz"]
     manifest = {"run_id": run_id, "kernel": kernel, "config": {}, "files": {"oof.npz": {"bytes": 11, "sha256": digest}}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 
 # --- what the notebook finds ----------------------------------------------------------------------------------------
+
+
+def test_the_packages_are_installed_so_that_it_means_something_that_a_notebook_finds_none():
+    done = subprocess.run([sys.executable, "-I", "-c", "import salt, desk"], capture_output=True, text=True)
+    assert done.returncode == 0, f"run `make test`, which installs them: {done.stderr}"
 
 
 def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machine(
@@ -123,7 +129,10 @@ def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machi
                 return f"returned {function(*arguments)!r}"
             except Exception as error:
                 return [type(error).__name__, getattr(error, "errno", None), str(error)]
-        child = subprocess.run([sys.executable, "-c", "import salt"], capture_output=True, text=True)
+        def child(*options, **more):
+            done = subprocess.run([sys.executable, *options], capture_output=True, text=True, **more)
+            return done.stdout + (done.stderr.splitlines() or [""])[-1]
+        look = "import importlib.util as u; print([n for n in ('salt', 'desk', 'flattener') if u.find_spec(n)])"
         facts = {
             "settings": [PRESET, SET, RUN_ID],
             "inputs": sorted(str(path) for path in pathlib.Path("../input").rglob("*") if path.is_file()),
@@ -132,7 +141,12 @@ def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machi
             "environment": dict(os.environ),
             "import": attempt(importlib.import_module, "salt"),
             "import of a part": attempt(importlib.import_module, "salt.rle"),
-            "import in a child": child.stderr.splitlines()[-1],
+            "import of the desk": attempt(importlib.import_module, "desk"),
+            "import of the flattener": attempt(importlib.import_module, "flattener"),
+            "import of its command": attempt(importlib.import_module, "build_kernel"),
+            "import in a child": child("-c", "import salt"),
+            "found in a child that ignores the environment": child("-I", "-c", look),
+            "found in a child without an environment": child("-c", look, env={}),
             "connect": attempt(socket.create_connection, ("192.0.2.1", 80), 5),
             "send": attempt(socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto, b"x", ("192.0.2.1", 53)),
             "resolve": attempt(socket.getaddrinfo, "kaggle.com", 443),
@@ -166,9 +180,12 @@ def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machi
     assert "of-this-machine" not in environment.values()
     assert environment["KAGGLE_KERNEL_RUN_TYPE"] == "Batch" and environment["KERAS_BACKEND"] == "jax"
     assert [name for name in environment if name.startswith("KAGGLE")] == ["KAGGLE_KERNEL_RUN_TYPE"]
-    for how in ("import", "import of a part", "import by path"):
+    for how in ("import", "import of a part", "import by path", "import of the desk", "import of the flattener"):
         assert facts[how][0] == "ModuleNotFoundError" and "carries its own copy" in facts[how][2]
     assert "carries its own copy" in facts["import in a child"]
+    assert facts["import of its command"][0] == "ModuleNotFoundError"
+    assert facts["found in a child that ignores the environment"] == "[]\n"
+    assert facts["found in a child without an environment"] == "[]\n"
     assert facts["connect"][1] == errno.ENETUNREACH and facts["send"][1] == errno.ENETUNREACH
     assert facts["resolve"][0] == "gaierror"
     assert facts["loopback"] == "returned None"
@@ -228,18 +245,17 @@ def test_in_namespaces_nobody_can_write_to_the_inputs_not_even_root(run_cells, n
 def test_in_guard_mode_a_notebook_that_changes_its_inputs_fails_and_the_originals_are_safe(
     run_cells, competition, tmp_path
 ):
-    before = run_local.fingerprints(competition)
-    with pytest.raises(run_local.LocalRunError, match=r"(?s)changed its inputs.*depths.csv.*new.csv.*train.csv.*kept"):
+    before = processes.fingerprints(competition)
+    with pytest.raises(LocalRunError, match=r"(?s)changed its inputs.*depths.csv.*new.csv.*train.csv.*kept"):
         run_cells(INTRUDE, FINISH, sandbox="guard")
-    assert run_local.fingerprints(competition) == before
+    assert processes.fingerprints(competition) == before
     assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".failed"]
 
 
 def test_namespaces_serve_a_user_who_is_not_root(namespaces, tmp_path):
-    script = f"""
+    script = """
         import ctypes, encodings.idna, fcntl, os, sys
-        sys.path.insert(0, {str(ROOT / "scripts")!r})
-        import sandbox
+        from desk.local import sandbox
         os.chmod(".", 0o777)
         if os.geteuid() == 0:
             os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -251,11 +267,7 @@ def test_namespaces_serve_a_user_who_is_not_root(namespaces, tmp_path):
     open_to_all.mkdir()
     try:
         done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(script)],
-            cwd=open_to_all,
-            capture_output=True,
-            text=True,
-            timeout=300,
+            [sys.executable, "-c", textwrap.dedent(script)], cwd=open_to_all, capture_output=True, text=True, timeout=30
         )
     finally:
         open_to_all.rmdir()
@@ -266,11 +278,11 @@ def test_namespaces_serve_a_user_who_is_not_root(namespaces, tmp_path):
 
 
 def test_auto_falls_back_to_the_guard_and_says_why(monkeypatch, tmp_path):
-    monkeypatch.setattr(run_local, "namespaces_refused", lambda folder: "unshare: Operation not permitted")
-    mode, why = run_local.choose_sandbox("auto", tmp_path)
+    monkeypatch.setattr(processes, "namespaces_refused", lambda folder: "unshare: Operation not permitted")
+    mode, why = processes.choose_sandbox("auto", tmp_path)
     assert mode == "guard" and "Operation not permitted" in why
-    with pytest.raises(run_local.LocalRunError, match="use --sandbox guard"):
-        run_local.choose_sandbox("namespaces", tmp_path)
+    with pytest.raises(LocalRunError, match="use --sandbox guard"):
+        processes.choose_sandbox("namespaces", tmp_path)
 
 
 @pytest.mark.parametrize("host", ["localhost", "", None, b"127.0.0.1", "127.0.0.53", "::1", "0.0.0.0", 7])
@@ -287,7 +299,7 @@ def test_any_other_machine_is_not_local(host):
 
 
 def test_a_failing_cell_shows_its_traceback_under_its_heading_and_is_kept(run_cells, tmp_path, capfd):
-    with pytest.raises(run_local.LocalRunError, match=r"(?s)the notebook failed.*kept to look at: .*\.failed"):
+    with pytest.raises(LocalRunError, match=r"(?s)the notebook failed.*kept to look at: .*\.failed"):
         run_cells("# Read the tiles", "ratio = 1 / 0", "# Later", "print('not reached')")
     shown = capfd.readouterr().out
     assert re.search(r"(?s)--- \[3/4\] Read the tiles: failed\n.*ratio = 1 / 0.*ZeroDivisionError: division", shown)
@@ -299,10 +311,10 @@ def test_a_failing_cell_shows_its_traceback_under_its_heading_and_is_kept(run_ce
 
 
 def test_a_notebook_that_exits_with_an_error_or_dies_fails(run_cells, capfd):
-    with pytest.raises(run_local.LocalRunError, match="the notebook failed"):
+    with pytest.raises(LocalRunError, match="the notebook failed"):
         run_cells("import sys; sys.exit('no tiles found')")
     assert "no tiles found" in capfd.readouterr().out
-    with pytest.raises(run_local.LocalRunError, match="the notebook failed"):
+    with pytest.raises(LocalRunError, match="the notebook failed"):
         run_cells("# Train", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert re.search(r"\] Train: the notebook's process died", capfd.readouterr().out)
 
@@ -316,14 +328,11 @@ LINGER = """
 
 
 def test_a_time_limit_ends_the_notebook_and_all_that_it_started(run_cells, capfd, tmp_path):
-    for minutes in (0.07, 0.28, 1.12, 4.48):  # a busy machine has not even begun when the first is over
-        began = time.monotonic()
-        with pytest.raises(run_local.LocalRunError, match=rf"(?s)limit of {minutes} minutes.*kept to look at"):
-            run_cells(LINGER, minutes=minutes)
-        assert time.monotonic() - began < 60 * minutes + 300  # the cell itself would take 1,000 s
-        if begun := re.search(r"lingering (\d+)", capfd.readouterr().out):
-            break
-    child = int(begun.group(1))
+    began = time.monotonic()
+    with pytest.raises(LocalRunError, match=r"(?s)limit of 0.07 minutes.*kept to look at"):
+        run_cells(LINGER, minutes=0.07)
+    assert time.monotonic() - began < 15
+    child = int(re.search(r"lingering (\d+)", capfd.readouterr().out).group(1))
     assert not alive(child)
     assert processes_in(tmp_path) == []
 
@@ -334,11 +343,11 @@ def test_an_interrupted_run_leaves_no_process_and_no_run(sent, status, competiti
     try:
         child = wait_for_line(process, r"lingering (\d+)")
         os.kill(process.pid, sent)
-        process.communicate(timeout=300)
+        process.communicate(timeout=20)
     finally:
         process.kill()
     assert process.returncode == status
-    deadline = time.monotonic() + 120  # after SIGKILL it is the orphans that have to notice
+    deadline = time.monotonic() + 10  # after SIGKILL it is the orphans that have to notice
     while processes_in(tmp_path, "ipykernel") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert processes_in(tmp_path, "ipykernel") == []
@@ -355,10 +364,11 @@ def start_command(folder, cells, arguments):
     script = f"""
         import pathlib, signal, sys
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in all that a shell starts behind an "&"
-        sys.path[:0] = {[str(ROOT / "tests"), str(ROOT / "scripts"), str(ROOT)]!r}
-        import run_local
+        sys.path.insert(0, {str(ROOT / "tests")!r})
+        from desk.local import kernels
+        from scripts import run_local
         from test_run_local import SETTINGS_CELL, write_notebook
-        run_local.build_notebook = lambda name, out: write_notebook(name, out, SETTINGS_CELL, {cells!r})
+        kernels.build_notebook = lambda name, out: write_notebook(name, out, SETTINGS_CELL, {cells!r})
         sys.exit(run_local.main({arguments!r}))
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
@@ -380,29 +390,29 @@ def alive(pid):
 
 def processes_in(folder, word=""):
     """Command lines of the processes whose HOME lies in a folder."""
-    found = [process for process in psutil.process_iter() if (run_local.home_of(process) or "").startswith(str(folder))]
+    found = [process for process in psutil.process_iter() if (processes.home_of(process) or "").startswith(str(folder))]
     lines = [" ".join(process.cmdline()) for process in found if alive(process.pid)]
     return [line for line in lines if word in line]
 
 
 def test_a_notebook_without_manifest_is_no_run(run_cells, tmp_path):
-    with pytest.raises(run_local.LocalRunError, match=r"(?s)the working folder: no manifest.json.*kept"):
+    with pytest.raises(LocalRunError, match=r"(?s)the working folder: no manifest.json.*kept"):
         run_cells("print('done')")
     assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".failed"]
 
 
 def test_a_manifest_of_another_run_is_refused(run_cells):
-    with pytest.raises(run_local.LocalRunError, match="is of run 'another', not 'tiny-smoke-"):
+    with pytest.raises(LocalRunError, match="is of run 'another', not 'tiny-smoke-"):
         run_cells("RUN_ID = 'another'", FINISH)
 
 
 def test_outputs_that_do_not_match_their_manifest_are_refused(run_cells):
-    with pytest.raises(run_local.LocalRunError, match=r"oof.npz has 7 bytes, not 5"):
+    with pytest.raises(LocalRunError, match=r"oof.npz has 7 bytes, not 5"):
         write = "import pathlib; pathlib.Path('oof.npz').write_text('{}')"
         run_cells(write.format("whole"), FINISH, write.format("changed"))
 
 
-# --- runs that are gone on with --------------------------------------------------------------------------------------
+# --- runs that are resumed ------------------------------------------------------------------------------------------
 
 BEGIN = f"""
     import json, pathlib
@@ -410,7 +420,7 @@ BEGIN = f"""
     pathlib.Path("state/run.json").write_text(json.dumps({{"config": {config_to_dict(preset("smoke", seed=7))!r}}}))
     pathlib.Path("state/epoch-00002.weights.h5").write_text("two epochs")
 """
-GO_ON = """
+RESUME = """
     import json, pathlib
     mount = pathlib.Path("../input/notebooks/local/salt-tiny")
     found = {path.relative_to(mount).as_posix(): path.read_text() for path in sorted(mount.rglob("*.*"))}
@@ -418,12 +428,14 @@ GO_ON = """
     facts = [RESUME, SET["seed"], SET["limit_minutes"], manifest["run_id"], manifest["finished"], found]
     pathlib.Path("facts.json").write_text(json.dumps(facts))
 """
-RESUME_CELL = 'PRESET = "unet"\nSET = {}\nRUN_ID = ""\nRESUME = ""'
+SETTINGS_WITH_RESUME = 'PRESET = "unet"\nSET = {}\nRUN_ID = ""\nRESUME = ""'
 
 
-def go_on_with(run_id, run_cells):
-    """What a notebook that goes on with a run finds: see GO_ON."""
-    folder = run_cells(GO_ON, FINISH, settings_cell=RESUME_CELL, resume=run_id, settings={"limit_minutes": 5.0})
+def resume_run(run_id, run_cells):
+    """What a notebook that resumes a run finds: see RESUME."""
+    folder = run_cells(
+        RESUME, FINISH, settings_cell=SETTINGS_WITH_RESUME, resume=run_id, settings={"limit_minutes": 5.0}
+    )
     assert re.fullmatch(r"tiny-resumed-\d{8}-\d{6}-[0-9a-f]{4}", folder.name)
     resumed, seed, limit, mounted, finished, files = json.loads((folder / "facts.json").read_text())
     assert (resumed, seed, limit, mounted, finished) == (run_id, 7, 5.0, run_id, False)
@@ -431,20 +443,20 @@ def go_on_with(run_id, run_cells):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_a_run_that_was_killed_in_training_can_be_gone_on_with(sent, competition, tmp_path, run_cells):
+def test_a_run_that_was_killed_in_training_can_be_resumed(sent, competition, tmp_path, run_cells):
     arguments = ["tiny", "--data", str(competition), "--runs", str(tmp_path / "runs")]
     process = start_command(tmp_path, [BEGIN, LINGER], arguments)
     try:
         run_id = wait_for_line(process, r"(tiny-smoke-\S+): ")
         child = int(wait_for_line(process, r"lingering (\d+)"))
-        with pytest.raises(run_local.LocalRunError, match=f"{run_id} still runs"):
-            run_cells(GO_ON, settings_cell=RESUME_CELL, resume=run_id)
+        with pytest.raises(LocalRunError, match=f"{run_id} still runs"):
+            run_cells(RESUME, settings_cell=SETTINGS_WITH_RESUME, resume=run_id)
         os.kill(process.pid, sent)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=20)
     finally:
         process.kill()
-    assert (f"go on with --resume {run_id}" in said) == (sent is signal.SIGTERM)
-    files = go_on_with(run_id, run_cells)
+    assert (f"resume it by --resume {run_id}" in said) == (sent is signal.SIGTERM)
+    files = resume_run(run_id, run_cells)
     assert not alive(child)
     assert files.keys() == {"state/run.json", "state/epoch-00002.weights.h5"}
     assert files["state/epoch-00002.weights.h5"] == "two epochs"
@@ -452,28 +464,28 @@ def test_a_run_that_was_killed_in_training_can_be_gone_on_with(sent, competition
     assert (tmp_path / "runs" / f"{run_id}.failed" / "working" / "manifest.json").is_file()
 
 
-def test_a_run_that_failed_or_ran_too_long_after_it_began_to_train_can_be_gone_on_with(run_cells, tmp_path):
-    with pytest.raises(run_local.LocalRunError, match=r"(?s)the notebook failed.*go on with --resume tiny-smoke-\S+$"):
+def test_a_run_that_failed_or_ran_too_long_after_it_began_to_train_can_be_resumed(run_cells, tmp_path):
+    with pytest.raises(LocalRunError, match=r"(?s)the notebook failed.*resume it by --resume tiny-smoke-\S+$"):
         run_cells(BEGIN, "1 / 0")
     (failed,) = (tmp_path / "runs").iterdir()
-    assert go_on_with(failed.stem, run_cells).keys() == {"state/run.json", "state/epoch-00002.weights.h5"}
+    assert resume_run(failed.stem, run_cells).keys() == {"state/run.json", "state/epoch-00002.weights.h5"}
 
 
 def test_a_run_that_says_that_it_is_not_finished_is_kept_as_a_run(competition, tmp_path, run_cells):
     files = FINISH.replace("path.name:", "str(path):").replace('Path(".").iterdir()', 'Path("state").iterdir()')
     cells = [BEGIN, files.replace('"config": {}', '"config": {}, "finished": False')]
     process = start_command(tmp_path, cells, ["tiny", "--data", str(competition), "--runs", str(tmp_path / "runs")])
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=60)
     assert process.returncode == 0, said
-    assert re.search(r"not finished: runs/(tiny-\S+)\ngo on with --resume \1\n$", said)
+    assert re.search(r"not finished: runs/(tiny-\S+)\nresume it by --resume \1\n$", said)
 
 
-def test_what_cannot_be_gone_on_with_is_refused(run_cells, tmp_path):
-    with pytest.raises(run_local.LocalRunError, match="--resume nothing: no such run in "):
-        run_cells(settings_cell=RESUME_CELL, resume="nothing")
+def test_what_cannot_be_resumed_is_refused(run_cells, tmp_path):
+    with pytest.raises(LocalRunError, match="--resume nothing: no such run in "):
+        run_cells(settings_cell=SETTINGS_WITH_RESUME, resume="nothing")
     write_run(tmp_path / "runs" / "train-smoke-1")
-    with pytest.raises(run_local.LocalRunError, match="has no state: it is finished, or had not begun to train"):
-        run_cells(settings_cell=RESUME_CELL, resume="train-smoke-1")
+    with pytest.raises(LocalRunError, match="has no state: it is finished, or had not begun to train"):
+        run_cells(settings_cell=SETTINGS_WITH_RESUME, resume="train-smoke-1")
 
 
 # --- bad input: found before anything runs --------------------------------------------------------------------------
@@ -489,12 +501,14 @@ def test_what_cannot_be_gone_on_with_is_refused(run_cells, tmp_path):
     ],
 )
 def test_a_bad_setting_is_refused_at_once(run_cells, monkeypatch, changes, message):
-    monkeypatch.setattr(run_local, "execute", lambda *_: pytest.fail("the notebook was started"))
+    monkeypatch.setattr(kernels, "execute", lambda *_: pytest.fail("the notebook was started"))
+    began = time.monotonic()
     with pytest.raises(ConfigError, match=message):
         run_cells(**changes)
+    assert time.monotonic() - began < 1
 
 
-def test_settings_of_a_kernel_without_preset_are_checked_against_the_run_that_it_goes_on_from(run_cells, tmp_path):
+def test_settings_of_a_kernel_without_preset_are_checked_against_the_run_that_it_mounts(run_cells, tmp_path):
     earlier = write_run(tmp_path / "earlier")
     manifest = json.loads((earlier / "manifest.json").read_text())
     (earlier / "manifest.json").write_text(json.dumps({**manifest, "config": {"folds": 7, "train_folds": [6]}}))
@@ -513,18 +527,18 @@ def test_a_second_round_finds_the_predictions_that_it_learns_from_and_keeps_its_
 
 
 def test_a_parameter_that_the_kernel_does_not_have_is_refused(run_cells):
-    with pytest.raises(run_local.LocalRunError, match="no PRESET in its parameters cell, which has SET, RUN_ID"):
+    with pytest.raises(LocalRunError, match="no PRESET in its parameters cell, which has SET, RUN_ID"):
         run_cells(settings_cell="SET = {}\nRUN_ID = ''", preset="smoke")
 
 
 def test_settings_are_literals_of_json_or_python_or_else_text():
     pairs = ["epochs=5", "weights=a=b.h5", "train_folds=(0, 1)", "flip=False", "gpu=false", "dropout=.1", "tta=none"]
-    assert run_local.parse_settings(pairs) == {
+    assert parse_settings(pairs) == {
         "epochs": 5, "weights": "a=b.h5", "train_folds": (0, 1), "flip": False, "gpu": False, "dropout": 0.1,
         "tta": "none",
     }  # fmt: skip
-    with pytest.raises(run_local.LocalRunError, match="--set epochs: must be key=value"):
-        run_local.parse_settings(["epochs"])
+    with pytest.raises(SettingError, match="--set epochs: must be key=value"):
+        parse_settings(["epochs"])
 
 
 def test_an_unknown_kernel_is_refused(tmp_path, competition, capsys):
@@ -548,17 +562,17 @@ def test_contradictory_options_are_refused(arguments, message, capsys):
 
 
 def test_a_folder_that_is_missing_or_holds_no_competition_is_refused(run_cells, tmp_path):
-    with pytest.raises(run_local.LocalRunError, match="nowhere: does not exist"):
+    with pytest.raises(LocalRunError, match="nowhere: does not exist"):
         run_cells(data=tmp_path / "nowhere")
     (tmp_path / "photos").mkdir()
     with pytest.raises(DataError, match="photos"):
         run_cells(data=tmp_path / "photos")
-    with pytest.raises(run_local.LocalRunError, match="either --data DIR or --synthetic N"):
+    with pytest.raises(LocalRunError, match="either --data DIR or --synthetic N"):
         run_cells(data=tmp_path, synthetic=8)
 
 
 def test_an_earlier_run_that_is_missing_or_damaged_is_refused(run_cells, tmp_path):
-    with pytest.raises(run_local.LocalRunError, match="--run nothing: no such folder"):
+    with pytest.raises(ConfigurationError, match="nothing: there is no such run; there are: none"):
         run_cells(mounted_runs=["nothing"])
     folder = write_run(tmp_path / "runs" / "earlier")
     (folder / "oof.npz").write_bytes(b"predictionz")
@@ -572,7 +586,7 @@ def test_an_earlier_run_that_is_missing_or_damaged_is_refused(run_cells, tmp_pat
 def test_weights_that_are_not_there_are_refused(run_cells, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "nowhere"):
-        with pytest.raises(run_local.LocalRunError, match=f"{folder}: must be a folder that holds files"):
+        with pytest.raises(LocalRunError, match=f"{folder}: must be a folder that holds files"):
             run_cells(weights=tmp_path / folder)
 
 
@@ -592,7 +606,7 @@ def test_an_extracted_competition_is_mounted_as_it_is_without_what_lies_beside_i
         with zipfile.ZipFile(competition / f"{split}.zip") as archive:
             archive.extractall(source / split)
     (source / "my notes.txt").write_text("not the competition's")
-    run_local.mount_competition(source, tmp_path / "root")
+    mount_competition(source, tmp_path / "root")
     (mount,) = (tmp_path / "root" / "input" / "competitions").iterdir()
     assert sorted(path.name for path in mount.iterdir()) == [
         "depths.csv", "sample_submission.csv", "test", "train", "train.csv",
@@ -601,8 +615,8 @@ def test_an_extracted_competition_is_mounted_as_it_is_without_what_lies_beside_i
 
 
 def test_a_part_of_a_competition_holds_each_coverage_class_at_its_share(competition, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_local, "BUILD", tmp_path)
-    part = find_competition([run_local.part_of_competition(competition, 20)])
+    monkeypatch.setattr(paths, "BUILD", tmp_path)
+    part = find_competition([competitions.part_of_competition(competition, 20)])
     all_tiles, tiles = read_train(find_competition([competition]), progress=False), read_train(part, progress=False)
     assert len(tiles.ids) == 20 and len(read_test(part, progress=False).ids) == 5
     found = [list(all_tiles.ids).index(tile_id) for tile_id in tiles.ids]
@@ -614,25 +628,25 @@ def test_a_part_of_a_competition_holds_each_coverage_class_at_its_share(competit
 
 
 def test_a_part_is_made_once_until_the_source_changes(competition, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_local, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
     source = shutil.copytree(competition, tmp_path / "source")
-    first = run_local.part_of_competition(source, 8)
-    before = run_local.fingerprints(first)
-    write_part = run_local.write_part
-    monkeypatch.setattr(run_local, "write_part", lambda *_: pytest.fail("made again"))
-    assert run_local.part_of_competition(source, 8) == first
-    monkeypatch.setattr(run_local, "write_part", write_part)
+    first = competitions.part_of_competition(source, 8)
+    before = processes.fingerprints(first)
+    write_part = competitions.write_part
+    monkeypatch.setattr(competitions, "write_part", lambda *_: pytest.fail("made again"))
+    assert competitions.part_of_competition(source, 8) == first
+    monkeypatch.setattr(competitions, "write_part", write_part)
     os.utime(source / "train.csv", (0, 0))
-    second = run_local.part_of_competition(source, 8)
-    assert second != first and run_local.fingerprints(second) == before  # the same tiles every time
+    second = competitions.part_of_competition(source, 8)
+    assert second != first and processes.fingerprints(second) == before  # the same tiles every time
 
 
 def test_more_tiles_than_there_are_is_refused(competition, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_local, "BUILD", tmp_path)
-    with pytest.raises(run_local.LocalRunError, match="--tiles 41: .* has 40 training tiles"):
-        run_local.part_of_competition(competition, 41)
-    with pytest.raises(run_local.LocalRunError, match="--synthetic 7: at least 8"):
-        run_local.competition_folder(synthetic=7)
+    monkeypatch.setattr(paths, "BUILD", tmp_path)
+    with pytest.raises(LocalRunError, match="--tiles 41: .* has 40 training tiles"):
+        competitions.part_of_competition(competition, 41)
+    with pytest.raises(LocalRunError, match="--synthetic 7: at least 8"):
+        competitions.competition_folder(synthetic=7)
 
 
 def fill_the_disk(*_):
@@ -640,19 +654,18 @@ def fill_the_disk(*_):
 
 
 def test_a_synthetic_competition_is_made_once_and_never_half(tmp_path, monkeypatch):
-    import salt.layout
-    import salt.synthetic
+    import salt.data
 
-    monkeypatch.setattr(run_local, "BUILD", tmp_path)
+    monkeypatch.setattr(paths, "BUILD", tmp_path)
     with monkeypatch.context() as broken:
-        broken.setattr(salt.layout, "write_text_table", fill_the_disk)
+        broken.setattr(salt.data, "write_text_table", fill_the_disk)
         with pytest.raises(OSError, match="disk full"):
-            run_local.synthetic_competition(8)
-    folder = run_local.synthetic_competition(8)
+            competitions.synthetic_competition(8)
+    folder = competitions.synthetic_competition(8)
     assert len(read_train(find_competition([folder]), progress=False).ids) == 8
     assert len(read_test(find_competition([folder]), progress=False).ids) == 2
-    monkeypatch.setattr(salt.synthetic, "write_synthetic", lambda *_, **__: pytest.fail("made again"))
-    assert run_local.synthetic_competition(8) == folder
+    monkeypatch.setattr(competitions, "write_synthetic", lambda *_, **__: pytest.fail("made again"))
+    assert competitions.synthetic_competition(8) == folder
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

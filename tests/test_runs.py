@@ -4,8 +4,8 @@ import kaggle_stand_in
 import pytest
 from kaggle_stand_in import USER, make_link
 
+from desk.records import write_record
 from scripts import runs
-from scripts.kaggle_link import write_record
 
 stand_in = kaggle_stand_in.stand_in
 REF = f"{USER}/salt-train"
@@ -56,7 +56,8 @@ def test_a_scored_submission_shows_both_scores(show, tmp_path):
 
 @pytest.mark.parametrize(
     ("record", "name", "content", "state"),
-    [("sending", None, None, "push: open"), ("pushed", None, None, "pushed"), ("crippled", None, None, "lacks sources"),
+    [("sending", None, None, "push: open"), ("pushed", None, None, "pushed"),
+     ("lacks_sources", None, None, "lacks sources"), ("crippled", None, None, "lacks sources"),
      ("pushed", "fetch.json", {"state": "ERROR"}, "failed"),
      ("pushed", "fetch.json", {"state": "CANCEL_ACKNOWLEDGED"}, "stopped"),
      ("pushed", "submit.json", {"state": "sending"}, "submit: open"),

@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from desk import paths
 from salt.artifacts import Oof, write_manifest, write_oof
 from salt.competition import find_competition
 from salt.config import Config
@@ -142,12 +143,13 @@ def test_scoring_a_run_again_is_no_mismatch_with_its_manifest(tmp_path, capsys):
 
 
 def test_a_run_is_found_by_its_name_under_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(score_oof, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
     make_run(tmp_path / "runs" / "train-1")
     assert score_oof.main(["train-1"]) == 0
     assert (tmp_path / "runs" / "train-1" / "score.json").is_file()
+    assert score_oof.main(["tra"]) == 0  # the beginning of a name is enough
     assert score_oof.main(["train-2"]) == 1
-    assert "'train-2' is neither a folder nor a run under runs/, which has train-1" in capsys.readouterr().err
+    assert "train-2: there is no such run; there are: train-1" in capsys.readouterr().err
 
 
 def test_a_run_without_out_of_fold_predictions_is_an_error(tmp_path, capsys):

@@ -10,15 +10,12 @@ import sys
 import pandas as pd
 import pytest
 
+from desk.local.kernels import run_kernel
+from salt.artifacts import verify_run
+from salt.config import preset
+from salt.study import open_study
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-import run_local  # noqa: E402
-
-from salt.artifacts import verify_run  # noqa: E402
-from salt.config import preset  # noqa: E402
-from salt.study import open_study  # noqa: E402
-
 pytestmark = pytest.mark.slow
 SETTINGS = {"trials": 0, "epochs": 3, "depth": 2}
 
@@ -27,7 +24,7 @@ SETTINGS = {"trials": 0, "epochs": 3, "depth": 2}
 def search(tmp_path_factory, synthetic_folder):
     """Runs the search notebook on the synthetic tiles; all runs lie in one folder."""
     runs = tmp_path_factory.mktemp("search") / "runs"
-    search = functools.partial(run_local.run_kernel, "search", data=synthetic_folder, runs=runs, minutes=30)
+    search = functools.partial(run_kernel, "search", data=synthetic_folder, runs=runs, minutes=30)
     search.runs = runs
     return search
 

@@ -3,16 +3,22 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+import types
 
 import pytest
 
+import desk.local.chain
+import desk.local.competitions
+import desk.local.kernels
+import desk.pages.report
+import desk.scoring
+import salt.data
+import salt.submission
+from desk.errors import LocalRunError
+from desk.local.chain import order_kernels
+from scripts import smoke_test
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-import run_local  # noqa: E402
-import score_oof  # noqa: E402
-import smoke_test  # noqa: E402
-
 SCORE = {
     "best_score": 0.7131, "best_level": 117, "best_interval": [0.6803, 0.7421], "half_score": 0.7014, "tiles": 24,
 }  # fmt: skip
@@ -33,28 +39,32 @@ def chain(monkeypatch, tmp_path):
         folder.mkdir()
         return folder
 
-    def score(arguments):
-        calls.append(("score", arguments))
-        (pathlib.Path(arguments[0]) / "score.json").write_text(json.dumps(SCORE))
-        return 0
+    def score(names):
+        calls.append(("score", names))
+        return SCORE
 
-    def report(folder, competition):
-        calls.append(("report", (folder, competition)))
+    def report(run, second, data):
+        calls.append(("report", (run, second, data)))
 
-    def check(folder, competition):
-        calls.append(("check", (folder, competition)))
+    def find(roots):
+        return types.SimpleNamespace(sample_submission=roots[0] / "sample_submission.csv")
+
+    def check(submission, sample):
+        calls.append(("check", (submission, sample)))
         return {"rows": 12, "empty_share": 0.25, "mean_coverage": 0.2}
 
     def competition_folder(**options):
         calls.append(("data", options))
         return tmp_path / "tgs"
 
-    monkeypatch.setattr(run_local, "competition_folder", competition_folder)
-    monkeypatch.setattr(smoke_test, "plan_kernels", lambda: {"train": ([], True), "predict": (["train"], False)})
-    monkeypatch.setattr(run_local, "run_kernel", run_kernel)
-    monkeypatch.setattr(score_oof, "main", score)
-    monkeypatch.setattr(smoke_test, "report_run", report)
-    monkeypatch.setattr(smoke_test, "check_run", check)
+    plan = {"train": ([], True), "predict": (["train"], False)}
+    monkeypatch.setattr(desk.local.competitions, "competition_folder", competition_folder)
+    monkeypatch.setattr(desk.local.chain, "plan_kernels", lambda: plan)
+    monkeypatch.setattr(desk.local.kernels, "run_kernel", run_kernel)
+    monkeypatch.setattr(desk.scoring, "show_score", score)
+    monkeypatch.setattr(desk.pages.report, "write_report", report)
+    monkeypatch.setattr(salt.data, "find_competition", find)
+    monkeypatch.setattr(salt.submission, "check_submission", check)
     return calls
 
 
@@ -65,9 +75,9 @@ def test_each_kernel_runs_on_the_outputs_of_those_before_it_then_both_are_judged
         ("data", {"synthetic": 48}),
         ("train", {**common, "preset": "smoke", "mounted_runs": []}),
         ("predict", {**common, "preset": None, "mounted_runs": [tmp_path / "train"]}),
-        ("score", [str(tmp_path / "train")]),
-        ("report", (tmp_path / "train", tmp_path / "tgs")),
-        ("check", (tmp_path / "predict", tmp_path / "tgs")),
+        ("score", [tmp_path / "train"]),
+        ("report", (tmp_path / "train", None, tmp_path / "tgs")),
+        ("check", (tmp_path / "predict" / "submission.csv", tmp_path / "tgs" / "sample_submission.csv")),
     ]
     shown = capsys.readouterr().out
     assert "0.713 at level 117 of 255 (95 % interval 0.680 to 0.742, 24 tiles)" in shown
@@ -85,35 +95,35 @@ def test_the_demonstration_is_larger_and_takes_the_users_tiles(chain, tmp_path):
 @pytest.mark.parametrize("options, ran", [([], ["search", "train", "predict"]), (["--demo"], ["train", "predict"])])
 def test_the_search_is_a_part_of_the_chain_and_not_of_the_demonstration(chain, tmp_path, monkeypatch, options, ran):
     plan = {"search": ([], True), "train": ([], True), "predict": (["train"], False)}
-    monkeypatch.setattr(smoke_test, "plan_kernels", lambda: plan)
+    monkeypatch.setattr(desk.local.chain, "plan_kernels", lambda: plan)
     assert smoke_test.main([*options, "--runs", str(tmp_path)]) == 0
     assert [name for name, _ in chain if name in plan] == ran
 
 
-@pytest.mark.parametrize("error", [run_local.LocalRunError("no room"), ValueError("no room"), OSError("no room")])
+@pytest.mark.parametrize("error", [LocalRunError("no room"), ValueError("no room"), OSError("no room")])
 def test_a_step_that_fails_ends_the_chain_and_is_named(chain, tmp_path, monkeypatch, capsys, error):
-    run_kernel = run_local.run_kernel
+    run_kernel = desk.local.kernels.run_kernel
 
     def fail(name, **options):
         if name == "predict":
             raise error
         return run_kernel(name, **options)
 
-    monkeypatch.setattr(run_local, "run_kernel", fail)
+    monkeypatch.setattr(desk.local.kernels, "run_kernel", fail)
     assert smoke_test.main(["--runs", str(tmp_path)]) == 1
     assert "step 'predict' failed: no room" in capsys.readouterr().err
     assert [name for name, _ in chain] == ["data", "train"]
 
 
 def test_a_score_that_fails_ends_the_chain(chain, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(score_oof, "main", lambda arguments: 1)
+    monkeypatch.setattr(desk.scoring, "show_score", lambda names: (_ for _ in ()).throw(ValueError("no oof.npz")))
     assert smoke_test.main(["--runs", str(tmp_path)]) == 1
     assert "step 'score' failed" in capsys.readouterr().err
     assert "check" not in [name for name, _ in chain]
 
 
 def test_an_interrupt_ends_the_chain_with_its_own_status(chain, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_local, "run_kernel", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(desk.local.kernels, "run_kernel", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     assert smoke_test.main(["--runs", str(tmp_path)]) == 130
 
 
@@ -124,17 +134,17 @@ def test_kernels_run_in_the_order_of_their_sources():
         "train": metadata("salt-train"),
     }
     parameters = {"train": {"PRESET": "unet", "SET": {}}, "predict": {"SET": {}}, "a_last": {}}
-    plan = smoke_test.order_kernels(kernels, parameters)
+    plan = order_kernels(kernels, parameters)
     assert list(plan) == ["train", "predict", "a_last"]
     assert plan == {"train": ([], True), "predict": (["train"], False), "a_last": (["predict", "train"], False)}
 
 
 def test_a_kernel_whose_source_nobody_makes_or_a_circle_is_an_error():
-    with pytest.raises(smoke_test.StepError, match="predict needs the output of salt-tarin; kernels/ makes"):
-        smoke_test.order_kernels({"predict": metadata("salt-predict", "salt-tarin")}, {"predict": {}})
+    with pytest.raises(LocalRunError, match="predict needs the output of salt-tarin; kernels/ makes"):
+        order_kernels({"predict": metadata("salt-predict", "salt-tarin")}, {"predict": {}})
     circle = {"a": metadata("salt-a", "salt-b"), "b": metadata("salt-b", "salt-a")}
-    with pytest.raises(smoke_test.StepError, match="in a circle"):
-        smoke_test.order_kernels(circle, {"a": {}, "b": {}})
+    with pytest.raises(LocalRunError, match="in a circle"):
+        order_kernels(circle, {"a": {}, "b": {}})
 
 
 def test_help_imports_neither_tensorflow_nor_opencv():

@@ -5,10 +5,12 @@ import kaggle_stand_in
 import pytest
 from kaggle_stand_in import COMPETITION, assert_no_secret, kill_when_reached, make_link, start_script
 
+from desk import paths
+from desk.records import read_record, write_record
+from desk.runs import Run
 from salt.artifacts import write_manifest
 from salt.config import preset
 from scripts import submit
-from scripts.kaggle_link import alone, read_record, write_record
 
 stand_in = kaggle_stand_in.stand_in
 RUN = "predict-20261122-141502-cd34"
@@ -33,7 +35,8 @@ def run(stand_in, tmp_path, monkeypatch):
     root = tmp_path / "repository"
     write_csv(root / "made" / "sample.csv", [(name, "1 1") for name in IDS])
     stand_in.competitions[COMPETITION]["sample_submission.csv"] = (root / "made" / "sample.csv").read_bytes()
-    monkeypatch.setattr(submit, "ROOT", root)
+    monkeypatch.setattr(paths, "ROOT", root)
+    monkeypatch.setattr(paths, "BUILD", root / "build")
     return make_run(root / "runs" / RUN)
 
 
@@ -184,7 +187,7 @@ def test_a_lost_submission_is_found_behind_many_others(stand_in, run, submit_run
 
 
 def test_two_processes_do_not_submit_one_run(stand_in, run, submit_run):
-    with alone(run):
+    with Run(run).lock():
         status, text, _ = submit_run()
     assert status == 75 and "another process at this desk works on it" in text and not stand_in.requests
 

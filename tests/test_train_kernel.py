@@ -14,13 +14,12 @@ import numpy as np
 import psutil
 import pytest
 
+from desk.errors import LocalRunError
+from desk.local import kernels
+from desk.local.kernels import run_kernel
+from salt.artifacts import read_oof, verify_run
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-import run_local  # noqa: E402
-
-from salt.artifacts import read_oof, verify_run  # noqa: E402
-
 pytestmark = pytest.mark.slow
 SETTINGS = {"train_folds": [0, 1], "epochs": 8, "filter_scaling": 2}
 
@@ -31,7 +30,7 @@ def train(tmp_path_factory, synthetic_folder):
     runs = tmp_path_factory.mktemp("train") / "runs"
 
     def run(**options):
-        return run_local.run_kernel("train", **{"data": synthetic_folder, "runs": runs, "minutes": 30, **options})
+        return run_kernel("train", **{"data": synthetic_folder, "runs": runs, "minutes": 30, **options})
 
     run.runs = runs
     return run
@@ -94,10 +93,10 @@ def test_two_folds_at_once_are_the_same_run(train, whole, capfd):
 
 
 def test_a_worker_that_is_killed_fails_the_run_by_name_and_another_run_goes_on(train, whole, monkeypatch, capfd):
-    monkeypatch.setattr(run_local, "new_run_id", lambda *_: "train-killed-worker")
+    monkeypatch.setattr(kernels, "new_run_id", lambda *_: "train-killed-worker")
     checkpoint = train.runs / ".train-killed-worker" / "working" / "state" / "fold1" / "epoch-0000[2-7].weights.h5"
     once(lambda: worker_processes(1, checkpoint), lambda found: [each.kill() for each in found])
-    with pytest.raises(run_local.LocalRunError, match="go on with --resume train-killed-worker"):
+    with pytest.raises(LocalRunError, match="resume it by --resume train-killed-worker"):
         train(preset="smoke", settings={**SETTINGS, "workers": 2})
     shown = capfd.readouterr().out
     assert "TrainingError: fold 1: its process was killed by SIGKILL, perhaps out of memory" in shown
@@ -135,7 +134,7 @@ def test_a_run_stops_before_its_limit_with_its_state_among_its_outputs(train, ca
         try:
             folder = train(preset="smoke", settings={**SETTINGS, "epochs": 9000, "limit_minutes": limit})
             break
-        except run_local.LocalRunError:
+        except LocalRunError:
             assert "there is no time for an epoch" in capfd.readouterr().out
     manifest = verify_run(folder)
     assert manifest["finished"] is False and manifest["minutes"] < 1.5 * limit

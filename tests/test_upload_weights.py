@@ -2,6 +2,7 @@ import kaggle_stand_in
 import pytest
 from kaggle_stand_in import USER, assert_no_secret, kill_when_reached, make_link, start_script
 
+from desk import uploading
 from scripts import upload_weights
 
 stand_in = kaggle_stand_in.stand_in
@@ -90,7 +91,7 @@ def test_a_lost_answer_is_looked_up_and_never_repeated(stand_in, upload, kind, s
 
 def test_a_dataset_that_never_gets_ready_ends_at_the_deadline(stand_in, upload, monkeypatch):
     stand_in.datasets[REF] = {"files": {}, "states": ["BLOBS_RECEIVED"]}
-    monkeypatch.setattr(upload_weights, "MINUTES", 1.0)
+    monkeypatch.setattr(uploading, "MINUTES", 1.0)
     status, text, _ = upload()
     assert status == 75 and "is BLOBS_RECEIVED after 1 min" in text
 

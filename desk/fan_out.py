@@ -1,0 +1,345 @@
+"""A run in several kernels, one for each fold: the queue that starts them, and what is known of each.
+
+`push.py train --fan-out folds` makes `runs/<run id>/` with `queue.json` and, in `parts/fold-0/` and so on, the folder
+of a run for each fold, which waits as "queued" in its push.json. From then on all that is to be done stands on the
+disk: a queue that was killed, or stopped for lack of quota, is resumed by `push.py train --continue RUN`.
+
+A fold is pushed when Kaggle has a place for it. One without an answer is looked up and not pushed again. One that
+fails is reported, and the others go on; `--continue` pushes it once more, and resumes one that ran out of time.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import shutil
+import tempfile
+
+from desk.errors import ConfigurationError, DeskError
+from desk.kaggle.errors import (
+    AccessError,
+    AmbiguousError,
+    CapacityError,
+    KaggleError,
+    NotFoundError,
+    OutputError,
+    UnreachableError,
+)
+from desk.kaggle.transport import KaggleLink
+from desk.output import ProgressLine, duration, show
+from desk.planning import (
+    BuiltKernel,
+    Plan,
+    PushRequest,
+    build_run,
+    plan_run,
+    resume_run,
+    show_plan,
+    within_session,
+)
+from desk.preflight import GPU_SESSIONS, gpu_sessions, newest_version, preflight, running
+from desk.pushing import OPEN, accept, keep_pushed, look_up, send
+from desk.records import utc_now, write_record
+from desk.remote_output import DEADLINE_HOURS, POLL, remote_manifest, run_status
+from desk.runs import FETCH, QUEUE, Run, pushed_runs
+from desk.sending import settle
+from salt.config import preset as salt_preset
+
+
+class FoldsFailed(KaggleError):
+    """Some folds came to a bad end; the others are well."""
+
+
+class Interrupted(KaggleError):
+    """Somebody pressed Ctrl-C."""
+
+    exit_status = 130
+
+
+class NoPlace(KaggleError):
+    """Kaggle has had no place for a fold for a long time."""
+
+    exit_status = 75
+
+
+# --- a new queue ----------------------------------------------------------------------------------------------------
+
+
+def push_folds(link: KaggleLink, request: PushRequest) -> Run | None:
+    """Builds a kernel for each fold, keeps them all, and works the queue off.
+
+    Returns:
+        The run, or None after a dry run.
+
+    Raises:
+        DeskError: as `resume_folds`, or nothing was begun.
+    """
+    plan = plan_run(link, request)
+    refuse_unfinished(request.runs, request.kernel)
+    shares = share_out(plan)
+    folds = list(shares)
+    request.runs.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{plan.run_id}-", dir=request.runs))
+    try:
+        temporary.chmod(0o755)
+        built = [keep_part(temporary, plan, fold, settings) for fold, settings in shares.items()]
+        queue: dict = {"run_id": plan.run_id, "kernel": plan.kernel, "preset": plan.preset, "settings": plan.settings}
+        queue |= {"accelerator": plan.accelerator, "hours": plan.hours, "at": utc_now(), "folds": folds}
+        write_record(temporary, QUEUE, queue)
+        show_plan(plan, built[0])
+        minutes = shares[folds[0]].get("minutes")
+        each = f", each with {minutes:g} of the run's minutes" if minutes else ""
+        show(("kernels", f"{len(folds)}, for folds {', '.join(map(str, folds))}{each}"))
+        preflight(link, request, built[0], pushed_runs(request.runs))
+        if request.dry_run:
+            print("\nnothing was pushed (--dry-run)")
+            return None
+        temporary.rename(request.runs / plan.run_id)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return resume_folds(link, Run(request.runs / plan.run_id), plan.kernel)
+
+
+def refuse_unfinished(runs: pathlib.Path, kernel: str) -> None:
+    """Raises `ConfigurationError` if folds of an earlier fan-out of this kernel still wait: they would be mixed up."""
+    for run in [Run(path.parent) for path in runs.glob(f"[!.]*/{QUEUE}")]:
+        waiting = [part for part in run.parts if part.push.get("version") is None]
+        if waiting and run.queue["kernel"] == kernel:
+            raise ConfigurationError(
+                f"{run.name} still has {len(waiting)} folds to push: resume it by python scripts/push.py {kernel} "
+                f"--continue {run.name}, or give it up and remove its folder"
+            )
+
+
+def share_out(plan: Plan) -> dict[int, dict]:
+    """For each fold of a run the settings of its kernel: its fold, and its share of the run's minutes."""
+    if plan.preset is None:
+        raise ConfigurationError("--fan-out folds: the kernel has no PRESET, so nobody knows its folds")
+    config = salt_preset(plan.preset, **plan.settings)
+    folds = list(config.train_folds)
+    if len(folds) < 2:
+        raise ConfigurationError(f"--fan-out folds: train_folds={folds} is one fold; push it without --fan-out")
+    minutes = {"minutes": round(config.minutes / len(folds), 1)} if config.minutes else {}
+    return {fold: {**plan.settings, **minutes, "train_folds": [fold]} for fold in folds}
+
+
+def keep_part(folder: pathlib.Path, plan: Plan, fold: int, settings: dict) -> BuiltKernel:
+    """Builds the kernel of a fold into its folder."""
+    built = build_run(dataclasses.replace(plan, run_id=f"{plan.run_id}-fold-{fold}", settings=settings, fold=fold))
+    keep_pushed(folder / "parts" / f"fold-{fold}", built, state="queued", fold=fold, at=utc_now())
+    return built
+
+
+# --- working it off -------------------------------------------------------------------------------------------------
+
+
+def resume_folds(link: KaggleLink, run: Run, kernel: str) -> Run:
+    """Pushes the folds of a run that wait, as there are places for them; returns the run when all are pushed.
+
+    Raises:
+        QuotaError, ...: Kaggle takes none of them now; the queue stays as it is.
+        FoldsFailed: all are pushed, and some came to a bad end.
+        NoPlace: there has been no place for half a day.
+    """
+    if not run.queue or run.queue["kernel"] != kernel:
+        raise ConfigurationError(f"--continue {run.name}: is no run of {kernel} whose folds were fanned out")
+    remedy = f"python scripts/push.py {kernel} --continue {run.name}"
+    with run.lock():
+        print(f"\n{run.name}: {len(run.parts)} folds, as there are places", flush=True)
+        parts = [Part(part) for part in run.parts]
+        for part in parts:
+            part.take_up(link, run.queue)
+        try:
+            failed = work_off(link, run.folder.parent, parts)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; what runs on Kaggle goes on. The others: {remedy}") from None
+        except DeskError as error:
+            stopped = type(error)(f"{error}\nwhat runs on Kaggle goes on; the other folds: {remedy}")
+            raise stopped from None
+    if failed:
+        names = ", ".join(map(str, failed))
+        raise FoldsFailed(
+            f"all folds are pushed, but {names} did not end well: python scripts/fetch.py {run.name} shows why, and "
+            f"{remedy} pushes them once more"
+        )
+    return run
+
+
+class Part:
+    """A fold's kernel: its run, and how that stands on Kaggle."""
+
+    def __init__(self, run: Run):
+        self.run, self.fold, self.state = run, run.push["fold"], "waits"
+
+    def take_up(self, link: KaggleLink, queue: dict) -> None:
+        """Looks how the fold stands when a queue begins or is resumed; one that did not end well waits again."""
+        self.look(link)
+        if self.state == "COMPLETE" and self.ran_out_of_time(link):
+            self.resume(link, queue)
+        if self.failed:
+            print(f"  fold {self.fold} was {self.state}; it is pushed once more", flush=True)
+            for name in (FETCH, f"{self.run.push['kernel']}.log"):
+                (self.run.folder / name).unlink(missing_ok=True)
+            shutil.rmtree(self.run.folder / "partial", ignore_errors=True)
+            self.run.record_push(state="queued", version=None, url=None)
+            self.state = "waits"
+
+    def ran_out_of_time(self, link: KaggleLink) -> bool:
+        """Whether the manifest says that the run has not reached its end; what is wrong with one, fetch.py tells."""
+        manifest = self.run.manifest
+        if manifest.get("run_id") != self.run.push["run_id"]:
+            with contextlib.suppress(OutputError, UnreachableError, NotFoundError, AccessError):
+                manifest = remote_manifest(link, self.run)
+        return not manifest.get("finished", True)
+
+    def resume(self, link: KaggleLink, queue: dict) -> None:
+        """Resumes a fold that ran out of time, by a new version of its kernel that mounts what it has left."""
+        kernel, owner = queue["kernel"], self.run.push["ref"].partition("/")[0]
+        preset, settings, sources = resume_run(link, self.run, kernel, owner)
+        settings = within_session(settings, queue["hours"])
+        plan = Plan(
+            kernel, next_run_id(self.run.push["run_id"]), owner, preset, settings, queue["accelerator"], queue["hours"],
+            sources, self.run, self.fold,
+        )  # fmt: skip
+        built = build_run(plan)
+        print(f"  fold {self.fold} ran out of time; {plan.run_id} resumes it", flush=True)
+        shutil.copytree(built.folder, self.run.folder / "pushed", dirs_exist_ok=True)
+        self.run.metadata = built.metadata
+        (self.run.folder / FETCH).unlink(missing_ok=True)
+        # Last: a kill before this changes nothing.
+        self.run.record_push(**built.record | {"state": "queued", "at": utc_now()})
+        self.state = "waits"
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is to be pushed."""
+        return self.run.push["state"] == "queued"
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known to be on Kaggle, one way or the other."""
+        return not self.waits and self.run.push["state"] not in OPEN
+
+    @property
+    def ended(self) -> bool:
+        """Whether its run has ended, well or not."""
+        return self.state in ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED", "WITHOUT SOURCES")
+
+    @property
+    def failed(self) -> bool:
+        """Whether its run came to a bad end."""
+        return self.ended and self.state != "COMPLETE"
+
+    def look(self, link: KaggleLink) -> None:
+        """Finds out how the fold stands."""
+        if self.waits or self.ended:
+            return
+        self.state = "UNREADABLE"
+        with contextlib.suppress(UnreachableError, NotFoundError, AccessError):
+            if self.run.push["state"] in OPEN:
+                self.settle(link)
+            if self.run.push["state"] == "lacks_sources":
+                self.state = "WITHOUT SOURCES"
+            elif self.run.push["state"] == "pushed":
+                self.state = self.run.fetched.get("state") or run_status(link, self.run).state
+
+    def settle(self, link: KaggleLink) -> None:
+        """Looks up a push whose answer was lost; it waits again only when it surely did not arrive."""
+        try:
+            saved = settle(self.run.push["run_id"], self.run.push, functools.partial(look_up, link, self.run))
+        except AmbiguousError:
+            self.state = "NOT SEEN YET"
+            return
+        if saved is None:
+            self.run.record_push(state="queued")
+            self.state = "waits"
+            return
+        with contextlib.suppress(ConfigurationError):  # it runs without some of its sources, and its record says so
+            accept(self.run, saved)
+
+    def push(self, link: KaggleLink) -> None:
+        """Pushes the fold.
+
+        Raises:
+            CapacityError: an earlier version of its kernel still runs, or Kaggle has no place.
+            QuotaError, ...: no version was made; the fold still waits.
+        """
+        ref, metadata = self.run.push["ref"], self.run.metadata
+        content = (self.run.folder / "pushed" / metadata["code_file"]).read_text(encoding="utf-8")
+        previous = newest_version(link, ref)
+        if previous and running(link, ref):
+            raise CapacityError(f"{ref} version {previous} still runs")
+        self.run.record_push(state="sending", previous=previous, at=utc_now())
+        try:
+            send(link, self.run, metadata, content)
+        except AmbiguousError:
+            self.state = "NOT SEEN YET"
+            print(f"  fold {self.fold} is sent, and not seen on Kaggle yet; it is looked for", flush=True)
+        except DeskError:
+            if self.run.push["state"] == "sending":
+                self.run.record_push(state="queued")
+            raise
+        else:
+            self.state = "QUEUED"
+            version, url = self.run.push["version"], self.run.push["url"]
+            print(f"  fold {self.fold} is pushed: version {version}, {url}", flush=True)
+
+
+def next_run_id(run_id: str) -> str:
+    """The name of a fold's run that resumes another: RUN-fold-1, RUN-fold-1-2, RUN-fold-1-3 ..."""
+    stem, _, numbers = run_id.rpartition("-fold-")
+    fold, _, number = numbers.partition("-")
+    return f"{stem}-fold-{fold}-{int(number or 1) + 1}"
+
+
+def work_off(link: KaggleLink, runs: pathlib.Path, parts: list[Part]) -> list[int]:
+    """Pushes what waits in `parts`, until all are known to be on Kaggle; returns the folds that came to a bad end."""
+    line, began, moved, told = ProgressLine(), link.clock(), link.clock(), None
+    own = {part.run.push["ref"] for part in parts}
+    while not all(part.settled for part in parts):
+        for part in parts:
+            if report_end(link, part, line):
+                moved = link.clock()
+        busy = [part for part in parts if not part.waits and not part.ended]
+        reason = ""
+        waiting = [part for part in parts if part.waits]
+        if waiting and len(busy) < GPU_SESSIONS:
+            try:
+                others = gpu_sessions(link, pushed_runs(runs), own)
+                if len(busy) + len(others) >= GPU_SESSIONS:
+                    raise CapacityError(f"{', '.join(others)} run" + "s" * (len(others) == 1))
+                line.end()
+                waiting[0].push(link)
+                moved = link.clock()
+                continue
+            except (CapacityError, UnreachableError) as error:
+                reason = f" ({str(error).partition(';')[0]})"
+        if link.clock() - moved >= 3600 * DEADLINE_HOURS:
+            line.end()
+            raise NoPlace(f"no fold could be pushed for {DEADLINE_HOURS:g} hours")
+        about = f"{summary(parts)}{reason}"
+        if line.is_terminal or about != told:
+            line.show(f"  {about}, {duration(link.clock() - began)}")
+        told = about
+        link.sleep(POLL * (2 + 2 * link.jitter()) / 3)
+    line.end()
+    return [part.fold for part in parts if part.failed]
+
+
+def report_end(link: KaggleLink, part: Part, line: ProgressLine) -> bool:
+    """Looks at a fold's run; says so, and returns True, if it has ended since the last look."""
+    if part.ended:
+        return False
+    part.look(link)
+    if part.ended:
+        line.end()
+        word = "COMPLETE" if not part.failed else f"{part.state}; the others go on"
+        print(f"  fold {part.fold} is {word}", flush=True)
+    return part.ended
+
+
+def summary(parts: list[Part]) -> str:
+    """Such as "fold 0 COMPLETE, 1 RUNNING, 2 QUEUED; 3, 4 wait for a place"."""
+    known = [f"{part.fold} {part.state}" for part in parts if not part.waits] or ["none runs"]
+    waiting = ", ".join(str(part.fold) for part in parts if part.waits)
+    return f"fold {', '.join(known)}" + (f"; {waiting} wait for a place" if waiting else "")

@@ -1,0 +1,115 @@
+"""A run whose folds were fanned out becomes one run: the weights of all folds, one oof.npz, one history, one manifest.
+
+`fetch_run` is the way of every run from Kaggle to its folder, in one kernel or in several.
+"""
+
+import os
+import pathlib
+import shutil
+
+from desk.errors import ConfigurationError
+from desk.fetching import Patience, RunFailed, StillRunning, bring_run, is_whole
+from desk.kaggle.errors import OutputError
+from desk.kaggle.transport import KaggleLink
+from desk.records import read_record, write_record
+from desk.remote_output import FRESH
+from desk.runs import MANIFEST, Run
+from salt.artifacts import write_manifest, write_oof
+from salt.files import sha256_file
+from salt.parts import read_trained_run
+from salt.postprocess import choose_minimum_area
+from salt.scoring import score_oof
+
+JOINING = ".joining"  # folder of a run's joined files, until all of them are there
+
+
+def fetch_run(link: KaggleLink, run: Run, patience: Patience) -> dict | None:
+    """Brings a run's output to its folder; returns its manifest, or None if all of it was there.
+
+    Raises:
+        RunFailed: it came to a bad end.
+        StillRunning, OutputError, ...: it is not here.
+    """
+    if not (run.queue or run.push):
+        raise ConfigurationError(f"{run.name}: has no push.json; only runs that push.py started can be fetched")
+    if is_whole(run):
+        for left in (FRESH, JOINING):  # by a kill behind the last file
+            shutil.rmtree(run.folder / left, ignore_errors=True)
+        return None
+    with run.lock():
+        if not run.parts:
+            return bring_run(link, run, patience)
+        bring_parts(link, run, patience)
+        return join_parts(run)
+
+
+def bring_parts(link: KaggleLink, run: Run, patience: Patience) -> None:
+    """Brings what the kernels of a run's folds have left, one after the other; what is here already stays.
+
+    Raises:
+        RunFailed, StillRunning: some folds are not here; the message names them.
+    """
+    failed, absent = [], []
+    for part in run.parts:
+        fold = part.push["fold"]
+        if part.push["state"] == "queued":
+            absent.append(f"fold {fold} is not pushed yet")
+            continue
+        try:
+            manifest = part.manifest if is_whole(part) else bring_run(link, part, patience)
+            if not manifest.get("finished", True):
+                failed.append(f"fold {fold}: {part.push['run_id']} ran out of time")
+        except StillRunning as error:
+            absent.append(str(error))
+        except (RunFailed, OutputError) as error:
+            failed.append(f"fold {fold}: {error}")
+    if failed:
+        once_more = f"python scripts/push.py {run.queue['kernel']} --continue {run.name}"
+        remedy = f"nothing was joined; {once_more} pushes what did not end well once more"
+        raise RunFailed("\n".join([*failed, *absent, remedy]))
+    if absent:
+        here = f"{len(run.parts) - len(absent)} of {len(run.parts)} folds are here"
+        raise StillRunning("\n".join([*absent, here]))
+
+
+def join_parts(run: Run) -> dict:
+    """Makes one run of the folds' outputs, the manifest last; returns it.
+
+    The weights are links to those of the folds, so that a kill leaves the folds whole.
+
+    Raises:
+        ArtifactError: folds that do not fit each other.
+    """
+    folders = [part.folder for part in run.parts]
+    trained = read_trained_run(folders, run.queue["folds"])
+    manifests = {folder: read_record(folder, MANIFEST) for folder in folders}
+    fresh = run.folder / JOINING
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    for path in trained.weights.values():
+        os.link(path, fresh / path.name)
+    write_oof(fresh / "oof.npz", trained.oof)
+    history = joined_tables([folder / "history.csv" for folder in folders])
+    (fresh / "history.csv").write_text(history, encoding="utf-8")
+    courses = {fold: course for folder in folders for fold, course in read_record(folder, "courses.json").items()}
+    write_record(fresh, "courses.json", courses)
+    score, area = score_oof(trained.oof), trained.config.minimum_area
+    if area < 0:
+        level = trained.config.level or score["best_level"]
+        area = choose_minimum_area(trained.oof.probabilities, trained.oof.masks, level)
+    minutes = round(sum(found["minutes"] for found in manifests.values()), 1)
+    more = {"minutes": minutes, "score": score, "minimum_area": area}
+    more["parts"] = {found["run_id"]: sha256_file(folder / MANIFEST) for folder, found in manifests.items()}
+    manifest = write_manifest(fresh, run.queue["run_id"], run.queue["kernel"], trained.config, **more)
+    for name in (*manifest["files"], MANIFEST):
+        (fresh / name).replace(run.folder / name)
+    fresh.rmdir()
+    return manifest
+
+
+def joined_tables(paths: list[pathlib.Path]) -> str:
+    """Tables of the same columns as one."""
+    heads, rows = zip(*(path.read_text(encoding="utf-8").split("\n", 1) for path in paths), strict=True)
+    if len(set(heads)) > 1:
+        raise OutputError(f"the columns of {paths[0].name} differ between the folds: {' | '.join(sorted(set(heads)))}")
+    return heads[0] + "\n" + "".join(rows)

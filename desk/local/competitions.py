@@ -1,0 +1,116 @@
+"""The competition that a kernel at this desk finds mounted: synthetic, a folder of the real one, or a part of it."""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from desk import paths
+from desk.errors import LocalRunError
+from desk.paths import AnyPath
+from salt.competition import Competition, find_competition
+from salt.data import read_test, read_train
+from salt.layout import write_competition
+from salt.metrics import coverage_class
+from salt.synthetic import write_synthetic
+
+TEST_SHARE = 4  # one test tile for so many training tiles
+
+
+def competition_folder(
+    data: AnyPath | None = None, synthetic: int | None = None, tiles: int | None = None
+) -> pathlib.Path:
+    """The folder whose competition is to be mounted.
+
+    Args:
+        data: a folder that holds a competition.
+        synthetic: instead, how many synthetic training tiles to make; a quarter as many test tiles come with them.
+        tiles: of `data`, take only so many training tiles and a quarter as many test tiles.
+    """
+    if synthetic is not None and data is None:
+        return synthetic_competition(synthetic)
+    if synthetic is not None or data is None:
+        raise LocalRunError("give either --data DIR or --synthetic N, and not both")
+    data = pathlib.Path(data)
+    if not data.is_dir():
+        raise LocalRunError(f"--data {data}: {'is not a folder' if data.exists() else 'does not exist'}")
+    return data if tiles is None else part_of_competition(data, tiles)
+
+
+def synthetic_competition(count: int) -> pathlib.Path:
+    """A synthetic competition, made once and kept in build/synthetic/ until the code that makes it changes."""
+    check_count("--synthetic", count)
+    folder = paths.BUILD / "synthetic" / f"{count}-{code_digest('synthetic', 'layout', 'tiles', 'rle')}"
+    if not folder.exists():  # it gets this name when it is whole
+        print(f"making a synthetic competition of {count} training tiles", flush=True)
+        write_synthetic(folder, train=count, test=count // TEST_SHARE, seed=0, progress=True)
+    return folder
+
+
+def part_of_competition(data: pathlib.Path, count: int) -> pathlib.Path:
+    """Some tiles of a competition as a competition, kept in build/tiles/ until the files that it is made of change."""
+    check_count("--tiles", count)
+    competition = find_competition([data])
+    facts = [(str(path), entry.st_size, entry.st_mtime_ns) for path, entry in competition_files(competition)]
+    source = hashlib.sha256(json.dumps([str(competition.folder.resolve()), facts]).encode()).hexdigest()[:12]
+    folder = paths.BUILD / "tiles" / f"{count}-{source}-{code_digest('data', 'layout', 'metrics', 'rle')}"
+    if not folder.exists():
+        print(f"taking {count} training tiles of {data}", flush=True)
+        write_part(competition, count, folder)
+    return folder
+
+
+def write_part(competition: Competition, count: int, folder: pathlib.Path) -> None:
+    """Writes `count` training tiles, with every coverage class at its share, and a quarter as many test tiles."""
+    train, test = read_train(competition), read_test(competition)
+    if count > len(train.ids):
+        raise LocalRunError(f"--tiles {count}: {competition.folder} has {len(train.ids)} training tiles; ask for fewer")
+    assert train.masks is not None
+    taken = stratified_choice(coverage_class(train.masks), count)
+    taken_test = stratified_choice(np.zeros(len(test.ids), int), min(count // TEST_SHARE, len(test.ids)))
+    write_competition(
+        folder, train.ids[taken], train.images[taken], train.masks[taken], train.depths[taken],
+        test.ids[taken_test], test.images[taken_test], test.depths[taken_test],
+    )  # fmt: skip
+
+
+def stratified_choice(classes: np.ndarray, count: int) -> np.ndarray:
+    """Indices of `count` items, ascending, of each class its share to within one; the same ones every time."""
+    shuffled = np.random.default_rng(0).permutation(len(classes))
+    by_class = shuffled[np.argsort(np.asarray(classes)[shuffled], kind="stable")]
+    # Equal steps through the items in order of class meet each class in proportion to its size.
+    return np.sort(by_class[np.arange(count) * len(classes) // max(count, 1)])
+
+
+def check_count(option: str, count: int) -> None:
+    """Raises `LocalRunError` for too few training tiles."""
+    if count < 2 * TEST_SHARE:
+        raise LocalRunError(f"{option} {count}: at least {2 * TEST_SHARE} training tiles are needed")
+
+
+def code_digest(*modules: str) -> str:
+    """Changes when one of these modules of salt does."""
+    digest = hashlib.sha256()
+    for name in modules:
+        digest.update((paths.ROOT / "salt" / f"{name}.py").read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def competition_files(competition: Competition) -> Iterator[tuple[pathlib.Path, os.stat_result]]:
+    """(path within the competition, os.stat_result) of every file of a competition, sorted."""
+    for entry in competition_entries(competition):
+        for path in sorted(entry.rglob("*")) if entry.is_dir() else [entry]:
+            if path.is_file():
+                yield path.relative_to(competition.folder), path.stat()
+
+
+def competition_entries(competition: Competition) -> list[pathlib.Path]:
+    """The files and folders at the top of a competition's folder that belong to it; other things may lie there too."""
+    parts = [competition.train_table, competition.sample_submission, competition.depths_table]
+    images = (competition.train_images, competition.train_masks, competition.test_images)
+    parts += [part.path for part in images if part is not None]
+    tops = {part.relative_to(competition.folder).parts[0] for part in parts if part is not None}
+    return [competition.folder / top for top in sorted(tops)]

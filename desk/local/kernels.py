@@ -1,0 +1,141 @@
+"""The local stand-in for Kaggle: builds a kernel's notebook and runs it at this desk as Kaggle would."""
+
+import contextlib
+import json
+import pathlib
+import sys
+import tempfile
+from collections.abc import Iterable
+
+from desk import building, paths
+from desk.errors import ConfigurationError, LocalRunError
+from desk.local.competitions import competition_folder
+from desk.local.endings import (
+    can_resume,
+    hold,
+    keep_failed,
+    keep_finished,
+    remove,
+    unfinished_run,
+    verify_outputs,
+)
+from desk.local.mounts import OWNER, check_weights, copy, mount_competition, mount_runs, verified_runs
+from desk.local.processes import choose_sandbox, execute
+from desk.output import shown
+from desk.paths import AnyPath
+from desk.runs import METADATA, new_run_id
+from salt.config import config_from_dict
+from salt.config import preset as salt_preset
+
+
+def run_kernel(
+    name: str, *, data: AnyPath | None = None, synthetic: int | None = None, tiles: int | None = None,
+    preset: str | None = None, settings: dict | None = None, mounted_runs: Iterable[AnyPath] = (),
+    weights: AnyPath | None = None, minutes: float = 720.0, runs: AnyPath | None = None, sandbox: str = "auto",
+    resume: str | None = None,
+) -> pathlib.Path:  # fmt: skip
+    """Builds and runs one kernel.
+
+    Args:
+        name: of a file in `kernels/`, without `.py`.
+        data, synthetic, tiles: which competition to mount, see `competition_folder`.
+        preset: replaces the kernel's own `PRESET`, if given.
+        settings: replaces the kernel's own `SET`, if given.
+        mounted_runs: folders of earlier runs, or their names in `runs`, or the beginnings of these.
+        weights: a folder to mount as a dataset.
+        minutes: time limit of the notebook.
+        runs: where the run's folder is made; None: this repository's runs/.
+        sandbox: "namespaces", "guard", or "auto" for the first that works here.
+        resume: name of an unfinished run in `runs`, whose output is mounted and whose settings are taken over.
+
+    Returns:
+        The run's folder, verified.
+
+    Raises:
+        DeskError, ValueError: bad input, found before the notebook starts; or the notebook failed, ran too long,
+            or left something else than its manifest says.
+    """
+    runs = pathlib.Path(runs or paths.RUNS).resolve()
+    runs.mkdir(parents=True, exist_ok=True)
+    # Beside the finished runs, so that a rename makes a finished run of it; hidden, because it is none yet.
+    root = pathlib.Path(tempfile.mkdtemp(prefix=f".{name.replace('/', '-')}-", dir=runs))
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: remove(root))
+        stack.enter_context(hold(root))
+        metadata = {name: build_notebook(name, root / "built")}
+        earlier = verified_runs(mounted_runs, runs)
+        resumed = None
+        if resume is not None:
+            begun, manifest = unfinished_run(name, resume, runs)
+            resumed, settings = manifest["run_id"], {**manifest["config"], **(settings or {})}
+        notebook = root / "built" / name / f"{name}.ipynb"
+        parameters = choose_parameters(name, notebook, preset, settings, earlier, resumed)
+        run_id = parameters["RUN_ID"]
+        root = root.rename(runs / f".{run_id}")  # by this name --resume finds it after a kill
+        if weights is not None:
+            check_weights(pathlib.Path(weights))
+        mode, why = choose_sandbox(sandbox, root)
+        mount_competition(competition_folder(data, synthetic, tiles), root)
+        mounted = earlier if resumed is None else [*earlier, (begun, manifest)]
+        for kernel in {manifest["kernel"] for _, manifest in mounted} - metadata.keys():
+            metadata[kernel] = build_notebook(kernel, root / "built")
+        mount_runs(mounted, metadata, root)
+        if weights is not None:
+            copy(pathlib.Path(weights), root / "input" / "datasets" / OWNER / "salt-weights")
+        print(f"{run_id}: {why}; at most {minutes:g} minutes", flush=True)
+        try:
+            execute(name, root, parameters, mode, minutes)
+            verify_outputs(name, root / "working", run_id)
+        except (LocalRunError, ValueError) as error:
+            failed = keep_failed(name, root, runs / f"{run_id}.failed")
+            message = str(error).replace(str(root / "working"), "the working folder")
+            more = f"\nresume it by --resume {run_id}" if can_resume(failed / "working") else ""
+            raise LocalRunError(f"{message}\nkept to look at: {shown(failed)}{more}") from error
+        except (KeyboardInterrupt, SystemExit):
+            if can_resume(root / "working"):
+                failed = keep_failed(name, root, runs / f"{run_id}.failed")
+                print(f"\nkept: {shown(failed)}\nresume it by --resume {run_id}", file=sys.stderr)
+            raise
+        return keep_finished(name, root, runs / run_id)
+
+
+def build_notebook(name: str, out: pathlib.Path) -> dict:
+    """Builds `out`/NAME/NAME.ipynb and returns the content of the kernel-metadata.json beside it."""
+    kernels = sorted(path.stem for path in (paths.ROOT / "kernels").glob("*.py"))
+    if name not in kernels:
+        raise LocalRunError(f"kernel {name!r} does not exist; kernels/ has {', '.join(kernels) or 'none'}")
+    try:
+        folder, _ = building.build_notebook(name, OWNER, out)
+    except ConfigurationError as error:
+        raise LocalRunError(f"kernel {name} cannot be built: {error}") from error
+    return json.loads((folder / METADATA).read_text(encoding="utf-8"))
+
+
+def choose_parameters(
+    name: str, notebook: pathlib.Path, preset: str | None, settings: dict | None,
+    earlier: list[tuple[pathlib.Path, dict]], resume: str | None = None,
+) -> dict:  # fmt: skip
+    """What replaces the values in the notebook's parameters cell; checked here, where it costs no run.
+
+    Raises:
+        LocalRunError: the kernel has no such parameter.
+        ConfigError: an unknown setting, a wrong type, a value out of range.
+    """
+    default = building.read_parameters(notebook)
+    given = {"PRESET": preset, "SET": settings or None, "RESUME": resume}
+    parameters: dict = {key: value for key, value in given.items() if value is not None}
+    for key in (*parameters, "RUN_ID"):
+        if key not in default:
+            present = ", ".join(default) or "none"
+            raise LocalRunError(f"kernel {name} has no {key} in its parameters cell, which has {present}")
+    chosen = parameters.get("PRESET", default.get("PRESET"))
+    check_settings(chosen, parameters.get("SET") or default.get("SET") or {}, earlier)
+    return parameters | {"RUN_ID": new_run_id(name, "resumed" if resume else chosen)}
+
+
+def check_settings(preset: str | None, settings: dict, earlier: list[tuple[pathlib.Path, dict]]) -> None:
+    """Raises `ConfigError` for what the notebook would refuse: changes of a preset, or of a mounted run's settings."""
+    if preset is None and earlier:
+        config_from_dict({**earlier[0][1]["config"], **settings})
+    else:
+        salt_preset("unet" if preset is None else preset, **settings)

@@ -1,0 +1,255 @@
+"""The wall around a notebook that runs at the desk: what it cannot do on Kaggle, it cannot do here.
+
+It sees its inputs read-only, reaches no network, and cannot import this repository's packages. processes.py starts this
+file as a program in a process of its own; the notebook's process and those that it starts load `guard` through a
+`sitecustomize.py`.
+Two modes:
+
+- `namespaces` (Linux): network and mounts of its own, by the kernel. Holds for root and for compiled code too.
+- `guard`: an audit hook inside Python that refuses connections. Compiled code can get past it; it is meant for machines
+  without namespaces, and processes.py then compares the inputs before and after.
+
+This is no prison for hostile code: it catches the notebook that would fail on Kaggle. At its head this file imports
+only the standard library, and nothing of this repository anywhere.
+"""
+
+import ctypes
+import errno
+import ipaddress
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import sys
+from typing import Any
+
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = 0x1, 0x20, 0x1000, 0x4000, 0x40000, 0x200000
+ST_INHERITED, ST_RELATIME = 0x2 | 0x4 | 0x8 | 0x400 | 0x800, 0x1000  # nosuid, nodev, noexec, noatime, nodiratime
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
+CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
+SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
+PACKAGES = ("salt", "desk", "flattener")  # of this repository
+RESOLVING = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
+
+
+# --- what the notebook's process loads at its start -----------------------------------------------------------------
+
+
+def guard(network: bool) -> None:
+    """Refuses this repository's packages in this process and, with `network`, every address but this machine's own."""
+    sys.meta_path.insert(0, RefuseRepository)
+    if network:
+        sys.addaudithook(refuse_network)
+
+
+class RefuseRepository:
+    """An import finder that finds nothing and lets no other find `PACKAGES`, wherever they may be installed."""
+
+    @staticmethod
+    def find_spec(fullname: str, path: Any = None, target: Any = None) -> None:
+        package = fullname.partition(".")[0]
+        if package in PACKAGES:
+            message = f"No module named {fullname!r}: a notebook carries its own copy of {package}"
+            raise ModuleNotFoundError(message, name=fullname)
+        return None
+
+
+def refuse_network(event: str, arguments: tuple) -> None:
+    """An audit hook; its errors are those of a machine that has no network."""
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        address = arguments[1]
+        if isinstance(address, tuple) and not is_local(address[0]):
+            message = f"Network is unreachable ({address[0]}): a notebook run at the desk has none"
+            raise OSError(errno.ENETUNREACH, message)
+    # A number resolves without a network, as it does in namespaces: whoever connects to it is refused above.
+    elif event in RESOLVING and not is_local(arguments[0]) and ip_address(arguments[0]) is None:
+        raise socket.gaierror(socket.EAI_AGAIN, f"Temporary failure in name resolution ({arguments[0]})")
+
+
+def is_local(host: Any) -> bool:
+    """Whether a host is this machine. What is neither a name nor an IP address (a netlink number, None) counts so."""
+    name = host.decode(errors="replace") if isinstance(host, (bytes, bytearray)) else host
+    if not isinstance(name, str) or name in ("", "localhost", os.uname().nodename):
+        return True
+    address = ip_address(name)
+    return address is not None and (address.is_loopback or address.is_unspecified)
+
+
+def ip_address(host: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a text spells, or None."""
+    try:
+        return ipaddress.ip_address(host.decode() if isinstance(host, (bytes, bytearray)) else host)
+    except ValueError:
+        return None
+
+
+# --- namespaces -----------------------------------------------------------------------------------------------------
+
+
+def enter_namespaces(folder: str) -> None:
+    """Gives this process no network but loopback, and `folder` read-only, for itself and all that it starts.
+
+    Raises:
+        OSError: the system does not allow it.
+    """
+    if not sys.platform.startswith("linux"):
+        raise OSError(errno.ENOSYS, "namespaces are Linux's")
+    libc = ctypes.CDLL(None, use_errno=True)
+    leave_shared_namespaces(libc)
+    raise_loopback()
+    # What is mounted from here on stays here: without this the bind mount would appear on the whole machine.
+    call(libc.mount, None, b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None)
+    mount_read_only(libc, folder)
+    # With these, root could mount the folder for writing again. They go when the notebook's process is started (exec).
+    for capability in (CAP_NET_ADMIN, CAP_SYS_ADMIN):
+        call(libc.prctl, PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def leave_shared_namespaces(libc: ctypes.CDLL) -> None:
+    """Root may have a network and mounts of its own just so; anybody else needs a user namespace around them."""
+    user, group = os.geteuid(), os.getegid()
+    try:
+        call(libc.unshare, CLONE_NEWNET | CLONE_NEWNS)
+    except PermissionError:
+        call(libc.unshare, CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS)
+        # The user keeps the own number: files belong to whom they did. gid_map may be written only after setgroups.
+        for name, text in ("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1"):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+
+
+def raise_loopback() -> None:
+    """Brings up `lo`, which a new network namespace has but leaves down; Jupyter talks to its kernel over it."""
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
+        fcntl.ioctl(connection, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
+
+
+def mount_read_only(libc: ctypes.CDLL, folder: str) -> None:
+    """Binds a folder onto itself and makes that mount read-only; a bind mount can be made so only in a second step."""
+    path = os.fsencode(folder)
+    call(libc.mount, path, path, None, ctypes.c_ulong(MS_BIND | MS_REC), None)
+    inherited = os.statvfs(folder).f_flag  # a user namespace may not take these off
+    flags = (inherited & ST_INHERITED) | (MS_RELATIME if inherited & ST_RELATIME else 0)
+    call(libc.mount, None, path, None, ctypes.c_ulong(MS_REMOUNT | MS_BIND | MS_RDONLY | flags), None)
+
+
+def call(function: Any, *arguments: Any) -> None:
+    """Calls a C function that returns 0 or sets errno."""
+    if function(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{function.__name__}: {os.strerror(number)}")
+
+
+def probe(folder: str) -> None:
+    """Enters namespaces and tries to write into `folder`, which is to be read-only there, and to connect to itself.
+
+    Raises:
+        OSError: the system does not allow namespaces, or they do not keep their promise.
+    """
+    enter_namespaces(folder)
+    try:
+        open(os.path.join(folder, "file"), "w").close()
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+    else:
+        raise OSError(errno.EPERM, "a read-only mount can be written to")
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname(), timeout=5):
+        pass
+
+
+# --- running the notebook -------------------------------------------------------------------------------------------
+
+
+def execute(notebook: str, executed: str, parameters: dict) -> int:
+    """Runs a notebook with papermill, its output on stdout as it comes, and returns an exit status.
+
+    Args:
+        notebook: path of the notebook to run.
+        executed: where the notebook with its outputs goes; it is written after every cell.
+        parameters: values that replace those of the cell tagged "parameters".
+    """
+    from nbclient.exceptions import DeadKernelError
+    from papermill import PapermillExecutionError, execute_notebook
+    from papermill.engines import NBClientEngine, papermill_engines
+
+    now = {"cell": "", "heading": None}
+
+    class ShowingEngine(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **kwargs: Any) -> Any:
+            titles, cell_start = cell_titles(nb_man.nb.cells), nb_man.cell_start
+
+            def show_and_start(cell: Any, cell_index: Any = None, **more: Any) -> Any:
+                count, heading = titles[cell_index]
+                if cell.cell_type == "code":
+                    now["cell"] = f"{count} {heading}".rstrip()
+                    if heading != now["heading"]:  # one line for the cells of a section
+                        print(f"--- {now['cell']}", flush=True)
+                    now["heading"] = heading
+                return cell_start(cell, cell_index, **more)
+
+            nb_man.cell_start = show_and_start
+            return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+
+    papermill_engines.register("showing", ShowingEngine)
+    try:
+        execute_notebook(
+            notebook, executed, parameters=parameters, engine_name="showing", kernel_name="python3", progress_bar=False,
+            stdout_file=sys.stdout, stderr_file=sys.stdout, start_timeout=300, iopub_timeout=300,
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        text = "\n".join(error.traceback) or f"{error.ename}: {error.evalue}"
+        print(f"\n--- {now['cell']}: failed\n{without_colours(text)}", flush=True)
+        return 1
+    except DeadKernelError as error:
+        print(f"\n--- {now['cell']}: the notebook's process died, perhaps out of memory ({error})", flush=True)
+        return 1
+    return 0
+
+
+def cell_titles(cells: list) -> list[tuple[str, str]]:
+    """For each cell "[so many code cells/of all]" and the last heading so far."""
+    total, number, heading, titles = sum(cell.cell_type == "code" for cell in cells), 0, "", []
+    for cell in cells:
+        if cell.cell_type == "code":
+            number += 1
+        elif found := re.findall(r"^#+\s+(.+?)\s*$", cell.source, flags=re.MULTILINE):
+            heading = found[-1]
+        titles.append((f"[{number}/{total}]", heading))
+    return titles
+
+
+def without_colours(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+
+
+def die_with_parent() -> None:
+    """A killed run_local.py must not leave a training behind. (The notebook's process watches this one by itself.)"""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[0] == "probe":
+        try:
+            probe(arguments[1])
+        except OSError as error:
+            print(error)  # run_local.py says why it takes the other mode
+            return 1
+        return 0
+    mode, name, parameters = arguments  # the working directory is the notebook's own: .../working
+    if mode == "namespaces":
+        enter_namespaces(os.path.abspath("../input"))
+    die_with_parent()
+    # Relative paths, because papermill writes them into the notebook.
+    return execute(f"../built/{name}/{name}.ipynb", f"../{name}.ipynb", json.loads(parameters))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

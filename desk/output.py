@@ -1,0 +1,57 @@
+"""What a verb shows on a terminal or in a log."""
+
+import pathlib
+import shutil
+import sys
+from typing import TextIO
+
+from desk.paths import AnyPath
+
+
+def show(*rows: tuple[str, str]) -> None:
+    """Prints rows of a label and a text."""
+    print("\n".join(f"  {label:<12} {text}" for label, text in rows), flush=True)
+
+
+def shown(path: AnyPath) -> str:
+    """A path as short as it can be, seen from the working directory."""
+    path, here = pathlib.Path(path).resolve(), pathlib.Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def duration(seconds: float) -> str:
+    """Such as "1 h 04 min" or "35 s"."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    hours, minutes = divmod(seconds // 60, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def plural(count: int, noun: str) -> str:
+    """Such as "1 file" or "3 files"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+class ProgressLine:
+    """One line that is written anew on a terminal; elsewhere each is a line of its own."""
+
+    def __init__(self, stream: TextIO | None = None):
+        self.stream = stream or sys.stdout
+        self.is_terminal = self.stream.isatty()
+        self.open = False
+
+    def show(self, text: str) -> None:
+        """Shows a text in place of the one before."""
+        if self.is_terminal:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[K{text[:width]}", end="", file=self.stream, flush=True)
+            self.open = True
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def end(self) -> None:
+        """Clears the line, so that others can follow."""
+        if self.open:
+            print("\r\x1b[K", end="", file=self.stream, flush=True)
+            self.open = False

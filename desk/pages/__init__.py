@@ -1,0 +1,1 @@
+"""HTML pages to look at: their templates, styles and scripts, and the Python that fills them."""

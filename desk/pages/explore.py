@@ -1,0 +1,150 @@
+"""explore.html, about a competition's data, to look at before anything is trained."""
+
+import collections
+import hashlib
+import math
+import pathlib
+
+import numpy as np
+
+from desk.pages.html import LOSSLESS, pack_sheets, sheet_layout, write_page
+from salt.metrics import coverage, coverage_class
+from salt.scoring import depth_groups
+from salt.tiles import Tiles, is_black, is_vertical
+
+CLASS_EXAMPLES = 14  # tiles shown of each coverage class: two rows on a wide screen
+FLAW_EXAMPLES = 21  # of each kind that needs a decision
+BLACK_EXAMPLES = 7  # one looks like the other
+TINY_AREAS = (1, 10, 20, 50, 100)  # pixels: masks up to these are counted
+TINY = 50  # pixels: masks up to this are shown
+IMAGE_QUALITY = 80  # of WebP
+
+
+def write_exploration(path: pathlib.Path, name: str, train: Tiles, test: Tiles) -> None:
+    """Writes the page about the `Tiles` `train` and `test` of a competition called `name`."""
+    assert train.masks is not None
+    facts = explore(train, test)
+    pictured = sorted({tile for group in facts["groups"] for tile in group["tiles"]})
+    place = {tile: index for index, tile in enumerate(pictured)}
+    for group in facts["groups"]:
+        group["tiles"] = [place[tile] for tile in group["tiles"]]
+    images, masks = train.images[pictured], train.masks[pictured]
+    data = {
+        **facts,
+        "tiles": {
+            "id": train.ids[pictured].tolist(),
+            "salt": masks.sum(axis=(1, 2), dtype=int).tolist(),
+            "depth": [known_or_none(depth) for depth in train.depths[pictured]],
+        },
+        "sheets": sheet_layout(images.shape[1]),
+    }
+    texts = {"title": name, "summary": f"{len(train.ids):,} training tiles, {len(test.ids):,} test tiles"}
+    pictures = pack_sheets("images", images, IMAGE_QUALITY) | pack_sheets("masks", masks.astype(np.uint8), LOSSLESS)
+    write_page(path, "explore", texts, data, pictures)
+
+
+def explore(train: Tiles, test: Tiles) -> dict:
+    """What the page tells, ready for JSON; tiles of groups are rows of `train`."""
+    assert train.masks is not None
+    salt, share, classes = train.masks.sum(axis=(1, 2), dtype=int), coverage(train.masks), coverage_class(train.masks)
+    black, vertical = is_black(train.images), is_vertical(train.masks)
+    tiny = (salt > 0) & (salt <= TINY)
+    copies = duplicate_groups(train, test)
+    copied = [row for group in copies for row in group["train"]]
+    groups = [
+        {
+            "kind": f"class-{number}",
+            "tiles": spread(np.flatnonzero(classes == number), salt, CLASS_EXAMPLES),
+            "count": int(np.sum(classes == number)),
+        }
+        for number in range(11)
+    ]
+    flaws = {
+        "black": spread(np.flatnonzero(black), salt, BLACK_EXAMPLES),
+        "duplicate": copied[:FLAW_EXAMPLES],
+        "vertical": spread(np.flatnonzero(vertical), salt, FLAW_EXAMPLES),
+        "tiny": spread(np.flatnonzero(tiny), salt, FLAW_EXAMPLES),
+    }
+    counts = (black.sum(), len(copied), vertical.sum(), tiny.sum())
+    groups += [
+        {"kind": kind, "tiles": tiles, "count": int(count)}
+        for (kind, tiles), count in zip(flaws.items(), counts, strict=True)
+    ]
+    return {
+        "counts": {
+            "train": len(train.ids),
+            "test": len(test.ids),
+            "empty": int(np.sum(salt == 0)),
+            "mean_coverage": float(share.mean()),
+            "mean_coverage_salt": float(share[salt > 0].mean()) if salt.any() else None,
+            "black": int(black.sum()),
+            "black_with_salt": int(np.sum(black & (salt > 0))),
+            "black_test": int(is_black(test.images).sum()),
+            "duplicates": len(copies),
+            "duplicates_across": sum(bool(group["train"] and group["test"]) for group in copies),
+            "duplicates_disagreeing": sum(masks_disagree(train, group["train"]) for group in copies),
+            "vertical": int(vertical.sum()),
+        },
+        "tiny": [{"area": area, "tiles": int(np.sum((salt > 0) & (salt <= area)))} for area in TINY_AREAS],
+        "depths": depth_rows(train.depths, share),
+        "correlation": {
+            "coverage": correlation(train.depths, share),
+            "empty": correlation(train.depths, salt == 0),
+        },
+        "scatter": {
+            "depth": [known_or_none(depth) for depth in train.depths],
+            "coverage": [round(value, 4) for value in share.tolist()],
+        },
+        "groups": groups,
+    }
+
+
+def spread(rows: np.ndarray, salt: np.ndarray, count: int) -> list[int]:
+    """At most `count` of the rows, evenly spread from the least to the most salt."""
+    ordered = sorted(rows.tolist(), key=lambda row: salt[row])
+    if len(ordered) <= count:
+        return ordered
+    return [ordered[round(step * (len(ordered) - 1) / (count - 1))] for step in range(count)]
+
+
+def duplicate_groups(train: Tiles, test: Tiles) -> list[dict[str, list[int]]]:
+    """Images that occur more than once, byte by byte, black ones aside: rows of `train` and of `test`."""
+    found: dict[bytes, dict[str, list[int]]] = collections.defaultdict(lambda: {"train": [], "test": []})
+    for part, tiles in (("train", train), ("test", test)):
+        for row, image in enumerate(tiles.images):
+            if image.any():
+                found[hashlib.sha256(image.tobytes()).digest()][part].append(row)
+    return [group for group in found.values() if len(group["train"]) + len(group["test"]) > 1]
+
+
+def masks_disagree(train: Tiles, rows: list[int]) -> bool:
+    """Whether the same image has different masks."""
+    masks = train.masks
+    return masks is not None and any((masks[row] != masks[rows[0]]).any() for row in rows[1:])
+
+
+def depth_rows(depths: np.ndarray, share: np.ndarray) -> list[dict]:
+    """For each of five groups by depth: `low`, `high`, `tiles`, share of `empty` ones, mean `coverage`."""
+    return [
+        {
+            "low": float(depths[inside].min()),
+            "high": float(depths[inside].max()),
+            "tiles": int(inside.sum()),
+            "empty": float((share[inside] == 0).mean()),
+            "coverage": float(share[inside].mean()),
+        }
+        for inside in depth_groups(depths)
+    ]
+
+
+def correlation(depths: np.ndarray, values: np.ndarray) -> float | None:
+    """Pearson's correlation over the tiles of known depth; None where it is not defined."""
+    known = ~np.isnan(depths)
+    if known.sum() < 2 or np.ptp(depths[known]) == 0 or np.ptp(np.asarray(values, float)[known]) == 0:
+        return None
+    return float(np.corrcoef(depths[known], np.asarray(values, float)[known])[0, 1])
+
+
+def known_or_none(depth: float) -> float | None:
+    """None for NaN, which JSON has not."""
+    return None if math.isnan(depth) else float(depth)

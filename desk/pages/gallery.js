@@ -1,0 +1,278 @@
+// The tiles of a report: sorted, filtered, turned over page by page, and one by one in a dialog.
+
+import { element, find, all, thousands, percent } from "./page.js";
+import { LEVELS, KINDS, RUN_LETTERS, legend } from "./run_state.js";
+import { slider, levelText } from "./controls.js";
+import { OVERLAY, picture, tiled } from "./pictures.js";
+import { VIEWS, showToolbar } from "./toolbar.js";
+
+const PAGE = 48; // tiles shown at once
+const PANELS = { image: "image", truth: "truth", probability: "probability", error: "errors" };
+
+class Gallery {
+  /** `changed` is called when a threshold was moved here. */
+  constructor(report, changed) {
+    this.report = report;
+    this.changed = changed;
+    this.filters = { kind: "", run: 0, coverage: "", fold: "", score: "", search: "" };
+    this.sort = "worst";
+    this.view = "error";
+    this.page = 0;
+    this.order = [];
+    this.shown = null; // the tile in the dialog
+    this.painted = 0; // counts updates, so that a late picture is not painted over a newer one
+    showToolbar(this);
+    this.addKeys();
+    legend(find("tile-legend"), [
+      [`rgb(${OVERLAY.both})`, "salt, found"],
+      [`rgb(${OVERLAY.truth})`, "salt, missed"],
+      [`rgb(${OVERLAY.proposal})`, "predicted, no salt"],
+    ]);
+  }
+
+  show(view) {
+    this.view = view;
+    for (const name of Object.keys(VIEWS)) find(`view-${name}`).setAttribute("aria-pressed", String(name === view));
+    this.update();
+  }
+
+  /** Sets filters; from elsewhere on the page also the others back, and goes to the tiles. */
+  filterBy(filters, elsewhere = true) {
+    const cleared = elsewhere ? { kind: "", coverage: "", fold: "", score: "", search: "" } : {};
+    Object.assign(this.filters, cleared, filters, "run" in filters ? { run: Number(filters.run) } : {});
+    for (const [key, value] of Object.entries(this.filters)) {
+      const control = find(`filter-${key}`);
+      if (control) control.value = value;
+    }
+    this.update(true);
+    if (elsewhere) find("gallery").focus();
+  }
+
+  matches(tile) {
+    const { kind, run, coverage, fold, score, search } = this.filters;
+    const { report } = this;
+    if (coverage && report.classes[tile] !== Number(coverage)) return false;
+    if (fold && report.tiles.fold[tile] !== Number(fold)) return false;
+    if (search && !report.tiles.id[tile].toLowerCase().includes(search.trim().toLowerCase())) return false;
+    if (kind && report.kind(run, tile) !== kind) return false;
+    const tenths = report.tenths(run, tile);
+    const [low, high] = { "": [0, 10], zero: [0, 0], low: [1, 5], high: [6, 9], one: [10, 10] }[score];
+    return low <= tenths && tenths <= high;
+  }
+
+  sorted(tiles) {
+    const { report } = this;
+    const run = this.filters.run;
+    const { tiles: facts } = report;
+    const change = (tile) => report.tenths(1, tile) - report.tenths(0, tile);
+    const keys = {
+      worst: (tile) => report.tenths(run, tile),
+      best: (tile) => -report.tenths(run, tile),
+      coverage: (tile) => facts.salt[tile],
+      "coverage-down": (tile) => -facts.salt[tile],
+      depth: (tile) => facts.depth[tile] ?? Infinity,
+      fold: (tile) => facts.fold[tile],
+      gain: (tile) => -change(tile),
+      loss: change,
+    };
+    if (this.sort === "id") return tiles.sort((one, other) => (facts.id[one] < facts.id[other] ? -1 : 1));
+    const key = new Map(tiles.map((tile) => [tile, keys[this.sort](tile)]));
+    return tiles.sort((one, other) => (key.get(one) === key.get(other) ? one - other : key.get(one) - key.get(other)));
+  }
+
+  /** Draws the page of tiles anew. */
+  update(toFirstPage = false) {
+    this.order = this.sorted(all(this.report.count).filter((tile) => this.matches(tile)));
+    if (toFirstPage) this.page = 0;
+    const pages = Math.max(1, Math.ceil(this.order.length / PAGE));
+    this.page = Math.min(this.page, pages - 1);
+    const visible = this.order.slice(this.page * PAGE, (this.page + 1) * PAGE);
+    const first = this.page * PAGE + 1;
+    const last = this.page * PAGE + visible.length;
+    find("count").textContent = this.order.length
+      ? `${thousands(this.order.length)} of ${thousands(this.report.count)} tiles; ${first} to ${last} below`
+      : "No tile is like that. Clear the filters to see all.";
+    const host = find("tiles");
+    const wide = this.view === "all" || this.report.runs.length > 1;
+    host.className = wide ? "tiles wide" : "tiles";
+    const same =
+      host.children.length === visible.length &&
+      visible.every((tile, index) => host.children[index].dataset.tile === String(tile));
+    if (!same) host.replaceChildren(...visible.map((tile) => this.card(tile)));
+    if (host.children.length && !host.querySelector("[tabindex='0']")) host.children[0].tabIndex = 0;
+    this.painted += 1;
+    for (const child of host.children) this.fill(child, Number(child.dataset.tile), this.painted);
+    this.showPager(pages);
+    if (this.shown != null) this.fillDialog();
+  }
+
+  card(tile) {
+    return element(
+      "button",
+      { type: "button", class: "tile", "data-tile": tile, tabindex: -1, onclick: () => this.open(tile) },
+      element("canvas", { "aria-hidden": "true" }),
+      element("div", { class: "caption" }, element("span", {}), element("strong", {})),
+    );
+  }
+
+  describe(tile) {
+    const { report } = this;
+    const { id, salt, fold, depth } = report.tiles;
+    const scores = report.runs.map((_, run) => {
+      const kind = KINDS[report.kind(run, tile)].split(":")[0];
+      return `${report.name(run)} score ${(report.tenths(run, tile) / 10).toFixed(1)}, ${kind}`.trim();
+    });
+    const share = percent(salt[tile] / report.pixels);
+    const where = depth[tile] == null ? "" : `, depth ${depth[tile]}`;
+    return `Tile ${id[tile]}: ${scores.join("; ")}; salt ${share}, fold ${fold[tile]}${where}`;
+  }
+
+  async fill(host, tile, painted) {
+    const { report } = this;
+    host.setAttribute("aria-label", this.describe(tile));
+    const [name, score] = host.querySelectorAll(".caption > *");
+    name.textContent = report.tiles.id[tile];
+    score.textContent = report.runs.map((_, run) => (report.tenths(run, tile) / 10).toFixed(1)).join(" | ");
+    const wanted = this.wanted(this.view === "all" ? Object.keys(PANELS) : [this.view]);
+    const pictures = await Promise.all(wanted.map(([run, view]) => picture(report, tile, run, view)));
+    if (painted !== this.painted) return;
+    tiled(host.querySelector("canvas"), pictures, Math.min(2, pictures.length), report.sheets.size);
+  }
+
+  /** [run, view] of the pictures of a tile; image and truth are the same for all runs. */
+  wanted(views) {
+    return all(this.report.runs.length).flatMap((run) =>
+      views.filter((view) => !run || (view !== "image" && view !== "truth")).map((view) => [run, view]),
+    );
+  }
+
+  showPager(pages) {
+    const turn = (by) => () => this.turn(by, false);
+    find("pager").replaceChildren(
+      element("button", { type: "button", disabled: this.page === 0, onclick: turn(-1) }, "Previous"),
+      element("span", { class: "small" }, `page ${this.page + 1} of ${pages}`),
+      element("button", { type: "button", disabled: this.page >= pages - 1, onclick: turn(1) }, "Next"),
+    );
+  }
+
+  turn(by, focus = true, place = 0) {
+    const pages = Math.ceil(this.order.length / PAGE);
+    if (this.page + by < 0 || this.page + by >= pages) return;
+    this.page += by;
+    this.update();
+    const host = find("tiles");
+    if (focus)
+      this.focus(host.children[place < 0 ? host.children.length - 1 : Math.min(place, host.children.length - 1)]);
+    else host.scrollIntoView({ block: "start" });
+  }
+
+  focus(child) {
+    for (const other of find("tiles").querySelectorAll("[tabindex='0']")) other.tabIndex = -1;
+    child.tabIndex = 0;
+    child.focus();
+  }
+
+  addKeys() {
+    find("tiles").addEventListener("keydown", (event) => {
+      const cards = [...find("tiles").children];
+      const place = cards.indexOf(document.activeElement);
+      if (place < 0) return;
+      const across = cards.filter((child) => child.offsetTop === cards[0].offsetTop).length;
+      const move = {
+        ArrowRight: 1,
+        ArrowLeft: -1,
+        ArrowDown: across,
+        ArrowUp: -across,
+        Home: -place,
+        End: cards.length - 1 - place,
+      }[event.key];
+      if (event.key === "PageDown") this.turn(1);
+      else if (event.key === "PageUp") this.turn(-1);
+      else if (move === undefined) return;
+      else if (cards[place + move]) this.focus(cards[place + move]);
+      else if (event.key === "ArrowRight") this.turn(1);
+      else if (event.key === "ArrowLeft") this.turn(-1, true, -1);
+      event.preventDefault();
+    });
+    const dialog = find("tile");
+    dialog.addEventListener("keydown", (event) => {
+      if (event.target.matches("input")) return; // there the arrows move the threshold
+      if (event.key === "ArrowRight") this.step(1);
+      else if (event.key === "ArrowLeft") this.step(-1);
+    });
+    dialog.addEventListener("close", () => {
+      const tile = this.shown;
+      this.shown = null;
+      const place = this.order.indexOf(tile);
+      if (place < 0) return;
+      this.page = Math.floor(place / PAGE);
+      this.update();
+      this.focus(find("tiles").children[place % PAGE]);
+    });
+  }
+
+  /** Shows a tile by itself, large. */
+  open(tile) {
+    const { report } = this;
+    this.shown = tile;
+    const sliders = report.runs.map((_, run) =>
+      element(
+        "div",
+        { class: `run${run}` },
+        slider(`dialog-level-${run}`, "", `Threshold ${report.name(run)}`, 1, LEVELS, (value) => {
+          report.level[run] = value;
+          this.changed();
+        }),
+      ),
+    );
+    const button = (text, act, label, id) =>
+      element("button", { type: "button", id, onclick: act, "aria-label": label }, text);
+    find("tile").replaceChildren(
+      element(
+        "div",
+        { class: "top" },
+        element("h2", { id: "tile-title" }),
+        element("span", { class: "spacer" }),
+        button("‹", () => this.step(-1), "Previous tile"),
+        button("›", () => this.step(1), "Next tile", "next-tile"),
+        button("Close", () => find("tile").close()),
+      ),
+      element("p", { class: "small quiet", id: "tile-facts" }),
+      ...sliders,
+      element("div", { class: "panels", id: "tile-panels" }),
+    );
+    this.fillDialog();
+    if (!find("tile").open) find("tile").showModal();
+    find("next-tile").focus();
+  }
+
+  step(by) {
+    const next = this.order[this.order.indexOf(this.shown) + by];
+    if (next === undefined) return;
+    this.shown = next;
+    this.fillDialog();
+  }
+
+  async fillDialog() {
+    const { report, shown: tile } = this;
+    find("tile-title").textContent = report.tiles.id[tile];
+    find("tile-facts").textContent = this.describe(tile).split(": ").slice(1).join(": ");
+    report.runs.forEach((_, run) => {
+      find(`dialog-level-${run}`).value = report.level[run];
+      find(`dialog-level-${run}-text`).textContent = `${report.name(run)} ${levelText(report.level[run])}`.trim();
+    });
+    const figures = this.wanted(Object.keys(PANELS)).map(async ([run, view]) => {
+      const whose = report.runs.length > 1 && view !== "image" && view !== "truth" ? ` of ${RUN_LETTERS[run]}` : "";
+      const canvas = element("canvas", {
+        role: "img",
+        "aria-label": `${PANELS[view]}${whose}, tile ${report.tiles.id[tile]}`,
+      });
+      tiled(canvas, [await picture(report, tile, run, view)], 1, report.sheets.size);
+      return element("figure", {}, canvas, element("figcaption", {}, PANELS[view] + whose));
+    });
+    const made = await Promise.all(figures);
+    if (this.shown === tile) find("tile-panels").replaceChildren(...made);
+  }
+}
+
+export { Gallery };

@@ -1,0 +1,133 @@
+// The head of a report: what the run is worth, and by how much another one is better.
+
+import { element, find, thousands, percent, signed, className, table } from "./page.js";
+import { digits4, interval } from "./run_state.js";
+
+function card(title, value, detail, text) {
+  return element(
+    "div",
+    { class: "panel card" },
+    element("h3", {}, title),
+    element("div", { class: "value" }, value, detail ? element("small", {}, ` ${detail}`) : null),
+    element("p", {}, text),
+  );
+}
+
+function showOverview(report) {
+  const { score, settings } = report.runs[0];
+  const parts = score.folds.length > 1 ? "fold" : "part";
+  const whose = report.runs.length > 1 ? ", A" : "";
+  const half = (score.nested_interval[1] - score.nested_interval[0]) / 2;
+  const {
+    empty_as_empty: right,
+    empty_as_salt: alarms,
+    salt_as_empty: overlooked,
+    salt_as_salt: found,
+  } = score.confusion;
+  find("cards").replaceChildren(
+    card(
+      `Score on new tiles${whose}`,
+      score.nested_score.toFixed(4),
+      `± ${half.toFixed(3)}`,
+      `Nested: level and area are chosen without the ${parts} that is scored. ` +
+        `95 % interval ${interval(score.nested_interval)}.`,
+    ),
+    leaderboardCard(`Leaderboard, expected${whose}`, score.leaderboard),
+    card(
+      `Choosing flatters by${whose}`,
+      signed(score.chosen_score - score.nested_score),
+      "",
+      `Best level ${score.best_level} and minimum area ${score.minimum_area} px give ${digits4(score.chosen_score)} ` +
+        `on the very tiles they were chosen on; probability 0.5 gives ${digits4(score.half_score)}.`,
+    ),
+    card(
+      `Empty tiles right${whose}`,
+      right + alarms ? percent(right / (right + alarms)) : "–",
+      "",
+      `${thousands(alarms)} false alarms on ${thousands(right + alarms)} empty tiles; ` +
+        `salt overlooked in ${thousands(overlooked)} of ${thousands(overlooked + found)}.`,
+    ),
+  );
+  const facts = [`${thousands(report.count)} tiles in ${score.folds.length} fold${score.folds.length > 1 ? "s" : ""}`];
+  if (settings.model) facts.push(settings.model + (settings.model === "encoder_unet" ? ` on ${settings.encoder}` : ""));
+  if (settings.tta) facts.push(`test-time augmentation ${settings.tta}`);
+  if (settings.minutes) facts.push(`trained in ${settings.minutes} minutes`);
+  find("summary").textContent = facts.join(" · ");
+}
+
+function leaderboardCard(title, expected) {
+  if (!expected) {
+    const text =
+      "Scores that are known together with the leaderboard's lie between 0.708 and 0.873; this one does not.";
+    return card(title, "–", "", text);
+  }
+  return card(
+    title,
+    expected.private.score.toFixed(3),
+    "private",
+    `${interval(expected.private.interval, 3)}; public ${expected.public.score.toFixed(3)}, ` +
+      `${interval(expected.public.interval, 3)}. If these are the competition's tiles.`,
+  );
+}
+
+/** The comparison of two runs; `openTile` shows a tile by its place among all. */
+function showComparison(report, openTile) {
+  const result = report.comparison;
+  if (!result) return;
+  find("comparison").hidden = false;
+  const rows = result.classes.map((row) => [
+    className(row.class),
+    thousands(row.tiles),
+    row.difference == null ? null : signed(row.difference),
+    signed(row.part),
+  ]);
+  const largest = result.largest.map((row) => [
+    tileLink(report, row.id, openTile),
+    percent(row.coverage),
+    row.first.toFixed(1),
+    row.second.toFixed(1),
+  ]);
+  find("comparison-body").replaceChildren(
+    element(
+      "p",
+      { class: "notice" },
+      element("strong", {}, `B − A = ${signed(result.difference)} `),
+      `(A ${digits4(result.first_score)}, B ${digits4(result.second_score)}; 95 % interval ` +
+        `${signed(result.interval[0])} to ${signed(result.interval[1])}, paired over ` +
+        `${thousands(result.tiles)} tiles). ` +
+        `B is better with a probability of ${percent(result.probability)}. ${result.verdict}`,
+    ),
+    element(
+      "p",
+      { class: "small quiet" },
+      "Both are scored nested. The interval knows of tiles, not of training: " +
+        "the same settings with another seed score otherwise.",
+    ),
+    element(
+      "div",
+      { class: "columns" },
+      element(
+        "div",
+        {},
+        element("h3", {}, "Where B is better"),
+        table("Difference by coverage class", ["coverage", "tiles", "B − A", "of the whole"], rows),
+      ),
+      element(
+        "div",
+        {},
+        element("h3", {}, "Tiles that changed most"),
+        table("Tiles that changed most", ["tile", "coverage", "A", "B"], largest),
+      ),
+    ),
+  );
+}
+
+function tileLink(report, id, openTile) {
+  return element(
+    "button",
+    { class: "link", type: "button", onclick: () => openTile(report.tiles.id.indexOf(id)) },
+    id,
+  );
+}
+
+export { showOverview, showComparison };

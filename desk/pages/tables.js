@@ -1,0 +1,126 @@
+// The tables of a report that follow its thresholds.
+
+import { element, find, all, thousands, percent, signed, className, table, meter } from "./page.js";
+import { KINDS, LOST, RUN_LETTERS, digits4, swatch } from "./run_state.js";
+
+/** Where the points are lost; `filterBy` shows the tiles of a kind. */
+function updateLosses(report, filterBy) {
+  const blocks = report.runs.map((_, run) => {
+    const tiles = Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, 0]));
+    const lost = { ...tiles };
+    for (let tile = 0; tile < report.count; tile++) {
+      const kind = report.kind(run, tile);
+      tiles[kind] += 1;
+      lost[kind] += (10 - report.tenths(run, tile)) / (10 * report.count);
+    }
+    const total = LOST.reduce((sum, kind) => sum + lost[kind], 0);
+    const bar = element(
+      "div",
+      { class: "losses", "aria-hidden": "true" },
+      ...LOST.map((kind) => {
+        const part = element("span", { class: `kind-${kind}` });
+        part.style.width = total ? `${(100 * lost[kind]) / total}%` : "0";
+        return part;
+      }),
+    );
+    const rows = [...LOST, "right"].map((kind) => {
+      const [name, text] = KINDS[kind].split(": ");
+      const choose = element(
+        "button",
+        { class: "link", type: "button", onclick: () => filterBy({ kind, run }) },
+        swatch(kind),
+        name,
+      );
+      return [choose, thousands(tiles[kind]), kind === "right" ? null : signed(-lost[kind]), text];
+    });
+    const caption = `Lost points${report.runs.length > 1 ? ` of run ${RUN_LETTERS[run]}` : ""}`;
+    const title = report.runs.length > 1 ? element("h3", {}, `${RUN_LETTERS[run]}: ${(1 - total).toFixed(4)}`) : null;
+    return element("div", { class: "panel" }, title, bar, table(caption, ["kind", "tiles", "score", ""], rows, [3]));
+  });
+  find("losses").replaceChildren(element("div", { class: blocks.length > 1 ? "columns" : "" }, ...blocks));
+}
+
+/** Scores by coverage class and by fold; `filterBy` shows the tiles of a row. */
+function updateTables(report, filterBy) {
+  const runs = all(report.runs.length);
+  const heads = runs.map((run) => `score\u00a0${report.name(run)}`.trim());
+  const groups = (key) => (value) => all(report.count).filter((tile) => key[tile] === value);
+  const scores = (tiles) => runs.map((run) => report.mean(run, tiles));
+  const classRows = all(11).map((number) => {
+    const tiles = groups(report.classes)(number);
+    const own = scores(tiles);
+    const choose = element(
+      "button",
+      { class: "link", type: "button", onclick: () => filterBy({ coverage: String(number) }) },
+      className(number),
+    );
+    return [choose, thousands(tiles.length), percent(tiles.length / report.count), ...own.map(digits4), meter(own)];
+  });
+  find("classes").replaceChildren(
+    table("Score by coverage class", ["coverage", "tiles", "share", ...heads, ""], classRows),
+  );
+
+  const choices = report.runs[0].score.choices;
+  const folds = report.runs[0].score.folds;
+  const foldRows = folds.map(({ fold }) => {
+    const tiles = groups(report.tiles.fold)(fold);
+    const own = scores(tiles);
+    const choice = folds.length > 1 ? choices.find(({ part }) => part === fold) : null;
+    const chosen = choice ? `${choice.level} · ${choice.minimum_area} px` : null;
+    const choose = element(
+      "button",
+      { class: "link", type: "button", onclick: () => filterBy({ fold: String(fold) }) },
+      `fold ${fold}`,
+    );
+    return [choose, thousands(tiles.length), ...own.map(digits4), chosen, meter(own)];
+  });
+  find("folds").replaceChildren(
+    table("Score by fold", ["fold", "tiles", ...heads, report.runs.length > 1 ? "choice (A)" : "choice", ""], foldRows),
+  );
+
+  const counts = runs.map((run) => {
+    const made = { emptyempty: 0, emptysalt: 0, saltempty: 0, saltsalt: 0 };
+    for (let tile = 0; tile < report.count; tile++) {
+      made[(report.tiles.salt[tile] ? "salt" : "empty") + (report.predicted(run, tile) ? "salt" : "empty")] += 1;
+    }
+    return made;
+  });
+  const confusion = ["empty", "salt"].map((truth) => [
+    `truly ${truth}`,
+    ...["empty", "salt"].map((answer) => counts.map((made) => thousands(made[truth + answer])).join("  |  ")),
+  ]);
+  find("confusion").replaceChildren(
+    table(
+      "Empty tiles and tiles with salt, truth by prediction",
+      ["", `predicted empty${runs.length > 1 ? " A | B" : ""}`, `predicted salt${runs.length > 1 ? " A | B" : ""}`],
+      confusion,
+    ),
+  );
+}
+
+function showDepths(report) {
+  const rows = report.runs[0].score.depths;
+  if (!rows) {
+    find("depth-panel").hidden = true;
+    return;
+  }
+  const runs = all(report.runs.length);
+  find("depths").replaceChildren(
+    table(
+      "Score by depth",
+      ["depth", "tiles", "empty", ...runs.map((run) => `score\u00a0${report.name(run)}`.trim()), ""],
+      rows.map((row, index) => {
+        const own = runs.map((run) => report.runs[run].score.depths[index].score);
+        return [
+          `${row.low} to ${row.high}`,
+          thousands(row.tiles),
+          percent(row.empty, 0),
+          ...own.map(digits4),
+          meter(own),
+        ];
+      }),
+    ),
+  );
+}
+
+export { updateLosses, updateTables, showDepths };

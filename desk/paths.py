@@ -1,0 +1,10 @@
+"""Where things lie in this repository."""
+
+import os
+import pathlib
+
+AnyPath = str | os.PathLike[str]
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"  # what can be made again
+RUNS = ROOT / "runs"
+COMPETITION = "tgs-salt-identification-challenge"  # its name in Kaggle's addresses, and of its folder in data/

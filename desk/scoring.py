@@ -1,0 +1,98 @@
+"""Scores of training runs at this desk, by their out-of-fold predictions."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from desk.paths import AnyPath
+from desk.runs import find_run
+from desk.score_tables import score_table
+from salt.artifacts import Oof, read_oof, verify_run
+from salt.ensembles import mean_oof
+from salt.files import whole_file
+from salt.scoring import calibrate, expect_leaderboard, score_by_depth, score_oof
+
+
+class ScoredRun(NamedTuple):
+    """A training run: its folder, its manifest and its out-of-fold predictions."""
+
+    folder: pathlib.Path
+    manifest: dict
+    oof: Oof
+
+
+def show_score(names: Sequence[AnyPath], data: AnyPath | None = None) -> dict:
+    """Scores a run, or the ensemble of several, and prints it; a single run's figures also go to its score.json.
+
+    Args:
+        names: of the runs, see `find_run`.
+        data: the competition's folder, for its depths; None: no table by depth.
+
+    Returns:
+        As `score_runs`.
+    """
+    runs = [open_run(name) for name in names]
+    score = score_runs([run.manifest for run in runs], [run.oof for run in runs], data)
+    lines = [score_table(score)]
+    if len(runs) == 1:
+        path = runs[0].folder / "score.json"
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
+        lines.append(f"\nwritten to {path}")
+    print(*lines, sep="\n")
+    return score
+
+
+def score_runs(manifests: Sequence[dict], oofs: Sequence[Oof], data: AnyPath | None = None) -> dict:
+    """All that is known of a run or an ensemble: see `salt.scoring.score_oof`; and `run_id` and the further tables.
+
+    Args:
+        manifests: of the runs.
+        oofs: their out-of-fold predictions, in the same order.
+        data: the competition's folder, for its depths; None: no table by depth.
+    """
+    oof = mean_oof(list(oofs))
+    score = score_oof(oof)
+    return {
+        "run_id": " + ".join(manifest["run_id"] for manifest in manifests),
+        **score,
+        "depths": None if data is None else score_by_depth(oof, competition_depths(data, oof.ids)),
+        "calibration": calibrate(oof),
+        "leaderboard": expect_leaderboard(score["nested_score"], score["nested_standard_error"]),
+    }
+
+
+def competition_depths(data: AnyPath, ids: np.ndarray) -> np.ndarray:
+    """The depths of tiles, float `[N]`, from the competition in the folder `data`."""
+    from salt.competition import find_competition  # OpenCV, which scores without depths do not need
+    from salt.data import read_depths  # OpenCV, which scores without depths do not need
+
+    competition = find_competition([data])
+    if competition.depths_table is None:
+        raise ValueError(f"--data {data}: {competition.folder} has no depths.csv; get it, or score without --data")
+    return read_depths(competition, ids)
+
+
+def open_run(name: AnyPath) -> ScoredRun:
+    """The training run that a person means (see `find_run`), checked against its manifest.
+
+    Raises:
+        ConfigurationError: there is no such run.
+        ValueError: it is damaged, or has no out-of-fold predictions.
+    """
+    folder = find_run(name).folder
+    manifest = verify_run(folder)
+    if "oof.npz" not in manifest["files"]:
+        present = ", ".join(manifest["files"]) or "nothing"
+        raise ValueError(f"{folder}: no oof.npz among its files ({present}); score a run of the train kernel")
+    oof = read_oof(folder / "oof.npz")
+    trained, held = set(manifest["config"]["train_folds"]), set(oof.fold.tolist())
+    if trained != held:
+        raise ValueError(
+            f"{folder / 'oof.npz'}: has tiles of the folds {sorted(held)}, but {sorted(trained)} were trained "
+            "(train_folds in manifest.json); a fold without tiles has no score: train it anew, or fetch the run again"
+        )
+    return ScoredRun(folder, manifest, oof)
