@@ -471,6 +471,19 @@ def test_a_run_that_failed_or_ran_too_long_after_it_began_to_train_can_be_resume
     assert resume_run(failed.stem, run_cells).keys() == {"state/run.json", "state/epoch-00002.weights.h5"}
 
 
+def test_the_beginning_of_a_name_is_enough_to_resume_a_run(run_cells, tmp_path):
+    with pytest.raises(LocalRunError, match="the notebook failed"):
+        run_cells(BEGIN, "1 / 0")
+    (failed,) = (tmp_path / "runs").iterdir()
+    settings = {"limit_minutes": 5.0}
+    options = {"settings_cell": SETTINGS_WITH_RESUME, "resume": "tiny-smoke", "settings": settings}
+    folder = run_cells(RESUME, FINISH, **options)
+    assert json.loads((folder / "facts.json").read_text())[0] == failed.stem
+    shutil.copytree(failed, failed.with_name("tiny-smoke-20261122-131502-ab12.failed"))
+    with pytest.raises(LocalRunError, match=f"which of these is meant: tiny-smoke-20261122-131502-ab12, {failed.stem}"):
+        run_cells(RESUME, FINISH, **options)
+
+
 def test_a_run_that_says_that_it_is_not_finished_is_kept_as_a_run(competition, tmp_path, run_cells):
     files = FINISH.replace("path.name:", "str(path):").replace('Path(".").iterdir()', 'Path("state").iterdir()')
     cells = [BEGIN, files.replace('"config": {}', '"config": {}, "finished": False')]

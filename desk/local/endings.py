@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 
@@ -14,6 +15,8 @@ from desk.runs import Run
 from salt.artifacts import verify_run, write_manifest
 from salt.config import config_from_dict
 from salt.resume import STATE_FOLDER
+
+RUN_ID = re.compile(r".+-\d{8}-\d{6}-[0-9a-f]{4}")  # see `new_run_id`
 
 
 def unfinished_run(kernel: str, name: str, runs: pathlib.Path) -> tuple[pathlib.Path, dict]:
@@ -29,8 +32,10 @@ def unfinished_run(kernel: str, name: str, runs: pathlib.Path) -> tuple[pathlib.
         ArtifactError: its files do not match its manifest.
     """
     names = {folder.name.removeprefix(".").removesuffix(".failed") for folder in runs.iterdir() if folder.is_dir()}
-    begun = [known for known in names if known.startswith(name)]
-    if name not in names and len(begun) == 1:
+    begun = sorted(known for known in names if known.startswith(name) and RUN_ID.fullmatch(known))
+    if name and name not in names and begun:
+        if len(begun) > 1:
+            raise LocalRunError(f"--resume {name}: which of these is meant: {', '.join(begun[-8:])}")
         (name,) = begun
     killed, failed = runs / f".{name}", runs / f"{name}.failed"
     if killed.is_dir():

@@ -27,14 +27,14 @@ ENVIRONMENT = (
 )  # fmt: skip
 
 
-def choose_sandbox(sandbox: str, root: pathlib.Path) -> tuple[str, str]:
-    """The mode to run in, and a few words on why."""
-    if sandbox == "guard":
+def choose_sandbox(wanted: str, root: pathlib.Path) -> tuple[str, str]:
+    """The mode to run in, and a few words on why; `wanted` is "namespaces", "guard" or "auto"."""
+    if wanted == "guard":
         return "guard", "no network by an import-time guard"
     reason = namespaces_refused(root)
     if not reason:
         return "namespaces", "no network and read-only inputs by Linux namespaces"
-    if sandbox == "namespaces":
+    if wanted == "namespaces":
         raise LocalRunError(f"--sandbox namespaces: not possible here ({reason}); use --sandbox guard")
     return "guard", f"no network by an import-time guard, since there are no namespaces ({reason})"
 
