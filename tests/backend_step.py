@@ -19,7 +19,8 @@ from salt.config import preset
 from salt.task import SegmentationTask, TileBatches, begin_epoch
 from salt.unet import build_model, use_jit
 
-DRAWS = 3  # of roundings
+DRAWS = 2  # of roundings
+MOST = 20_000  # numbers of an array that are compared: evenly chosen from a large one
 PLAIN = dict(flip=False, jitter=False, scale=0.0, shear=0.0, rotation=0.0, brightness=0.0, contrast=0.0)
 
 
@@ -74,9 +75,11 @@ def steps(precision, model, images, masks, draws):
             loss = task.train_on_batch(inputs, return_dict=True)["loss"]
             yield name + "loss", loss
             for weight in network.weights:
-                kind = "gradient" if weight.trainable else "statistic"
-                yield f"{name}{kind}/{weight.path}", weight
-        if draw == 0:
+                if weight.trainable or "moving_" in weight.path:  # the others, of frozen layers, stay what they are
+                    kind = "gradient" if weight.trainable else "statistic"
+                    values = np.array(weight).ravel()
+                    yield f"{name}{kind}/{weight.path}", values[:: -(-len(values) // MOST)]
+        if draw == 0 < draws:
             network.set_weights(weights)
             yield f"{model}/margin", margin_of(task(inputs, training=True))
 

@@ -138,7 +138,7 @@ def test_logits_loss_gradients_and_statistics_agree_in_float64_to_eight_digits(s
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_float32_is_off_by_a_few_times_what_the_rounding_of_the_weights_alone_does(steps, backend, model, epoch):
     exact = group(steps["tensorflow"], "float640", model, epoch)
-    draws = [group(steps["tensorflow"], f"float64{draw}", model, epoch) for draw in (1, 2, 3)]
+    draws = [group(steps["tensorflow"], f"float64{draw}", model, epoch) for draw in (1, 2)]
     found = group(steps[backend], "float320", model, epoch)
     for name, array in exact.items():
         assert found[name].dtype == np.float32
