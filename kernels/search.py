@@ -24,7 +24,7 @@ unfinished), `trials.csv` and `manifest.json`.
 
 import os
 
-from salt.machine import describe_machine, fast_switches, quiet_stderr, visible_gpus
+from salt.machine import describe_machine, fast_switches, import_keras, visible_gpus
 
 # %% [markdown]
 # ### The machine
@@ -33,8 +33,7 @@ from salt.machine import describe_machine, fast_switches, quiet_stderr, visible_
 # %%
 os.environ.update(fast_switches(os.environ))
 machine = describe_machine(os.environ)  # such as "oneDNN on, AVX2, 2 threads"
-with quiet_stderr():
-    import keras
+import_keras()
 
 # %%
 import functools
@@ -42,6 +41,8 @@ import json
 import shutil
 import subprocess
 import time
+
+import keras
 
 from salt.artifacts import library_versions, write_manifest
 from salt.competition import find_competition

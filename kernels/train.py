@@ -24,7 +24,7 @@ resumes.
 
 import os
 
-from salt.machine import describe_machine, fast_switches, quiet_stderr, visible_gpus
+from salt.machine import describe_machine, fast_switches, import_keras, visible_gpus
 
 # %% [markdown]
 # ### The machine
@@ -33,14 +33,14 @@ from salt.machine import describe_machine, fast_switches, quiet_stderr, visible_
 # %%
 os.environ.update(fast_switches(os.environ))
 machine = describe_machine(os.environ)  # such as "oneDNN on, AVX2, 2 threads"
-with quiet_stderr():
-    import keras
+import_keras()
 
 # %%
 import shutil
 import subprocess
 import time
 
+import keras
 import numpy as np
 
 from salt.artifacts import find_run, library_versions, write_manifest

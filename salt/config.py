@@ -9,7 +9,7 @@ import types
 import typing
 from dataclasses import dataclass
 
-from salt.tiles import TILE_SIZE
+TILE_SIZE = 101  # pixels: height and width of every image and mask of the competition
 
 
 class ConfigError(ValueError):
@@ -288,7 +288,7 @@ def preset(name: str, **changes: object) -> Config:
     Args:
         name: one of `PRESETS`.
         **changes: fields of `Config` and their values. One that says how long to train (`steps`, `minutes`, `epochs`)
-            replaces what the preset says of that, whichever of them it is.
+            counts, whichever of them the preset has.
 
     Returns:
         A `Config`.
@@ -302,7 +302,8 @@ def preset(name: str, **changes: object) -> Config:
     """
     if name not in PRESETS:
         raise ConfigError(f"preset {name!r} does not exist; there are {', '.join(PRESETS)}")
-    replaced = LENGTHS if any(key in changes for key in LENGTHS) else ()
+    asked = [index for index, key in enumerate(LENGTHS) if key in changes]
+    replaced = LENGTHS[: max(asked, default=0)]  # those that would count before the one that is asked for
     values = {key: value for key, value in PRESETS[name].items() if key not in replaced}
     return config_from_dict({**values, **changes})
 

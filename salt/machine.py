@@ -122,6 +122,12 @@ def quiet_stderr() -> Iterator[None]:
             os.dup2(stderr.fileno(), 2)
 
 
+def import_keras() -> None:
+    """Imports Keras, and with it TensorFlow, without TensorFlow's first lines; what imports it later finds it there."""
+    with quiet_stderr():
+        import keras  # noqa: F401
+
+
 @functools.cache
 def visible_gpus() -> list[str]:
     """The numbers of the GPUs that Keras's backend sees, asked in a process of its own.

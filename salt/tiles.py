@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-TILE_SIZE = 101  # pixels: height and width of every image and mask of the competition
+from salt.config import TILE_SIZE
 
 
 class TileError(ValueError):

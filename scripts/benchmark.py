@@ -13,7 +13,7 @@ import argparse
 import sys
 
 from desk.errors import run_command
-from desk.machine import import_keras
+from desk.machine import start_keras
 
 
 def main(arguments=None) -> int:
@@ -32,7 +32,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 
 def benchmark(options: argparse.Namespace):
-    import_keras()
+    start_keras()
     from desk.benchmarks import measured_code, median_time
 
     about, measured = measured_code(options.masks, options.tiles, options.synthetic, options.preset, options.batch)

@@ -12,7 +12,7 @@ import argparse
 import sys
 
 from desk.errors import run_command
-from desk.machine import import_keras
+from desk.machine import start_keras
 from flattener.settings import parse_settings
 
 
@@ -35,7 +35,7 @@ def estimate(options: argparse.Namespace):
 
     config = preset(options.preset, **parse_settings(options.set))
 
-    import_keras()
+    start_keras()
     from desk.estimates import DEVICES, estimate_run, network_cost  # TensorFlow: only once the settings are right
 
     cost, device = network_cost(config), DEVICES[options.device]

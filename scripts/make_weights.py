@@ -13,7 +13,7 @@ import sys
 
 from desk import paths
 from desk.errors import run_command
-from desk.machine import import_keras
+from desk.machine import start_keras
 
 
 def main(arguments=None) -> int:
@@ -29,7 +29,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 
 def make(options: argparse.Namespace):
-    import_keras()
+    start_keras()
     from desk.weights import make_weights
 
     path = make_weights(options.out, options.archive)

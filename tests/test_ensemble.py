@@ -4,13 +4,15 @@ import shutil
 import numpy as np
 import pytest
 
+from desk.runs import find_run
+from desk.submitting import check_run
 from salt.artifacts import Oof, read_oof, read_probabilities, verify_run, write_manifest, write_oof, write_probabilities
 from salt.config import preset
 from salt.ensembles import blend_probabilities, probability_scales
 from salt.postprocess import postprocess
 from salt.scoring import score_oof
 from salt.submission import check_submission, read_submission, write_submission
-from scripts import compare, ensemble, submit
+from scripts import compare, ensemble
 from scripts import score_oof as score_script
 
 TILES, TEST_TILES = 24, 6
@@ -90,7 +92,7 @@ def test_it_is_scored_compared_and_submitted_like_any_other_run(kept, built, cap
     assert score_script.main([str(built)]) == 0
     assert json.loads((built / "score.json").read_text())["nested_score"] == verify_run(built)["score"]["nested_score"]
     assert compare.main([str(kept / "train-0"), str(built)]) == 0
-    assert submit.check_run(built) == verify_run(built)["files"]["submission.csv"]["sha256"]
+    assert check_run(find_run(built)) == verify_run(built)["files"]["submission.csv"]["sha256"]
     assert check_submission(built / "submission.csv", built / "submission.csv")["rows"] == TEST_TILES
 
 

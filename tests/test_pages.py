@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from desk.pages import report as pages_report
 from salt.artifacts import Oof, write_manifest, write_oof
 from salt.config import Config
 from salt.layout import write_competition
@@ -177,7 +178,7 @@ def test_data_of_another_competition_and_runs_over_other_folds_make_no_page(tmp_
 
 def test_a_page_that_would_be_too_large_has_coarser_pictures(tmp_path, oofs, data, monkeypatch):
     run = write_run(tmp_path / "a", "a", oofs[0])
-    monkeypatch.setattr(report, "SIZE_LIMIT", 0)
+    monkeypatch.setattr(pages_report, "SIZE_LIMIT", 0)
     assert report.main([str(run), "--data", str(data)]) == 0
     facts, blobs = page_data(run / "report.html")
     assert facts["levels"] == 16

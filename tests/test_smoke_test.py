@@ -12,7 +12,7 @@ import desk.local.competitions
 import desk.local.kernels
 import desk.pages.report
 import desk.scoring
-import salt.data
+import salt.competition
 import salt.submission
 from desk.errors import LocalRunError
 from desk.local.chain import order_kernels
@@ -63,7 +63,7 @@ def chain(monkeypatch, tmp_path):
     monkeypatch.setattr(desk.local.kernels, "run_kernel", run_kernel)
     monkeypatch.setattr(desk.scoring, "show_score", score)
     monkeypatch.setattr(desk.pages.report, "write_report", report)
-    monkeypatch.setattr(salt.data, "find_competition", find)
+    monkeypatch.setattr(salt.competition, "find_competition", find)
     monkeypatch.setattr(salt.submission, "check_submission", check)
     return calls
 

@@ -488,8 +488,8 @@ def test_a_run_stops_before_its_limit_and_goes_on_later_to_the_same_bits(tmp_pat
     kept = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert kept == [
         *("courses.json", "fold0.weights.h5", "history.csv", "oof.npz", "state/fold0.json", "state/fold0.npz"),
-        *("state/fold0/plan.json", "state/fold1/plan.json", "state/fold1/epoch-00002.json"),
-        *("state/fold1/epoch-00002.weights.h5", "state/run.json"),
+        *("state/fold0/plan.json", "state/fold1/epoch-00002.json", "state/fold1/epoch-00002.weights.h5"),
+        *("state/fold1/plan.json", "state/run.json"),
     ]
     outcome = fit_folds(TWO_FOLDS, tiles, tmp_path, tmp_path / "state")
     assert_same_outcome(tmp_path, outcome, two_folds)
@@ -670,7 +670,7 @@ def test_a_run_killed_in_epoch_3_of_5_ends_with_the_same_bits(tmp_path):
     killed = run_script(tmp_path / "killed", 3)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     state = tmp_path / "killed" / "state"
-    kept = ["plan.json", "epoch-00002.json", "epoch-00002.weights.h5"]
+    kept = ["epoch-00002.json", "epoch-00002.weights.h5", "plan.json"]
     assert sorted(path.name for path in state.iterdir()) == kept
     (state / ".half-written-0.weights.h5").write_bytes(b"half")  # what a kill while saving leaves
     (state / "epoch-00003.json").write_text("[]")  # a kill between history and weights
