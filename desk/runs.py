@@ -108,10 +108,11 @@ def find_run(name: AnyPath, runs: AnyPath | None = None) -> Run:
     for folder in (runs / name, pathlib.Path(name)):
         if folder.is_dir():
             return Run(folder.resolve())
-    found = sorted(folder for folder in runs.glob(f"{name}*") if folder.is_dir()) if name else []
+    kept = sorted(folder for folder in runs.glob("[!.]*") if folder.is_dir())  # a hidden one is not finished
+    found = [folder for folder in kept if name and folder.name.startswith(str(name))]
     if len(found) == 1:
         return Run(found[0].resolve())
-    names = [folder.name for folder in found or sorted(runs.glob("*")) if folder.is_dir()]
+    names = [folder.name for folder in found or kept]
     which = "which of these is meant" if found else "there is no such run; there are"
     raise ConfigurationError(f"{name}: {which}: {', '.join(names[-8:]) or 'none'}")
 

@@ -123,7 +123,7 @@ def change_oof(folder, name, **changes):
     [
         (["train-0"], "an ensemble takes at least 2 runs, not 1"),
         (["train-0", "train-0"], "train-0: given more than once"),
-        (["train-0", "nothing"], "'nothing' is neither a folder nor a run"),
+        (["train-0", "nothing"], "nothing: there is no such run; there are: "),
         (["train-0", "predict-1"], "no oof.npz among its files"),
         (["train-0", "other-tiles"], "the runs have 24 and 24 tiles, 23 of them in common"),
         (["train-0", "other-folds"], "fold: runs 1 and 2 differ in 24 of 24 tiles"),

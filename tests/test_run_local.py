@@ -671,7 +671,7 @@ def test_a_synthetic_competition_is_made_once_and_never_half(tmp_path, monkeypat
 
     monkeypatch.setattr(paths, "BUILD", tmp_path)
     with monkeypatch.context() as broken:
-        broken.setattr(salt.data, "write_text_table", fill_the_disk)
+        broken.setattr(salt.layout, "write_text_table", fill_the_disk)
         with pytest.raises(OSError, match="disk full"):
             competitions.synthetic_competition(8)
     folder = competitions.synthetic_competition(8)
