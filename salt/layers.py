@@ -1,5 +1,6 @@
 """Layers that Keras has too, computed in another way; and how the package annotates tensors."""
 
+import functools
 from typing import Any, TypeAlias
 
 import keras
@@ -19,11 +20,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Keras's own: in inference, with a mask or another precision, rank or axis, and on other backends, whose compilers
     fuse such operations themselves.
 
-    A saved model calls it `keras.layers.BatchNormalization`, so that it loads where this package is not imported: with
+    A saved model calls it by the name of Keras's layer, so that it loads where this package is not imported: with
     Keras's layer there, and with this one where this module is imported.
     """
-
-    __module__ = "keras.layers"
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         """Takes what Keras's layer takes, of any float dtype, and returns the like of `inputs`."""
@@ -51,5 +50,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return known and plain and dtype == self.compute_dtype and len(inputs.shape) == 4 and self.axis in (-1, 3)
 
 
-# Under the name that `__module__` makes Keras write. Models that are saved with Keras's own layer have no such entry.
+# Module and name, by which Keras calls a layer in a file; where this module is imported, that name means this layer.
+# Files with Keras's own layer call it by another one.
+functools.update_wrapper(
+    BatchNormalization, keras.layers.BatchNormalization, functools.WRAPPER_ASSIGNMENTS[:3], updated=()
+)
 keras.saving.get_custom_objects()["BatchNormalization"] = BatchNormalization

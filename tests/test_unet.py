@@ -176,10 +176,10 @@ def test_four_classes_of_a_colour_image_are_learned():
     keras.utils.set_random_seed(0)
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
     classes = np.argmax(np.concatenate([images, np.full((8, 16, 16, 1), 150)], axis=-1), axis=-1)[..., None]
-    model = unet_model(8, 2, optimizer=keras.optimizers.Adam(0.02), input_shape=(16, 16, 3), classes=4)
+    model = unet_model(4, 2, optimizer=keras.optimizers.Adam(0.03), input_shape=(16, 16, 3), classes=4)
     assert model.output_shape == (None, 16, 16, 4)
-    logs = model.fit(images, classes, epochs=25, batch_size=8, verbose=0).history
-    assert logs["iou"][-1] > 0.5 > logs["iou"][0]
+    logs = model.fit(images, classes, epochs=12, batch_size=8, verbose=0).history
+    assert logs["iou"][-1] > 0.4 > logs["iou"][0]
 
 
 def test_vgg16_sees_a_colour_image_with_equal_channels_as_the_grey_one_and_knows_red_from_blue():
@@ -206,18 +206,9 @@ assert "salt.layers" not in sys.modules
 """
 
 
-def test_every_builders_model_is_saved_loaded_in_another_process_and_says_the_same(tmp_path):
-    small = unet_model(2, 2, input_shape=(16, 16, 1))
-    models = [
-        small,
-        unet_model(2, 2, input_shape=(16, 16, 3), classes=3, activation="softmax"),
-        transfer_unet_model(weights=None, input_shape=(32, 32, 1), activation="sigmoid"),
-        encoder_unet(decoder_filters=[4, 8], **HEADS),
-        encoder_unet(encoder="efflite0", stem_stride=2, decoder_filters=[4, 8], padded_size=104),
-        snapshot_ensemble([unet_model(2, 2, input_shape=(16, 16, 1)) for _ in range(2)]),
-    ]
+def assert_loads_elsewhere(tmp_path, models):
+    """That saved models, whose running means are not where they started, say the same in a process of their own."""
     rng, expected = np.random.default_rng(0), []
-    small.train_on_batch(grey_tiles(2, 16), grey_tiles(2, 16) > 128)
     for index, model in enumerate(models):
         for weight in model.weights:
             if weight.path.endswith("moving_mean"):
@@ -227,8 +218,6 @@ def test_every_builders_model_is_saved_loaded_in_another_process_and_says_the_sa
         model.save(tmp_path / f"{index}.keras")
         outputs = model.predict_on_batch(images)
         expected.append(outputs if isinstance(outputs, dict) else {"logits": outputs})
-    again = keras.models.load_model(tmp_path / "0.keras")  # here, where the layer is known, it is this package's again
-    assert {type(layer) for layer in again.layers if "norm" in layer.name} == {BatchNormalization}
     command = [sys.executable, "-c", LOAD, str(tmp_path), str(len(models))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -237,6 +226,29 @@ def test_every_builders_model_is_saved_loaded_in_another_process_and_says_the_sa
             assert set(found) == set(outputs)
             for name, values in outputs.items():
                 np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5, err_msg=f"{index} {name}")
+
+
+def test_a_saved_model_of_every_builder_loads_in_another_process_and_says_the_same(tmp_path):
+    small = unet_model(2, 2, input_shape=(16, 16, 1))
+    small.train_on_batch(grey_tiles(2, 16), grey_tiles(2, 16) > 128)  # with its optimizer's state
+    models = [
+        small,
+        unet_model(2, 2, input_shape=(16, 16, 3), classes=3, activation="softmax"),
+        encoder_unet(decoder_filters=[4, 8], **HEADS),
+        snapshot_ensemble([unet_model(2, 2, input_shape=(16, 16, 1)) for _ in range(2)]),
+    ]
+    assert_loads_elsewhere(tmp_path, models)
+    again = keras.models.load_model(tmp_path / "0.keras")  # here, where the layer is known, it is this package's again
+    assert {type(layer) for layer in again.layers if "norm" in layer.name} == {BatchNormalization}
+
+
+@pytest.mark.slow  # large networks
+def test_a_saved_model_with_a_pretrained_encoder_loads_in_another_process_and_says_the_same(tmp_path):
+    models = [
+        transfer_unet_model(weights=None, input_shape=(32, 32, 3), activation="sigmoid"),
+        encoder_unet(encoder="efflite0", stem_stride=2, decoder_filters=[4, 8], padded_size=104),
+    ]
+    assert_loads_elsewhere(tmp_path, models)
 
 
 @pytest.mark.parametrize("form, packages", [("tf_saved_model", ()), ("onnx", ("tf2onnx", "onnx")), ("litert", ())])
@@ -253,8 +265,8 @@ def test_a_model_is_exported(tmp_path, form, packages):
         import tensorflow as tf
 
         tiles = grey_tiles(2, 16).astype("float32")
-        served = tf.saved_model.load(str(tmp_path / "model")).serve(tiles)
-        np.testing.assert_allclose(served, model.predict_on_batch(tiles), rtol=1e-5, atol=1e-5)
+        served = tf.saved_model.load(str(tmp_path / "model"))  # a name, since its function does not keep it
+        np.testing.assert_allclose(served.serve(tiles), model.predict_on_batch(tiles), rtol=1e-5, atol=1e-5)
     else:
         assert (tmp_path / "model").stat().st_size > 1000
 
