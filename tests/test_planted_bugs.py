@@ -81,12 +81,12 @@ BUGS = {
     "padding rounds the margin up": Bug("salt/tiles.py", "(size - tile) // 2", "(size - tile + 1) // 2", "margin"),
     "padding by reflection repeats the edge": Bug(
         "salt/tiles.py",
-        'margins, margins), mode="reflect")',
-        'margins, margins), mode="symmetric")',
+        'np.pad(images, margins, mode="reflect")',
+        'np.pad(images, margins, mode="symmetric")',
         "reflect",
     ),
     "crop_images is off by one row": Bug(
-        "salt/tiles.py", "padded[:, offset : offset + size,", "padded[:, offset + 1 : offset + 1 + size,", "cropping"
+        "salt/tiles.py", "padded[:, top : top + height,", "padded[:, top + 1 : top + 1 + height,", "cropping"
     ),
     # --- folds ---
     "black tiles are dealt with the empty ones": Bug(
@@ -149,6 +149,9 @@ BUGS = {
         "salt/augmentations.py", "uniform[:, 1:3] * (room + 1.0)", "uniform[:, 1:3] * room", "draws_stay_within"
     ),
     # --- losses ---
+    "Keras calls a loss with logits for masks": Bug(
+        "salt/losses.py", "return self.function(logits, masks)", "return self.function(masks, logits)", "keras_calls"
+    ),
     "cross-entropy takes logits for probabilities": Bug(
         "salt/losses.py", "logits, from_logits=True", "logits, from_logits=False", "bce and definition"
     ),
