@@ -16,7 +16,7 @@ import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
-from salt.config import CHOICES, Config, config_from_dict, config_to_dict
+from salt.config import Config, config_from_dict, config_to_dict
 from salt.cross_validation import fit_folds, fold_files
 from salt.scoring import level_table, mean_precision, nested_choice, nested_parts, student_975
 from salt.study import SPACES, SearchError, Span
@@ -44,7 +44,7 @@ def check_search(config: Config) -> None:
     if config.minutes and not config.steps:
         raise SearchError(f"minutes={config.minutes}: a trial has epochs or steps; set minutes=0 and epochs=N")
     if ignored := sorted(ignored_settings(config) & set(SPACES[config.space])):
-        using = [model for model in CHOICES["model"] if not (OF_OTHER_MODELS[model] & set(SPACES[config.space]))]
+        using = [model for model, others in OF_OTHER_MODELS.items() if not others & set(SPACES[config.space])]
         raise SearchError(
             f"space={config.space!r}: model={config.model!r} ignores {', '.join(ignored)}, so that trials would differ "
             f"in nothing; set model to {' or '.join(map(repr, using))}, or choose another space"

@@ -93,8 +93,10 @@ def crop_images(padded: np.ndarray, size: int | tuple[int, int] = TILE_SIZE) -> 
 
 def both_sides(size: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width: those of a square if `size` is one number."""
-    height, width = (size, size) if np.ndim(size) == 0 else size
-    return height, width
+    if isinstance(size, tuple | list):
+        height, width = size
+        return height, width
+    return size, size
 
 
 def image_sides(images: np.ndarray) -> tuple[int, int]:
