@@ -115,7 +115,7 @@ def training_steps(name: str, batch: int) -> list[Callable[[], float]]:
     plain_model.set_weights(model.get_weights())
     tiles = np.random.default_rng(0).uniform(0, 255, (batch, *model.input_shape[1:])).astype("float32")
     masks = (tiles > 128).astype("float32")
-    models = (model, compile_with_cross_entropy(plain_model, "adam"))
+    models = (model, compile_with_cross_entropy(plain_model, "adam", None, ()))
     for each in models:
         each.optimizer.build(each.trainable_variables)  # in the first step it would take seconds
     return [functools.partial(train_once, model, tiles, masks) for model in models]

@@ -152,5 +152,5 @@ if not finished:
     print(f"not finished: a run with RESUME = {run_id!r} resumes it")
 # A dead worker does not fail the run, since the outputs of a failed run cannot be mounted.
 print(*(f"a worker died: {error}" for error in errors), sep="\n")
-if len(table) and (table["state"] == "fail").all():
+if len(table) and (table["error"] != "").all():
     raise SearchError(f"all {len(table)} trials failed, the last of them with {table['error'].iloc[-1]}")

@@ -122,7 +122,8 @@ def fit_folds(
 def fit_share(share: tuple[int, ...], job: FoldJob, folder: pathlib.Path, state_folder: pathlib.Path) -> None:
     """Trains some folds, one after the other, until the time is up, and predicts what each of them holds out.
 
-    This is what a worker process runs; its results are files, see `FoldFiles`.
+    This is what a worker process runs; its results are files, see `FoldFiles`. When a fold fails, the next one follows,
+    unless somebody watches (`FoldJob.watch`).
 
     Args:
         share: the folds.
@@ -131,37 +132,64 @@ def fit_share(share: tuple[int, ...], job: FoldJob, folder: pathlib.Path, state_
         state_folder: of the checkpoints.
 
     Raises:
-        TrainingError: names the fold that failed; its cause is what went wrong.
+        TrainingError: names the folds that failed; its cause is what went wrong in the first of them.
     """
-    config, tiles = job.config, job.tiles
+    config = job.config
     keras.mixed_precision.set_dtype_policy(config.precision)
     budget = None
     if job.clock is not None:
         budget = Budget(config.minutes, len(share), job.clock, job.began, config.limit_minutes)
+    errors: list[tuple[str, Exception]] = []
     for held_out in share:
         if budget is not None and not budget.has_time():
             print(f"fold {held_out}: not begun, out of time")
             continue
-        files, held = fold_files(folder, state_folder, held_out), job.fold == held_out
-        print(f"fold {held_out}: {int((~held).sum())} tiles, {int(held.sum())} held out")
         try:
-            network, history = fit_fold(job, held_out, files.state, budget)
+            fit_and_predict(job, held_out, folder, state_folder, budget)
         except OutOfTime as error:
             print(f"fold {held_out}: {error}, out of time")
             continue
         except Exception as error:
-            raise TrainingError(f"fold {held_out} failed: {error!r}") from error
-        images = tiles.images[held]
-        predicted = predict_probabilities([network], images, config.tta, config.padded_size, config.padding)
-        with whole_file(files.weights) as temporary:
-            network.save_weights(temporary)
-        write_probabilities(files.probabilities, tiles.ids[held], empty_black(predicted, images))
-        with whole_file(files.log) as temporary:
-            temporary.write_text(json.dumps(history), encoding="utf-8")
-        for path in [*files.state.glob("epoch-*"), *files.state.glob("snapshot-*")]:
-            path.unlink()  # with the optimizer's averages it is several times the size of the weights
+            errors.append((f"fold {held_out} failed: {error!r}", error))
+            print(errors[-1][0], flush=True)
+            if job.watch is not None:  # it may have ended the training of all folds
+                break
+            if budget is not None:
+                budget.leave_fold()
+            continue
         if budget is not None:
             budget.finish_fold()
+    if errors:
+        raise TrainingError("\n".join(text for text, _ in errors)) from errors[0][1]
+
+
+def fit_and_predict(
+    job: FoldJob, held_out: int, folder: pathlib.Path, state_folder: pathlib.Path, budget: Budget | None
+) -> None:
+    """Trains a fold, predicts what it holds out, and writes both.
+
+    Args:
+        job, folder, state_folder: as for `fit_share`.
+        held_out: the fold.
+        budget: the run's time; None: there is no limit.
+
+    Raises:
+        OutOfTime: the limit of the budget is near; the checkpoint is kept.
+        DivergedError: the loss is not finite; the last good checkpoint is kept.
+    """
+    config, tiles = job.config, job.tiles
+    files, held = fold_files(folder, state_folder, held_out), job.fold == held_out
+    print(f"fold {held_out}: {int((~held).sum())} tiles, {int(held.sum())} held out")
+    network, history = fit_fold(job, held_out, files.state, budget)
+    images = tiles.images[held]
+    predicted = predict_probabilities([network], images, config.tta, config.padded_size, config.padding)
+    with whole_file(files.weights) as temporary:
+        network.save_weights(temporary)
+    write_probabilities(files.probabilities, tiles.ids[held], empty_black(predicted, images))
+    with whole_file(files.log) as temporary:
+        temporary.write_text(json.dumps(history), encoding="utf-8")
+    for path in [*files.state.glob("epoch-*"), *files.state.glob("snapshot-*")]:
+        path.unlink()  # with the optimizer's averages it is several times the size of the weights
 
 
 def fit_in_parallel(fit: Callable[[tuple[int, ...]], None], folds: list[int], workers: int) -> TrainingError | None:
@@ -197,7 +225,9 @@ def fit_in_parallel(fit: Callable[[tuple[int, ...]], None], folds: list[int], wo
     errors = run_workers(fit, shares, gpus, show)
     if not errors:
         return None
-    return TrainingError("\n".join(f"fold {current[index]}: {error}" for index, error in errors.items()))
+    failed = {index: re.search(r"TrainingError: fold (\d+) failed", str(error)) for index, error in errors.items()}
+    named = {index: found[1] if found else current[index] for index, found in failed.items()}
+    return TrainingError("\n".join(f"fold {named[index]}: {error}" for index, error in errors.items()))
 
 
 # --- a fold's files ---

@@ -81,7 +81,7 @@ def plain_encoder(
     """The contracting path of a U-Net (Ronneberger et al. 2015), from scratch.
 
     Args:
-        tiles: symbolic tensor `[B, H, W, 1]`, grey 0 to 255; H and W divide by `2 ** (depth - 1)`.
+        tiles: symbolic tensor `[B, H, W, C]` of 0 to 255; H and W divide by `2 ** (depth - 1)`.
         filter_scaling: filters of the first level; each level below has twice as many.
         depth: levels, the bottom among them.
         batch_norm_momentum: share of the running statistics that is kept in each step.
@@ -100,7 +100,7 @@ def plain_encoder(
 
 
 def centre_grey(tiles: keras.KerasTensor, name: str = "to_unit_range") -> keras.KerasTensor:
-    """Grey 0 to 255 to a unit range about each tile's mean, for the encoders from scratch."""
+    """Images of 0 to 255 to a unit range about each one's mean, for the encoders from scratch."""
     # In float32 whatever the precision policy: bfloat16's 8 bits of mantissa cannot represent all 256 grey levels.
     x = keras.layers.Rescaling(1 / 255, dtype="float32", name=name)(tiles)
     return x - ops.mean(x, axis=(1, 2, 3), keepdims=True)  # a tile's brightness says nothing about salt
@@ -161,10 +161,11 @@ def conv_norm(
 def vgg16_encoder(
     tiles: keras.KerasTensor, weights: str | None, freeze_layer: int, levels: int = 5
 ) -> list[keras.KerasTensor]:
-    """The convolutions of VGG-16 (Simonyan & Zisserman 2015) on grey tiles.
+    """The convolutions of VGG-16 (Simonyan & Zisserman 2015) on grey or colour images.
 
     Args:
-        tiles: symbolic tensor `[B, H, W, 1]`, grey 0 to 255; H and W divide by 16.
+        tiles: symbolic tensor of 0 to 255, `[B, H, W, 1]` grey or `[B, H, W, 3]` red, green, blue; H and W divide by
+            16.
         weights: `"imagenet"` (downloaded by Keras), the path of a weights file without the top, or None for random
             ones.
         freeze_layer: layers below this index (the input is 0) are not trained; 11 freezes blocks 1 to 3.
@@ -182,6 +183,8 @@ def vgg16_encoder(
         include_top=False, weights="imagenet" if weights == "imagenet" else None, input_shape=shape
     )
     load_encoder(vgg, weights, "VGG-16 without its top")
+    if tiles.shape[-1] == 3:
+        tiles = ops.flip(tiles, axis=-1)  # VGG-16 was trained on blue, green, red
     return features_of_grey(tiles, vgg, VGG16_FEATURES[:levels], freeze_layer, 1.0, [-mean for mean in VGG16_MEAN])
 
 
@@ -314,14 +317,24 @@ def features_of_grey(
     scale: float,
     offset: float | list[float],
 ) -> list[keras.KerasTensor]:
-    """The outputs of some layers of a colour network, on grey tiles times `scale` plus `offset`.
+    """The outputs of some layers of a colour network, on grey or colour images times `scale` plus `offset`.
 
     The network stays a nested model under its own name, so that `encoder_layers` finds what was trained before.
+
+    Raises:
+        ValueError: the network has no layer of the index `freeze_layer`.
     """
+    if not isinstance(freeze_layer, int) or not 0 <= freeze_layer <= len(network.layers):
+        raise ValueError(
+            f"freeze_layer={freeze_layer!r}: must be a whole number from 0 (all are trained) to {len(network.layers)} "
+            f"(none is), the layers of {network.name}"
+        )
     for layer in network.layers[:freeze_layer]:
         layer.trainable = False
     # In float32 whatever the precision policy: bfloat16's 8 bits of mantissa cannot represent all 256 grey levels.
-    colour = keras.layers.Concatenate(dtype="float32", name="grey_to_colour")([tiles] * 3)
+    colour = tiles
+    if tiles.shape[-1] == 1:
+        colour = keras.layers.Concatenate(dtype="float32", name="grey_to_colour")([tiles] * 3)
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="imagenet_scale")(colour)
     return keras.Model(network.input, [network.get_layer(name).output for name in names], name=network.name)(x)
 

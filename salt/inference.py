@@ -49,7 +49,7 @@ def predict_probabilities(
                 logits = model.predict_on_batch(padded)
                 if isinstance(logits, dict):
                     logits = logits["logits"]
-                logits = crop_images(np.asarray(logits, np.float32)[..., 0], batch.shape[1])
+                logits = crop_images(np.asarray(logits, np.float32)[..., 0], batch.shape[1:3])
                 if not np.isfinite(logits).all():
                     raise ValueError(f"model {model.name!r} gives logits that are not finite: its training diverged")
                 total += transform.undo(sigmoid(logits))

@@ -1,5 +1,6 @@
 """Layers that Keras has too, computed in another way; and how the package annotates tensors."""
 
+import functools
 from typing import Any, TypeAlias
 
 import keras
@@ -9,7 +10,6 @@ from keras import ops
 Tensor: TypeAlias = Any
 
 
-@keras.saving.register_keras_serializable(package="salt")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's batch norm (Ioffe & Szegedy 2015) in one kernel, where TensorFlow has one for it.
 
@@ -19,6 +19,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     statistics are Keras's but for rounding, and so is what a file of weights calls the layer. Everywhere else it is
     Keras's own: in inference, with a mask or another precision, rank or axis, and on other backends, whose compilers
     fuse such operations themselves.
+
+    A saved model calls it by the name of Keras's layer, so that it loads where this package is not imported: with
+    Keras's layer there, and with this one where this module is imported.
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
@@ -45,3 +48,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
         known = dtype in ("float32", "bfloat16", "float16") and self.variable_dtype == "float32"
         plain = not (self.synchronized or getattr(self, "renorm", False))  # Keras 3.13 has no renorm
         return known and plain and dtype == self.compute_dtype and len(inputs.shape) == 4 and self.axis in (-1, 3)
+
+
+# Module and name, by which Keras calls a layer in a file; where this module is imported, that name means this layer.
+# Files with Keras's own layer call it by another one.
+functools.update_wrapper(
+    BatchNormalization, keras.layers.BatchNormalization, functools.WRAPPER_ASSIGNMENTS[:3], updated=()
+)
+keras.saving.get_custom_objects()["BatchNormalization"] = BatchNormalization

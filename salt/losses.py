@@ -5,7 +5,13 @@ the IoU itself. Give these functions the 101 x 101 crop, never the padding.
 
 All take `logits` `[B, H, W]` of any float dtype and `masks` `[B, H, W]` of 0 and 1 of any dtype, and return `[B]` in
 float32 (float64 for float64 logits): in bfloat16 a running count stops growing at 256, and a tile has 10,201 pixels.
+
+Those of two arguments serve in `model.compile(loss=...)` as they are: Keras calls them in its own order, masks first,
+and may give both as `[B, H, W, 1]`, see `TileLoss`.
 """
+
+import functools
+from collections.abc import Callable
 
 import keras
 from keras import ops
@@ -17,6 +23,52 @@ class LossError(ValueError):
     """Logits and masks of shapes that do not fit each other."""
 
 
+@keras.saving.register_keras_serializable(package="salt")
+class TileLoss(keras.losses.Loss):
+    """A function of (logits, masks) that Keras takes as a loss, too.
+
+    Keras calls a loss with masks, model outputs and the weights of the samples, which are None if there are none; such
+    a call of three gives the (weighted) mean over the batch. A call of two is one of the function. A saved model that
+    is compiled with one loads where this module is imported.
+
+    Args:
+        function: of `logits` and `masks` to `[B]`.
+
+    Example:
+        >>> model.compile("adam", loss=symmetric_lovasz_loss)
+    """
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]):
+        super().__init__(name=function.__name__)
+        self.function = function
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *arguments: Tensor, **named: Tensor) -> Tensor:
+        if len(arguments) == 3:
+            return super().__call__(*arguments)
+        return self.function(*arguments, **named)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Takes masks and logits, `[B, H, W]` or `[B, H, W, 1]`, and gives `[B]`."""
+        masks, logits = (
+            maps[..., 0] if len(maps.shape) == 4 and maps.shape[-1] == 1 else maps for maps in (y_true, y_pred)
+        )
+        return self.function(logits, masks)
+
+    def get_config(self) -> dict:
+        """The name of the function."""
+        return {"name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "TileLoss":
+        """The loss of this module that has the name."""
+        return TILE_LOSSES[config["name"]]
+
+    def __reduce__(self) -> tuple:
+        return TileLoss, (self.function,)
+
+
+@TileLoss
 def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Mean binary cross-entropy of a tile's pixels, from logits, finite for any finite logit.
 
@@ -38,6 +90,7 @@ def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return ops.mean(ops.binary_crossentropy(masks, logits, from_logits=True), axis=(1, 2))
 
 
+@TileLoss
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """1 - (2 |p m| + 1) / (|p| + |m| + 1), with p = sigmoid(logits) and |.| the sum over a tile.
 
@@ -62,6 +115,7 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return 1.0 - (2.0 * overlap + 1.0) / (area + 1.0)
 
 
+@TileLoss
 def lovasz_hinge_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """The Lovasz hinge of Berman, Rannen Triki and Blaschko (CVPR 2018), per tile, with elu + 1 in the place of relu.
 
@@ -87,6 +141,7 @@ def lovasz_hinge_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return ops.sum(penalties * jaccard_steps(truth), axis=1)
 
 
+@TileLoss
 def symmetric_lovasz_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """The mean of the Lovasz hinges of the salt and of the background.
 
@@ -126,6 +181,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor, lovasz_weight: float | Tens
     return (1.0 - weight) * (bce_loss(logits, masks) + dice_loss(logits, masks)) + weight * lovasz
 
 
+@TileLoss
 def deep_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Cross-entropy of coarse logits against the share of salt among the pixels that each of them covers.
 
@@ -149,6 +205,7 @@ def deep_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return bce_loss(logits, ops.mean(blocks, axis=(2, 4)))
 
 
+@TileLoss
 def empty_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Cross-entropy of one logit a tile, "this tile holds salt".
 
@@ -161,6 +218,11 @@ def empty_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """
     salty = ops.max(ops.cast(masks, "float32"), axis=(1, 2))
     return bce_loss(ops.reshape(logits, (-1, 1, 1)), ops.reshape(salty, (-1, 1, 1)))
+
+
+TILE_LOSSES: dict[str, TileLoss] = {
+    loss.name: loss for loss in (bce_loss, dice_loss, lovasz_hinge_loss, symmetric_lovasz_loss, deep_loss, empty_loss)
+}
 
 
 def prepare_loss(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

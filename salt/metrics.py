@@ -48,6 +48,9 @@ def iou(proposal: np.ndarray, truth: np.ndarray) -> float | np.ndarray:
     return float(values[0]) if np.ndim(truth) == 2 else values
 
 
+IoU = iou  # the name that the original gives it
+
+
 def average_precision(proposal: np.ndarray, truth: np.ndarray) -> float | np.ndarray:
     """The metric of each tile: the share of the ten thresholds that its IoU exceeds.
 

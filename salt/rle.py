@@ -13,8 +13,11 @@ import numpy as np
 
 from salt.tiles import TILE_SIZE
 
-# Masks worked on at a time: their pixels stay in the processor's cache, and memory does not grow with the stack.
+# Masks worked on at a time, and their pixels at most: they stay in the processor's cache, and memory does not grow
+# with the stack.
 RLE_CHUNK = 256
+RLE_PIXELS = RLE_CHUNK * TILE_SIZE**2
+TABLE_PIXELS = 2**16  # of a mask, up to which a table of the numbers' texts is made once and kept
 
 
 class RLEError(ValueError):
@@ -57,8 +60,9 @@ def encode_rles(masks: np.ndarray) -> list[str]:
     """
     masks = require_masks(masks, "masks", RLEError)
     rles: list[str] = []
-    for first in range(0, len(masks), RLE_CHUNK):
-        chunk = masks[first : first + RLE_CHUNK]
+    chunk_size = masks_at_a_time(masks.shape[1] * masks.shape[2])
+    for first in range(0, len(masks), chunk_size):
+        chunk = masks[first : first + chunk_size]
         count, pixels = len(chunk), chunk[0].size
         # A zero before and after each mask, so that every run begins and ends inside its own row.
         framed = np.zeros((count, pixels + 2), bool)
@@ -67,10 +71,18 @@ def encode_rles(masks: np.ndarray) -> list[str]:
         numbers = position.copy()
         numbers[0::2] += 1
         numbers[1::2] -= position[0::2]
-        words = number_texts(pixels + 1)[numbers].tolist()
+        if pixels <= TABLE_PIXELS:
+            words = number_texts(pixels + 1)[numbers].tolist()
+        else:
+            words = [str(number) for number in numbers.tolist()]
         stops = np.cumsum(np.bincount(row, minlength=count)).tolist()
         rles += [" ".join(words[start:stop]) for start, stop in zip([0, *stops], stops, strict=False)]
     return rles
+
+
+def masks_at_a_time(pixels: int) -> int:
+    """How many masks of so many pixels are worked on at a time, at least 1."""
+    return min(RLE_CHUNK, max(1, RLE_PIXELS // max(1, pixels)))
 
 
 @functools.lru_cache(maxsize=4)
@@ -126,8 +138,9 @@ def decode_rles(
     names = [f"row {row}" for row in range(len(rles))] if ids is None else [f"id {str(name)!r}" for name in ids]
     height, width = shape
     masks = np.empty((len(rles), height, width), np.uint8)
-    for first in range(0, len(rles), RLE_CHUNK):
-        part = slice(first, first + RLE_CHUNK)
+    chunk_size = masks_at_a_time(height * width)
+    for first in range(0, len(rles), chunk_size):
+        part = slice(first, first + chunk_size)
         texts = [rle_text(rle, name) for rle, name in zip(rles[part], names[part], strict=True)]
         row, start, length = parse_runs(texts, names[part], height * width)
         # The chunk as alternating stretches of 0 and 1: each run's beginning and end, in pixels from its first one.

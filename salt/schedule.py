@@ -356,6 +356,10 @@ class Budget:
     def finish_fold(self) -> None:
         """Notes that a fold is done, and how long its tail took."""
         self.tail = self.clock() - self.trained
+        self.leave_fold()
+
+    def leave_fold(self) -> None:
+        """Gives the time that is left to the folds that are left, after a fold that is done or has failed."""
         self.folds_left -= 1
         if self.folds_left:
             self.begin_fold()

@@ -22,19 +22,48 @@ from salt.scoring import level_table, mean_precision, nested_choice, nested_part
 from salt.study import SPACES, SearchError, Span
 from salt.tiles import Tiles
 
+OF_ENCODER_UNET = frozenset(
+    ("encoder", "stem_stride", "decoder_filters", "attention", "hypercolumn", "deep_supervision", "empty_head")
+) | {"deep_weight", "empty_weight"}
+# What each network does not look at, whatever else is set.
+OF_OTHER_MODELS: dict[str, frozenset[str]] = {
+    "unet": OF_ENCODER_UNET | {"freeze_layer", "weights"},
+    "transfer_unet": OF_ENCODER_UNET | {"filter_scaling", "depth"},
+    "encoder_unet": frozenset({"depth"}),
+}
+
 
 def check_search(config: Config) -> None:
     """Checks what would otherwise fail only after some trials.
 
     Raises:
-        SearchError: the length of a trial is given in minutes, so that it would depend on the machine's load.
+        SearchError: the length of a trial is given in minutes, so that it would depend on the machine's load; or the
+            space has a setting that the model ignores, so that trials would differ in nothing.
         ConfigError: a value of the space that the other settings do not allow.
     """
     if config.minutes and not config.steps:
         raise SearchError(f"minutes={config.minutes}: a trial has epochs or steps; set minutes=0 and epochs=N")
+    if ignored := sorted(ignored_settings(config) & set(SPACES[config.space])):
+        using = [model for model, others in OF_OTHER_MODELS.items() if not others & set(SPACES[config.space])]
+        raise SearchError(
+            f"space={config.space!r}: model={config.model!r} ignores {', '.join(ignored)}, so that trials would differ "
+            f"in nothing; set model to {' or '.join(map(repr, using))}, or choose another space"
+        )
     for name, values in SPACES[config.space].items():
         for value in values[:2] if isinstance(values, Span) else values:
             config_from_dict({**config_to_dict(config), name: value})
+
+
+def ignored_settings(config: Config) -> set[str]:
+    """The fields of a configuration that have no effect on its network."""
+    ignored = set(OF_OTHER_MODELS[config.model])
+    if config.model == "encoder_unet":
+        ignored |= {"freeze_layer", "weights"} if config.encoder == "residual" else {"filter_scaling"}
+        ignored |= set() if config.deep_supervision else {"deep_weight"}
+        ignored |= set() if config.empty_head else {"empty_weight"}
+    if config.model == "unet" or config.weights is None:
+        ignored.add("encoder_rate")
+    return ignored
 
 
 def train_trial(
@@ -100,7 +129,7 @@ def trials_table(study: optuna.Study, config: Config) -> pd.DataFrame:
                 **trial.params,
                 "epochs": len(trial.intermediate_values),
                 **{f"fold{held_out}": scores.get(held_out, math.nan) for held_out in config.train_folds},
-                "error": trial.user_attrs.get("error", ""),
+                "error": error_of(trial),
             }
         )
     folds = [f"fold{held_out}" for held_out in config.train_folds]
@@ -108,6 +137,13 @@ def trials_table(study: optuna.Study, config: Config) -> pd.DataFrame:
     table["rank"] = table["state"].map({"complete": 0, "pruned": 1, "running": 2, "fail": 3})
     table = table.sort_values(["rank", "score", "trial"], ascending=[True, False, True], ignore_index=True)
     return table.drop(columns="rank")
+
+
+def error_of(trial: optuna.trial.FrozenTrial) -> str:
+    """Why a trial failed, for the second time or for the first; empty if it did not, or if it succeeded since."""
+    if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+        return ""
+    return trial.user_attrs.get("error", trial.user_attrs.get("first_error", ""))
 
 
 def parameter_importances(study: optuna.Study, seed: int) -> dict[str, float]:

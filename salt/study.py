@@ -3,7 +3,8 @@
 The file is a journal: a text file to which each worker appends a line for each change. A kill can cut the last line
 short and nothing else; what that line recorded is done again. (SQLite would need a second file of its own beside the
 database.) A trial is written with all its settings before it begins. One that is unfinished, because the run was out of
-time or was killed, is resumed by the next run under its own number, after its last epoch.
+time or was killed, is resumed by the next run under its own number, after its last epoch. One that failed is begun anew
+by the next run, and has failed for good if it does so again.
 
 The settings of a trial follow from the seed, its number and the trials before it, never from when they were drawn: an
 interrupted study ends like an uninterrupted one. With several workers that holds only where every combination is tried,
@@ -14,6 +15,7 @@ import contextlib
 import fcntl
 import functools
 import itertools
+import math
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -285,7 +287,8 @@ def run_trial(
         has_time: function that says whether there is time left.
 
     Returns:
-        Whether the trial has ended; if not, it is out of time and left to a later run.
+        Whether to go on; if not, the time is up and the trial is left to a later run. A trial that failed for the
+        first time is left to a later run, too, which begins it anew.
     """
     frozen = study.get_trials(deepcopy=False)[number]
     trial = optuna.trial.Trial(study, frozen._trial_id)  # Optuna has no public way to an existing trial
@@ -300,7 +303,10 @@ def run_trial(
             return False
         for name, values in scores.items():
             trial.set_user_attr(name, values)
-        done = study.tell(number, float(np.mean(scores["fold_scores"])))
+        score = float(np.mean(scores["fold_scores"]))
+        if not math.isfinite(score):
+            raise SearchError(f"the score is {score}")
+        done = study.tell(number, score)
         print(f"trial {number}: score {done.value:.4f}", flush=True)
     except optuna.TrialPruned:
         done = study.tell(number, state=TrialState.PRUNED)
@@ -309,9 +315,13 @@ def run_trial(
         if not has_time():
             print(f"trial {number}: out of time after {error!r}, left to a later run", flush=True)
             return False
-        trial.set_user_attr("error", repr(error))
-        study.tell(number, state=TrialState.FAIL)
-        print(f"trial {number}: failed: {error!r}", flush=True)
+        if "first_error" not in frozen.user_attrs:  # it may have been an accident, such as a lack of memory
+            trial.set_user_attr("first_error", repr(error))
+            print(f"trial {number}: failed: {error!r}; the next run tries it once more", flush=True)
+        else:
+            trial.set_user_attr("error", repr(error))
+            study.tell(number, state=TrialState.FAIL)
+            print(f"trial {number}: failed again: {error!r}", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     return True
 

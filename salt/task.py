@@ -12,40 +12,12 @@ from keras import ops
 
 from salt.augmentations import augment, crop_at, draw_augmentation, plain_parameters
 from salt.config import Config
+from salt.keras_metrics import LeaderboardScore
 from salt.layers import Tensor
 from salt.losses import deep_loss, empty_loss, segmentation_loss
-from salt.metrics import THRESHOLDS_20
 from salt.schedule import TrainingPlan, lovasz_step, plan_of_epochs
 
 BATCH_NORM_BATCHES = 30  # from which batch norm's statistics are re-estimated after the last step
-
-
-class LeaderboardScore(keras.metrics.Metric):
-    """The leaderboard metric of logits at probability 0.5; equal to `metrics.leaderboard_score`.
-
-    Args:
-        name: name in Keras's logs.
-    """
-
-    def __init__(self, name: str = "score", **kwargs: object):
-        super().__init__(name=name, **kwargs)
-        # Whole numbers in float32, exact up to 2 ** 24 (1.6 million tiles) and on every device.
-        self.passed = self.add_variable((), initializer="zeros", dtype="float32", name="passed")
-        self.tiles = self.add_variable((), initializer="zeros", dtype="float32", name="tiles")
-
-    def update_state(self, masks: Tensor, logits: Tensor, sample_weight: None = None) -> None:
-        """Takes masks `[B, H, W]` of 0 and 1 and logits `[B, H, W]`; every tile weighs the same."""
-        truth = ops.cast(masks, "int32")
-        proposal = ops.cast(logits >= 0, "int32")  # probability one half is level 128 of 255: salt
-        intersection = ops.sum(truth * proposal, axis=(1, 2))
-        union = ops.sum(ops.maximum(truth, proposal), axis=(1, 2))
-        passed = [ops.logical_or(20 * intersection > twentieths * union, union == 0) for twentieths in THRESHOLDS_20]
-        self.passed.assign_add(ops.sum(ops.cast(ops.stack(passed), "float32")))
-        self.tiles.assign_add(ops.cast(ops.shape(truth)[0], "float32"))
-
-    def result(self) -> Tensor:
-        """The mean over the tiles seen so far; 0 before the first."""
-        return self.passed / ops.maximum(len(THRESHOLDS_20) * self.tiles, 1.0)
 
 
 class SegmentationTask(keras.Model):

@@ -42,46 +42,68 @@ def pad_offset(size: int, tile: int = TILE_SIZE) -> int:
         13
     """
     if size < tile:
-        raise TileError(f"size={size}: a square must have at least the {tile} pixels of a tile; pad, never resize")
+        raise TileError(f"size={size}: must have at least the {tile} pixels of a tile; pad, never resize")
     return (size - tile) // 2
 
 
-def pad_images(images: np.ndarray, size: int, mode: str = "reflect") -> np.ndarray:
-    """Centres tiles in squares of `size` pixels; `crop_images` is the exact inverse.
+def pad_images(images: np.ndarray, size: int | tuple[int, int], mode: str = "reflect") -> np.ndarray:
+    """Centres images in squares or rectangles; `crop_images` is the exact inverse.
 
     Args:
-        images: `[N, 101, 101]` of any type, images or masks.
-        size: height and width of the result.
-        mode: what the border shows: "reflect" (the tile mirrored, its edge pixels not repeated) or "edge" (they are).
+        images: `[N, H, W]` or `[N, H, W, C]` of any type, images or masks; the competition's are 101 x 101.
+        size: height and width of the result: one number for a square, or two.
+        mode: what the border shows: "reflect" (the image mirrored, its edge pixels not repeated) or "edge" (they are).
 
     Returns:
-        `[N, size, size]` of the same type.
+        `[N, height, width]` or `[N, height, width, C]` of the same type.
 
     Raises:
-        TileError: the square is smaller than the tile, or `mode` is another.
+        TileError: the result would be smaller than the image, `mode` is another, or there are not 3 or 4 axes.
     """
-    tile = images.shape[1]
-    before = pad_offset(size, tile)
-    margins = (before, size - tile - before)
+    if mode not in ("reflect", "edge"):
+        raise TileError(f"mode={mode!r}: must be 'reflect' or 'edge'")
+    margins = [(0, 0)] * images.ndim
+    for axis, (side, tile) in enumerate(zip(both_sides(size), image_sides(images), strict=True), start=1):
+        before = pad_offset(side, tile)
+        margins[axis] = (before, side - tile - before)
     if mode == "reflect":
-        return np.pad(images, ((0, 0), margins, margins), mode="reflect")
-    if mode == "edge":
-        return np.pad(images, ((0, 0), margins, margins), mode="edge")
-    raise TileError(f"mode={mode!r}: must be 'reflect' or 'edge'")
+        return np.pad(images, margins, mode="reflect")
+    return np.pad(images, margins, mode="edge")
 
 
-def crop_images(padded: np.ndarray, size: int = TILE_SIZE) -> np.ndarray:
-    """Takes the centred tiles out of padded squares: `crop_images(pad_images(images, 128))` equals `images`.
+def crop_images(padded: np.ndarray, size: int | tuple[int, int] = TILE_SIZE) -> np.ndarray:
+    """Takes the centred images out of padded ones: `crop_images(pad_images(images, 128), images.shape[1:3])` equals
+    `images`.
 
     Args:
-        padded: `[N, S, S]` of any type.
-        size: height and width of a tile.
+        padded: `[N, H, W]` or `[N, H, W, C]` of any type.
+        size: height and width of an image: one number for a square, or two.
 
     Returns:
-        `[N, size, size]`, a view of `padded`.
+        `[N, height, width]` or `[N, height, width, C]`, a view of `padded`.
+
+    Raises:
+        TileError: the images are smaller than `size`, or there are not 3 or 4 axes.
     """
-    offset = pad_offset(padded.shape[1], size)
-    return padded[:, offset : offset + size, offset : offset + size]
+    (top, height), (left, width) = (
+        (pad_offset(side, tile), tile) for side, tile in zip(image_sides(padded), both_sides(size), strict=True)
+    )
+    return padded[:, top : top + height, left : left + width]
+
+
+def both_sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width: those of a square if `size` is one number."""
+    if isinstance(size, tuple | list):
+        height, width = size
+        return height, width
+    return size, size
+
+
+def image_sides(images: np.ndarray) -> tuple[int, int]:
+    """Height and width of a stack of images."""
+    if images.ndim not in (3, 4):
+        raise TileError(f"images: shape {images.shape}; must be [N, H, W], or [N, H, W, C] with channels")
+    return images.shape[1], images.shape[2]
 
 
 def is_black(images: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from salt.config import Config
+from salt.config import LIMITS, Config
 from salt.files import whole_file
 from salt.schedule import (
     Budget,
@@ -53,6 +53,10 @@ UNLIMITED_EPOCHS = 10**6  # for a `fit` whose plan may still be corrected; a cal
 
 class TrainingError(ValueError):
     """Settings, tiles or an earlier run that cannot be trained with."""
+
+
+class DivergedError(TrainingError):
+    """A training whose loss is no finite number any more; the same steps would lead there again."""
 
 
 class OutOfTime(Exception):
@@ -105,12 +109,13 @@ def fit_fold(
         the held-out tiles, with averaged weights, without test-time augmentation).
 
     Raises:
+        DivergedError: a step's loss is not finite; the checkpoint of the epoch before is kept.
         OutOfTime: the limit of the budget is near; the checkpoint is kept.
         TrainingError: no tile is left to train on, or none is held out; minutes without a budget.
     """
     config, folder = job.config, pathlib.Path(folder)
     repeat_exactly_on_cpu()
-    keras.utils.set_random_seed(config.seed + held_out)  # each fold starts from other weights: ensembles gain from it
+    keras.utils.set_random_seed(weights_seed(config.seed, held_out))
     batches, validation = fold_batches(job, held_out)
     with download_lock(folder.parent, job.weights):
         task = SegmentationTask(build_model(config, job.weights), config)
@@ -145,7 +150,7 @@ def fit_fold(
     batches.set_epoch(0)
     checkpoint = Checkpoint(folder)
     follower = PlanFollower(batches, config, held_out, plan, checkpoint, correct)
-    callbacks = [checkpoint, *timers, follower]
+    callbacks = [DivergenceGuard(held_out, checkpoint, config.learning_rate), checkpoint, *timers, follower]
     if config.ema_momentum:
         # Validates with averaged weights and swaps back, so that the checkpoint has both kinds; `fit` itself puts the
         # averaged ones into the model at its end.
@@ -160,6 +165,14 @@ def fit_fold(
     if budget is not None:
         budget.end_training()
     return finish_network(task, follower), history
+
+
+def weights_seed(seed: int, held_out: int) -> int:
+    """The seed of a fold's initial weights: each fold of each seed has its own, since ensembles gain from that.
+
+    Up to a seed of 85 million no two pairs share one; beyond that the 32 bits of a seed do not suffice.
+    """
+    return (int(LIMITS["folds"][1]) * seed + held_out) % 2**32
 
 
 def fold_batches(job: FoldJob, held_out: int) -> tuple[TileBatches, TileBatches]:
@@ -290,6 +303,59 @@ class Checkpoint(keras.callbacks.Callback):
             self.model.save_weights(temporary)
         self.weights_path(epoch).unlink(missing_ok=True)
         self.history_path(epoch).unlink(missing_ok=True)
+
+
+class DivergenceGuard(keras.callbacks.Callback):
+    """Ends `fit` by an error at the first loss that is not finite; it comes before the checkpoint in the list.
+
+    Losses are looked at where Keras looks at what a step gave: on TensorFlow in a thread, so that no step waits for the
+    device. By the time that a loss is seen, a few more steps may have run; none of them is kept.
+
+    Args:
+        fold: that is held out.
+        checkpoint: of the fold.
+        peak: the run's learning rate.
+    """
+
+    async_safe = True  # for Keras: `on_train_batch_end` may be called from a thread
+
+    def __init__(self, fold: int, checkpoint: Checkpoint, peak: float):
+        super().__init__()
+        self.fold, self.checkpoint, self.peak = fold, checkpoint, peak
+        self.found: float | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        self.refuse(self.found)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
+            self.found = loss
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self.refuse(self.found)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        # The last step may have spoilt the weights after its loss was computed: validation shows that.
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        self.refuse(self.found)
+        self.refuse(next((value for value in values.values() if not math.isfinite(value)), None))
+
+    def refuse(self, found: float | None) -> None:
+        """Raises `DivergedError` if a loss or a score is given, which is not finite."""
+        if found is None:
+            return
+        rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        kept = len(self.checkpoint.history)
+        last = f"the checkpoint after epoch {kept} is kept, from which a repetition goes on" if kept else "none is kept"
+        raise DivergedError(
+            f"fold {self.fold} diverged in epoch {self.epoch + 1}: its loss became {found} at a learning rate of "
+            f"{rate:.3g}; {last}. If it diverges there again, begin a new run with a lower learning_rate than "
+            f"{self.peak:g}, a longer warmup, or precision=float32"
+        )
 
 
 class PlanFollower(keras.callbacks.Callback):

@@ -1,14 +1,20 @@
 """U-Nets: an encoder's feature maps, a decoder that brings them back to full size, one logit a pixel.
 
-Each builder returns a compiled Keras model that takes grey tiles of 0 to 255, normalises inside and gives logits, so
-that it serves in any segmentation project. `build_model` is the one that this project's own training uses.
+Each builder returns a compiled Keras model that takes images of 0 to 255, normalises inside and gives logits, or
+probabilities where it is asked for them, so that it serves in any segmentation project. `build_model` is the one that
+this project's own training uses.
 """
+
+import functools
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from salt.config import Config
 from salt.encoders import centre_grey, conv_block, conv_norm, encoder_features, plain_encoder, vgg16_encoder
+from salt.keras_metrics import ImageIoU, LeaderboardScore
 from salt.layers import BatchNormalization
 
 
@@ -19,6 +25,9 @@ def unet_model(
     optimizer: str | keras.optimizers.Optimizer = "adam",
     input_shape: tuple[int | None, ...] = (128, 128, 1),
     dropout: float = 0.0,
+    activation: str | None = None,
+    metrics: Sequence | None = None,
+    classes: int = 1,
 ) -> keras.Model:
     """A U-Net from scratch.
 
@@ -27,26 +36,32 @@ def unet_model(
         depth: levels, the bottom among them: the resolution is halved `depth - 1` times.
         batch_norm_momentum: share of the running statistics that is kept in each step.
         optimizer: any Keras optimizer or its name.
-        input_shape: height, width, 1; height and width divide by `2 ** (depth - 1)`, or are None.
+        input_shape: height, width, channels; height and width divide by `2 ** (depth - 1)`, or are None.
         dropout: rate of spatial dropout after each level of the decoder.
+        activation: None for logits; `"sigmoid"` for probabilities, or `"softmax"` where there are several classes.
+        metrics: Keras metrics for `fit` and `evaluate`; None: of one class the leaderboard score (`score`) and the mean
+            IoU (`iou`), both at p = 0.5, of several the mean IoU of the classes (`iou`).
+        classes: 1 for masks of 0 and 1; more for masks of 0 to `classes - 1`, of which each pixel has one.
 
     Returns:
-        A compiled model: `[B, H, W, 1]` grey 0 to 255 to float32 logits `[B, H, W, 1]`; the loss is binary
-        cross-entropy.
+        A compiled model: `[B, H, W, channels]` of 0 to 255 to float32 `[B, H, W, classes]`. It is fitted to masks
+        `[B, H, W, 1]`; the loss is cross-entropy.
 
     Raises:
-        ValueError: an input shape that does not fit the depth.
+        ValueError: an argument out of its range, or an input shape that does not fit the depth.
 
     Example:
         >>> model = unet_model(filter_scaling=8, depth=4)
         >>> model.predict(tiles[..., None]).shape
         (16, 128, 128, 1)
     """
-    tiles = grey_input(input_shape, stride=2 ** (depth - 1))
-    features = plain_encoder(tiles, filter_scaling, depth, batch_norm_momentum)
+    check_numbers(filter_scaling=filter_scaling, depth=depth, classes=classes)
+    check_shares(batch_norm_momentum=batch_norm_momentum, dropout=dropout)
+    images = image_input(input_shape, stride=2 ** (depth - 1))
+    features = plain_encoder(images, filter_scaling, depth, batch_norm_momentum)
     filters = [filter_scaling * 2**level for level in range(depth - 1)]
-    logits = decoder(features, filters, batch_norm_momentum, dropout)
-    return compile_with_cross_entropy(keras.Model(tiles, logits, name="unet"), optimizer)
+    outputs = activate(decoder(features, filters, batch_norm_momentum, dropout, classes), activation)
+    return compile_with_cross_entropy(keras.Model(images, outputs, name="unet"), optimizer, activation, metrics)
 
 
 def transfer_unet_model(
@@ -56,6 +71,8 @@ def transfer_unet_model(
     input_shape: tuple[int | None, ...] = (128, 128, 1),
     weights: str | None = "imagenet",
     dropout: float = 0.0,
+    activation: str | None = None,
+    metrics: Sequence | None = None,
 ) -> keras.Model:
     """A U-Net whose encoder is a pre-trained VGG-16 and whose decoder mirrors its geometry, with He-normal weights.
 
@@ -63,29 +80,35 @@ def transfer_unet_model(
         freeze_layer: layers of VGG-16 below this index (the input is 0) are not trained; 11 freezes blocks 1 to 3.
         batch_norm_momentum: share of the running statistics that is kept in each step (VGG-16 itself has none).
         optimizer: any Keras optimizer or its name.
-        input_shape: height, width, 1; height and width divide by 16, or are None.
+        input_shape: height, width, and 1 for grey or 3 for red, green and blue; height and width divide by 16 and are
+            at least 32, or are None.
         weights: `"imagenet"` (downloaded by Keras), the path of a weights file without the top, or None for random
             ones.
         dropout: rate of spatial dropout after each level of the decoder.
+        activation: None for logits, `"sigmoid"` for probabilities.
+        metrics: Keras metrics for `fit` and `evaluate`; None: the leaderboard score (`score`) and the mean IoU (`iou`),
+            both at p = 0.5.
 
     Returns:
-        A compiled model: `[B, H, W, 1]` grey 0 to 255 to float32 logits `[B, H, W, 1]`; the loss is binary
-        cross-entropy.
+        A compiled model: `[B, H, W, channels]` of 0 to 255 to float32 `[B, H, W, 1]`; the loss is binary cross-entropy.
 
     Raises:
         FileNotFoundError: `weights` is a path and there is no file.
-        ValueError: an input shape that does not fit, or a file with other weights.
+        ValueError: an argument out of its range, an input shape that does not fit, or a file with other weights.
     """
-    tiles = grey_input(input_shape, stride=16)
+    check_shares(batch_norm_momentum=batch_norm_momentum, dropout=dropout)
+    images = image_input(input_shape, stride=16, least=32, channels=(1, 3))
     # VGG-16 has no batch norm and its maps reach hundreds, beside which the decoder's own maps would be negligible.
     features = [
         BatchNormalization(momentum=batch_norm_momentum, name=f"skip{level}_norm")(feature)
-        for level, feature in enumerate(vgg16_encoder(tiles, weights, freeze_layer))
+        for level, feature in enumerate(vgg16_encoder(images, weights, freeze_layer))
     ]
     # A decoder as wide as the encoder (512 ... 64) would double the cost of a step; well-known U-Nets of VGG-16 have
     # half that width.
-    logits = decoder(features, [32, 64, 128, 256], batch_norm_momentum, dropout)
-    return compile_with_cross_entropy(keras.Model(tiles, logits, name="transfer_unet"), optimizer)
+    outputs = activate(decoder(features, [32, 64, 128, 256], batch_norm_momentum, dropout), activation)
+    return compile_with_cross_entropy(
+        keras.Model(images, outputs, name="transfer_unet"), optimizer, activation, metrics
+    )
 
 
 def build_model(config: Config, weights: str | None = None) -> keras.Model:
@@ -100,13 +123,15 @@ def build_model(config: Config, weights: str | None = None) -> keras.Model:
         A compiled model to float32 logits `[B, S, S, 1]`, or to a dict of them, see `encoder_unet_model`.
     """
     if config.model == "encoder_unet":
-        return encoder_unet_model(config, weights)
+        return encoder_unet_model(config, weights, metrics=())
     momentum, shape = config.batch_norm_momentum, (config.padded_size, config.padded_size, 1)
     if config.model == "transfer_unet":
         return transfer_unet_model(
-            config.freeze_layer, momentum, input_shape=shape, weights=weights, dropout=config.dropout
+            config.freeze_layer, momentum, input_shape=shape, weights=weights, dropout=config.dropout, metrics=()
         )
-    return unet_model(config.filter_scaling, config.depth, momentum, input_shape=shape, dropout=config.dropout)
+    return unet_model(
+        config.filter_scaling, config.depth, momentum, input_shape=shape, dropout=config.dropout, metrics=()
+    )
 
 
 def build_fold_model(config: Config) -> keras.Model:
@@ -135,37 +160,43 @@ def snapshot_ensemble(networks: list[keras.Model]) -> keras.Model:
     return keras.Model(tiles, ops.log(mean) - ops.log(1 - mean), name="snapshots")
 
 
-def encoder_unet_model(config: Config, weights: str | None = None) -> keras.Model:
+def encoder_unet_model(
+    config: Config, weights: str | None = None, activation: str | None = None, metrics: Sequence | None = None
+) -> keras.Model:
     """A U-Net of any encoder with a thin decoder, and with the parts that a configuration turns on.
 
     Args:
         config: the run's settings.
         weights: as in `build_model`.
+        activation: None for logits, `"sigmoid"` for probabilities; the other heads give logits all the same.
+        metrics: as in `transfer_unet_model`, of the mask alone.
 
     Returns:
         A compiled model: `[B, S, S, 1]` grey 0 to 255 to float32 logits `[B, S, S, 1]`. With `deep_supervision` or
-        `empty_head` it gives a dict: `"logits"`; `"deep_1"`, `"deep_2"` ... `[B, S / 2 ** k, S / 2 ** k, 1]`; `"empty"`
-        `[B, 1]`, the logit of a tile that holds salt.
+        `empty_head` it gives a dict: `"logits"` (`"probabilities"` with an activation); `"deep_1"`, `"deep_2"` ...
+        `[B, S / 2 ** k, S / 2 ** k, 1]`; `"empty"` `[B, 1]`, the logit of a tile that holds salt. Of these the first
+        alone has a loss and metrics.
 
     Raises:
         FileNotFoundError: `weights` is a path and there is no file.
         ValueError: a size that does not fit the encoder, or weights that do not.
     """
     filters, momentum = config.decoder_filters, config.batch_norm_momentum
-    tiles = grey_input((config.padded_size, config.padded_size, 1), stride=2 ** len(filters))
+    tiles = image_input((config.padded_size, config.padded_size, 1), stride=2 ** len(filters), channels=(1,))
     features = encoder_features(tiles, config, weights)
     if config.stem_stride > 1:
         features.insert(0, detail_map(tiles, filters[0], momentum))
     maps = thin_decoder(features, filters, momentum, config.dropout, config.attention)
     finest = merge_levels(maps, momentum) if config.hypercolumn else maps[0]
-    outputs = {"logits": logits_of(finest, "logits")}
+    name = "logits" if activation is None else "probabilities"
+    outputs = {name: activate(logits_of(finest, "logits"), activation)}
     if config.deep_supervision:
         outputs |= {f"deep_{level}": logits_of(maps[level], f"deep_{level}") for level in range(1, len(maps))}
     if config.empty_head:
         mean = keras.layers.GlobalAveragePooling2D(dtype="float32", name="empty_mean")(features[-1])
         outputs["empty"] = keras.layers.Dense(1, dtype="float32", name="empty")(mean)
-    model = keras.Model(tiles, outputs if len(outputs) > 1 else outputs["logits"], name="encoder_unet")
-    return compile_with_cross_entropy(model, "adam")
+    model = keras.Model(tiles, outputs if len(outputs) > 1 else outputs[name], name="encoder_unet")
+    return compile_with_cross_entropy(model, "adam", activation, metrics)
 
 
 def encoder_layers(model: keras.Model) -> list[keras.Model]:
@@ -176,29 +207,71 @@ def encoder_layers(model: keras.Model) -> list[keras.Model]:
     return [layer for layer in model.layers if isinstance(layer, keras.Model)]
 
 
-def grey_input(input_shape: tuple[int | None, ...], stride: int) -> keras.KerasTensor:
-    """The symbolic input of a network, whose size must fit its stride."""
-    if len(input_shape) != 3 or input_shape[2] != 1:
-        raise ValueError(f"input_shape={input_shape}: must be (height, width, 1), grey tiles with their channel")
+def image_input(
+    input_shape: tuple[int | None, ...], stride: int, least: int = 1, channels: tuple[int, ...] = ()
+) -> keras.KerasTensor:
+    """The symbolic input of a network.
+
+    Args:
+        input_shape: height, width, channels.
+        stride: of which height and width must be multiples.
+        least: pixels that height and width must have.
+        channels: how many there may be; empty: any number.
+
+    Raises:
+        ValueError: a shape that does not fit.
+    """
+    if len(input_shape) != 3 or not is_whole(input_shape[2], least=1):
+        raise ValueError(
+            f"input_shape={input_shape}: must be (height, width, channels), channels a whole number from 1"
+        )
+    if channels and input_shape[2] not in channels:
+        raise ValueError(
+            f"input_shape={input_shape}: has {input_shape[2]} channels; this encoder takes "
+            f"{' or '.join(map(str, channels))}"
+        )
     for side in input_shape[:2]:
-        if side is not None and (side < stride or side % stride):
-            raise ValueError(f"input_shape={input_shape}: height and width must divide by {stride}; pad the tiles")
+        if side is not None and (not is_whole(side, least=max(stride, least)) or side % stride):
+            raise ValueError(
+                f"input_shape={input_shape}: height and width must divide by {stride}, and be at least "
+                f"{max(stride, least)}, or None; pad the images"
+            )
     return keras.Input(input_shape, name="tiles")
 
 
+def is_whole(value: object, least: int) -> bool:
+    """Whether a value is a whole number, and at least so much."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def check_numbers(**values: int) -> None:
+    """Raises `ValueError` for an argument that is no whole number from 1."""
+    for name, value in values.items():
+        if not is_whole(value, least=1):
+            raise ValueError(f"{name}={value!r}: must be a whole number from 1")
+
+
+def check_shares(**values: float) -> None:
+    """Raises `ValueError` for an argument that is no share: below 0, or not below 1."""
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name}={value!r}: must be at least 0 and below 1")
+
+
 def decoder(
-    features: list[keras.KerasTensor], filters: list[int], batch_norm_momentum: float, dropout: float
+    features: list[keras.KerasTensor], filters: list[int], batch_norm_momentum: float, dropout: float, classes: int = 1
 ) -> keras.KerasTensor:
-    """Upsamples from the coarsest feature map to the finest and ends in one float32 logit a pixel.
+    """Upsamples from the coarsest feature map to the finest and ends in one float32 logit a pixel and class.
 
     Args:
         features: maps from fine to coarse, each half the size of the one before.
         filters: the decoder's filters at each size, from fine to coarse, one fewer than there are maps.
         batch_norm_momentum: as in the builders.
         dropout: as in the builders.
+        classes: how many logits a pixel.
 
     Returns:
-        Logits `[B, H, W, 1]` at the size of the finest map.
+        Logits `[B, H, W, classes]` at the size of the finest map.
     """
     x = features[-1]
     for level in reversed(range(len(filters))):
@@ -210,7 +283,7 @@ def decoder(
         x = conv_block(x, filters[level], batch_norm_momentum, name)
         if dropout:
             x = keras.layers.SpatialDropout2D(dropout, name=f"{name}_dropout")(x)
-    return logits_of(x, "logits")
+    return logits_of(x, "logits", classes)
 
 
 def thin_decoder(
@@ -293,17 +366,71 @@ def merge_levels(maps: list[keras.KerasTensor], batch_norm_momentum: float) -> k
     return keras.layers.ReLU(name="merge_out")(x)
 
 
-def logits_of(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """One logit a pixel, by a 1 x 1 convolution."""
+def logits_of(x: keras.KerasTensor, name: str, classes: int = 1) -> keras.KerasTensor:
+    """One logit a pixel and class, by a 1 x 1 convolution."""
     # In float32 whatever the precision policy: the losses sort and sum logits.
-    return keras.layers.Conv2D(1, 1, dtype="float32", name=name)(x)
+    return keras.layers.Conv2D(classes, 1, dtype="float32", name=name)(x)
 
 
-def compile_with_cross_entropy(model: keras.Model, optimizer: str | keras.optimizers.Optimizer) -> keras.Model:
-    """Compiles a model of logits, or of a dict with them, in which only `"logits"` gets a loss."""
-    loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    model.compile(optimizer, {"logits": loss} if isinstance(model.output, dict) else loss, jit_compile=use_jit())
+def activate(logits: keras.KerasTensor, activation: str | None) -> keras.KerasTensor:
+    """The logits as they are, or the probabilities that they stand for.
+
+    Raises:
+        ValueError: an activation that does not fit the number of classes.
+    """
+    fitting = "sigmoid" if logits.shape[-1] == 1 else "softmax"
+    if activation not in (None, fitting):
+        raise ValueError(
+            f"activation={activation!r}: with classes={logits.shape[-1]} must be None (logits) or {fitting!r}"
+        )
+    if activation is None:
+        return logits
+    return keras.layers.Activation(activation, dtype="float32", name="probabilities")(logits)
+
+
+def compile_with_cross_entropy(
+    model: keras.Model, optimizer: str | keras.optimizers.Optimizer, activation: str | None, metrics: Sequence | None
+) -> keras.Model:
+    """Compiles a model of logits or probabilities, or of a dict in which only these get a loss and metrics."""
+    outputs, name = model.output, None
+    if isinstance(outputs, dict):
+        name = "logits" if activation is None else "probabilities"
+        outputs = outputs[name]
+    classes, from_logits = outputs.shape[-1], activation is None
+    if classes == 1:
+        threshold = 0.0 if from_logits else 0.5
+        loss: keras.losses.Loss = keras.losses.BinaryCrossentropy(from_logits=from_logits)
+        usual = [LeaderboardScore(threshold=threshold), ImageIoU(threshold=threshold)]
+    else:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+        usual = [keras.metrics.MeanIoU(classes, sparse_y_pred=False, name="iou")]
+    wanted = usual if metrics is None else list(metrics)
+    model.compile(
+        optimizer,
+        loss if name is None else {name: loss},
+        metrics=(wanted if name is None else {name: wanted}) if wanted else None,
+        jit_compile=use_jit(),
+    )
+    model.get_compile_config = functools.partial(portable_compile_config, model)  # type: ignore[method-assign]
     return model
+
+
+def portable_compile_config(model: keras.Model) -> dict:
+    """What a saved model says of its compilation, without this package's own metrics.
+
+    Keras would refuse to load the file in a process that has not imported them.
+    """
+    config = type(model).get_compile_config(model)
+
+    def keep(metrics: Any) -> Any:
+        if isinstance(metrics, dict) and "class_name" not in metrics:
+            return {name: keep(each) for name, each in metrics.items()}
+        if isinstance(metrics, list):
+            return [keep(each) for each in metrics if keep(each) is not None]
+        own = isinstance(metrics, dict) and str(metrics.get("registered_name")).startswith("salt>")
+        return None if own else metrics
+
+    return {**config, "metrics": keep(config.get("metrics"))} if config else config
 
 
 def use_jit() -> bool:

@@ -2,6 +2,7 @@
 
 import math
 
+import cloudpickle
 import keras
 import numpy as np
 import pytest
@@ -324,3 +325,35 @@ def test_the_empty_loss_asks_whether_a_tile_holds_any_salt():
     losses = empty_loss(np.float32([[-2], [-2], [3]]), masks)
     expected = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(2)), math.log(1 + math.exp(-3))]
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
+
+# --- in Keras's compile ---
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (6, 6, 1)])
+@pytest.mark.parametrize("loss", LOSSES[:4], ids=lambda loss: loss.__name__)
+def test_keras_calls_a_loss_in_its_own_order_of_arguments(loss, shape):
+    logits, masks = tiles()
+    logits, masks = logits.astype("float32"), masks.astype("float32")
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, keras.layers.Identity()(inputs))
+    model.compile("sgd", loss=loss, jit_compile=False)
+    found = model.evaluate(logits.reshape(5, *shape), masks.reshape(5, *shape), verbose=0)
+    assert found == pytest.approx(float(ops.mean(loss(logits, masks))), rel=1e-5)
+    assert abs(found - float(ops.mean(loss(masks, logits)))) > 0.01  # the other order would be another number
+
+
+def test_a_loss_survives_pickle_and_keras_own_form():
+    for loss in LOSSES[:4]:
+        logits, masks = tiles()
+        sent = cloudpickle.loads(cloudpickle.dumps(loss))
+        read = keras.losses.deserialize(keras.losses.serialize(loss))
+        for again in (sent, read):
+            np.testing.assert_array_equal(again(logits, masks), loss(logits, masks))
+
+
+def test_a_loss_without_its_weight_is_refused_by_its_name():
+    model = keras.Sequential([keras.Input((6, 6)), keras.layers.Identity()])
+    model.compile("sgd", loss=segmentation_loss, jit_compile=False)
+    with pytest.raises(TypeError, match="lovasz_weight"):
+        model.evaluate(*tiles(), verbose=0)

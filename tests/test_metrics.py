@@ -5,6 +5,7 @@ import pytest
 
 from salt.metrics import (
     METRIC_CHUNK,
+    IoU,
     MetricError,
     average_precision,
     coverage,
@@ -45,6 +46,10 @@ def test_iou_is_intersection_over_union_per_tile():
     proposal = np.array([[[1, 1, 0, 0]], [[1, 1, 1, 1]], [[0, 0, 0, 1]]])
     truth = np.array([[[0, 1, 1, 0]], [[0, 0, 0, 1]], [[1, 1, 1, 0]]])
     assert iou(proposal, truth).tolist() == [1 / 3, 1 / 4, 0.0]
+
+
+def test_iou_has_the_name_of_the_original_too():
+    assert IoU(np.array([[1, 1, 0]]), np.array([[0, 1, 1]])) == pytest.approx(1 / 3)
 
 
 def test_empty_against_empty_is_one_and_any_other_empty_is_zero():

@@ -100,12 +100,12 @@ BUGS = {
     "padding rounds the margin up": Bug("salt/tiles.py", "(size - tile) // 2", "(size - tile + 1) // 2", "margin"),
     "padding by reflection repeats the edge": Bug(
         "salt/tiles.py",
-        'margins, margins), mode="reflect")',
-        'margins, margins), mode="symmetric")',
+        'np.pad(images, margins, mode="reflect")',
+        'np.pad(images, margins, mode="symmetric")',
         "reflect",
     ),
     "crop_images is off by one row": Bug(
-        "salt/tiles.py", "padded[:, offset : offset + size,", "padded[:, offset + 1 : offset + 1 + size,", "cropping"
+        "salt/tiles.py", "padded[:, top : top + height,", "padded[:, top + 1 : top + 1 + height,", "cropping"
     ),
     # --- folds ---
     "black tiles are dealt with the empty ones": Bug(
@@ -168,6 +168,9 @@ BUGS = {
         "salt/augmentations.py", "uniform[:, 1:3] * (room + 1.0)", "uniform[:, 1:3] * room", "draws_stay_within"
     ),
     # --- losses ---
+    "Keras calls a loss with logits for masks": Bug(
+        "salt/losses.py", "return self.function(logits, masks)", "return self.function(masks, logits)", "keras_calls"
+    ),
     "cross-entropy takes logits for probabilities": Bug(
         "salt/losses.py", "logits, from_logits=True", "logits, from_logits=False", "bce and definition"
     ),
@@ -374,14 +377,31 @@ BUGS = {
         "salt/unet.py", "isinstance(layer, keras.Model)]", "isinstance(layer, keras.Sequential)]", "pretrained_ones"
     ),
     "the network ends in a sigmoid": Bug(
-        "salt/unet.py", 'Conv2D(1, 1, dtype="float32"', 'Conv2D(1, 1, activation="sigmoid", dtype="float32"', "any_size"
+        "salt/unet.py",
+        'Conv2D(classes, 1, dtype="float32"',
+        'Conv2D(classes, 1, activation="sigmoid", dtype="float32"',
+        "any_size",
     ),
     "logits have the precision of the rest": Bug(
-        "salt/unet.py", 'Conv2D(1, 1, dtype="float32", name', "Conv2D(1, 1, name", "mixed_precision"
+        "salt/unet.py", 'Conv2D(classes, 1, dtype="float32", name', "Conv2D(classes, 1, name", "mixed_precision"
     ),
     "the decoder looks at no skip": Bug("salt/unet.py", "([x, features[level]])", "([x, x])", "every_skip"),
+    "a saved model needs this package": Bug(
+        "salt/layers.py",
+        "functools.update_wrapper(",
+        "(lambda *names, **more: None)(",
+        "builder_loads",
+        test_file="tests/test_unet.py",
+    ),
+    "the score of NaN is the share of empty tiles": Bug(
+        "salt/keras_metrics.py",
+        "ops.where(ops.any(ops.isnan(logits), axis=(1, 2)), math.nan, values)",
+        "values",
+        "that_is_nan",
+        test_file="tests/test_task.py",
+    ),
     "the models come compiled for probabilities": Bug(
-        "salt/unet.py", "BinaryCrossentropy(from_logits=True)", "BinaryCrossentropy()", "train_as_they_come"
+        "salt/unet.py", "BinaryCrossentropy(from_logits=from_logits)", "BinaryCrossentropy()", "train_as_they_come"
     ),
     # --- tta, inference, postprocess ---
     "the flip is not undone": Bug("salt/tta.py", "mirror_columns, mirror_columns", "mirror_columns, keep_array"),
@@ -424,13 +444,18 @@ BUGS = {
     "the first of several runs is taken": Bug("salt/artifacts.py", "if len(folders) > 1:", "if not folders:"),
     # --- training ---
     "the Keras metric lets an IoU at a threshold pass": Bug(
-        "salt/task.py",
+        "salt/keras_metrics.py",
         "20 * intersection > twentieths * union",
         "20 * intersection >= twentieths * union",
         "keras_metric_equals",
+        test_file="tests/test_task.py",
     ),
     "the Keras metric gives empty against empty 0": Bug(
-        "salt/task.py", "twentieths * union, union == 0)", "twentieths * union, union < 0)", "keras_metric"
+        "salt/keras_metrics.py",
+        "twentieths * union, union == 0)",
+        "twentieths * union, union < 0)",
+        "keras_metric",
+        test_file="tests/test_task.py",
     ),
     "logits are cut out of the middle": Bug(
         "salt/task.py",
@@ -498,11 +523,30 @@ BUGS = {
     ),
     "the first fold's model predicts all folds": Bug(
         "salt/cross_validation.py",
-        "        predicted = predict_probabilities([network],",
-        "        first = network if held_out == config.train_folds[0] else first\n"
-        "        predicted = predict_probabilities([first],",
+        "    predicted = predict_probabilities([network],",
+        "    fit_and_predict.first = getattr(fit_and_predict, 'first', network)\n"
+        "    predicted = predict_probabilities([fit_and_predict.first],",
         "own_model",
         test_file="tests/test_training.py",
+    ),
+    "a diverged epoch is kept": Bug(
+        "salt/training.py",
+        "callbacks = [DivergenceGuard(held_out, checkpoint, config.learning_rate), checkpoint,",
+        "callbacks = [checkpoint, DivergenceGuard(held_out, checkpoint, config.learning_rate),",
+        "diverges",
+    ),
+    "a fold that fails takes the next ones along": Bug(
+        "salt/cross_validation.py",
+        "if job.watch is not None:",
+        "if True:",
+        "diverges",
+        test_file="tests/test_training.py",
+    ),
+    "fold 1 of seed 0 begins like fold 0 of seed 1": Bug(
+        "salt/training.py", 'int(LIMITS["folds"][1]) * seed + held_out', "seed + held_out", "initial_weights"
+    ),
+    "a trial that failed by accident is never tried again": Bug(
+        "salt/study.py", 'if "first_error" not in frozen.user_attrs:', "if False:", "tried_once_more"
     ),
     "measuring leaves its traces": Bug(
         "salt/training.py", "        variable.assign(value)\n", "        pass\n", "no_trace"

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,17 @@ def test_a_stack_longer_than_a_chunk_agrees_with_the_slow_encoder_and_comes_back
     decoded = decode_rles(rles, shape)
     assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
     assert np.array_equal(decoded, masks)
+
+
+def test_a_large_mask_costs_memory_for_its_pixels_once_and_not_for_the_texts_of_their_numbers():
+    masks = np.zeros((3, 2000, 2000), np.uint8)
+    masks[:, 5:50, 7:60] = 1
+    tracemalloc.start()
+    rles = encode_rles(masks)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(rles[0].split()) == 2 * 53 and np.array_equal(decode_rles(rles, (2000, 2000)), masks)
+    assert peak < 4 * masks[0].size  # bytes a pixel
 
 
 def test_one_mask_and_a_stack_give_the_same():

@@ -667,7 +667,7 @@ def fill_the_disk(*_):
 
 
 def test_a_synthetic_competition_is_made_once_and_never_half(tmp_path, monkeypatch):
-    import salt.data
+    import salt.layout
 
     monkeypatch.setattr(paths, "BUILD", tmp_path)
     with monkeypatch.context() as broken:

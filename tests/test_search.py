@@ -115,6 +115,21 @@ def test_the_table_has_the_best_trials_first_and_those_without_a_score_last(conf
     [
         (dict(minutes=5), SearchError, "minutes=5.0: a trial has epochs or steps; set minutes=0 and epochs=N"),
         (dict(space="original"), ConfigError, "padded_size=104: must divide by 16"),
+        (
+            dict(space="original_transfer"),
+            SearchError,
+            "space='original_transfer': model='unet' ignores freeze_layer, .* set model to 'transfer_unet'",
+        ),
+        (
+            dict(space="original", model="encoder_unet", encoder="residual", decoder_filters=[4, 8]),
+            SearchError,
+            "model='encoder_unet' ignores depth, so that trials would differ in nothing; set model to 'unet'",
+        ),
+        (
+            dict(space="findings", model="encoder_unet", decoder_filters=[4, 8]),
+            SearchError,
+            "model='encoder_unet' ignores filter_scaling",
+        ),
     ],
 )
 def test_what_would_fail_in_a_later_trial_fails_at_the_start(changes, error, message):

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = [
     *("machine", "files", "config", "tiles", "rle", "metrics"),
     *("competition", "data", "layout", "folds", "synthetic", "submission", "artifacts"),
-    *("layers", "augmentations", "losses", "encoders", "unet", "tta"),
+    *("layers", "keras_metrics", "augmentations", "losses", "encoders", "unet", "tta"),
     *("inference", "postprocess", "scoring", "ensembles"),
     *("resume", "parts", "parallel", "study", "schedule", "task", "training", "cross_validation", "search", "figures"),
 ]

@@ -236,18 +236,51 @@ def test_the_estimator_learns_where_scores_are_high(tmp_path, monkeypatch):
     assert np.median(distances[10:]) < 0.15  # of draws at random it would be .25
 
 
-def test_a_trial_that_fails_is_recorded_with_its_error_and_the_others_go_on(tmp_path):
+def test_a_trial_that_fails_twice_is_recorded_with_its_error_and_the_others_go_on(tmp_path):
     def fail(parameters, folder, report):
         if parameters["filter_scaling"] == 16:
             raise MemoryError("16 is too wide")
         return learn(parameters, folder, report)
 
     config = preset("smoke", space="findings", trials=0)
-    assert run(tmp_path, config, fail) == []
+    assert run(tmp_path, config, fail) == run(tmp_path, config, fail) == []
     for state, parameters, _, _, attributes in told(tmp_path, config):
         failed = parameters["filter_scaling"] == 16
         assert state == (TrialState.FAIL if failed else TrialState.COMPLETE)
         assert attributes.get("error") == ("MemoryError('16 is too wide')" if failed else None)
+
+
+def test_a_trial_that_failed_by_accident_is_tried_once_more_by_the_next_run(tmp_path):
+    calls = []
+
+    def sometimes(parameters, folder, report):
+        calls.append(parameters)
+        if len(calls) in (2, 3):
+            raise MemoryError("another process had the card")
+        return learn(parameters, folder, report)
+
+    config = preset("smoke", space="findings", trials=0)
+    run(tmp_path / "some", config, sometimes)
+    states = [state for state, *_ in told(tmp_path / "some", config)]
+    assert states.count(TrialState.COMPLETE) == 4 and states[1] == states[2] == TrialState.RUNNING
+    run(tmp_path / "some", config, sometimes)
+    run(tmp_path / "whole", config)
+    assert len(calls) == 8 and calls[6:] == calls[1:3]
+    assert [trial[:4] for trial in told(tmp_path / "some", config)] == [
+        trial[:4] for trial in told(tmp_path / "whole", config)
+    ]
+
+
+def test_a_score_of_nan_ends_no_worker_and_is_no_score(tmp_path, capsys):
+    def diverge(parameters, folder, report):
+        scores = learn(parameters, folder, report)
+        return scores if parameters["filter_scaling"] == 4 else {"fold_scores": [float("nan"), 0.5]}
+
+    config = preset("smoke", space="findings", trials=0)
+    assert run(tmp_path, config, diverge) == run(tmp_path, config, diverge) == []
+    states = {parameters["filter_scaling"]: state for state, parameters, *_ in told(tmp_path, config)}
+    assert states == {4: TrialState.COMPLETE, 8: TrialState.FAIL, 16: TrialState.FAIL}
+    assert "failed again: SearchError('the score is nan')" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("late", [lambda: None, lambda: 1 / 0])

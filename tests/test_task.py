@@ -7,9 +7,10 @@ from keras import ops
 from training_tiles import PLAIN, TINY, tiles_with_ramps
 
 from salt.config import preset
+from salt.keras_metrics import ImageIoU, LeaderboardScore
 from salt.losses import deep_loss, empty_loss, segmentation_loss
 from salt.metrics import leaderboard_score
-from salt.task import LeaderboardScore, SegmentationTask, TileBatches, begin_epoch, reestimate_batch_norm
+from salt.task import SegmentationTask, TileBatches, begin_epoch, reestimate_batch_norm
 from salt.tiles import pad_images
 from salt.unet import build_model
 
@@ -36,6 +37,15 @@ def test_the_keras_metric_equals_the_leaderboard_score_exactly():
     for rows in (slice(0, 7), slice(7, 60)):
         metric.update_state(truth[rows], np.where(proposal[rows] > 0, 0.0, -0.1).astype("float32"))
     assert float(metric.result()) == np.float32(leaderboard_score(proposal, truth))
+
+
+def test_the_keras_metrics_of_an_image_that_is_nan_are_nan_and_no_share_of_empty_tiles():
+    masks, logits = np.zeros((4, 5, 5), np.uint8), np.full((4, 5, 5), -1.0, "float32")
+    for metric in (LeaderboardScore(), ImageIoU()):
+        metric.update_state(masks, logits)
+        assert float(metric.result()) == 1.0
+        metric.update_state(masks[..., None], np.where(np.arange(100).reshape(4, 5, 5, 1) == 7, np.nan, -1.0))
+        assert np.isnan(float(metric.result()))
 
 
 def test_the_keras_metric_starts_anew_after_a_reset():

@@ -24,6 +24,26 @@ def test_a_tile_begins_at_half_of_the_margin_rounded_down(size, offset):
     assert padded[0, offset, offset] == 7 and padded[0, offset + 50, offset + 100] == 7
 
 
+@pytest.mark.parametrize("shape", [(90, 70), (70, 90), (90, 70, 3)])
+@pytest.mark.parametrize("size", [96, (96, 80), (101, 97)])
+def test_rectangles_and_colour_are_padded_to_any_size_and_cropped_back(shape, size):
+    if shape == (70, 90) and size == (96, 80):
+        size = (80, 96)
+    images = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
+    padded = pad_images(images, size)
+    height, width = (size, size) if isinstance(size, int) else size
+    assert padded.shape == (2, height, width, *shape[2:])
+    np.testing.assert_array_equal(crop_images(padded, shape[:2]), images)
+    top, left = (height - shape[0]) // 2, (width - shape[1]) // 2
+    np.testing.assert_array_equal(padded[:, top, left], images[:, 0, 0])
+
+
+def test_what_is_no_stack_of_images_is_refused():
+    for function in (pad_images, crop_images):
+        with pytest.raises(TileError, match=r"images: shape \(96, 96\)"):
+            function(np.zeros((96, 96), np.uint8), 96)
+
+
 def test_reflect_does_not_repeat_the_edge_and_edge_does():
     images = np.arange(101 * 101, dtype=np.int32).reshape(1, 101, 101)
     reflected, edge = pad_images(images, 105), pad_images(images, 105, "edge")

@@ -528,6 +528,69 @@ def test_two_processes_train_what_one_does_and_what_a_killed_one_leaves_can_be_g
     assert_same_outcome(tmp_path, outcome, two_folds)
 
 
+def test_a_fold_that_diverges_stops_at_once_keeps_its_last_good_checkpoint_and_takes_nothing_along(
+    tmp_path, tiles, monkeypatch, two_folds
+):
+    calls, honest = [], SegmentationTask.compute_loss
+
+    class Clumsy(SegmentationTask):
+        """Its loss is NaN from step 3 on, as after an overflow, as long as `planted` holds."""
+
+        planted = True
+
+        def compute_loss(self, *arguments, **options):
+            loss = honest(self, *arguments, **options)
+            spoilt = ops.logical_and(ops.convert_to_tensor(self.step) >= 3, self.planted and self.fold == 0)
+            return loss + ops.where(spoilt, np.nan, 0.0)
+
+        def fit(self, batches, **options):
+            self.fold = batches.seed[1]
+            counter = keras.callbacks.LambdaCallback(on_test_begin=lambda logs: calls.append(self.fold))
+            return super().fit(batches, **{**options, "callbacks": [*options["callbacks"], counter]})
+
+    monkeypatch.setattr(training, "SegmentationTask", Clumsy)
+    outcome = fit_folds(TWO_FOLDS, tiles, tmp_path, tmp_path / "state")
+    assert (
+        outcome.unfinished == [0] and set(outcome.oof.fold) == {1} and set(read_oof(tmp_path / "oof.npz").fold) == {1}
+    )
+    assert isinstance(outcome.failure.__cause__, training.DivergedError)
+    message = str(outcome.failure)
+    assert "fold 0 diverged in epoch 2: its loss became nan at a learning rate of 0.00" in message
+    assert "the checkpoint after epoch 1 is kept" in message and "lower learning_rate than 0.001" in message
+    assert list(outcome.history.groupby("fold").size()) == [1, 4] and not outcome.history.isna().any(axis=None)
+    assert calls.count(0) <= 2  # one validation, and the second epoch's at most
+    kept = sorted(path.name for path in (tmp_path / "state/fold0").iterdir())
+    assert kept == ["epoch-00001.json", "epoch-00001.weights.h5", "plan.json"]
+    Clumsy.planted = False
+    outcome = fit_folds(TWO_FOLDS, tiles, tmp_path, tmp_path / "state")
+    assert_same_outcome(tmp_path, outcome, two_folds)
+
+
+def test_an_error_behind_a_training_leaves_the_other_folds_and_the_fold_is_repeated_from_its_checkpoint(
+    tmp_path, tiles, monkeypatch, two_folds
+):
+    for name in ("fold1.weights.h5", "history.csv"):
+        assert (two_folds[0] / name).is_file()
+    shutil.copytree(two_folds[0], tmp_path / "run")
+    for path in (tmp_path / "run/state/fold0.json", tmp_path / "run/state/fold0.npz"):
+        path.unlink()
+
+    def no_space(job, held_out, folder, budget=None):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cross_validation, "fit_fold", no_space)
+        outcome = fit_folds(TWO_FOLDS, tiles, tmp_path / "run", tmp_path / "run/state")
+    assert outcome.unfinished == [0] and set(outcome.oof.fold) == {1}
+    assert str(outcome.failure) == "fold 0 failed: OSError('no space left on device')"
+
+
+def test_every_fold_of_every_seed_has_initial_weights_of_their_own():
+    seeds = {training.weights_seed(seed, fold) for seed in range(60) for fold in range(50)}
+    assert len(seeds) == 60 * 50 and training.weights_seed(0, 3) == 3
+    assert 0 <= training.weights_seed(2**31 - 1, 49) < 2**32
+
+
 def test_who_watches_sees_each_epoch_when_it_is_kept_and_ends_the_training_by_an_error(tmp_path, tiles):
     seen = []
 

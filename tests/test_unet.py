@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from salt.config import preset
+from salt.layers import BatchNormalization
+from salt.metrics import iou, leaderboard_score
 from salt.unet import (
     build_model,
     encoder_layers,
     merge_levels,
+    snapshot_ensemble,
     squeeze_and_excite,
     thin_decoder,
     transfer_unet_model,
@@ -101,7 +104,7 @@ def test_the_models_train_as_they_come():
     assert losses[-1] < losses[0]
     logits = model.predict(tiles, verbose=0)
     cross_entropy = np.logaddexp(0, np.where(tiles > 128, -logits, logits)).mean()
-    assert model.evaluate(tiles, tiles > 128, verbose=0) == pytest.approx(cross_entropy, rel=1e-4)
+    assert model.evaluate(tiles, tiles > 128, verbose=0)[0] == pytest.approx(cross_entropy, rel=1e-4)
 
 
 def test_frozen_layers_keep_their_weights_in_training():
@@ -114,12 +117,160 @@ def test_frozen_layers_keep_their_weights_in_training():
         assert moved == (weight.path[:6] in ("block4", "block5")), weight.path
 
 
-@pytest.mark.parametrize("shape", [(100, 128, 1), (128, 100, 1), (8, 8, 1), (128, 128, 3), (128, 128)])
+@pytest.mark.parametrize(
+    "shape", [(100, 128, 1), (128, 100, 1), (8, 8, 1), (128, 128, None), (128, 128, 0), (128, 128), (0, 0, 1)]
+)
 def test_an_input_shape_that_does_not_fit_is_refused(shape):
     with pytest.raises(ValueError, match=re.escape(f"input_shape={shape}")):
         unet_model(input_shape=shape)
     with pytest.raises(ValueError, match="input_shape="):
         transfer_unet_model(weights=None, input_shape=shape)
+
+
+@pytest.mark.parametrize(
+    "build, arguments, message",
+    [
+        (unet_model, dict(depth=0), "depth=0: must be a whole number from 1"),
+        (unet_model, dict(filter_scaling=0), "filter_scaling=0: must be"),
+        (unet_model, dict(classes=0), "classes=0: must be"),
+        (unet_model, dict(dropout=1.0), "dropout=1.0: must be at least 0 and below 1"),
+        (unet_model, dict(activation="relu"), "activation='relu': with classes=1 must be None (logits) or 'sigmoid'"),
+        (unet_model, dict(activation="sigmoid", classes=3), "with classes=3 must be None (logits) or 'softmax'"),
+        (transfer_unet_model, dict(weights=None, freeze_layer=-1), "freeze_layer=-1: must be a whole number from 0"),
+        (transfer_unet_model, dict(weights=None, freeze_layer=20), "to 19 (none is), the layers of vgg16"),
+        (transfer_unet_model, dict(weights=None, input_shape=(16, 16, 1)), "be at least 32, or None; pad the images"),
+        (transfer_unet_model, dict(weights=None, input_shape=(32, 32, 2)), "has 2 channels; this encoder takes 1 or 3"),
+    ],
+)
+def test_an_argument_out_of_its_range_is_named(build, arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build(**arguments)
+
+
+# --- in anybody's project ---
+
+
+def test_fit_shows_the_score_and_the_iou_of_what_the_model_gives_whether_logits_or_probabilities():
+    keras.utils.set_random_seed(0)
+    tiles = grey_tiles(6, 16)
+    truth = (tiles > 128).astype("uint8")
+    logits = unet_model(2, 2, input_shape=(16, 16, 1))
+    probabilities = unet_model(2, 2, input_shape=(16, 16, 1), activation="sigmoid")
+    probabilities.set_weights(logits.get_weights())
+    found = [model.evaluate(tiles, truth, return_dict=True, verbose=0) for model in (logits, probabilities)]
+    masks = (logits.predict(tiles, verbose=0)[..., 0] >= 0).astype("uint8")
+    assert 0 < masks.mean() < 1
+    for values in found:
+        assert values["score"] == pytest.approx(leaderboard_score(masks, truth[..., 0]), rel=1e-6)
+        assert values["iou"] == pytest.approx(iou(masks, truth[..., 0]).mean(), rel=1e-6)
+        assert values["loss"] == pytest.approx(found[0]["loss"], rel=1e-4)
+    given = probabilities.predict(tiles, verbose=0)
+    np.testing.assert_allclose(given, 1 / (1 + np.exp(-logits.predict(tiles, verbose=0))), rtol=1e-5)
+
+
+def test_metrics_of_ones_own_replace_the_usual_ones():
+    tiles = grey_tiles(2, 16)
+    model = unet_model(2, 2, input_shape=(16, 16, 1), metrics=[keras.metrics.BinaryAccuracy(threshold=0)])
+    assert set(model.evaluate(tiles, tiles > 128, return_dict=True, verbose=0)) == {"loss", "binary_accuracy"}
+
+
+def test_four_classes_of_a_colour_image_are_learned():
+    keras.utils.set_random_seed(0)
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    classes = np.argmax(np.concatenate([images, np.full((8, 16, 16, 1), 150)], axis=-1), axis=-1)[..., None]
+    model = unet_model(4, 2, optimizer=keras.optimizers.Adam(0.03), input_shape=(16, 16, 3), classes=4)
+    assert model.output_shape == (None, 16, 16, 4)
+    logs = model.fit(images, classes, epochs=12, batch_size=8, verbose=0).history
+    assert logs["iou"][-1] > 0.4 > logs["iou"][0]
+
+
+def test_vgg16_sees_a_colour_image_with_equal_channels_as_the_grey_one_and_knows_red_from_blue():
+    grey, colour = (transfer_unet_model(weights=None, input_shape=(32, 32, channels)) for channels in (1, 3))
+    colour.set_weights(grey.get_weights())
+    tiles = grey_tiles(1, 32)
+    np.testing.assert_allclose(colour(np.repeat(tiles, 3, axis=-1)), grey(tiles), atol=1e-5)
+    scaled = keras.Model(colour.input, colour.get_layer("imagenet_scale").output)
+    (seen,) = scaled(np.array([[[[200, 0, 0]]]], "float32").repeat(32, 1).repeat(32, 2))[:, 0, 0]
+    np.testing.assert_allclose(seen, [0 - 103.939, 0 - 116.779, 200 - 123.68], rtol=1e-5)  # blue, green, red
+
+
+LOAD = """
+import sys
+import keras
+import numpy as np
+import salt
+for index in range(int(sys.argv[2])):
+    model = keras.models.load_model(f"{sys.argv[1]}/{index}.keras")
+    outputs = model.predict_on_batch(np.load(f"{sys.argv[1]}/{index}.npy"))
+    outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}
+    np.savez(f"{sys.argv[1]}/{index}.npz", **outputs)
+assert "salt.layers" not in sys.modules
+"""
+
+
+def assert_loads_elsewhere(tmp_path, models):
+    """That saved models, whose running means are not where they started, say the same in a process of their own."""
+    rng, expected = np.random.default_rng(0), []
+    for index, model in enumerate(models):
+        for weight in model.weights:
+            if weight.path.endswith("moving_mean"):
+                weight.assign(rng.normal(size=weight.shape))
+        images = rng.integers(0, 256, (1, *model.input_shape[1:])).astype("float32")
+        np.save(tmp_path / f"{index}.npy", images)
+        model.save(tmp_path / f"{index}.keras")
+        outputs = model.predict_on_batch(images)
+        expected.append(outputs if isinstance(outputs, dict) else {"logits": outputs})
+    command = [sys.executable, "-c", LOAD, str(tmp_path), str(len(models))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for index, outputs in enumerate(expected):
+        with np.load(tmp_path / f"{index}.npz") as found:
+            assert set(found) == set(outputs)
+            for name, values in outputs.items():
+                np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5, err_msg=f"{index} {name}")
+
+
+def test_a_saved_model_of_every_builder_loads_in_another_process_and_says_the_same(tmp_path):
+    small = unet_model(2, 2, input_shape=(16, 16, 1))
+    small.train_on_batch(grey_tiles(2, 16), grey_tiles(2, 16) > 128)  # with its optimizer's state
+    models = [
+        small,
+        unet_model(2, 2, input_shape=(16, 16, 3), classes=3, activation="softmax"),
+        encoder_unet(decoder_filters=[4, 8], **HEADS),
+        snapshot_ensemble([unet_model(2, 2, input_shape=(16, 16, 1)) for _ in range(2)]),
+    ]
+    assert_loads_elsewhere(tmp_path, models)
+    again = keras.models.load_model(tmp_path / "0.keras")  # here, where the layer is known, it is this package's again
+    assert {type(layer) for layer in again.layers if "norm" in layer.name} == {BatchNormalization}
+
+
+@pytest.mark.slow  # large networks
+def test_a_saved_model_with_a_pretrained_encoder_loads_in_another_process_and_says_the_same(tmp_path):
+    models = [
+        transfer_unet_model(weights=None, input_shape=(32, 32, 3), activation="sigmoid"),
+        encoder_unet(encoder="efflite0", stem_stride=2, decoder_filters=[4, 8], padded_size=104),
+    ]
+    assert_loads_elsewhere(tmp_path, models)
+
+
+@pytest.mark.parametrize("form, packages", [("tf_saved_model", ()), ("onnx", ("tf2onnx", "onnx")), ("litert", ())])
+def test_a_model_is_exported(tmp_path, form, packages):
+    for package in packages:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("exported from TensorFlow here")
+    if form == "litert" and importlib.util.find_spec("ai_edge_litert") is None:
+        pytest.skip("ai_edge_litert is not installed")
+    model = unet_model(2, 2, input_shape=(16, 16, 1))
+    model.export(tmp_path / "model", format=form, verbose=False)
+    if form == "tf_saved_model":
+        import tensorflow as tf
+
+        tiles = grey_tiles(2, 16).astype("float32")
+        served = tf.saved_model.load(str(tmp_path / "model"))  # a name, since its function does not keep it
+        np.testing.assert_allclose(served.serve(tiles), model.predict_on_batch(tiles), rtol=1e-5, atol=1e-5)
+    else:
+        assert (tmp_path / "model").stat().st_size > 1000
 
 
 def test_build_model_follows_the_configuration():
