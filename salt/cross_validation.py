@@ -25,9 +25,9 @@ from salt.machine import visible_gpus
 from salt.parallel import run_workers
 from salt.postprocess import choose_pseudo_labels, empty_black
 from salt.resume import differing_settings
-from salt.schedule import Budget, TrainingPlan
+from salt.schedule import Budget, TrainingPlan, read_plan
 from salt.tiles import Tiles, is_black
-from salt.training import FoldJob, OutOfTime, TrainingError, fit_fold, read_plan
+from salt.training import FoldJob, OutOfTime, TrainingError, fit_fold
 
 
 class Outcome(NamedTuple):

@@ -7,7 +7,9 @@ jumps and always ends at 0. Every decision is part of the `TrainingPlan`: the sa
 """
 
 import functools
+import json
 import math
+import pathlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ import numpy as np
 from keras import ops
 
 from salt.config import Config, snapshot_progress
+from salt.files import whole_file
 from salt.layers import Tensor
 
 PLANNED_SHARE = 0.9  # of the minutes of a run; the rest is for reading, reporting and bad luck
@@ -79,6 +82,17 @@ def plan_of_epochs(epochs: int, batches: int) -> TrainingPlan:
 def plan_from_dict(values: dict) -> TrainingPlan:
     """The inverse of `TrainingPlan._asdict`, also for a dict that was read from JSON, which has no tuples."""
     return TrainingPlan(values["passes"], tuple(Segment(*segment) for segment in values["segments"]))
+
+
+def write_plan(path: pathlib.Path, plan: TrainingPlan) -> None:
+    """Writes a plan as JSON, for a resumed training and for the record."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(plan._asdict()), encoding="utf-8")
+
+
+def read_plan(path: pathlib.Path) -> TrainingPlan:
+    """Reads what `write_plan` wrote."""
+    return plan_from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def passes_of(steps: int, batches: int) -> int:

@@ -28,11 +28,12 @@ from salt.schedule import (
     TrainingPlan,
     cosine_span,
     follow_segment,
-    plan_from_dict,
     plan_of_epochs,
     plan_of_steps,
+    read_plan,
     snapshot_steps,
     training_optimizer,
+    write_plan,
 )
 from salt.task import (
     BATCH_NORM_BATCHES,
@@ -499,14 +500,3 @@ def correct_plan(
         write_plan(path, corrected)
     budget.plan = corrected
     return corrected
-
-
-def write_plan(path: pathlib.Path, plan: TrainingPlan) -> None:
-    """Writes a plan as JSON, for a resumed training and for the record."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(plan._asdict()), encoding="utf-8")
-
-
-def read_plan(path: pathlib.Path) -> TrainingPlan:
-    """Reads what `write_plan` wrote."""
-    return plan_from_dict(json.loads(path.read_text(encoding="utf-8")))
