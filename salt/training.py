@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from salt.config import LIMITS, Config
+from salt.config import Config
 from salt.files import whole_file
 from salt.schedule import (
     Budget,
@@ -42,6 +42,7 @@ from salt.task import (
     begin_epoch,
     reestimate_batch_norm,
     repeat_exactly_on_cpu,
+    weights_seed,
 )
 from salt.tiles import Tiles, is_black
 from salt.tta import tta_transforms
@@ -166,14 +167,6 @@ def fit_fold(
     if budget is not None:
         budget.end_training()
     return finish_network(task, follower), history
-
-
-def weights_seed(seed: int, held_out: int) -> int:
-    """The seed of a fold's initial weights: each fold of each seed has its own, since ensembles gain from that.
-
-    Up to a seed of 85 million no two pairs share one; beyond that the 32 bits of a seed do not suffice.
-    """
-    return (int(LIMITS["folds"][1]) * seed + held_out) % 2**32
 
 
 def fold_batches(job: FoldJob, held_out: int) -> tuple[TileBatches, TileBatches]:

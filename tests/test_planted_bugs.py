@@ -543,7 +543,7 @@ BUGS = {
         test_file="tests/test_training.py",
     ),
     "fold 1 of seed 0 begins like fold 0 of seed 1": Bug(
-        "salt/training.py", 'int(LIMITS["folds"][1]) * seed + held_out', "seed + held_out", "initial_weights"
+        "salt/task.py", 'int(LIMITS["folds"][1]) * seed + held_out', "seed + held_out", "initial_weights"
     ),
     "a trial that failed by accident is never tried again": Bug(
         "salt/study.py", 'if "first_error" not in frozen.user_attrs:', "if False:", "tried_once_more"

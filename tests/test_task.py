@@ -10,7 +10,7 @@ from salt.config import preset
 from salt.keras_metrics import ImageIoU, LeaderboardScore
 from salt.losses import deep_loss, empty_loss, segmentation_loss
 from salt.metrics import leaderboard_score
-from salt.task import SegmentationTask, TileBatches, begin_epoch, reestimate_batch_norm
+from salt.task import SegmentationTask, TileBatches, begin_epoch, reestimate_batch_norm, weights_seed
 from salt.tiles import pad_images
 from salt.unet import build_model
 
@@ -239,3 +239,9 @@ def test_steps_are_counted_exactly_in_every_precision(precision):
             assert float(task.step) == step + 1
     finally:
         keras.mixed_precision.set_dtype_policy(policy)
+
+
+def test_every_fold_of_every_seed_has_initial_weights_of_their_own():
+    seeds = {weights_seed(seed, fold) for seed in range(60) for fold in range(50)}
+    assert len(seeds) == 60 * 50 and weights_seed(0, 3) == 3
+    assert 0 <= weights_seed(2**31 - 1, 49) < 2**32

@@ -585,12 +585,6 @@ def test_an_error_behind_a_training_leaves_the_other_folds_and_the_fold_is_repea
     assert str(outcome.failure) == "fold 0 failed: OSError('no space left on device')"
 
 
-def test_every_fold_of_every_seed_has_initial_weights_of_their_own():
-    seeds = {training.weights_seed(seed, fold) for seed in range(60) for fold in range(50)}
-    assert len(seeds) == 60 * 50 and training.weights_seed(0, 3) == 3
-    assert 0 <= training.weights_seed(2**31 - 1, 49) < 2**32
-
-
 def test_who_watches_sees_each_epoch_when_it_is_kept_and_ends_the_training_by_an_error(tmp_path, tiles):
     seen = []
 
