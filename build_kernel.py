@@ -5,8 +5,7 @@
     python build_kernel.py --entry main.py --package path/pkg --out flat.py
     python build_kernel.py --trace kernel.log --map build/train/train.ipynb.map.json
 
-This is the command; the work is done in the package `flattener`, which begins with how. `make dist` makes both into one
-file, dist/build_kernel.py, to be copied into other repositories. Standard library only; Python 3.11 to 3.13.
+The command of the package `flattener`. `make dist` makes both into one file, to be copied into other repositories.
 """
 
 import sys
