@@ -25,7 +25,9 @@ def parse_arguments(arguments: list[str] | None, root: Path) -> argparse.Namespa
     parser.add_argument("--out", help="folder of the builds (default: build), or with --entry the file to write")
     parser.add_argument("--entry", type=Path, help="flatten this script instead of a kernel")
     parser.add_argument("--package", type=Path, action="append", default=[], help="with --entry: folder of a package")
-    parser.add_argument("--style", choices=["auto", "flat", "modules"], default="auto", help="with --entry: see README")
+    parser.add_argument(
+        "--style", choices=["auto", "flat", "modules"], default="auto", help="with --entry: see docs/flattener.md"
+    )
     parser.add_argument("--trace", type=Path, metavar="LOG", help="print a log with its frames led back to the source")
     parser.add_argument("--map", type=Path, help="with --trace: the build's .map.json; default: the only one there is")
     parser.add_argument("-v", "--verbose", action="store_true", help="print what was dropped and renamed")
