@@ -147,6 +147,63 @@ class TileBatches(keras.utils.PyDataset):
         return ({"image": self.images[rows], "mask": self.masks[rows]},)
 
 
+class DivergedError(ValueError):
+    """A training whose loss is no finite number any more; the same steps would lead there again."""
+
+
+class DivergenceGuard(keras.callbacks.Callback):
+    """Ends `fit` by an error at the first loss that is not finite; it comes before the checkpoint in the list.
+
+    Losses are looked at where Keras looks at what a step gave: on TensorFlow in a thread, so that no step waits for the
+    device. By the time that a loss is seen, a few more steps may have run; none of them is kept.
+
+    Args:
+        fold: that is held out.
+        history: the logs of the epochs that have a checkpoint; it grows with them.
+        peak: the run's learning rate.
+    """
+
+    async_safe = True  # for Keras: `on_train_batch_end` may be called from a thread
+
+    def __init__(self, fold: int, history: list[dict], peak: float):
+        super().__init__()
+        self.fold, self.history, self.peak = fold, history, peak
+        self.found: float | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        self.refuse(self.found)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
+            self.found = loss
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self.refuse(self.found)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        # The last step may have spoilt the weights after its loss was computed: validation shows that.
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        self.refuse(self.found)
+        self.refuse(next((value for value in values.values() if not math.isfinite(value)), None))
+
+    def refuse(self, found: float | None) -> None:
+        """Raises `DivergedError` if a loss or a score is given, which is not finite."""
+        if found is None:
+            return
+        rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        kept = len(self.history)
+        last = f"the checkpoint after epoch {kept} is kept, from which a repetition resumes" if kept else "none is kept"
+        raise DivergedError(
+            f"fold {self.fold} diverged in epoch {self.epoch + 1}: its loss became {found} at a learning rate of "
+            f"{rate:.3g}; {last}. If it diverges there again, begin a new run with a lower learning_rate than "
+            f"{self.peak:g}, a longer warmup, or precision=float32"
+        )
+
+
 def weights_seed(seed: int, held_out: int) -> int:
     """The seed of a fold's initial weights: each fold of each seed has its own, since ensembles gain from that.
 

@@ -37,6 +37,7 @@ from salt.schedule import (
 )
 from salt.task import (
     BATCH_NORM_BATCHES,
+    DivergenceGuard,
     SegmentationTask,
     TileBatches,
     begin_epoch,
@@ -55,10 +56,6 @@ UNLIMITED_EPOCHS = 10**6  # for a `fit` whose plan may still be corrected; a cal
 
 class TrainingError(ValueError):
     """Settings, tiles or an earlier run that cannot be trained with."""
-
-
-class DivergedError(TrainingError):
-    """A training whose loss is no finite number any more; the same steps would lead there again."""
 
 
 class OutOfTime(Exception):
@@ -152,7 +149,7 @@ def fit_fold(
     batches.set_epoch(0)
     checkpoint = Checkpoint(folder)
     follower = PlanFollower(batches, config, held_out, plan, checkpoint, correct)
-    callbacks = [DivergenceGuard(held_out, checkpoint, config.learning_rate), checkpoint, *timers, follower]
+    callbacks = [DivergenceGuard(held_out, checkpoint.history, config.learning_rate), checkpoint, *timers, follower]
     if config.ema_momentum:
         # Validates with averaged weights and swaps back, so that the checkpoint has both kinds; `fit` itself puts the
         # averaged ones into the model at its end.
@@ -297,59 +294,6 @@ class Checkpoint(keras.callbacks.Callback):
             self.model.save_weights(temporary)
         self.weights_path(epoch).unlink(missing_ok=True)
         self.history_path(epoch).unlink(missing_ok=True)
-
-
-class DivergenceGuard(keras.callbacks.Callback):
-    """Ends `fit` by an error at the first loss that is not finite; it comes before the checkpoint in the list.
-
-    Losses are looked at where Keras looks at what a step gave: on TensorFlow in a thread, so that no step waits for the
-    device. By the time that a loss is seen, a few more steps may have run; none of them is kept.
-
-    Args:
-        fold: that is held out.
-        checkpoint: of the fold.
-        peak: the run's learning rate.
-    """
-
-    async_safe = True  # for Keras: `on_train_batch_end` may be called from a thread
-
-    def __init__(self, fold: int, checkpoint: Checkpoint, peak: float):
-        super().__init__()
-        self.fold, self.checkpoint, self.peak = fold, checkpoint, peak
-        self.found: float | None = None
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self.epoch = epoch
-
-    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        self.refuse(self.found)
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        loss = float((logs or {}).get("loss", 0.0))
-        if not math.isfinite(loss):
-            self.found = loss
-
-    def on_test_begin(self, logs: dict | None = None) -> None:
-        self.refuse(self.found)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        # The last step may have spoilt the weights after its loss was computed: validation shows that.
-        values = {name: float(value) for name, value in (logs or {}).items()}
-        self.refuse(self.found)
-        self.refuse(next((value for value in values.values() if not math.isfinite(value)), None))
-
-    def refuse(self, found: float | None) -> None:
-        """Raises `DivergedError` if a loss or a score is given, which is not finite."""
-        if found is None:
-            return
-        rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        kept = len(self.checkpoint.history)
-        last = f"the checkpoint after epoch {kept} is kept, from which a repetition goes on" if kept else "none is kept"
-        raise DivergedError(
-            f"fold {self.fold} diverged in epoch {self.epoch + 1}: its loss became {found} at a learning rate of "
-            f"{rate:.3g}; {last}. If it diverges there again, begin a new run with a lower learning_rate than "
-            f"{self.peak:g}, a longer warmup, or precision=float32"
-        )
 
 
 class PlanFollower(keras.callbacks.Callback):

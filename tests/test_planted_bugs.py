@@ -531,7 +531,7 @@ BUGS = {
     ),
     "a diverged epoch is kept": Bug(
         "salt/training.py",
-        "callbacks = [DivergenceGuard(held_out, checkpoint, config.learning_rate), checkpoint,",
+        "callbacks = [DivergenceGuard(held_out, checkpoint.history, config.learning_rate), checkpoint,",
         "callbacks = [checkpoint,",
         "diverges",
     ),

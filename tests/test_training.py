@@ -21,7 +21,7 @@ from salt.artifacts import ArtifactError, read_oof
 from salt.config import preset
 from salt.cross_validation import fit_folds, read_pseudo_labels
 from salt.schedule import plan_of_steps, training_optimizer
-from salt.task import SegmentationTask, TileBatches, begin_epoch, reestimate_batch_norm
+from salt.task import DivergedError, SegmentationTask, TileBatches, begin_epoch, reestimate_batch_norm
 from salt.tiles import Tiles, is_black, pad_images
 from salt.training import FoldJob, TrainingError
 from salt.unet import build_fold_model
@@ -553,7 +553,7 @@ def test_a_fold_that_diverges_stops_at_once_keeps_its_last_good_checkpoint_and_t
     assert (
         outcome.unfinished == [0] and set(outcome.oof.fold) == {1} and set(read_oof(tmp_path / "oof.npz").fold) == {1}
     )
-    assert isinstance(outcome.failure.__cause__, training.DivergedError)
+    assert isinstance(outcome.failure.__cause__, DivergedError)
     message = str(outcome.failure)
     assert "fold 0 diverged in epoch 2: its loss became nan at a learning rate of 0.00" in message
     assert "the checkpoint after epoch 1 is kept" in message and "lower learning_rate than 0.001" in message
