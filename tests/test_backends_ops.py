@@ -84,7 +84,9 @@ made.update({"drawn_" + name: value for name, value in drawn.items()})
 for precision in ("float32", "float64"):
     if sys.argv[1] == "jax":
         import jax
+        from keras.src.backend.common import dtypes
         jax.config.update("jax_enable_x64", precision == "float64")
+        dtypes.BIT64_TO_BIT32_DTYPE["float64"] = precision  # Keras keeps 32 bits on JAX, whatever it is told
     found = compiled(every_loss)(given["logits"].astype(precision), given["padded"].astype(precision))
     for name, (loss, gradient) in found.items():
         made[f"{name}_{precision}"], made[f"{name}_gradient_{precision}"] = loss, gradient

@@ -267,7 +267,11 @@ def test_namespaces_serve_a_user_who_is_not_root(namespaces, tmp_path):
     open_to_all.mkdir()
     try:
         done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(script)], cwd=open_to_all, capture_output=True, text=True, timeout=30
+            [sys.executable, "-c", textwrap.dedent(script)],
+            cwd=open_to_all,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
     finally:
         open_to_all.rmdir()
@@ -328,11 +332,14 @@ LINGER = """
 
 
 def test_a_time_limit_ends_the_notebook_and_all_that_it_started(run_cells, capfd, tmp_path):
-    began = time.monotonic()
-    with pytest.raises(LocalRunError, match=r"(?s)limit of 0.07 minutes.*kept to look at"):
-        run_cells(LINGER, minutes=0.07)
-    assert time.monotonic() - began < 15
-    child = int(re.search(r"lingering (\d+)", capfd.readouterr().out).group(1))
+    for minutes in (0.07, 0.28, 1.12, 4.48):  # a busy machine has not even begun when the first is over
+        began = time.monotonic()
+        with pytest.raises(LocalRunError, match=rf"(?s)limit of {minutes} minutes.*kept to look at"):
+            run_cells(LINGER, minutes=minutes)
+        assert time.monotonic() - began < 60 * minutes + 300  # the cell itself would take 1,000 s
+        if begun := re.search(r"lingering (\d+)", capfd.readouterr().out):
+            break
+    child = int(begun.group(1))
     assert not alive(child)
     assert processes_in(tmp_path) == []
 
@@ -343,11 +350,11 @@ def test_an_interrupted_run_leaves_no_process_and_no_run(sent, status, competiti
     try:
         child = wait_for_line(process, r"lingering (\d+)")
         os.kill(process.pid, sent)
-        process.communicate(timeout=20)
+        process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == status
-    deadline = time.monotonic() + 10  # after SIGKILL it is the orphans that have to notice
+    deadline = time.monotonic() + 120  # after SIGKILL it is the orphans that have to notice
     while processes_in(tmp_path, "ipykernel") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert processes_in(tmp_path, "ipykernel") == []
@@ -452,7 +459,7 @@ def test_a_run_that_was_killed_in_training_can_be_resumed(sent, competition, tmp
         with pytest.raises(LocalRunError, match=f"{run_id} still runs"):
             run_cells(RESUME, settings_cell=SETTINGS_WITH_RESUME, resume=run_id)
         os.kill(process.pid, sent)
-        said, _ = process.communicate(timeout=20)
+        said, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert (f"resume it by --resume {run_id}" in said) == (sent is signal.SIGTERM)
@@ -488,7 +495,7 @@ def test_a_run_that_says_that_it_is_not_finished_is_kept_as_a_run(competition, t
     files = FINISH.replace("path.name:", "str(path):").replace('Path(".").iterdir()', 'Path("state").iterdir()')
     cells = [BEGIN, files.replace('"config": {}', '"config": {}, "finished": False')]
     process = start_command(tmp_path, cells, ["tiny", "--data", str(competition), "--runs", str(tmp_path / "runs")])
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert re.search(r"not finished: runs/(tiny-\S+)\nresume it by --resume \1\n$", said)
 

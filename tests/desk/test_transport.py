@@ -187,7 +187,7 @@ def test_a_hang_ends_at_the_time_limit(stand_in):
     began = time.monotonic()
     with pytest.raises(UnreachableError, match="no answer within 0.1 s"):
         read_status(make_link(seconds=0.1, attempts=2), REF)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20  # the stand-in would have answered after 30
 
 
 def test_an_unknown_status_is_unreadable_not_a_crash(stand_in):
