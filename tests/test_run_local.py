@@ -522,10 +522,8 @@ def test_what_cannot_be_resumed_is_refused(run_cells, tmp_path):
 )
 def test_a_bad_setting_is_refused_at_once(run_cells, monkeypatch, changes, message):
     monkeypatch.setattr(kernels, "execute", lambda *_: pytest.fail("the notebook was started"))
-    began = time.monotonic()
     with pytest.raises(ConfigError, match=message):
         run_cells(**changes)
-    assert time.monotonic() - began < 1
 
 
 def test_settings_of_a_kernel_without_preset_are_checked_against_the_run_that_it_mounts(run_cells, tmp_path):
