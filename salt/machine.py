@@ -2,7 +2,7 @@
 
 TensorFlow reads these variables once, when it is imported or when it runs its first operation. Whoever starts a process
 asks `fast_switches` for them and puts them into the environment; processes that it starts inherit them. A variable that
-is set already stays as it is. Nothing here imports TensorFlow, and nothing changes the environment.
+is set already stays as it is. Nothing here changes the environment, and only `import_keras` imports TensorFlow.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ def fast_switches(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that make TensorFlow fast on this machine, and quiet at its start.
 
     - `TF_ENABLE_ONEDNN_OPTS=1` on every x86 processor. TensorFlow itself does so only where there is AVX-512 VNNI;
-      elsewhere its own convolutions take twice to three times as long (RESULTS.md).
+      elsewhere its own convolutions are slower, with thousands of page faults a step.
     - `TF_NUM_INTRAOP_THREADS` and `TF_NUM_INTEROP_THREADS`: the cores that this process may use. TensorFlow counts
       those of its affinity, but does not know the quota of a container.
     - `TF_CPP_MIN_LOG_LEVEL=3`: TensorFlow's libraries write a dozen lines at their start, errors among them that mean
