@@ -1,23 +1,28 @@
 """A whole build: a kernel of this repository, or a script of another, from its source to the files on disk."""
 
+import contextlib
 import json
 import os
 import re
 import shlex
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flattener.analysis import analyse
-from flattener.cells import Cell, notebook_text, script_head, script_text
+from flattener.arguments import reads_arguments, required_arguments
+from flattener.cells import Cell, joint_head, notebook_text, script_head, script_text
 from flattener.checks import check_document, compile_text, find_leaks
 from flattener.documents import Document
+from flattener.entries import join_entries, relabelled, relabelled_error
 from flattener.errors import BuildError
 from flattener.kaggle import MAX_BYTES, SOURCES, find_owner, kernel_metadata
 from flattener.kernel_head import read_head
 from flattener.library import Library
+from flattener.manifest import manifest_cells, with_run_line, writes_manifest
 from flattener.parameters import check_run_settings, fill_settings, settings_values
 from flattener.settings import setting_text
 from flattener.source import Module
@@ -57,11 +62,11 @@ class Report:
 
 @dataclass(frozen=True)
 class KernelRequest:
-    """A build of kernels/NAME.py.
+    """A build of a kernel: of kernels/NAME.py, or of any other script.
 
     Attributes:
-        name: of the kernel.
-        root: the repository.
+        name: of a file in kernels/, without .py; or the path of a script.
+        root: the repository whose kernels/ and packages are meant.
         out: the folder in which the folder NAME is made, or replaced.
         settings: changes of the preset, written into the line `SET = {}`.
         preset: written into the line `PRESET = ...`; None: what the kernel says.
@@ -69,6 +74,8 @@ class KernelRequest:
         resume: written into the line `RESUME = ""`; empty: nothing is resumed.
         owner: Kaggle name; None: from KAGGLE_USERNAME or kaggle.json, or none.
         form: "notebook" or "script".
+        packages: folders of packages that the kernel needs besides those of the repository, or of a script elsewhere.
+        arguments: what the kernel finds behind its name in `sys.argv`; None: nothing is said of it.
     """
 
     name: str
@@ -80,11 +87,32 @@ class KernelRequest:
     resume: str = ""
     owner: str | None = None
     form: str = "notebook"
+    packages: Sequence[Path] = ()
+    arguments: list[str] | None = None
+
+    @property
+    def in_kernels(self) -> bool:
+        """Whether it is a file of the repository's kernels/, by its name or its path."""
+        return self.source.parent == self.root.resolve() / "kernels"
+
+    @property
+    def source(self) -> Path:
+        """The file of the kernel."""
+        path = Path(self.name).resolve()
+        is_path = path.suffix == ".py" or len(Path(self.name).parts) > 1
+        return path if is_path else self.root.resolve() / "kernels" / f"{self.name}.py"
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's name: that of its file, without .py."""
+        return re.sub(r"[^A-Za-z0-9_-]+", "-", self.source.stem).strip("-_") or "kernel"
 
     @property
     def command(self) -> str:
         """The command that makes the same kernel again, but for its owner and its run."""
-        parts = ["python build_kernel.py", self.name]
+        parts = ["python build_kernel.py", self.kernel if self.in_kernels else self.source.name]
+        parts += [f"--package {path.resolve().name}" for path in self.packages]
+        parts += [f"--args {shlex.quote(shlex.join(self.arguments))}"] if self.arguments is not None else []
         parts += [f"--preset {self.preset}"] if self.preset else []
         parts += [f"--set {shlex.quote(setting_text(key, value))}" for key, value in self.settings.items()]
         parts += ["--format script"] if self.form == "script" else []
@@ -97,12 +125,19 @@ def build_report(request: KernelRequest) -> Report:
     Raises:
         BuildError: the kernel, its settings, or something that it imports cannot be built.
     """
-    name, form, root = request.name, request.form, request.root.resolve()
-    library = kernel_library(name, root)
-    kaggle = read_head(library.entry)
+    name, form, root = request.kernel, request.form, request.root.resolve()
+    library = kernel_library(request)
+    add_entries(library, request.arguments, [], form)
+    kaggle = read_head(library.entry, name)
     document = analyse(library, form)
     build_id = document.build_id()
     values = settings_values(document.settings)
+    words = set().union(*(facts.words for facts in document.reach.facts.values()))
+    has_manifest = writes_manifest(document.reach.facts["__main__"].words, values)
+    if "RUN_ID" not in values and "RUN_ID" in words:
+        reason = "the name RUN_ID is used, by which a notebook is told the name of its run"
+        library.entry.refuse(1, reason, 'use another one, or write RUN_ID = "" in a cell `# %% tags=["parameters"]`')
+    settings = document.settings if "RUN_ID" in values else with_run_line(document.settings)
     changes = {
         "PRESET": request.preset,
         "SET": request.settings,
@@ -111,11 +146,15 @@ def build_report(request: KernelRequest) -> Report:
         "BUILD_ID": build_id if "BUILD_ID" in values else None,
     }
     changes = {key: value for key, value in changes.items() if value}
-    settings = fill_settings(library.entry, document.settings, changes)
+    settings = fill_settings(library.entry, settings, changes)
     check_run_settings(library, values | changes)
     cells = document.cells(
         kaggle["title"], introduction(library.entry, kaggle, request.command, build_id), settings=settings
     )
+    if not has_manifest:
+        first, last = manifest_cells(name, words, form)
+        at = next(at for at, cell in enumerate(cells) if cell.id == "cell-settings") + 1
+        cells = [*cells[:at], first, *cells[at:], last]
     check_document(document, cells)
     leaks = find_leaks(cells, root)
     if leaks:
@@ -135,17 +174,31 @@ def build_report(request: KernelRequest) -> Report:
         map_path(Path(code_file)).name: map_text(cells, form, code_file, head),
     }
     folder = write_folder(request.out / name, files)
-    return make_report(document, folder, size, cells, owner, size_warnings(code_file, size))
+    warnings = size_warnings(code_file, size) + argument_warnings(document)
+    return make_report(document, folder, size, cells, owner, warnings)
 
 
-def kernel_library(name: str, root: Path) -> Library:
-    """A kernel of a repository, with all packages at its top level."""
-    source = root / "kernels" / f"{name}.py"
-    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name) or not source.is_file():
+def kernel_library(request: KernelRequest) -> Library:
+    """A kernel of a repository, with all packages at its top level; or a script elsewhere, with the packages given."""
+    root, source = request.root.resolve(), request.source
+    if not source.is_file():
         known = ", ".join(sorted(path.stem for path in (root / "kernels").glob("*.py"))) or "none"
-        raise BuildError(f"there is no kernel {name!r} in kernels/; there are: {known}")
-    packages = {path.parent.name: path.parent for path in sorted(root.glob("*/__init__.py"))}
-    return Library(source, packages, f"kernels/{name}.py", beside=root)
+        reason = f"there is no kernel {request.name!r} in kernels/; there are: {known}"
+        raise BuildError(f"{reason}. Remedy: name one of these, or give the path of a Python file.")
+    packages = named_packages(list(request.packages))
+    if not request.in_kernels:
+        return Library(source, packages, source.name)
+    packages = {path.parent.name: path.parent for path in sorted(root.glob("*/__init__.py"))} | packages
+    return Library(source, packages, f"kernels/{source.name}", beside=root)
+
+
+def named_packages(paths: list[Path]) -> dict[str, Path]:
+    """Folders of packages, or modules that are a single file, by their names."""
+    for path in paths:
+        if not path.exists():
+            raise BuildError(f"--package {path}: does not exist. Remedy: give the folder of a package.")
+    named = {path.resolve().with_suffix("").name if path.is_file() else path.resolve().name: path for path in paths}
+    return {name: path.resolve() for name, path in named.items()}
 
 
 def size_warnings(name: str, size: int) -> list[str]:
@@ -205,7 +258,14 @@ def dropped(document: Document) -> list[str]:
     return sorted(found)
 
 
-def build_entry(entry: Path, packages: list[Path], out: Path, style: str = "auto") -> Report:
+def build_entry(
+    entry: Path,
+    packages: list[Path],
+    out: Path,
+    style: str = "auto",
+    arguments: list[str] | None = None,
+    others: Sequence[tuple[Path, list[str] | None]] = (),
+) -> Report:
     """Flattens a script with its packages into one file, .py or .ipynb.
 
     Args:
@@ -213,6 +273,8 @@ def build_entry(entry: Path, packages: list[Path], out: Path, style: str = "auto
         packages: folders of packages, or modules that are a single file.
         out: the file to write, and beside it `NAME.py.map.json`, which leads from its lines back to the source.
         style: "auto", "flat" or "modules"; see `analyse`.
+        arguments: what the script finds behind its name in `sys.argv`; None: nothing is said of it.
+        others: further scripts, which run behind it in the same file, each with its arguments.
 
     Raises:
         BuildError: the program cannot be flattened; the message says why, where, and what to do.
@@ -220,36 +282,83 @@ def build_entry(entry: Path, packages: list[Path], out: Path, style: str = "auto
     form = {".py": "script", ".ipynb": "notebook"}.get(out.suffix)
     if form is None:
         raise BuildError(f"--out {out.name}: give a name that ends in .py or .ipynb")
-    for path in [entry, *packages]:
-        if not path.exists():
-            raise BuildError(f"{path}: does not exist")
-    named = {path.resolve().with_suffix("").name if path.is_file() else path.resolve().name: path for path in packages}
-    library = Library(entry.resolve(), {name: path.resolve() for name, path in named.items()}, entry.name)
+    for path in [entry, *(other for other, _ in others)]:
+        if not path.is_file():
+            raise BuildError(f"--entry {path}: there is no such file. Remedy: give a Python file.")
+    library = Library(entry.resolve(), named_packages(packages), entry.name)
+    add_entries(library, arguments, others, form)
+    with relabelling(library):
+        return build_library(library, entry, out, style, form)
+
+
+def add_entries(
+    library: Library, arguments: list[str] | None, others: Sequence[tuple[Path, list[str] | None]], form: str
+) -> None:
+    """Gives the entry of a library its arguments, and makes one entry of it and of further scripts."""
+    scripts = [(library.entry, arguments)]
+    for path, given in others:
+        if library.package_of(path.resolve()) != library.entry_package:
+            reason = f"lies in another package than {library.entry.label}"
+            raise BuildError(f"--entry {path.name}: {reason}. Remedy: build a file of each.")
+        scripts.append((library.read("__main__", path.name, path.resolve(), is_entry=True), given))
+    library.entry, library.parts = join_entries(scripts, library.packages, form)
+    library.sources["__main__"] = library.entry
+
+
+@contextlib.contextmanager
+def relabelling(library: Library) -> Iterator[None]:
+    """Within it, an error names the script and its line, where several are one entry."""
+    try:
+        yield
+    except BuildError as error:
+        raise relabelled_error(error, library.entry.label, library.parts) from None
+
+
+def build_library(library: Library, entry: Path, out: Path, style: str, form: str) -> Report:
+    """Builds what `build_entry` has read."""
     document = analyse(library, form, style)
     if document.settings:
         library.entry.refuse(1, "a cell tagged `parameters`", "use it in kernels/ only")
     title, _, rest = library.entry.docstring.partition("\n")
+    if len(library.parts) > 1:  # each has its docstring under its own heading
+        title, rest = ", ".join(f"`{part.module.label}`" for part in library.parts), ""
     intro = f"{rest.strip()}\n\n" if rest.strip() else ""
-    intro += f"- Built by `{entry_command(entry, library, out, style)}`; "
+    intro += f"- Built by `{entry_command(library, out, style)}`; "
     intro += f"build id `{document.build_id()}`\n- This file is generated: edit the package instead."
     cells = document.cells(title or entry.stem, intro)
     check_document(document, cells)
-    text = notebook_text(cells) if form == "notebook" else script_text(cells)
+    head = joint_head([part.module for part in library.parts]) if form == "script" else ""
+    text = notebook_text(cells) if form == "notebook" else script_text(cells, head)
     if form == "script":
         compile_text(text, out.name)
     size = len(text.encode())
     home = library.packages[min(library.packages)].parent if library.packages else entry.resolve().parent
     out.parent.mkdir(parents=True, exist_ok=True)
-    for path, content in ((out, text), (map_path(out), map_text(cells, form, out.name))):
+    for path, content in ((out, text), (map_path(out), map_text(cells, form, out.name, head))):
         temporary = path.with_name(f".{path.name}.part")
         temporary.write_text(content, encoding="utf-8", newline="\n")
         os.replace(temporary, path)
-    return make_report(document, out, size, cells, None, find_leaks(cells, home) + size_warnings(out.name, size))
+    warnings = find_leaks(cells, home) + size_warnings(out.name, size) + argument_warnings(document)
+    return make_report(document, out, size, cells, None, warnings)
 
 
-def entry_command(entry: Path, library: Library, out: Path, style: str) -> str:
+def argument_warnings(document: Document) -> list[str]:
+    """A warning if a notebook's program asks for arguments and none are given."""
+    library, reach = document.library, document.reach
+    if document.form != "notebook" or any(part.arguments for part in library.parts):
+        return []
+    if not reads_arguments(reach.facts.values()):
+        return []
+    required = required_arguments([library.entry, *reach.modules.values()])
+    return [f'{place} is required on the command line: give it by --args "..."' for place in required[:3]]
+
+
+def entry_command(library: Library, out: Path, style: str) -> str:
     """The command that makes the same file again, with names instead of paths, which differ between machines."""
-    parts = [f"python build_kernel.py --entry {entry.name}"]
+    parts = ["python build_kernel.py"]
+    for part in library.parts:
+        parts += [f"--entry {part.module.label}"]
+        parts += [f"--args {shlex.quote(shlex.join(part.arguments))}"] if part.arguments is not None else []
     parts += [f"--package {path.name}" for path in library.packages.values()]
     parts += [f"--out {out.name}", *([f"--style {style}"] if style != "auto" else [])]
     return " ".join(parts)
@@ -259,7 +368,9 @@ def make_report(
     document: Document, path: Path, size: int, cells: list[Cell], owner: str | None, warnings: list[str]
 ) -> Report:
     """The report of a build."""
-    reasons = [f"{document.library.source(name).label}: {reason}" for name, reason in document.reasons.items()]
+    library = document.library
+    found = [f"{library.source(name).label}: {reason}" for name, reason in document.reasons.items()]
+    reasons = [relabelled(text, library.entry.label, library.parts) for text in found]
     modules = len({module.name for module in document.program.modules} if document.program else ()) or 1
     return Report(
         path,
@@ -271,5 +382,5 @@ def make_report(
         dropped=dropped(document),
         renamed=document.naming.renamed() if document.naming else [],
         reasons=reasons,
-        warnings=warnings,
+        warnings=[relabelled(text, library.entry.label, library.parts) for text in warnings],
     )

@@ -3,6 +3,9 @@
 import hashlib
 import json
 import re
+import shlex
+import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +94,48 @@ def script_head(module: Module) -> str:
     """The block `# /// script` ... `# ///` at the top of a script (PEP 723); empty if there is none."""
     found = SCRIPT_HEAD.search(module.text)
     return found[0] if found else ""
+
+
+def head_table(module: Module) -> dict[str, Any]:
+    """The TOML table of a script's PEP 723 head; empty if there is no head.
+
+    Raises:
+        BuildError: the head is not valid TOML.
+    """
+    head = SCRIPT_HEAD.search(module.text)
+    lines = head["toml"].splitlines(True) if head else []
+    try:
+        return tomllib.loads("".join(line[2:] if line.startswith("# ") else line[1:] for line in lines))
+    except tomllib.TOMLDecodeError as error:
+        line = module.line_of(head.start()) if head else 1
+        module.refuse(line, f"the head is not valid TOML: {error}", "correct it")
+
+
+def dependencies(module: Module) -> list[str]:
+    """What the head of a script asks for, such as "numpy>=2"."""
+    found = head_table(module).get("dependencies", [])
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
+def install_lines(names: list[str]) -> list[str]:
+    """The lines of a notebook that would install what a script's head asks for."""
+    return [
+        "# What the script's head asks for. To install it, take the # away from the next line.",
+        f"# %pip install {shlex.join(names)}",
+    ]
+
+
+def joint_head(modules: Sequence[Module]) -> str:
+    """The head of a script that is made of several, of which some have one."""
+    heads = [script_head(module) for module in modules]
+    found = list(dict.fromkeys(filter(None, heads)))
+    if len(found) < 2:
+        return "".join(found)
+    python = [str(version) for version in (head_table(module).get("requires-python") for module in modules) if version]
+    lines = [f"requires-python = {json.dumps(','.join(dict.fromkeys(python)))}"] if python else []
+    needed = dict.fromkeys(name for module in modules for name in dependencies(module))
+    lines += ["dependencies = [", *(f"    {json.dumps(name)}," for name in needed), "]"]
+    return "".join(f"# {line}\n" for line in ["/// script", *lines, "///"])
 
 
 def cell_id(*parts: str) -> str:

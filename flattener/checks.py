@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flattener.cells import Cell
 from flattener.documents import Document
+from flattener.entries import global_names
 from flattener.errors import BuildError
 from flattener.modules_style import MODULE_PATTERN
 
@@ -83,19 +84,7 @@ def compile_text(text: str, name: str) -> None:
 
 def unresolved_names(text: str) -> set[str]:
     """The global names that are read somewhere and bound nowhere."""
-    bound: set[str] = set()
-    read: set[str] = set()
-
-    def walk(table: symtable.SymbolTable, top: bool) -> None:
-        for symbol in table.get_symbols():
-            if (top or symbol.is_declared_global()) and (symbol.is_assigned() or symbol.is_imported()):
-                bound.add(symbol.get_name())
-            if symbol.is_referenced() and (top or symbol.is_global()):
-                read.add(symbol.get_name())
-        for child in table.get_children():
-            walk(child, False)
-
-    walk(symtable.symtable(text, "<flat program>", "exec"), True)
+    bound, read = global_names(symtable.symtable(text, "<flat program>", "exec"))
     return read - bound - set(dir(builtins)) - IMPLICIT_NAMES
 
 

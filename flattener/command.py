@@ -4,12 +4,28 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from flattener.build import KernelRequest, Report, build_entry, build_report
 from flattener.errors import BuildError
 from flattener.kaggle import NO_OWNER
-from flattener.settings import SettingError, parse_settings
+from flattener.settings import SettingError, bind_text, parse_settings, split_arguments
 from flattener.trace import trace_log
+
+
+class ArgumentsOfEntry(argparse.Action):
+    """Keeps each `--args` by the number of the `--entry` that stands before it; that of a NAME by -1."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        number = len(namespace.entry) - 1
+        kept = dict(namespace.entry_arguments)
+        if number in kept:
+            parser.error(f"--args {values!r}: give it once for each --entry, behind it")
+        try:
+            kept[number] = split_arguments(values)
+        except SettingError as error:
+            parser.error(str(error))
+        namespace.entry_arguments = kept
 
 
 def parse_arguments(arguments: list[str] | None, root: Path) -> argparse.Namespace:
@@ -17,31 +33,42 @@ def parse_arguments(arguments: list[str] | None, root: Path) -> argparse.Namespa
     parser = argparse.ArgumentParser(
         prog="build_kernel.py", description="Ships a Python package to Kaggle as one readable notebook."
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="kernels to build; default: all of kernels/")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="kernels to build, by name or path; default: all of kernels/"
+    )
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="change settings")
     parser.add_argument("--preset", help="the preset of the settings cell")
     parser.add_argument("--owner", help="your Kaggle name; else KAGGLE_USERNAME or kaggle.json")
     parser.add_argument("--format", choices=["notebook", "script"], default="notebook")
     parser.add_argument("--out", help="folder of the builds (default: build), or with --entry the file to write")
-    parser.add_argument("--entry", type=Path, help="flatten this script instead of a kernel")
-    parser.add_argument("--package", type=Path, action="append", default=[], help="with --entry: folder of a package")
+    parser.add_argument(
+        "--entry", type=Path, action="append", default=[],
+        help="flatten this script instead of a kernel; given again, this one behind it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--args", action=ArgumentsOfEntry, dest="entry_arguments", default={}, metavar="TEXT",
+        help='the arguments of the --entry before it, or of NAME: --args "--fold 0 --lr 1e-3"',
+    )  # fmt: skip
+    parser.add_argument("--package", type=Path, action="append", default=[], help="folder of a package")
     parser.add_argument(
         "--style", choices=["auto", "flat", "modules"], default="auto", help="with --entry: see docs/flattener.md"
     )
     parser.add_argument("--trace", type=Path, metavar="LOG", help="print a log with its frames led back to the source")
     parser.add_argument("--map", type=Path, help="with --trace: the build's .map.json; default: the only one there is")
     parser.add_argument("-v", "--verbose", action="store_true", help="print what was dropped and renamed")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(bind_text(sys.argv[1:] if arguments is None else arguments))
     if options.entry and (options.names or not options.out or options.set or options.preset):
-        parser.error("--entry takes --package and --out, no NAME and no settings")
-    if options.package and not options.entry:
-        parser.error("--package goes with --entry")
+        parser.error("--entry takes --package, --args and --out, no NAME and no settings")
+    if options.entry and -1 in options.entry_arguments:
+        parser.error("--args stands before the first --entry: give it behind the one that it is for")
     kernels = sorted(path.stem for path in (root / "kernels").glob("*.py"))
     options.names += [text for text in options.set if text in kernels]  # as in `--set epochs=5 train`
     try:
         options.set = parse_settings(text for text in options.set if text not in kernels)
     except SettingError as error:
         parser.error(str(error))
+    if (options.entry_arguments or options.package) and not options.entry and len(options.names) != 1:
+        parser.error("--args and --package go with an --entry, or with one NAME")
     if not (options.names or options.entry or options.trace):
         options.names = kernels
     return options
@@ -79,7 +106,9 @@ def run_command(arguments: list[str] | None, root: Path) -> int:
         return 2
     try:
         if options.entry:
-            report = build_entry(options.entry, options.package, Path(options.out), options.style)
+            given = options.entry_arguments
+            (entry, arguments), *others = [(path, given.get(index)) for index, path in enumerate(options.entry)]
+            report = build_entry(entry, options.package, Path(options.out), options.style, arguments, others)
             print_report(report, options.verbose)
             return 0
         if options.trace:
@@ -95,6 +124,8 @@ def run_command(arguments: list[str] | None, root: Path) -> int:
                 preset=options.preset,
                 owner=options.owner,
                 form=options.format,
+                packages=options.package,
+                arguments=options.entry_arguments.get(-1),
             )
             report = build_report(request)
             print_report(report, options.verbose)

@@ -3,13 +3,29 @@
 import ast
 import dataclasses
 import hashlib
+import itertools
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from flattener.cells import FOLDED, SCRIPT_HEAD, Cell, EntryCell, cell_id, code, entry_cells, markdown
+from flattener.arguments import reads_arguments
+from flattener.cells import (
+    FOLDED,
+    SCRIPT_HEAD,
+    Cell,
+    EntryCell,
+    cell_id,
+    code,
+    dependencies,
+    entry_cells,
+    install_lines,
+    markdown,
+)
 from flattener.emission import Emitter, EntryEmitter, FlatEmitter, import_text, renamed_alias
+from flattener.endings import calls_exit, exit_lines, exiting_statements, guarded
+from flattener.entries import Part, argument_lines, place_in_parts
+from flattener.event_loop import HELPER, starts_event_loops
 from flattener.library import Library
 from flattener.lines import Line, join_blocks, split_blocks
 from flattener.loading import Chunk
@@ -50,21 +66,34 @@ class Document:
         self.naming: Naming | None = None
         if form == "notebook":
             refuse_shell_edits(library.entry)
-        self.cells_of_entry = entry_cells(library.entry)
-        if not library.is_kernel and any(self.code_in(cell) for cell in self.cells_of_entry if cell.kind == "markdown"):
-            # `# %% [markdown]` means something else to this script.
-            self.cells_of_entry = [EntryCell("code", [], 1, len(library.entry.lines))]
+        self.marks: set[int] = set()  # lines of the entry
+        self.cells_of_parts = [self.cells_of_part(part) for part in library.parts]
+        self.exits = exiting_statements(library.entry, reach.modules.values())
         if library.apart:
             self.add_apart()
 
+    def cells_of_part(self, part: Part) -> list[EntryCell]:
+        """The cells of a script that is part of the entry; notes their marks."""
+        cells = [
+            cell for cell in entry_cells(self.library.entry) if cell.first <= part.last and cell.last >= part.first
+        ]
+        begun = EntryCell("code", [], part.first, cells[0].last)  # what stands above the first mark
+        cells = [cell if cell.first >= part.first else begun for cell in cells]
+        cells[-1] = dataclasses.replace(cells[-1], last=part.last)
+        if not self.library.is_kernel and any(self.code_in(cell) for cell in cells if cell.kind == "markdown"):
+            return [
+                EntryCell("code", [], part.first, part.last)
+            ]  # `# %% [markdown]` means something else to this script
+        self.marks |= {cell.first - 1 for cell in cells[1:]}
+        return cells
+
     def hidden_lines(self) -> set[int]:
-        """The lines of the entry that are not for the output: its head, the marks of its cells, its markdown cells."""
+        """The lines of the entry that are not for the output: its heads, the marks of its cells, its markdown cells."""
         entry = self.library.entry
-        skipped = {cell.first - 1 for cell in self.cells_of_entry[1:]}
-        head = SCRIPT_HEAD.search(entry.text)
-        if head:
+        skipped = set(self.marks)
+        for head in SCRIPT_HEAD.finditer(entry.text):
             skipped |= set(range(entry.line_of(head.start()), entry.line_of(head.end() - 1) + 1))
-        for cell in self.cells_of_entry:
+        for cell in itertools.chain(*self.cells_of_parts):
             if cell.kind == "markdown":
                 skipped |= set(range(cell.first, cell.last + 1))
                 for node in self.code_in(cell):
@@ -133,40 +162,76 @@ class Document:
     def add_entry(self, chunks: list[Chunk], position: int, emitter: Emitter) -> None:
         """Adds the cells of a chunk of the entry."""
         chunk, module = chunks[position], self.library.entry
-        is_last = not any(other.module.is_entry for other in chunks[position + 1 :])
-        indices = set(chunk.indices)
+        before = [other for other in chunks[:position] if other.module.is_entry]
+        later = [index for other in chunks[position + 1 :] if other.module.is_entry for index in other.indices]
+        is_last = not later
+        start = last_line(module.body[before[-1].indices[-1]]) + 1 if before else 1
         end = len(module.lines) if is_last else last_line(module.body[chunk.indices[-1]])
-        start = min((first_line(module.body[index]) for index in chunk.indices), default=1)
-        is_first = not any(other.module.is_entry for other in chunks[:position])
-        start = 1 if is_first else start
-        made: list[Cell] = []
-        for cell in self.cells_of_entry:
-            if (cell.last < start and not is_first) or cell.first > end:
+        for part, cells in zip(self.library.parts, self.cells_of_parts, strict=True):
+            made = self.part_cells(cells, chunk.indices, start, min(end, part.last), emitter)
+            if not made:
+                continue
+            anchor, title = ("run", "Run") if is_last else (f"run-part-{position + 1}", "Run (first part)")
+            about = ""
+            if len(self.library.parts) > 1:
+                anchor, title = (
+                    "run-" + re.sub(r"\W+", "-", f"{part.module.label}-{position + 1}"),
+                    f"`{part.module.label}`",
+                )
+                title += " (first part)" if any(module.body[index].lineno <= part.last for index in later) else ""
+                about = part.module.docstring
+            self.sections.append((anchor, title, ""))
+            self.body.append(markdown(cell_id(anchor, "text"), f'<a id="{anchor}"></a>\n## {title}\n\n{about}'))
+            for number, each in enumerate(made, 1):
+                self.body.append(dataclasses.replace(each, id=cell_id(anchor, str(number))))
+
+    def part_cells(
+        self, cells: list[EntryCell], indices: list[int], start: int, end: int, emitter: Emitter
+    ) -> list[Cell]:
+        """The cells of those statements of a script that stand between two lines; finds the settings cell."""
+        module, made = self.library.entry, list[Cell]()
+        with_code = [cell for cell in cells if self.code_in(cell)]
+        for cell in cells:
+            first, last = max(cell.first, start), min(cell.last, end)
+            if first > last:
                 continue
             if cell.kind == "markdown":
                 if start <= cell.first:
                     made.append(self.entry_markdown(module, cell))
                 continue
-            first, last = max(cell.first, start), min(cell.last, end)
             inside = [index for index in sorted(indices) if first <= module.body[index].lineno <= last]
-            blocks = emitter.blocks(inside, first, last)
             if "parameters" in cell.tags:
-                self.settings = Cell("code", "cell-settings", join_blocks(blocks), ["parameters"])
+                self.settings = Cell(
+                    "code", "cell-settings", join_blocks(emitter.blocks(inside, first, last)), ["parameters"]
+                )
                 self.check_settings(module, inside)
                 continue
-            # The author of cells decides where they end; an entry without marks is split like a module.
-            texts = [join_blocks(blocks)] if len(self.cells_of_entry) > 1 else split_blocks(blocks)
-            if len(self.cells_of_entry) == 1:
-                texts = [self.quiet(lines) for lines in texts]
+            ending = [index for index in inside if index in self.exits] if cell is with_code[-1] else []
+            if ending and last == cell.last:
+                texts = self.texts_with_exit(emitter, inside, first, last, ending[0], len(cells) > 1)
+            else:
+                blocks = emitter.blocks(inside, first, last)
+                # The author of cells decides where they end; an entry without marks is split like a module.
+                texts = [join_blocks(blocks)] if len(cells) > 1 else [self.quiet(text) for text in split_blocks(blocks)]
             made += [Cell("code", "", lines, cell.tags) for lines in texts if lines]
-        if not made:
-            return
-        anchor = "run" if is_last else f"run-part-{position + 1}"
-        title = "Run" if is_last else "Run (first part)"
-        self.sections.append((anchor, title, ""))
-        self.body.append(markdown(cell_id(anchor, "text"), f'<a id="{anchor}"></a>\n## {title}'))
-        for number, each in enumerate(made, 1):
-            self.body.append(dataclasses.replace(each, id=cell_id(anchor, str(number))))
+        return made
+
+    def texts_with_exit(
+        self, emitter: Emitter, indices: list[int], first: int, last: int, ending: int, marked: bool
+    ) -> list[list[Line]]:
+        """The texts of the cells of which the last one may end the program, from the statement `ending` on."""
+        module = self.library.entry
+        start = first_line(module.body[ending])
+        while start > first and module.lines[start - 2].startswith("#"):
+            start -= 1
+        before = emitter.blocks([index for index in indices if index < ending], first, start - 1)
+        words = set().union(*(facts.words for facts in self.reach.facts.values()))
+        name = next(name for name in map("ended{}".format, ["", *range(len(words) + 1)]) if name not in words)
+        rest = join_blocks(emitter.blocks([index for index in indices if index >= ending], start, last))
+        rest = guarded(module, rest, name, self.form)
+        if marked:
+            return [[*join_blocks(before), Line(""), *rest] if before else rest]
+        return [*(self.quiet(text) for text in split_blocks(before)), rest]
 
     def quiet(self, lines: list[Line]) -> list[Line]:
         """The lines of a cell with a semicolon after a last expression, whose value a notebook would show."""
@@ -217,19 +282,49 @@ class Document:
             assignments = ["__doc__ = " + docstring[0], *docstring[1:]] if docstring else []
             docstring = []
             if "__file__" in words:
-                assignments.append(f"__file__ = {python_literal(entry.label)}  # a notebook has none")
+                assignments.append(
+                    f"__file__ = {python_literal(self.library.parts[0].module.label)}  # a notebook has none"
+                )
         if "__package__" in words and self.library.entry_package:
             assignments.append(f"__package__ = {python_literal(self.library.entry_package)}")
         future = [f"from __future__ import {', '.join(self.future)}"] if self.future else []
         lines = [line for part in (docstring, future, assignments) if part for line in ["", *part]][1:]
-        return [*([code("cell-head", lines)] if lines else []), *filter(None, [settings, self.imports])]
+        cells = [code("cell-head", lines)] if lines else []
+        return [*cells, *self.command_cells(), *filter(None, [settings, self.imports])]
+
+    def command_cells(self) -> list[Cell]:
+        """The cells that stand for what a shell does before it starts a script: its arguments, what it needs."""
+        parts, facts, cells = self.library.parts, self.reach.facts.values(), list[Cell]()
+        is_notebook = self.form == "notebook"
+        given = len(parts) > 1 or parts[0].arguments is not None
+        if given or (is_notebook and reads_arguments(facts)):
+            cells.append(code("cell-arguments", argument_lines(parts[0].module.label, parts[0].arguments)))
+        needed = list(dict.fromkeys(name for part in parts for name in dependencies(part.module)))
+        if is_notebook and needed:
+            cells.append(code("cell-install", install_lines(needed)))
+        facts_apart = [self.reach.facts[name] for name in self.library.apart if name in self.reach.facts]
+        if is_notebook and any(map(calls_exit, facts)):
+            cells.append(code("cell-exit", exit_lines(any(map(calls_exit, facts_apart)))))
+        if is_notebook and starts_event_loops(facts):
+            cells.append(code("cell-event-loop", HELPER.strip("\n").split("\n"), metadata=FOLDED))
+        return cells
 
     def cells(self, title: str, intro: str, settings: Cell | None = None) -> list[Cell]:
         """All cells; `settings` stands in for the document's own settings cell."""
         lines = [f"- [{title}](#{anchor})" + (f": {about}" if about else "") for anchor, title, about in self.sections]
         contents = markdown("cell-contents", "**Contents**\n\n" + "\n".join(lines))
         first = markdown("cell-title", f"# {title}\n\n{intro}")
-        return [first, contents, *self.head_cells(settings or self.settings), *self.body]
+        cells = [first, contents, *self.head_cells(settings or self.settings), *self.body]
+        return [self.placed(cell) for cell in cells] if len(self.library.parts) > 1 else cells
+
+    def placed(self, cell: Cell) -> Cell:
+        """A cell whose lines name the script that they come from, of several that make the entry."""
+        library = self.library
+        lines = [
+            Line(line.text, *place_in_parts(library.parts, line.number)) if line.label == library.entry.label else line
+            for line in cell.lines
+        ]
+        return dataclasses.replace(cell, lines=lines)
 
     def build_id(self) -> str:
         """12 hexadecimal digits that stand for the shipped source, before any setting is written into it."""

@@ -1,10 +1,10 @@
 """The head of a kernel: the [tool.kaggle] table of its PEP 723 block."""
 
-import tomllib
+import re
 from typing import Any
 
-from flattener.cells import SCRIPT_HEAD
-from flattener.kaggle import SOURCES, kernel_problems
+from flattener.cells import head_table
+from flattener.kaggle import SOURCES, TITLE_LENGTH, kernel_problems, slugify
 from flattener.source import Module
 
 KEYS = {
@@ -17,20 +17,16 @@ KEYS = {
 }
 
 
-def read_head(module: Module) -> dict[str, Any]:
-    """The [tool.kaggle] table of the kernel's PEP 723 head, checked."""
-    head = SCRIPT_HEAD.search(module.text)
-    if not head:
-        module.refuse(1, "no head", "begin the file with `# /// script`, `# [tool.kaggle]` ... `# ///` (PEP 723)")
-    try:
-        table = tomllib.loads(
-            "".join(line[2:] if line.startswith("# ") else line[1:] for line in head["toml"].splitlines(True))
-        )
-    except tomllib.TOMLDecodeError as error:
-        module.refuse(1, f"the head is not valid TOML: {error}", "correct it")
-    kaggle = table.get("tool", {}).get("kaggle")
+def read_head(module: Module, name: str) -> dict[str, Any]:
+    """The [tool.kaggle] table of the kernel's PEP 723 head, checked; where it has no title, it gets one of the name."""
+    tool = head_table(module).get("tool", {})
+    kaggle = tool.get("kaggle", {}) if isinstance(tool, dict) else {}
     if not isinstance(kaggle, dict):
-        module.refuse(1, "the head has no [tool.kaggle]", "add it, with a title")
+        module.refuse(1, f"[tool.kaggle] is {kaggle!r}", "make it a table, or leave it out")
+    for other, table in tool.items() if isinstance(tool, dict) and not kaggle else ():
+        if isinstance(table, dict) and {"title", "accelerator", *SOURCES} & set(table):
+            reason = f"the head has no [tool.kaggle], but [tool.{other}] holds what belongs there"
+            module.refuse(1, reason, "write [tool.kaggle]")
     for key, value in kaggle.items():
         if key not in KEYS:
             module.refuse(1, f"[tool.kaggle] has an unknown key {key!r}", f"use {', '.join(KEYS)}")
@@ -39,7 +35,14 @@ def read_head(module: Module) -> dict[str, Any]:
         ):
             kind = {str: "a string", bool: "true or false", list: "a list of strings"}[KEYS[key]]
             module.refuse(1, f"[tool.kaggle] {key} = {value!r} is not {kind}", "correct it")
+    kaggle = {"title": title_of(name), **kaggle}
     sources = {key: kaggle.get(key, []) for key in SOURCES}
-    for problem in kernel_problems(kaggle.get("title", ""), kaggle.get("accelerator", ""), sources):
+    for problem in kernel_problems(kaggle["title"], kaggle.get("accelerator", ""), sources):
         module.refuse(1, f"[tool.kaggle] {problem.reason}", problem.remedy)
     return kaggle
+
+
+def title_of(name: str) -> str:
+    """A title that Kaggle takes, of the name of a kernel's file: "eda notebook" of "eda"."""
+    words = " ".join(re.findall(r"[A-Za-z0-9]+", name))[: TITLE_LENGTH[-1]].strip()
+    return words if len(slugify(words)) in TITLE_LENGTH else f"{words} notebook".strip()

@@ -6,6 +6,7 @@ import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
+from flattener.entries import Part
 from flattener.errors import BuildError
 from flattener.names import Names, Use, find_names
 from flattener.source import Module
@@ -56,6 +57,7 @@ class Library:
         is_kernel: whether the entry is written in cells, for a notebook.
         apart: the modules in modules style: to the flat modules they are external.
         sources: the modules read so far.
+        parts: the scripts that the entry is made of.
     """
 
     def __init__(self, entry: Path, packages: dict[str, Path], entry_label: str, beside: Path | None = None) -> None:
@@ -67,6 +69,7 @@ class Library:
         self.entry = self.read("__main__", entry_label, entry, is_entry=True)
         self.entry_package = self.package_of(entry)
         self.sources = {"__main__": self.entry}
+        self.parts = [Part(self.entry, None, 1, len(self.entry.lines))]
         self.analysed: dict[str, Names] = {}
 
     def read(self, name: str, label: str, path: Path | None, **kind: bool) -> Module:

@@ -1,8 +1,9 @@
-"""Changes of settings as a command line gives them: `--set epochs=5 flip=False`."""
+"""What a command line gives to a kernel: changes of settings, `--set epochs=5`, and arguments, `--args "--fold 0"`."""
 
 import ast
 import contextlib
 import json
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -45,3 +46,31 @@ def setting_text(key: str, value: Any) -> str:
     if isinstance(value, str) and parse_value(value) == value:
         return f"{key}={value}"
     return f"{key}={json.dumps(value, separators=(',', ':'), ensure_ascii=False)}"
+
+
+def bind_text(arguments: Iterable[str], option: str = "--args") -> list[str]:
+    """A command line in which the text behind an option belongs to it, even if it begins with a dash.
+
+    Example:
+        >>> bind_text(["train", "--args", "--help"])
+        ['train', '--args=--help']
+    """
+    bound: list[str] = []
+    for argument in arguments:
+        if bound and bound[-1] == option:
+            bound[-1] = f"{option}={argument}"
+        else:
+            bound.append(argument)
+    return bound
+
+
+def split_arguments(text: str) -> list[str]:
+    """The arguments in a text, as a shell would split it.
+
+    Raises:
+        SettingError: a quote is not closed.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise SettingError(f"--args {text!r}: {error}; quote it as a shell would take it") from None

@@ -888,18 +888,19 @@ def test_a_kernel_is_a_notebook_with_title_contents_settings_imports_modules_and
         "cell-title",
         "cell-contents",
         "cell-settings",
+        "cell-manifest",
         "cell-imports",
         "cell-deep-config-text",
         "cell-deep-config",
     ]
-    assert [cell.id for cell in cells] == [*names, "cell-run-text", "cell-run-1", "cell-run-2"]
+    assert [cell.id for cell in cells] == [*names, "cell-run-text", "cell-run-1", "cell-run-2", "cell-manifest-end"]
     assert cells[0].source.startswith("# Tiny kernel\n\nDoes a tiny thing.\n\nIn two paragraphs.\n")
     assert "edit the package instead" in cells[0].source and "`some-competition`" in cells[0].source
-    assert "(#deep-config)" in cells[1].source and '<a id="deep-config"></a>' in cells[4].source
+    assert "(#deep-config)" in cells[1].source and '<a id="deep-config"></a>' in cells[5].source
     assert cells[2].metadata.tags == ["parameters"]
-    assert cells[3].source == "import sys"
-    assert '"""Settings."""' not in cells[5].source and cells[5].source.startswith("PRESETS")
-    assert cells[7].source == "### Preflight\nLook **first**."
+    assert cells[4].source == "import sys"
+    assert '"""Settings."""' not in cells[6].source and cells[6].source.startswith("PRESETS")
+    assert cells[8].source == "### Preflight\nLook **first**."
 
 
 def test_the_settings_cell_gets_preset_settings_run_and_build_id(tmp_path):
@@ -976,11 +977,12 @@ def test_the_recorded_command_makes_the_same_again(tmp_path):
     assert "--style" not in flatten(folder)
 
 
-def test_settings_without_a_settings_cell_are_refused(tmp_path):
+def test_settings_without_a_settings_cell_are_refused_but_the_name_of_the_run_gets_one(tmp_path):
     root = kernel_root(tmp_path, settings="", body="\nprint(preset('small'))\n")
-    build(root)
-    with pytest.raises(bk.BuildError, match="no settings cell"):
-        build(root, run_id="x")
+    with pytest.raises(bk.BuildError, match="no line SET = "):
+        build(root, settings={"epochs": 1})
+    cell = next(cell for cell in notebook(build(root, run_id="x")).cells if cell.id == "cell-settings")
+    assert cell.source.startswith('RUN_ID = "x"  #') and cell.metadata.tags == ["parameters"]
 
 
 def test_a_settings_cell_that_computes_is_refused(tmp_path):
@@ -1034,7 +1036,6 @@ def test_a_cpu_kernel_names_no_machine(tmp_path):
         ("Tiny kernel", "Tiny" * 13, "5 to 50"),
         ("[tool.kaggle]", "[tool.kagle]", "no \\[tool.kaggle\\]"),
         ("[tool.kaggle]", "[tool.kaggle", "not valid TOML"),
-        ("# /// script", "#", "no head"),
     ],
 )
 def test_a_bad_head_is_refused(old, new, message, tmp_path):
@@ -1121,10 +1122,11 @@ def test_an_unknown_kernel_is_refused_with_the_known_ones(tmp_path):
 def test_the_script_form_has_the_same_cells(tmp_path):
     root = kernel_root(tmp_path)
     cells = [cell for cell in notebook(build(root)).cells if cell.cell_type == "code"]
+    cells = [cell for cell in cells if not cell.id.startswith("cell-manifest")]  # which are for the main process only
     text = (build(root, form="script") / "tiny.py").read_text()
     assert text.startswith("# /// script\n") and '# %% tags=["parameters"]\nPRESET' in text
     positions = [text.index(cell.source) for cell in cells]
-    assert positions == sorted(positions) and text.count("# %%") == 9
+    assert positions == sorted(positions) and text.count("# %%") == 11
     code, printed, _ = run_python(root / "build/tiny/tiny.py", tmp_path)
     assert code == 0 and printed.startswith("{'epochs': 1}  ")
 
@@ -1133,8 +1135,8 @@ def test_a_kernels_imports_below_an_effect_stay_below_it(tmp_path):
     body = "import os\nos.environ['KERAS_BACKEND'] = 'jax'\n"
     settings = SETTINGS + "import keras\nprint(keras)\n"
     cells = notebook(build(kernel_root(tmp_path, settings=body + settings))).cells
-    assert "keras" not in cells[3].source.replace("os", "")
-    assert "import keras" in cells[-1].source
+    assert "keras" not in cells[4].source.replace("os", "")
+    assert "import keras" in cells[-2].source
 
 
 # ----------------------------------------------------------------------------------------------------------------------

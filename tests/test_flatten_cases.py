@@ -436,7 +436,8 @@ class NotebookServer:
 
 def build(case: Case, folder: Path, out: Path):
     """Flattens a written case."""
-    bk.build_entry(folder / case.entry, [folder / package for package in case.packages], out)
+    packages = [folder / package for package in case.packages]
+    bk.build_entry(folder / case.entry, packages, out, arguments=case.arguments or None)
 
 
 def make_folder(*parts: str | Path) -> Path:

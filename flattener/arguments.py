@@ -1,0 +1,88 @@
+"""The arguments of a script: whether the program reads any, and which of them it asks for."""
+
+import ast
+from collections.abc import Iterable, Iterator
+
+from flattener.facts import Facts, called_name
+from flattener.source import Module, words
+
+READERS = words("""
+    absl argh argparse cappa chz click cliff clize configargparse cyclopts datargs defopt docopt draccus fileinput fire
+    getopt hydra jsonargparse optparse plac simple_parsing tap typer tyro
+""")
+READING = words("""
+    sys.argv .argv parse_args_into_dataclasses from_cli LightningCLI unittest.main pytest.main
+""")
+
+
+def reads_arguments(facts: Iterable[Facts]) -> bool:
+    """Whether a program may read the arguments of its command line, by the facts of its modules."""
+    for each in facts:
+        by_tensorflow = {"tf", "tensorflow"} & set(each.words) and {".flags", ".app"} & set(each.words)
+        if READING & set(each.words) or by_tensorflow:
+            return True
+        for node in each.imports:
+            origin = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.partition(".")[0] in READERS for name in origin or [alias.name for alias in node.names]):
+                return True
+    return False
+
+
+def required_arguments(modules: Iterable[Module]) -> list[str]:
+    """What a program asks for on its command line, as far as the source shows: "main.py:3: `data`" for each."""
+    found = [(module.label, line, about) for module in modules for line, about in find_required(module.tree)]
+    return [f"{label}:{line}: {about}" for label, line, about in found]
+
+
+def find_required(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """The lines of a module that require an argument, each with the argument."""
+    definitions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    lengths = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and called_name(node) == "len"]
+    counts = any("argv" in ast.unparse(node) for node in lengths)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            about = required_by_call(node, definitions)
+            if about:
+                yield node.lineno, about
+        elif isinstance(node, ast.Subscript) and not counts:
+            index = node.slice.value if isinstance(node.slice, ast.Constant) else 0
+            if ast.unparse(node.value) in ("sys.argv", "argv") and type(index) is int and index > 0:
+                yield node.lineno, f"`sys.argv[{index}]`"
+        elif isinstance(node, ast.FunctionDef) and "app.command" in "".join(map(ast.unparse, node.decorator_list)):
+            yield from ((node.lineno, f"`{name}`") for name in without_default(node))
+
+
+def required_by_call(node: ast.Call, definitions: dict[str, ast.FunctionDef | ast.ClassDef]) -> str:
+    """What a call such as `parser.add_argument("data")` asks for; empty: nothing."""
+    called, given = called_name(node), {keyword.arg: keyword.value for keyword in node.keywords}
+    names = [part.value for part in node.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+    shown = f"`{names[0]}`" if names else f"`{called}`"
+    required = given.get("required")
+    if isinstance(required, ast.Constant):
+        return shown if required.value is True else ""
+    if called == "add_argument" and names and not names[0].startswith("-"):
+        optional = ast.unparse(given["nargs"]) if "nargs" in given else ""
+        return "" if optional in ("'?'", "'*'") or "REMAINDER" in optional else shown
+    if ast.unparse(node.func) == "click.argument" and names:
+        return "" if "default" in given or ast.unparse(given.get("nargs", node)) == "-1" else shown
+    if called in ("Argument", "Option") and node.args and getattr(node.args[0], "value", None) is ...:
+        return shown
+    if called in ("mark_flag_as_required", "mark_flags_as_required"):
+        return shown
+    if ast.unparse(node.func) in ("fire.Fire", "tyro.cli", "Fire") and node.args:
+        missing = without_default(definitions.get(getattr(node.args[0], "id", "")))
+        return f"`{missing[0]}`" if missing else ""
+    return ""
+
+
+def without_default(node: ast.AST | None) -> list[str]:
+    """The parameters of a function, or the fields of a class, that have no default."""
+    if isinstance(node, ast.FunctionDef):
+        arguments = node.args
+        plain = [*arguments.posonlyargs, *arguments.args]
+        named = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        missing = [*plain[: len(plain) - len(arguments.defaults)], *(each for each, value in named if value is None)]
+        return [each.arg for each in missing]
+    body = node.body if isinstance(node, ast.ClassDef) else []
+    fields = [each for each in body if isinstance(each, ast.AnnAssign) and each.value is None]
+    return [each.target.id for each in fields if isinstance(each.target, ast.Name)]
