@@ -1,26 +1,82 @@
 """Notebooks out of kernels/, by the flattener; what their settings cells hold; and traces of their logs."""
 
+import argparse
 import ast
 import json
 import pathlib
 import re
+from dataclasses import dataclass
+from typing import Any
 
 from desk import paths
 from desk.errors import ConfigurationError
 from desk.paths import AnyPath
 from flattener.build import KernelRequest, build_report
 from flattener.errors import BuildError
+from flattener.kernel_head import read_head
+from flattener.settings import SettingError, split_arguments
+from flattener.source import Module
 from flattener.trace import trace_log
 
 
+@dataclass(frozen=True)
+class Program:
+    """What a kernel is built from.
+
+    Attributes:
+        given: the name of a file in kernels/, without .py, or the path of a script.
+        packages: the folders of packages that it needs besides those that are found.
+        arguments: of its command line; None: nothing is said of them.
+    """
+
+    given: str
+    packages: tuple[pathlib.Path, ...] = ()
+    arguments: list[str] | None = None
+
+    def request(self, out: pathlib.Path = paths.BUILD, **more: Any) -> KernelRequest:
+        """What the flattener is asked for."""
+        return KernelRequest(
+            self.given, root=paths.ROOT, out=out, packages=self.packages, arguments=self.arguments, **more
+        )
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's name: that of its file."""
+        return self.request().kernel
+
+    @property
+    def label(self) -> str:
+        """How messages name its file."""
+        request = self.request()
+        return f"kernels/{request.source.name}" if request.in_kernels else self.given
+
+
+def add_program_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what a kernel is built from, besides its name."""
+    parser.add_argument(
+        "--package", metavar="DIR", type=pathlib.Path, action="append", default=[],
+        help="folder of a package that the kernel needs",
+    )  # fmt: skip
+    parser.add_argument("--args", metavar="TEXT", help='its command line, such as --args "--fold 0 --lr 1e-3"')
+
+
+def read_program(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Program:
+    """What the options of `add_program_options` and NAME say."""
+    try:
+        arguments = None if options.args is None else split_arguments(options.args)
+    except SettingError as error:
+        parser.error(str(error))
+    return Program(options.name, tuple(options.package), arguments)
+
+
 def build_notebook(
-    kernel: str, owner: str, out: pathlib.Path, *, preset: str | None = None, settings: dict | None = None,
+    program: Program, owner: str, out: pathlib.Path, *, preset: str | None = None, settings: dict | None = None,
     run_id: str = "", resume: str = "",
 ) -> tuple[pathlib.Path, list[str]]:  # fmt: skip
-    """Builds `out`/KERNEL/; returns that folder and what there is to warn of.
+    """Builds the folder of a kernel in `out`; returns it and what there is to warn of.
 
     Args:
-        kernel: name of a file in kernels/, without .py.
+        program: what it is built from.
         owner: whose kernel it becomes on Kaggle.
         out: where its folder is made.
         preset, settings, run_id, resume: what replaces PRESET, SET, RUN_ID and RESUME in its settings cell.
@@ -29,19 +85,28 @@ def build_notebook(
         ConfigurationError: it cannot be built.
     """
     try:
-        request = KernelRequest(
-            kernel, root=paths.ROOT, out=out, settings=settings or {}, run_id=run_id, preset=preset, owner=owner,
-            resume=resume,
-        )  # fmt: skip
+        request = program.request(
+            out, settings=settings or {}, run_id=run_id, preset=preset, owner=owner, resume=resume
+        )
         report = build_report(request)
     except BuildError as error:
         raise ConfigurationError(str(error)) from error
     return pathlib.Path(report.path), report.warnings
 
 
-def kernel_preset(kernel: str) -> str | None:
-    """The PRESET in the settings cell of kernels/KERNEL.py; None if there is none."""
-    path = paths.ROOT / "kernels" / f"{kernel}.py"
+def kernel_competitions(program: Program) -> list[str]:
+    """The competitions that the head of a kernel names, as far as it can be read; a build tells what is wrong."""
+    path = program.request().source
+    try:
+        module = Module("__main__", path.name, path.read_text(encoding="utf-8"), is_entry=True)
+        return list(read_head(module, program.kernel).get("competition_sources", []))
+    except (BuildError, OSError, UnicodeDecodeError):
+        return []
+
+
+def kernel_preset(program: Program) -> str | None:
+    """The PRESET in the settings cell of a kernel; None if there is none."""
+    path = program.request().source
     source = path.read_text(encoding="utf-8") if path.is_file() else ""
     cells = [cell for cell in re.split(r"^# %%", source, flags=re.MULTILINE)[1:] if "parameters" in cell.split("\n")[0]]
     try:

@@ -15,6 +15,7 @@ import pathlib
 import shutil
 import tempfile
 
+from desk.building import Program
 from desk.errors import ConfigurationError, DeskError
 from desk.kaggle.errors import (
     AccessError,
@@ -198,8 +199,8 @@ class Part:
         preset, settings, sources = resume_run(link, self.run, kernel, owner)
         settings = within_session(settings, queue["hours"])
         plan = Plan(
-            kernel, next_run_id(self.run.push["run_id"]), owner, preset, settings, queue["accelerator"], queue["hours"],
-            sources, self.run, self.fold,
+            Program(kernel), next_run_id(self.run.push["run_id"]), owner, preset, settings, queue["accelerator"],
+            queue["hours"], sources, self.run, self.fold,
         )  # fmt: skip
         built = build_run(plan)
         print(f"  fold {self.fold} ran out of time; {plan.run_id} resumes it", flush=True)

@@ -218,7 +218,7 @@ def bring_failed(link: KaggleLink, run: Run, status: Status) -> None:
     if names or lost:
         kept += f"; {len(names)} unchecked files of its output are in {shown(partial)}{lost}"
     found = read_object(partial / MANIFEST)
-    if found.get("run_id") == record["run_id"] and not found.get("finished", True):
+    if found.get("run_id") == record["run_id"] and found.get("config") and not found.get("finished", True):
         kept += "\nit can be resumed: "
         kept += f"python scripts/push.py {record['kernel']} --resume {record['run_id']}"
     raise RunFailed(f"{record['run_id']} {ended} on Kaggle ({status.state}).{message}\n{kept}")

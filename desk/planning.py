@@ -9,11 +9,12 @@ import hashlib
 import json
 import pathlib
 import re
+import shlex
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from desk import paths
-from desk.building import build_notebook, kernel_preset
+from desk.building import Program, build_notebook, kernel_preset
 from desk.errors import ConfigurationError, DeskError
 from desk.kaggle.errors import AccessError, CapacityError, NotFoundError
 from desk.kaggle.kernels import read_status
@@ -34,7 +35,7 @@ class PushRequest:
     """What a person asks `push.py` for.
 
     Attributes:
-        kernel: name of a file in kernels/, without .py.
+        program: what the kernel is built from.
         runs: where runs are kept.
         preset, settings: instead of the kernel's own.
         owner: the account to push as; None: that of the credentials.
@@ -47,7 +48,7 @@ class PushRequest:
         dry_run: push nothing.
     """
 
-    kernel: str
+    program: Program
     runs: pathlib.Path
     preset: str | None = None
     settings: dict = field(default_factory=dict)
@@ -60,20 +61,25 @@ class PushRequest:
     beside: bool = False
     dry_run: bool = False
 
+    @property
+    def kernel(self) -> str:
+        """The kernel's name."""
+        return self.program.kernel
+
 
 @dataclass(frozen=True)
 class Plan:
     """A run that is to be, in one kernel: what is asked for, and what follows from it.
 
     Attributes:
-        kernel, owner, preset, settings, accelerator, hours: as in `PushRequest`, none of them left open that is known.
+        program, owner, preset, settings, accelerator, hours: as in `PushRequest`, none left open that is known.
         run_id: its name.
         sources: the kernels that it mounts, as owner/slug/version, instead of those of the kernel's head.
         resumed: the run that it resumes, whose output is the last of `sources`.
         fold: the one that it trains, of a run whose folds were fanned out.
     """
 
-    kernel: str
+    program: Program
     run_id: str
     owner: str
     preset: str | None
@@ -83,6 +89,11 @@ class Plan:
     sources: list[str] | None = None
     resumed: Run | None = None
     fold: int | None = None
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's name."""
+        return self.program.kernel
 
 
 @dataclass(frozen=True)
@@ -110,12 +121,12 @@ def plan_run(link: KaggleLink, request: PushRequest) -> Plan:
         preset, settings, sources = resume_run(link, request.resumed, request.kernel, owner)
     elif request.mounted:
         settings, sources = mount_run(request.mounted, settings)
-    preset = preset or kernel_preset(request.kernel)
+    preset = preset or kernel_preset(request.program)
     if preset:
         settings = within_session(settings, request.hours)
     return Plan(
-        request.kernel, new_run_id(request.kernel, preset), owner, preset, settings, request.accelerator, request.hours,
-        sources, request.resumed,
+        request.program, new_run_id(request.kernel, preset), owner, preset, settings, request.accelerator,
+        request.hours, sources, request.resumed,
     )  # fmt: skip
 
 
@@ -165,6 +176,8 @@ def resume_run(link: KaggleLink, run: Run, kernel: str, owner: str) -> tuple[str
     manifest = run.manifest or remote_manifest(link, run)
     if manifest.get("finished", True):
         refuse("has reached its end; there is nothing left to train")
+    if not manifest["config"]:
+        refuse("has left no state of a training; push it anew")
     had, has = manifest["config"], salt_preset(record["preset"], **record["settings"])
     if other := differing_settings(has, had):
         changed = "; ".join(f"{name}={getattr(has, name)!r}, not {had.get(name)!r}" for name in other)
@@ -185,15 +198,13 @@ def build_run(plan: Plan) -> BuiltKernel:
     """
     resumed = plan.resumed.push["run_id"] if plan.resumed else ""
     folder, warnings = build_notebook(
-        plan.kernel, plan.owner, paths.BUILD, preset=plan.preset, settings=plan.settings, run_id=plan.run_id,
+        plan.program, plan.owner, paths.BUILD, preset=plan.preset, settings=plan.settings, run_id=plan.run_id,
         resume=resumed,
     )  # fmt: skip
     if warnings:
         show(*(("note", warning) for warning in warnings))
     metadata = prepare_metadata(folder, plan.owner, plan.accelerator, plan.sources, plan.fold)
     content = (folder / metadata["code_file"]).read_text(encoding="utf-8")
-    if plan.run_id not in content:
-        raise ConfigurationError(f'kernels/{plan.kernel}.py has no line RUN_ID = "" in its settings cell')
     # The same for two pushes of the same notebook to the same machine, whatever their runs are called.
     same = content.replace(plan.run_id, "") + json.dumps(metadata, sort_keys=True)
     record = {
@@ -212,10 +223,11 @@ def show_plan(plan: Plan, built: BuiltKernel) -> None:
     metadata = built.metadata
     given = [f"preset {plan.preset}"] if plan.preset else []
     given += [f"{key}={value}" for key, value in plan.settings.items()]
+    given += [f"arguments {shlex.join(plan.program.arguments)}"] if plan.program.arguments else []
     internet = "on" if metadata["enable_internet"] else "off"
     size = len(built.content.encode()) / 1000
     rows = [
-        ("kernel", f"{metadata['id']}, built from kernels/{plan.kernel}.py, {size:,.0f} kB"),
+        ("kernel", f"{metadata['id']}, built from {plan.program.label}, {size:,.0f} kB"),
         ("run", plan.run_id),
         ("settings", ", ".join(given) or "the kernel's own"),
     ]

@@ -115,7 +115,7 @@ def accept(run: Run, saved: SavedKernel) -> None:
     if saved.invalid:
         raise ConfigurationError(
             f"{run.push['run_id']}: version {saved.version} runs WITHOUT {', '.join(saved.invalid)}, which Kaggle does "
-            f"not take: stop it on {saved.url}, correct the head of kernels/{run.push['kernel']}.py and push again"
+            f"not take: stop it on {saved.url}, correct the head of {run.push['kernel']}.py and push again"
         )
 
 

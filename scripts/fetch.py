@@ -56,8 +56,10 @@ def fetch(options: argparse.Namespace, link=None):
         print(f"out-of-fold score {score['best_score']:.4f} (95 % interval {low:.4f} to {high:.4f})")
     print(f"  {shown(run.folder)}")
     name, kernel = manifest["run_id"], manifest["kernel"]
-    after = {"train": "score_oof.py", "predict": "submit.py"}.get(kernel)
-    if not manifest.get("finished", True):
+    after = {"train": "score_oof.py", "predict": "submit.py"}.get(kernel) if manifest.get("config") else None
+    if not manifest.get("finished", True) and not manifest.get("config"):
+        print("the run stopped before its end; these are the files that it had written by then")
+    elif not manifest.get("finished", True):
         print("the run stopped before its end, and can be resumed")
         print(f"next: python scripts/push.py {kernel} --resume {name}")
     elif after:

@@ -5,6 +5,7 @@
     python scripts/push.py train --fan-out folds
     python scripts/push.py train --resume train-t4-20261122-131502-ab12
     python scripts/push.py train --dry-run
+    python scripts/push.py path/to/main.py --args "--epochs 9"
 
 The run gets a name that stands in the notebook, and `runs/<run id>/` with what was pushed (`pushed/`) and `push.json`:
 the kernel's version, the notebook's SHA-256, the settings. A push that Kaggle refuses leaves nothing. One whose answer
@@ -16,9 +17,10 @@ import pathlib
 import sys
 
 from desk import paths
+from desk.building import add_program_options, read_program
 from desk.errors import run_command
 from desk.runs import find_run
-from flattener.settings import parse_settings
+from flattener.settings import bind_text, parse_settings
 
 
 def main(arguments=None, link=None) -> int:
@@ -30,7 +32,8 @@ def parse_arguments(arguments) -> argparse.Namespace:
         description="Build a kernel and start it on Kaggle; what was pushed is recorded in runs/<run id>/push.json.",
         epilog="example: python scripts/push.py train --preset t4 --set epochs=100 --hours 9",
     )
-    parser.add_argument("name", metavar="NAME", help="the kernel: the name of a file in kernels/, without .py")
+    parser.add_argument("name", metavar="NAME", help="the kernel: a file in kernels/, without .py, or a script's path")
+    add_program_options(parser)
     parser.add_argument("--preset", metavar="P", help="settings to begin with (salt/config.py lists the presets)")
     parser.add_argument("--set", metavar="key=value", action="extend", nargs="+", default=[], help="change settings")
     parser.add_argument("--owner", metavar="O", help="push as this Kaggle account (default: that of the credentials)")
@@ -44,7 +47,8 @@ def parse_arguments(arguments) -> argparse.Namespace:
     more.add_argument("--fan-out", choices=["folds"], help="one kernel for each fold of train_folds, two at a time")
     more.add_argument("--continue", dest="fanned_out", metavar="RUN", help="resume a fan-out that was interrupted")
     more.add_argument("--resume", metavar="RUN", help="resume this run from what it had trained when its time was up")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(bind_text(sys.argv[1:] if arguments is None else arguments))
+    options.program = read_program(parser, options)
     if options.hours is not None and not 0 < options.hours <= 12:
         parser.error(f"--hours {options.hours:g}: Kaggle runs a session for more than 0 and at most 12 hours")
     changes = [options.owner, options.accelerator, options.hours, options.beside, options.dry_run]
@@ -63,10 +67,10 @@ def push(options: argparse.Namespace, link=None):
 
     link, runs = link or KaggleLink(), options.runs.resolve()
     if options.fanned_out:
-        run = resume_folds(link, find_run(options.fanned_out, runs), options.name)
+        run = resume_folds(link, find_run(options.fanned_out, runs), options.program.kernel)
         return show_next("all folds are pushed", run.name)
     request = PushRequest(
-        options.name, runs, options.preset, parse_settings(options.set), options.owner, options.accelerator,
+        options.program, runs, options.preset, parse_settings(options.set), options.owner, options.accelerator,
         options.hours, mounted=find_run(options.run, runs) if options.run else None,
         resumed=find_run(options.resume, runs) if options.resume else None, fan_out=bool(options.fan_out),
         beside=options.beside, dry_run=options.dry_run,

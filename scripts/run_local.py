@@ -4,6 +4,7 @@
     python scripts/run_local.py predict --data path/to/tgs --run train-unet-20261122-131502-ab12
     python scripts/run_local.py train --data path/to/tgs --set pseudo=0.3 --run predict-20261122-141502-cd34
     python scripts/run_local.py train --data path/to/tgs --resume train-unet-20261122-131502-ab12
+    python scripts/run_local.py path/to/main.py --package path/to/pkg --args "--epochs 1"
 
 The notebook finds `../input` laid out like Kaggle's mounts and read-only, `salt` nowhere and no network
 (desk/local/sandbox.py). What it leaves in its working folder is checked against its manifest.json and becomes
@@ -19,9 +20,10 @@ import signal
 import sys
 
 from desk import paths
+from desk.building import add_program_options, kernel_competitions, read_program
 from desk.errors import run_command
 from desk.output import shown
-from flattener.settings import parse_settings
+from flattener.settings import bind_text, parse_settings
 
 
 def main(arguments=None) -> int:
@@ -35,8 +37,9 @@ def parse_arguments(arguments) -> argparse.Namespace:
         description="Build a kernel's notebook and run it at the desk as Kaggle would; outputs go to runs/<run id>/.",
         epilog="example: python scripts/run_local.py train --synthetic 400 --preset demo --set epochs=5",
     )
-    parser.add_argument("name", metavar="NAME", help="the kernel: the name of a file in kernels/, without .py")
-    source = parser.add_mutually_exclusive_group(required=True)
+    parser.add_argument("name", metavar="NAME", help="the kernel: a file in kernels/, without .py, or a script's path")
+    add_program_options(parser)
+    source = parser.add_mutually_exclusive_group()
     source.add_argument("--data", metavar="DIR", type=pathlib.Path, help="folder of the competition, zips or extracted")
     source.add_argument("--synthetic", metavar="N", type=int, help="make up N training and N/4 test tiles")
     parser.add_argument("--tiles", metavar="N", type=int, help="mount only N training and N/4 test tiles of DIR")
@@ -57,7 +60,11 @@ def parse_arguments(arguments) -> argparse.Namespace:
         "--sandbox", choices=("auto", "namespaces", "guard"), default="auto",
         help="how the notebook is walled in; auto takes namespaces where the system allows them",
     )  # fmt: skip
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(bind_text(sys.argv[1:] if arguments is None else arguments))
+    options.program = read_program(parser, options)
+    competitions = kernel_competitions(options.program)
+    if competitions and options.data is None and options.synthetic is None:
+        parser.error(f"one of the arguments --data --synthetic is required, for {competitions[0]}")
     if options.tiles is not None and options.data is None:
         parser.error("--tiles N takes a part of --data DIR; with --synthetic, say --synthetic N")
     if options.resume is not None and options.preset is not None:
@@ -69,7 +76,7 @@ def run_local(options: argparse.Namespace):
     from desk.local.kernels import run_kernel
 
     folder = run_kernel(
-        options.name, data=options.data, synthetic=options.synthetic, tiles=options.tiles, preset=options.preset,
+        options.program, data=options.data, synthetic=options.synthetic, tiles=options.tiles, preset=options.preset,
         settings=parse_settings(options.set), mounted_runs=options.run, weights=options.weights,
         minutes=options.minutes, runs=options.runs, sandbox=options.sandbox, resume=options.resume,
     )  # fmt: skip

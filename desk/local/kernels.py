@@ -19,26 +19,36 @@ from desk.local.endings import (
     unfinished_run,
     verify_outputs,
 )
-from desk.local.mounts import OWNER, check_weights, copy, mount_competition, mount_runs, verified_runs
+from desk.local.mounts import (
+    OWNER,
+    check_weights,
+    copy,
+    mount_competition,
+    mount_other_competition,
+    mount_runs,
+    verified_runs,
+)
 from desk.local.processes import choose_sandbox, execute
-from desk.output import shown
+from desk.output import show, shown
 from desk.paths import AnyPath
 from desk.runs import METADATA, new_run_id
+from flattener.kaggle import slugify
+from flattener.kernel_head import title_of
 from salt.config import config_from_dict
 from salt.config import preset as salt_preset
 
 
 def run_kernel(
-    name: str, *, data: AnyPath | None = None, synthetic: int | None = None, tiles: int | None = None,
-    preset: str | None = None, settings: dict | None = None, mounted_runs: Iterable[AnyPath] = (),
-    weights: AnyPath | None = None, minutes: float = 720.0, runs: AnyPath | None = None, sandbox: str = "auto",
-    resume: str | None = None,
+    kernel: str | building.Program, *, data: AnyPath | None = None, synthetic: int | None = None,
+    tiles: int | None = None, preset: str | None = None, settings: dict | None = None,
+    mounted_runs: Iterable[AnyPath] = (), weights: AnyPath | None = None, minutes: float = 720.0,
+    runs: AnyPath | None = None, sandbox: str = "auto", resume: str | None = None,
 ) -> pathlib.Path:  # fmt: skip
     """Builds and runs one kernel.
 
     Args:
-        name: of a file in `kernels/`, without `.py`.
-        data, synthetic, tiles: which competition to mount, see `competition_folder`.
+        kernel: name of a file in `kernels/`, without `.py`, or what else the kernel is built from.
+        data, synthetic, tiles: which competition to mount, see `competition_folder`; nothing is if its head names none.
         preset: replaces the kernel's own `PRESET`, if given.
         settings: replaces the kernel's own `SET`, if given.
         mounted_runs: folders of earlier runs, or their names in `runs`, or the beginnings of these.
@@ -55,6 +65,8 @@ def run_kernel(
         DeskError, ValueError: bad input, found before the notebook starts; or the notebook failed, ran too long,
             or left something else than its manifest says.
     """
+    program = building.Program(kernel) if isinstance(kernel, str) else kernel
+    name, given = program.kernel, program if program != building.Program(program.kernel) else program.kernel
     runs = pathlib.Path(runs or paths.RUNS).resolve()
     runs.mkdir(parents=True, exist_ok=True)
     # Beside the finished runs, so that a rename makes a finished run of it; hidden, because it is none yet.
@@ -62,7 +74,7 @@ def run_kernel(
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: remove(root))
         stack.enter_context(hold(root))
-        metadata = {name: build_notebook(name, root / "built")}
+        metadata = {name: build_notebook(given, root / "built")}
         earlier = verified_runs(mounted_runs, runs)
         resumed = None
         if resume is not None:
@@ -75,10 +87,14 @@ def run_kernel(
         if weights is not None:
             check_weights(pathlib.Path(weights))
         mode, why = choose_sandbox(sandbox, root)
-        mount_competition(competition_folder(data, synthetic, tiles), root)
+        for slug in metadata[name].get("competition_sources", [paths.COMPETITION]):
+            if slug == paths.COMPETITION:
+                mount_competition(competition_folder(data, synthetic, tiles), root)
+            else:
+                mount_other_competition(slug, data, root)
         mounted = earlier if resumed is None else [*earlier, (begun, manifest)]
-        for kernel in {manifest["kernel"] for _, manifest in mounted} - metadata.keys():
-            metadata[kernel] = build_notebook(kernel, root / "built")
+        for other in {manifest["kernel"] for _, manifest in mounted} - metadata.keys():
+            metadata[other] = kernel_of_run(other, root / "built")
         mount_runs(mounted, metadata, root)
         if weights is not None:
             copy(pathlib.Path(weights), root / "input" / "datasets" / OWNER / "salt-weights")
@@ -99,16 +115,26 @@ def run_kernel(
         return keep_finished(name, root, runs / run_id)
 
 
-def build_notebook(name: str, out: pathlib.Path) -> dict:
+def build_notebook(kernel: str | building.Program, out: pathlib.Path) -> dict:
     """Builds `out`/NAME/NAME.ipynb and returns the content of the kernel-metadata.json beside it."""
-    kernels = sorted(path.stem for path in (paths.ROOT / "kernels").glob("*.py"))
-    if name not in kernels:
-        raise LocalRunError(f"kernel {name!r} does not exist; kernels/ has {', '.join(kernels) or 'none'}")
+    program = building.Program(kernel) if isinstance(kernel, str) else kernel
+    if not program.request().source.is_file():
+        kernels = sorted(path.stem for path in (paths.ROOT / "kernels").glob("*.py"))
+        raise LocalRunError(f"kernel {program.given!r} does not exist; kernels/ has {', '.join(kernels) or 'none'}")
     try:
-        folder, _ = building.build_notebook(name, OWNER, out)
+        folder, warnings = building.build_notebook(program, OWNER, out)
     except ConfigurationError as error:
-        raise LocalRunError(f"kernel {name} cannot be built: {error}") from error
+        raise LocalRunError(f"kernel {program.kernel} cannot be built: {error}") from error
+    if warnings:
+        show(*(("note", warning) for warning in warnings))
     return json.loads((folder / METADATA).read_text(encoding="utf-8"))
+
+
+def kernel_of_run(name: str, out: pathlib.Path) -> dict:
+    """The metadata of the kernel that made a run; of one that is not in kernels/, what its name says."""
+    if (paths.ROOT / "kernels" / f"{name}.py").is_file():
+        return build_notebook(name, out)
+    return {"id": f"{OWNER}/{slugify(title_of(name))}"}
 
 
 def choose_parameters(

@@ -16,9 +16,16 @@ OWNER = "local"  # of every kernel and dataset, as far as the stand-in is concer
 
 
 def mount_competition(data: pathlib.Path, root: pathlib.Path) -> None:
-    """Mounts the competition that a folder holds."""
+    """Mounts the competition of this repository that a folder holds."""
     for entry in competition_entries(find_competition([data])):
         copy(entry, root / "input" / "competitions" / paths.COMPETITION / entry.name)
+
+
+def mount_other_competition(slug: str, data: AnyPath | None, root: pathlib.Path) -> None:
+    """Mounts a folder as it is, as the competition of that name."""
+    if data is None or not pathlib.Path(data).is_dir():
+        raise LocalRunError(f"--data {data or 'is missing'}: give the folder that holds the files of {slug}")
+    copy(pathlib.Path(data), root / "input" / "competitions" / slug)
 
 
 def verified_runs(names: Iterable[AnyPath], runs: pathlib.Path) -> list[tuple[pathlib.Path, dict]]:
