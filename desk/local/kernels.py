@@ -87,6 +87,7 @@ def run_kernel(
         if weights is not None:
             check_weights(pathlib.Path(weights))
         mode, why = choose_sandbox(sandbox, root)
+        (root / "input").mkdir()
         for slug in metadata[name].get("competition_sources", [paths.COMPETITION]):
             if slug == paths.COMPETITION:
                 mount_competition(competition_folder(data, synthetic, tiles), root)
