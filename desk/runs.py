@@ -21,6 +21,7 @@ from desk.records import read_record, write_record
 
 PUSH, FETCH, SUBMIT, QUEUE, MANIFEST = "push.json", "fetch.json", "submit.json", "queue.json", "manifest.json"
 METADATA = "kernel-metadata.json"
+IMPORTED = "imported"  # as the kernel in a manifest: another program made it
 
 
 class Run:

@@ -66,6 +66,8 @@ def depth_lines(rows: list[dict] | None) -> list[str]:
     """The score by depth, or how to get it."""
     if rows is None:
         return ["  by depth: give --data DIR, the competition's folder, whose depths.csv has the depths"]
+    if not rows:
+        return ["  by depth: none, since there is no depths.csv"]
     lines = ["  depth             tiles   empty   score"]
     for row in rows:
         depths = f"{row['low']:.0f} to {row['high']:.0f}"

@@ -5,8 +5,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from desk.paths import AnyPath
 from desk.runs import find_run
 from desk.score_tables import score_table
@@ -59,21 +57,19 @@ def score_runs(manifests: Sequence[dict], oofs: Sequence[Oof], data: AnyPath | N
     return {
         "run_id": " + ".join(manifest["run_id"] for manifest in manifests),
         **score,
-        "depths": None if data is None else score_by_depth(oof, competition_depths(data, oof.ids)),
+        "depths": None if data is None else depth_table(data, oof),
         "calibration": calibrate(oof),
         "leaderboard": expect_leaderboard(score["nested_score"], score["nested_standard_error"]),
     }
 
 
-def competition_depths(data: AnyPath, ids: np.ndarray) -> np.ndarray:
-    """The depths of tiles, float `[N]`, from the competition in the folder `data`."""
-    from salt.competition import find_competition  # OpenCV, which scores without depths do not need
+def depth_table(data: AnyPath, oof: Oof) -> list[dict]:
+    """The score by depth, with the depths of the competition in the folder `data`; without its depths.csv, no rows."""
+    from salt.competition import find_competition
     from salt.data import read_depths  # OpenCV, which scores without depths do not need
 
     competition = find_competition([data])
-    if competition.depths_table is None:
-        raise ValueError(f"--data {data}: {competition.folder} has no depths.csv; get it, or score without --data")
-    return read_depths(competition, ids)
+    return [] if competition.depths_table is None else score_by_depth(oof, read_depths(competition, oof.ids))
 
 
 def open_run(name: AnyPath) -> ScoredRun:

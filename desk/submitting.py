@@ -6,7 +6,9 @@ answer is lost is looked up by the run's id, with which its description ends.
 
 import contextlib
 import functools
+import os
 import pathlib
+import tempfile
 
 from desk import paths
 from desk.competition_data import download_file
@@ -23,10 +25,13 @@ from desk.kaggle.errors import AccessError, AmbiguousError, KaggleError, QuotaEr
 from desk.kaggle.transport import KaggleLink
 from desk.output import ProgressLine, duration
 from desk.records import read_record, utc_now, write_record
-from desk.runs import SUBMIT, Run
+from desk.runs import IMPORTED, SUBMIT, Run
 from desk.sending import send_once, settle
-from salt.artifacts import verify_run
-from salt.competition import DataError, find_competition
+from salt.archives import DataError, Place
+from salt.artifacts import verify_run, write_manifest
+from salt.competition import find_competition
+from salt.config import Config
+from salt.files import sha256_file
 from salt.submission import check_submission
 
 SUBMISSION = "submission.csv"
@@ -94,6 +99,35 @@ def submit_run(
     return wait_for_score(link, run, send(link, run, record), minutes)
 
 
+def run_of_file(link: KaggleLink, path: pathlib.Path, data: pathlib.Path | None, runs: pathlib.Path) -> Run:
+    """The run of a submission file of any origin: a copy of it, under a name that follows from its content.
+
+    So a file that was submitted is known again, wherever it lies and whatever it is called.
+
+    Args:
+        link: to Kaggle.
+        path: of the file.
+        data: as for `submit_run`.
+        runs: where runs are kept.
+
+    Raises:
+        SubmissionError: Kaggle would refuse it; then there is no run.
+    """
+    check_submission(path, find_sample(link, data))
+    digest = sha256_file(path)
+    folder = runs / f"submission-{digest[:16]}"
+    if not folder.is_dir():
+        runs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".imported-", dir=runs) as temporary:
+            fresh = pathlib.Path(temporary) / folder.name
+            fresh.mkdir()
+            (fresh / SUBMISSION).write_bytes(path.read_bytes())
+            origin = {"source": path.name, "files": {path.name: digest}}
+            write_manifest(fresh, folder.name, IMPORTED, Config(), imported=origin)
+            os.rename(fresh, folder)
+    return Run(folder)
+
+
 def check_run(run: Run) -> str:
     """Raises unless the run is whole; returns the SHA-256 of its submission."""
     manifest = verify_run(run.folder)
@@ -105,12 +139,12 @@ def check_run(run: Run) -> str:
     return manifest["files"][SUBMISSION]["sha256"]
 
 
-def find_sample(link: KaggleLink, data: pathlib.Path | None) -> pathlib.Path:
+def find_sample(link: KaggleLink, data: pathlib.Path | None) -> pathlib.Path | Place:
     """The competition's sample, from the folder of its data; if there is none, fetched once into build/."""
     if data is not None:
-        return find_competition([data]).sample_submission
+        return find_competition([data]).require("sample_submission")
     with contextlib.suppress(DataError):
-        return find_competition([paths.ROOT / "data"]).sample_submission
+        return find_competition([paths.ROOT / "data"]).require("sample_submission")
     path = paths.BUILD / paths.COMPETITION / SAMPLE
     if not path.is_file():
         print(f"  sample       {SAMPLE} comes from Kaggle, for the check", flush=True)

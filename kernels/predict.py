@@ -66,6 +66,7 @@ BUILD_ID = ""  # hash of the source that this notebook was built from
 run_id = RUN_ID or time.strftime("predict-%Y%m%d-%H%M%S", time.gmtime())
 roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle and in the local stand-in
 competition = find_competition(roots)
+sample, _ = competition.require_test()
 trained = read_trained_run(find_runs(roots, "train"), SET.get("train_folds"))
 trained_by = ", ".join(trained.run_ids)
 config = config_from_dict({**config_to_dict(trained.config), **SET})
@@ -118,7 +119,7 @@ figure = plot_tiles(tiles.images[shown], {"prediction": masks[shown]}, list(tile
 
 # %%
 write_submission("submission.csv", tiles.ids, masks)
-print(check_submission("submission.csv", competition.sample_submission))
+print(check_submission("submission.csv", sample))
 write_probabilities("probabilities.npz", tiles.ids, probabilities)
 more = {"build_id": BUILD_ID, "machine": machine, "trained_by": trained_by, "level": level, "minimum_area": area}
 manifest = write_manifest(".", run_id, "predict", config, **more)

@@ -1,69 +1,108 @@
-"""Finds a competition's files below the folders where they may be mounted, without opening any of them.
+"""Finds a competition's files below the folders where they may be: as the page, the client or a person left them.
 
-An archive's table of contents is all that is read. What the files hold is the matter of `salt/data.py`.
+Tables of contents are all that is read of archives; of an `images/` that may be of training and test tiles, the tables
+say which it is. What the files hold is the matter of `salt/data.py`.
 """
 
-import itertools
+import collections
+import csv
+import dataclasses
+import hashlib
+import io
 import os
 import pathlib
-import struct
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from salt.archives import (
+    LISTED_ENTRIES,
+    DataError,
+    Folder,
+    Place,
+    first_entries,
+    folder_at,
+    plain_name,
+    plain_stem,
+    unzipped,
+)
+from salt.files import sha256_file
+
 SEARCH_DEPTH = 4  # folders below a root; Kaggle's mounts lie two deep, and a full walk of /kaggle/input takes minutes
-SEARCH_ENTRIES = 1000  # of one folder that are looked at: a folder of 18,000 images holds no competition
 TREE_LINES = 40  # of a root that an error message shows
-
-
-class DataError(ValueError):
-    """A competition that is missing, incomplete or inconsistent, or arrays that do not make one."""
-
-
-@dataclass(frozen=True)
-class PngFolder:
-    """A folder of PNG files, on disk or inside a zip."""
-
-    path: pathlib.Path  # the folder itself, or the zip
-    inside: str = ""  # the folder's name inside the zip, such as "images/" or "train/images/"
-
-    def __str__(self) -> str:
-        return str(self.path / self.inside) if self.inside else str(self.path)
+PROBLEM_LINES = 20  # that an error message lists; the rest is counted
+TABLES = {"train_table": "train.csv", "sample_submission": "sample_submission.csv", "depths_table": "depths.csv"}
+WANTED = {
+    "train_table": "train.csv",
+    "train_images": "training images (train.zip, train/images/ or images/)",
+    "sample_submission": "sample_submission.csv",
+    "test_images": "test images (test.zip, test/images/ or images/)",
+}
+TRAINING = ("train_table", "train_images")  # what training, scores and reports need
 
 
 @dataclass(frozen=True)
 class Competition:
     """Where each part of a competition is."""
 
-    folder: pathlib.Path
-    train_table: pathlib.Path  # train.csv: id, rle_mask
-    sample_submission: pathlib.Path  # the ids of the test tiles, in the order of a submission
-    depths_table: pathlib.Path | None  # depths.csv: id, z
-    train_images: PngFolder
-    train_masks: PngFolder | None  # None: the masks are known from train.csv only
-    test_images: PngFolder
+    folder: pathlib.Path  # on disk; everything lies below it
+    train_table: Place  # train.csv: id, rle_mask
+    train_images: Place
+    train_masks: Place | None = None  # None: the masks are known from train.csv only
+    depths_table: Place | None = None  # depths.csv: id, z
+    sample_submission: Place | None = None  # the ids of the test tiles, in the order of a submission
+    test_images: Place | None = None
+
+    def has_test(self) -> bool:
+        """Whether the test tiles are there, which prediction and submission need."""
+        return self.sample_submission is not None and self.test_images is not None
+
+    def require_test(self) -> tuple[Place, Place]:
+        """`sample_submission` and `test_images`.
+
+        Raises:
+            DataError: these are training data alone; it says what is missing.
+        """
+        return self.require("sample_submission"), self.require("test_images")
+
+    def require(self, part: str) -> Place:
+        """A part that may be missing, by its name here.
+
+        Raises:
+            DataError: it is.
+        """
+        found = getattr(self, part)
+        if found is None:
+            raise DataError(
+                f"{self.folder} has no {WANTED[part]}, which prediction and submission need; training, scores and "
+                "reports do without. Put it there, or name a folder that has it"
+            )
+        return found
 
 
 def find_competition(
     roots: str | os.PathLike | Iterable[str | os.PathLike], slug: str = "tgs-salt-identification-challenge"
 ) -> Competition:
-    """Finds a competition below one of several folders, without opening more of it than a zip's table of contents.
+    """Finds a competition below one of several folders, without opening more of it than tables and tables of contents.
 
     Under each root it tries Kaggle's nested mount `competitions/<slug>/`, the flat mount `<slug>/` and the root itself;
-    then, under each root again, every folder down to a small depth. Images may be in `train.zip` and `test.zip`, in
-    folders of these names, both with or without a second `train/` inside, or (training tiles) in `images/` and
-    `masks/`. A zip is preferred to a folder: it is whole or unreadable, whereas a folder may be half extracted.
+    then, under each root again, every folder down to a small depth. A root may be a zip. Images may be in `train.zip`
+    and `test.zip`, in folders of these names, both with or without a second `train/` inside, or in `images/` and
+    `masks/`, those of training and test tiles in one folder too. A zip is preferred to a folder: it is whole or
+    unreadable, whereas a folder may be half extracted. Tables may be zipped. What a folder lacks may be in a zip of any
+    name in it, such as the one that holds all of a competition.
+
+    A folder with everything goes before one with training data alone, and nearer ones before those further down.
 
     Args:
         roots: a folder or several, the likeliest first, such as `["/kaggle/input", "data"]`.
         slug: the competition's name in Kaggle's addresses.
 
     Returns:
-        A `Competition`.
+        A `Competition`, perhaps without test tiles.
 
     Raises:
-        DataError: none of the folders holds a whole competition. The message says what each candidate lacks and shows
-            the tree of each root.
+        DataError: none of the folders holds a whole competition, or two equally likely places hold the same part; the
+            message says what each candidate lacks and shows the tree of each root, or names the two.
 
     Example:
         >>> competition = find_competition(["/kaggle/input", "data"])
@@ -71,128 +110,259 @@ def find_competition(
     """
     given = [roots] if isinstance(roots, str | os.PathLike) else roots
     paths = [pathlib.Path(root) for root in given]
-    shortcomings: dict[pathlib.Path, list[str]] = {}
-    for folder in competition_candidates(paths, slug):
-        if folder in shortcomings:
-            continue
-        parts, missing = locate_parts(folder)
-        if not missing:
-            return Competition(**parts)
-        shortcomings[folder] = missing
+    shortcomings: dict[pathlib.Path, str] = {}
+    partial: list[Competition] = []
+    for into_zips in (False, True):
+        for group in competition_candidates(paths, slug):
+            found = [each for folder in group if (each := locate(folder, into_zips, shortcomings)) is not None]
+            if whole := [each for each in found if each.has_test()]:
+                return the_one(whole)
+            partial = partial or found
+    if partial:
+        return the_one(partial)
     lines = [f"no folder holds the whole competition {slug!r}; looked under {', '.join(map(str, paths)) or 'no root'}"]
-    lines += [f"  {folder} lacks {', '.join(missing)}" for folder, missing in shortcomings.items() if len(missing) < 4]
+    lines += [f"  {folder} {what}" for folder, what in shortcomings.items()]
     for path in paths:
         lines += folder_tree(path)
     lines.append(
         "remedy: attach the competition's data to the notebook, or name the folder that holds train.csv, train.zip, "
-        "test.zip, depths.csv and sample_submission.csv"
+        "test.zip, depths.csv and sample_submission.csv, or the one zip of them all"
     )
     raise DataError("\n".join(lines))
 
 
-def competition_candidates(roots: list[pathlib.Path], slug: str) -> Iterator[pathlib.Path]:
-    """Yields the folders that may be the competition, the likeliest first."""
+def competition_candidates(roots: list[pathlib.Path], slug: str) -> Iterator[list[pathlib.Path]]:
+    """Yields lists of folders that may be the competition, the likeliest first; those of one list equally likely."""
     for root in roots:
-        yield from (root / "competitions" / slug, root / slug, root)
+        yield from ([root / "competitions" / slug], [root / slug], [root])
     for root in roots:
         level = [root]
         for _ in range(SEARCH_DEPTH):
             level = [folder for parent in level for folder in subfolders(parent)]
-            yield from level
+            yield level
 
 
 def subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The folders among the first `SEARCH_ENTRIES` entries of a folder, by name, without hidden ones."""
-    return [folder / name for name, is_folder in first_entries(folder) if is_folder and not name.startswith(".")]
+    """The folders in a folder, by name, without hidden ones."""
+    return [folder / name for name, is_folder in first_entries(folder) if is_folder]
 
 
-def first_entries(folder: pathlib.Path) -> list[tuple[str, bool]]:
-    """(name, is a folder) of the first `SEARCH_ENTRIES` entries of a folder, sorted; empty if it cannot be listed."""
+def the_one(found: list[Competition]) -> Competition:
+    """The first of several competitions, if they are one and the same.
+
+    Raises:
+        DataError: two are different; it names both.
+    """
+    different = [each for each in found if each.folder.resolve() != found[0].folder.resolve()]
+    if different:
+        raise DataError(
+            f"{found[0].folder} and {different[0].folder} both hold the competition; name the one that is meant"
+        )
+    return found[0]
+
+
+def locate(path: pathlib.Path, into_zips: bool, shortcomings: dict[pathlib.Path, str]) -> Competition | None:
+    """The competition in a folder, or None; then `shortcomings` tells what it lacks, if it has anything.
+
+    Args:
+        path: of the folder, or of a zip.
+        into_zips: whether to look for what the folder lacks in the zips in it that have other names than a part's.
+        shortcomings: by path; it is added to.
+
+    Raises:
+        DataError: a part is there twice, or its zip cannot be read.
+    """
+    parts: dict[str, Place] = {}
     try:
-        with os.scandir(folder) as entries:
-            return sorted((entry.name, entry.is_dir()) for entry in itertools.islice(entries, SEARCH_ENTRIES))
-    except OSError:
-        return []
-
-
-def locate_parts(folder: pathlib.Path) -> tuple[dict, list[str]]:
-    """The fields of `Competition` for a folder, and the names of the required parts that are missing."""
-    wanted = {
-        "train_table": "train.csv",
-        "sample_submission": "sample_submission.csv",
-        "train_images": "training images (train.zip, train/images/ or images/)",
-        "test_images": "test images (test.zip or test/images/)",
-    }
-    parts: dict[str, pathlib.Path | PngFolder | None] = {
-        "folder": folder,
-        "train_table": existing_file(folder / "train.csv"),
-        "sample_submission": existing_file(folder / "sample_submission.csv"),
-        "depths_table": existing_file(folder / "depths.csv"),
-    }
-    if parts["train_table"] is None and parts["sample_submission"] is None:
-        return {}, list(wanted.values())  # another kind of folder: do not open its zips, which may be large or broken
-    parts["train_images"] = locate_pngs(folder, "train", "images") or png_folder(folder / "images")
-    parts["train_masks"] = locate_pngs(folder, "train", "masks") or png_folder(folder / "masks")
-    parts["test_images"] = locate_pngs(folder, "test", "images")
-    return parts, [name for key, name in wanted.items() if parts[key] is None]
-
-
-def existing_file(path: pathlib.Path) -> pathlib.Path | None:
-    """The path if a file is there, else None."""
-    return path if path.is_file() else None
-
-
-def locate_pngs(folder: pathlib.Path, split: str, kind: str) -> PngFolder | None:
-    """The `PngFolder` of `split` ("train" or "test") and `kind` ("images" or "masks"), or None."""
-    archive = folder / f"{split}.zip"
-    if archive.is_file():
-        return png_folder_in_zip(archive, kind)
-    # Some mounts show a zip as the folder of its contents, and some zips hold one more folder of their own name.
-    for outer in (archive, folder / split):
-        for inner in (outer, outer / split):
-            if found := png_folder(inner / kind):
-                return found
-    return None
-
-
-def png_folder(path: pathlib.Path) -> PngFolder | None:
-    """A `PngFolder` if `path` is a folder that holds a PNG file, else None."""
-    try:
-        with os.scandir(path) as entries:
-            return PngFolder(path) if any(entry.name.lower().endswith(".png") for entry in entries) else None
-    except OSError:
+        if path.is_dir():
+            parts = locate_parts(Folder(Place(path)), into_zips)
+        if into_zips:
+            parts = {**parts_in_zips(path, parts), **parts}
+    except DataError as error:
+        if into_zips and not parts:  # of something else, perhaps
+            shortcomings[path] = f"cannot be used: {error}"
+            return None
+        raise
+    share_images(parts)
+    if missing := [WANTED[part] for part in TRAINING if part not in parts]:
+        if parts:
+            shortcomings[path] = f"lacks {', '.join(missing)}"
         return None
+    return Competition(path if path.is_dir() else path.parent, **parts)
 
 
-def png_folder_in_zip(archive: pathlib.Path, kind: str) -> PngFolder | None:
-    """The one folder named `kind` in a zip that holds PNG files, or None.
+def locate_parts(folder: Folder, without_tables: bool) -> dict[str, Place]:
+    """The parts of a competition in a folder, by the fields of `Competition`; and as `images` an `images/` that may be
+    of training or test tiles, or of both.
+
+    Args:
+        folder: on disk or in a zip.
+        without_tables: whether to look for images, too, where there is neither train.csv nor sample_submission.csv: it
+            opens zips, which may be large or broken.
+    """
+    found = {part: find_table(folder, name) for part, name in TABLES.items()}
+    if without_tables or found["train_table"] or found["sample_submission"]:
+        found["train_images"] = find_pngs(folder, "train", "images")
+        found["train_masks"] = find_pngs(folder, "train", "masks") or find_top(folder, "masks")
+        found["test_images"] = find_pngs(folder, "test", "images")
+        found["images"] = find_top(folder, "images")
+        return {part: place for part, place in found.items() if place is not None}
+    return {}
+
+
+def parts_in_zips(path: pathlib.Path, known: dict[str, Place]) -> dict[str, Place]:
+    """The parts beyond those that are known, in the zips in a folder that have other names than a part's, or in a zip.
 
     Raises:
-        DataError: the file is no readable zip, or it holds several such folders.
+        DataError: two zips hold the same part, or one cannot be read.
     """
-    parents = set()
-    with open_zip(archive) as file:
-        for name in file.namelist():
-            parent, _, stem = name.rpartition("/")
-            if stem.lower().endswith(".png") and not name.startswith("__MACOSX/"):
-                parents.add(parent)
-    found = sorted(parent for parent in parents if parent.rpartition("/")[2] == kind)
+    if path.is_file():
+        return parts_in_zip(Place(path))
+    zips = [entry for _, entry in Folder(Place(path)).entries if isinstance(entry, Place) and is_other_zip(entry)]
+    return merged([parts_in_zip(place) for place in zips], known)
+
+
+def is_other_zip(place: Place) -> bool:
+    """Whether a file is a zip without the name of a part."""
+    parts = {f"{name}.zip" for name in ("train", "test", "images", "masks", *TABLES.values())}
+    return place.name.casefold().endswith(".zip") and plain_name(place.name) not in parts
+
+
+def parts_in_zip(place: Place) -> dict[str, Place]:
+    """The parts in a zip, at its top or in a folder further down."""
+    level = [unzipped(place)]
+    for _ in range(SEARCH_DEPTH):
+        if found := merged([locate_parts(folder, without_tables=True) for folder in level], {}):
+            return found
+        level = [inner for folder in level for inner in folder.folders()]
+    return {}
+
+
+def merged(offers: list[dict[str, Place]], known: dict[str, Place]) -> dict[str, Place]:
+    """The parts of all offers, less those that are known.
+
+    Raises:
+        DataError: two offer the same part, and the zips that they come from differ.
+    """
+    parts: dict[str, Place] = {}
+    for offer in offers:
+        for part, place in offer.items():
+            other = parts.setdefault(part, place)
+            if part not in known and other != place and not same_zip(other, place):
+                raise DataError(f"{other} and {place} may both be meant; keep one of them, or name the one to take")
+    return parts
+
+
+def same_zip(first: Place, second: Place) -> bool:
+    """Whether two places are the same one in two copies of a zip."""
+    return (
+        first.path != second.path
+        and dataclasses.replace(first, path=second.path) == second
+        and (sha256_file(first.path) == sha256_file(second.path))
+    )
+
+
+def find_table(folder: Folder, name: str) -> Place | None:
+    """The table of that name in a folder, zipped or not; a folder of the name that holds it will do, too.
+
+    Raises:
+        DataError: there are two, and they differ.
+    """
+    packed = [unzipped(place) for place in folder.files(f"{name}.zip")]
+    packed += folder.folders(name, f"{name}.zip")
+    return the_same([*folder.files(name), *(place for inner in packed for place in inner.files(name))])
+
+
+def find_pngs(folder: Folder, split: str, kind: str) -> Place | None:
+    """The `images` or `masks` (`kind`) of "train" or "test" (`split`): in the zip, or else the folder, of that name.
+
+    Raises:
+        DataError: there are two, or the zip is not whole.
+    """
+    archive = the_same(folder.files(f"{split}.zip"))
+    found = []
+    for outer in [unzipped(archive)] if archive else folder.folders(split, f"{split}.zip"):
+        # Some zips hold one more folder of their own name, and some programs unpack a zip into one.
+        found += folders_below(outer, kind) or list(filter(None, [find_pngs(outer, split, kind)]))
+    return only(found)
+
+
+def find_top(folder: Folder, kind: str) -> Place | None:
+    """The folder `images` or `masks` in a folder, or the zip of that name."""
+    found = [each.place for each in folder.folders(kind) if each.pngs()]
+    for place in folder.files(f"{kind}.zip"):
+        inner = unzipped(place)
+        found += [inner.place] if inner.pngs() else folders_below(inner, kind)
+    return only(found)
+
+
+def folders_below(folder: Folder, kind: str, depth: int = SEARCH_DEPTH) -> list[Place]:
+    """The folders named `kind` that hold a PNG file, at any small depth below a folder."""
+    named = [each.place for each in folder.folders(kind) if each.pngs()]
+    others = [each for each in folder.folders() if plain_name(each.place.name) != kind]
+    return named + [place for each in others if depth for place in folders_below(each, kind, depth - 1)]
+
+
+def only(found: list[Place]) -> Place | None:
+    """The one place, or None.
+
+    Raises:
+        DataError: there are several; it names two.
+    """
     if len(found) > 1:
-        raise DataError(f"{archive} holds {len(found)} folders named {kind}: {', '.join(found)}; keep one of them")
-    return PngFolder(archive, found[0] + "/") if found else None
+        raise DataError(f"{found[0]} and {found[1]} may both be meant; keep one of them")
+    return found[0] if found else None
 
 
-def open_zip(path: pathlib.Path) -> zipfile.ZipFile:
-    """Opens a zip for reading.
+def the_same(found: list[Place]) -> Place | None:
+    """The first of several files, if all have the same content, or None.
 
     Raises:
-        DataError: it is truncated or no zip at all.
+        DataError: two differ; it names them.
     """
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, EOFError, struct.error) as error:
-        size = os.path.getsize(path)
-        raise DataError(f"{path} ({size:,} bytes) is not a whole zip ({error}); download it again") from error
+    if len(found) > 1:
+        digests = [hashlib.sha256(place.read_bytes()).digest() for place in found]
+        if other := [place for place, digest in zip(found, digests, strict=True) if digest != digests[0]]:
+            raise DataError(f"{found[0]} and {other[0]} may both be meant, and they differ; keep one of them")
+    return found[0] if found else None
+
+
+def share_images(parts: dict[str, Place]) -> None:
+    """Makes of `images` the training images, or the test images, if there are none yet, or both.
+
+    An `images/` beside the tables holds test tiles if it has files of ids in sample_submission.csv.
+    """
+    shared = parts.pop("images", None)
+    if shared is None:
+        return
+    parts.setdefault("train_images", shared)
+    if "sample_submission" in parts and "test_images" not in parts:
+        rows = csv.reader(io.StringIO(parts["sample_submission"].read_bytes().decode("utf-8-sig", "replace")))
+        ids = {plain_stem(row[0]) for row in rows if row}
+        if ids & {plain_stem(stem) for stem in folder_at(shared).pngs()}:
+            parts["test_images"] = shared
+
+
+def raise_problems(problems: list[str]) -> None:
+    """Raises a `DataError` that lists `problems`, if there are any."""
+    if problems:
+        shown = "\n".join(f"  {line}" for line in problems[:PROBLEM_LINES])
+        more = f"\n  ... and {len(problems) - PROBLEM_LINES} more" if len(problems) > PROBLEM_LINES else ""
+        raise DataError(
+            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the competition's files:\n{shown}{more}\n"
+            "remedy: get the files again, or make the tables and the folders agree"
+        )
+
+
+def raise_repeated_ids(table: object, ids: Iterable[str]) -> None:
+    """Raises a `DataError` that names the ids which occur more than once, if there are any.
+
+    Args:
+        table: its name, for the message.
+        ids: all of its ids.
+    """
+    counts = collections.Counter(ids)
+    raise_problems([f"{table}: id {each} occurs {counts[each]} times" for each in sorted(counts) if counts[each] > 1])
 
 
 def folder_tree(root: pathlib.Path) -> list[str]:
@@ -208,7 +378,7 @@ def folder_tree(root: pathlib.Path) -> list[str]:
             if is_folder and depth < 3 and len(lines) < TREE_LINES:
                 add(folder / name, depth + 1)
         if len(entries) > 12:
-            more = f"{len(entries) - 12} more" if len(entries) < SEARCH_ENTRIES else "many more"
+            more = f"{len(entries) - 12} more" if len(entries) < LISTED_ENTRIES else "many more"
             lines.append("  " * depth + f"... and {more}")
 
     add(root, 1)

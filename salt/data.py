@@ -4,7 +4,8 @@ Nothing is skipped or repaired in silence: a file that is not what it should be 
 decides nothing about folds, training or predictions.
 """
 
-import os
+import collections
+import io
 import pathlib
 import struct
 import threading
@@ -18,11 +19,18 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from salt.competition import Competition, DataError, PngFolder, open_zip
+from salt.archives import UNREADABLE, DataError, Folder, Place, file_names, open_archive, plain_stem
+from salt.competition import Competition, raise_problems, raise_repeated_ids
+from salt.competition import find_competition as find_competition  # here, too, for scripts from before 28 November 2026
+from salt.layout import write_competition as write_competition
 from salt.rle import decode_rles
 from salt.tiles import TILE_SIZE, Tiles
+from salt.tiles import crop_images as crop_images
+from salt.tiles import is_black as is_black
+from salt.tiles import is_vertical as is_vertical
+from salt.tiles import pad_images as pad_images
+from salt.tiles import pad_offset as pad_offset
 
-PROBLEM_LINES = 20  # that an error message lists; the rest is counted
 READ_THREADS = 8  # decoding releases the interpreter lock, and a network mount answers several requests at once
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -47,14 +55,16 @@ def read_train(competition: Competition, progress: bool = True) -> Tiles:
     """
     ids, rles = read_id_table(competition.train_table)
     with (
-        PngReader(competition.train_images) as images_reader,
-        PngReader(competition.train_masks) as masks_reader,
+        PngReader(competition.train_images, ids) as images_reader,
+        PngReader(competition.train_masks, ids) as masks_reader,
     ):
-        problems = unmatched_ids(ids, competition.train_table.name, images_reader)
+        elsewhere = known_ids(competition.sample_submission or competition.depths_table)
+        problems = unmatched_ids(ids, competition.train_table.name, images_reader, elsewhere)
         if competition.train_masks is not None:
             with_image, with_mask = set(images_reader.names), set(masks_reader.names)
             problems += [f"{masks_reader.label(i)}: mask without image" for i in sorted(with_mask - with_image)]
-            problems += [f"{images_reader.label(i)}: image without mask" for i in sorted(with_image - with_mask)]
+            lonely = sorted((with_image - with_mask).intersection(ids.tolist()))
+            problems += [f"{images_reader.label(i)}: image without mask" for i in lonely]
         raise_problems(problems)
         images, problems = decode_all(images_reader, ids, decode_image, "train images", progress)
         masks = None
@@ -80,24 +90,33 @@ def read_test(competition: Competition, progress: bool = True) -> Tiles:
         `Tiles` with `masks=None`.
 
     Raises:
-        DataError: ids and files do not correspond, or a file is damaged or of the wrong size or kind.
+        DataError: there are no test tiles, ids and files do not correspond, or a file is damaged or of the wrong size
+            or kind.
     """
-    ids, _ = read_id_table(competition.sample_submission)
-    with PngReader(competition.test_images) as reader:
-        raise_problems(unmatched_ids(ids, competition.sample_submission.name, reader))
+    sample, folder = competition.require_test()
+    ids, _ = read_id_table(sample)
+    with PngReader(folder, ids) as reader:
+        raise_problems(unmatched_ids(ids, sample.name, reader, known_ids(competition.train_table)))
         images, problems = decode_all(reader, ids, decode_image, "test images", progress)
     raise_problems(problems)
     return Tiles(ids, images, None, read_depths(competition, ids))
 
 
 class PngReader:
-    """Reads the PNG files of a `PngFolder` by id, in several threads if need be.
+    """Reads the PNG files of a folder by id, in several threads if need be.
+
+    A file belongs to an id if its name is that id to the letter, or else, if it is the only such file, but for case,
+    blanks at the ends and composed umlauts.
 
     Args:
-        folder: a `PngFolder`, or None for a reader without files.
+        folder: on disk or in a zip; None for a reader without files.
+        ids: str `[N]`, of the tiles.
+
+    Raises:
+        DataError: two files may belong to one id.
     """
 
-    def __init__(self, folder: PngFolder | None):
+    def __init__(self, folder: Place | None, ids: np.ndarray):
         self.folder = folder
         self.path = pathlib.Path() if folder is None else folder.path
         self.zip: zipfile.ZipFile | None = None
@@ -105,15 +124,19 @@ class PngReader:
         self.names: dict[str, str] = {}  # id: the file's name in the folder or in the zip
         if folder is None:
             return
-        if self.path.is_dir():
-            names = os.listdir(self.path)
-        else:
-            self.zip = open_zip(self.path)
-            names = [name for name in self.zip.namelist() if name.startswith(folder.inside)]
-        for name in names:
-            stem = name[len(folder.inside) :]
-            if stem.lower().endswith(".png") and "/" not in stem:
-                self.names[stem[:-4]] = name
+        if not self.path.is_dir():
+            self.zip = open_archive(folder.path, folder.zips)
+        self.names = Folder(folder, None if self.zip is None else file_names(self.zip)).pngs()
+        others = collections.defaultdict(list)
+        for stem in set(self.names) - set(ids.tolist()):
+            others[plain_stem(stem)].append(stem)
+        for tile_id in set(ids.tolist()) - set(self.names):
+            found = others.get(plain_stem(tile_id), [])
+            if len(found) > 1:
+                first, second = sorted(found)[:2]
+                raise DataError(f"{folder}: {first}.png and {second}.png may both be meant by {tile_id}; keep one")
+            for stem in found:
+                self.names[tile_id] = self.names.pop(stem)
 
     def __enter__(self) -> "PngReader":
         return self
@@ -137,11 +160,11 @@ class PngReader:
                 return (self.path / self.names[tile_id]).read_bytes()
             with self.lock:
                 return self.zip.read(self.names[tile_id])
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except UNREADABLE as error:
             raise DataError(f"cannot be read ({error})") from error
 
 
-def read_id_table(path: str | pathlib.Path) -> tuple[np.ndarray, list[str]]:
+def read_id_table(path: str | pathlib.Path | Place) -> tuple[np.ndarray, list[str]]:
     """The ids and masks of train.csv or sample_submission.csv.
 
     Returns:
@@ -183,14 +206,15 @@ def read_depths(competition: Competition, ids: np.ndarray) -> np.ndarray:
     return depths
 
 
-def read_text_table(path: str | pathlib.Path, columns: tuple[str, ...]) -> pd.DataFrame:
+def read_text_table(path: str | pathlib.Path | Place, columns: tuple[str, ...]) -> pd.DataFrame:
     """A CSV file with every field as text: an id such as 1e10 becomes no number, and "" not NaN.
 
     Raises:
         DataError: it cannot be parsed, or lacks one of `columns`.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        source = io.BytesIO(path.read_bytes()) if isinstance(path, Place) else path
+        table = pd.read_csv(source, dtype=str, keep_default_na=False, skipinitialspace=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is no readable CSV file ({error}); download it again") from error
     missing = [name for name in columns if name not in table.columns]
@@ -199,18 +223,17 @@ def read_text_table(path: str | pathlib.Path, columns: tuple[str, ...]) -> pd.Da
     return table
 
 
-def raise_repeated_ids(path: str | pathlib.Path, ids: np.ndarray) -> None:
-    """Raises a `DataError` that names the ids which occur more than once, if there are any."""
-    names, counts = np.unique(ids, return_counts=True)
-    repeated = zip(names[counts > 1], counts[counts > 1], strict=True)
-    raise_problems([f"{path}: id {name} occurs {count} times" for name, count in repeated])
+def known_ids(table: Place | None) -> set[str]:
+    """The ids in a table, as they are compared (see `plain_stem`); without a table, none."""
+    return set() if table is None else set(map(plain_stem, read_text_table(table, ("id",))["id"]))
 
 
-def unmatched_ids(ids: np.ndarray, table_name: str, reader: PngReader) -> list[str]:
-    """One line for each id without a file and each file without an id."""
+def unmatched_ids(ids: np.ndarray, table_name: str, reader: PngReader, elsewhere: set[str]) -> list[str]:
+    """One line for each id without a file and each file without an id, unless it is `elsewhere`, in another table."""
     known = set(ids.tolist())
     lines = [f"{reader.label(i)}: no such file, but {table_name} has the id" for i in sorted(known - set(reader.names))]
-    return lines + [f"{reader.label(i)}: its id is not in {table_name}" for i in sorted(set(reader.names) - known)]
+    others = {stem for stem in set(reader.names) - known if plain_stem(stem) not in elsewhere}
+    return lines + [f"{reader.label(i)}: its id is not in {table_name}" for i in sorted(others)]
 
 
 def mask_disagreements(ids: np.ndarray, masks: np.ndarray, encoded: np.ndarray, table_name: str) -> list[str]:
@@ -222,17 +245,6 @@ def mask_disagreements(ids: np.ndarray, masks: np.ndarray, encoded: np.ndarray, 
         how = "it is its transpose" if transposed else f"{pixels[index]} pixels differ"
         lines.append(f"{ids[index]}: the mask file and rle_mask in {table_name} disagree ({how})")
     return lines
-
-
-def raise_problems(problems: list[str]) -> None:
-    """Raises a `DataError` that lists `problems`, if there are any."""
-    if problems:
-        shown = "\n".join(f"  {line}" for line in problems[:PROBLEM_LINES])
-        more = f"\n  ... and {len(problems) - PROBLEM_LINES} more" if len(problems) > PROBLEM_LINES else ""
-        raise DataError(
-            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the competition's files:\n{shown}{more}\n"
-            "remedy: get the files again, or make the tables and the folders agree"
-        )
 
 
 def decode_all(

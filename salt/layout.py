@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from salt.competition import DataError
-from salt.data import raise_repeated_ids
+from salt.archives import DataError
+from salt.competition import raise_repeated_ids
 from salt.files import current_umask, whole_file
 from salt.rle import encode_rles
 from salt.tiles import TILE_SIZE
@@ -27,9 +27,9 @@ def write_competition(
     images: np.ndarray,
     masks: np.ndarray,
     depths: np.ndarray,
-    test_ids: np.ndarray,
-    test_images: np.ndarray,
-    test_depths: np.ndarray,
+    test_ids: np.ndarray | None = None,
+    test_images: np.ndarray | None = None,
+    test_depths: np.ndarray | None = None,
 ) -> pathlib.Path:
     """Writes a competition in Kaggle's own layout: two zips and three tables, whole or not at all.
 
@@ -42,7 +42,7 @@ def write_competition(
         images: uint8 `[N, 101, 101]`.
         masks: uint8 {0, 1} `[N, 101, 101]`.
         depths: float `[N]`; tiles with NaN are left out of depths.csv.
-        test_ids: str `[M]`.
+        test_ids: str `[M]`; None, like the next two: training data alone, without test.zip and sample_submission.csv.
         test_images: uint8 `[M, 101, 101]`.
         test_depths: float `[M]`.
 
@@ -54,9 +54,11 @@ def write_competition(
     """
     folder = pathlib.Path(folder)
     check_tiles("train", ids, images, depths, masks)
-    check_tiles("test", test_ids, test_images, test_depths)
-    both = np.concatenate([ids, test_ids])
-    raise_repeated_ids("ids and test_ids", both)
+    both, all_depths = ids, depths
+    if test_ids is not None and test_images is not None and test_depths is not None:
+        check_tiles("test", test_ids, test_images, test_depths)
+        both, all_depths = np.concatenate([ids, test_ids]), np.concatenate([depths, test_depths])
+    raise_repeated_ids("ids and test_ids", both.tolist())
     check_vacant(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # All is written into a temporary folder, which is renamed at the end: a kill leaves no incomplete competition.
@@ -65,11 +67,12 @@ def write_competition(
         pictures = [(f"images/{i}.png", image) for i, image in zip(ids, images, strict=True)]
         pictures += [(f"masks/{i}.png", kaggle_mask(mask)) for i, mask in zip(ids, masks, strict=True)]
         write_png_zip(temporary / "train.zip", pictures)
-        pictures = [(f"images/{i}.png", image) for i, image in zip(test_ids, test_images, strict=True)]
-        write_png_zip(temporary / "test.zip", pictures)
         write_text_table(temporary / "train.csv", ("id", "rle_mask"), zip(ids, encode_rles(masks), strict=True))
-        write_text_table(temporary / "sample_submission.csv", ("id", "rle_mask"), [(i, "1 1") for i in test_ids])
-        known = zip(both, np.concatenate([depths, test_depths]), strict=True)
+        if test_ids is not None and test_images is not None:
+            pictures = [(f"images/{i}.png", image) for i, image in zip(test_ids, test_images, strict=True)]
+            write_png_zip(temporary / "test.zip", pictures)
+            write_text_table(temporary / "sample_submission.csv", ("id", "rle_mask"), [(i, "1 1") for i in test_ids])
+        known = zip(both, all_depths, strict=True)
         write_text_table(temporary / "depths.csv", ("id", "z"), [(i, f"{z:.10g}") for i, z in known if not np.isnan(z)])
         os.chmod(temporary, 0o777 & ~current_umask())  # mkdtemp gives 0700
         if folder.exists():

@@ -1,17 +1,20 @@
 """Writes `submission.csv`, and checks one against the competition's sample, before Kaggle counts it as a submission."""
 
 import csv
+import io
 import pathlib
 from collections.abc import Iterable
 
 import numpy as np
 
+from salt.archives import Place
 from salt.files import whole_file
 from salt.metrics import coverage
 from salt.rle import RLEError, decode_rles, encode_rles, require_masks
 from salt.tiles import TILE_SIZE
 
 SUBMISSION_HEADER = ["id", "rle_mask"]
+SAMPLE_NAME = "sample_submission.csv"
 SUBMISSION_SHAPE = (TILE_SIZE, TILE_SIZE)  # of a mask; the encoding of a padded one would be valid, but wrong
 
 
@@ -50,14 +53,14 @@ def write_submission(path: str | pathlib.Path, ids: Iterable[str], masks: np.nda
         writer.writerows(zip(ids, encode_rles(masks), strict=True))
 
 
-def check_submission(path: str | pathlib.Path, sample: str | pathlib.Path) -> dict[str, float]:
+def check_submission(path: str | pathlib.Path, sample: str | pathlib.Path | Place) -> dict[str, float]:
     """Checks a submission: its header, that its ids are the sample's, each once, and every run-length encoding.
 
     The order of the rows is free, as it is on Kaggle.
 
     Args:
         path: the submission.
-        sample: the competition's `sample_submission.csv`.
+        sample: the competition's `sample_submission.csv`, on disk or in a zip.
 
     Returns:
         `{"rows": int, "empty_share": float, "mean_coverage": float}`. The last two should be near those of the training
@@ -73,7 +76,7 @@ def check_submission(path: str | pathlib.Path, sample: str | pathlib.Path) -> di
     problems += name_some("extra", sorted(set(ids) - set(wanted)))
     problems += name_some("repeated", repeated_names(ids))
     if problems:
-        counts = f"rows {len(ids)}, in {pathlib.Path(sample).name} {len(wanted)}"
+        counts = f"rows {len(ids)}, in {SAMPLE_NAME} {len(wanted)}"
         raise SubmissionError(f"{path}: {counts}; ids {'; '.join(problems)}")
     try:
         masks = decode_rles(rles, SUBMISSION_SHAPE, ids)
@@ -86,15 +89,15 @@ def check_submission(path: str | pathlib.Path, sample: str | pathlib.Path) -> di
     }
 
 
-def read_submission(path: str | pathlib.Path) -> tuple[list[str], list[str]]:
+def read_submission(path: str | pathlib.Path | Place) -> tuple[list[str], list[str]]:
     """The ids and encodings of a CSV file, all fields as text: no id becomes a number, no "NA" a missing value.
 
     Raises:
         SubmissionError: no such file, not text, another header, no rows, or a row that has not two fields.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            lines = list(csv.reader(file, strict=True))
+        content = path.read_bytes() if isinstance(path, Place) else pathlib.Path(path).read_bytes()
+        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
     except FileNotFoundError:
         raise SubmissionError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -33,8 +33,9 @@ def explore(options: argparse.Namespace):
     from salt.data import read_test, read_train
 
     competition = find_competition([options.data])
-    train, test = read_train(competition), read_test(competition)
-    write_exploration(options.out, competition.folder.resolve().name, train, test)
+    train = read_train(competition)
+    test = read_test(competition) if competition.has_test() else None
+    write_exploration(options.out, train, test)
     print(f"{options.out}  {options.out.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 

@@ -1,11 +1,12 @@
-"""Submits a run's submission.csv, once, and waits for its score.
+"""Submits a run's submission.csv, or any such file, once, and waits for its score.
 
     python scripts/submit.py predict-20261122-141502-cd34 --message "five folds, flips"
+    python scripts/submit.py elsewhere.csv --dry-run
 
 First the file is checked here: that it is what the run wrote, and, against the competition's sample, its ids and every
-run-length encoding. Then it is uploaded and submitted, and the score is recorded in `runs/<run id>/submit.json`. A
-submission whose answer is lost is looked up by the run's id, with which its description ends; it is never sent blindly
-again.
+run-length encoding. A file of another origin is checked likewise, and kept as a run under a name that follows from its
+content. Then it is uploaded and submitted, and the score is recorded in `runs/<run id>/submit.json`. A submission whose
+answer is lost is looked up by the run's id, with which its description ends; it is never sent blindly again.
 """
 
 import argparse
@@ -26,7 +27,9 @@ def parse_arguments(arguments) -> argparse.Namespace:
         description="Check a run's submission.csv, submit it, and record its score in runs/<run id>/submit.json.",
         epilog='example: python scripts/submit.py predict-20261122-141502-cd34 --message "five folds, flips"',
     )
-    parser.add_argument("run", metavar="RUN", help="a run of the predict kernel: its id, its beginning, or a folder")
+    parser.add_argument(
+        "run", metavar="RUN", help="a run of the predict kernel: its id, its beginning, or a folder; or a CSV file"
+    )
     parser.add_argument("--message", metavar="M", default="", help="description; the run's id is put behind it")
     parser.add_argument("--data", metavar="DIR", type=pathlib.Path, help="folder of the competition (default: data)")
     parser.add_argument("--minutes", metavar="M", type=float, default=30, help="to wait for the score (default: 30)")
@@ -37,11 +40,13 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 def submit(options: argparse.Namespace, link=None):
     from desk.kaggle.transport import KaggleLink
-    from desk.submitting import submit_run
+    from desk.submitting import run_of_file, submit_run
 
-    run = find_run(options.run, options.runs)
+    link, path = link or KaggleLink(), pathlib.Path(options.run)
+    is_file = path.is_file()
+    run = run_of_file(link, path, options.data, options.runs) if is_file else find_run(options.run, options.runs)
     with run.lock():
-        record = submit_run(link or KaggleLink(), run, options.message, options.data, options.minutes, options.dry_run)
+        record = submit_run(link, run, options.message, options.data, options.minutes, options.dry_run)
     if record:
         public, private = (
             "not shown" if score is None else f"{score:.5f}" for score in (record.get("public"), record.get("private"))

@@ -72,8 +72,9 @@ def test_the_competition_s_depths_give_a_table_and_those_of_another_are_refused(
     assert f"  {rows[0]['low']:.0f} to {rows[0]['high']:.0f} " in capsys.readouterr().out
     copy = shutil.copytree(synthetic_folder, tmp_path / "without")
     (copy / "depths.csv").unlink()
-    assert score_oof.main([str(tmp_path / "a"), "--data", str(copy)]) == 1
-    assert "has no depths.csv" in capsys.readouterr().err
+    assert score_oof.main([str(tmp_path / "a"), "--data", str(copy)]) == 0
+    assert "there is no depths.csv" in capsys.readouterr().out
+    assert json.loads((tmp_path / "a" / "score.json").read_text())["depths"] == []
 
 
 def test_several_runs_are_scored_as_the_mean_of_their_probabilities_and_nothing_is_written(tmp_path, capsys):

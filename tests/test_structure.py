@@ -13,8 +13,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Each package's modules, those that import nothing of the others first; a module imports only from those before it.
 ORDER = [
-    *("machine", "files", "config", "tiles", "rle", "metrics"),
-    *("competition", "data", "layout", "folds", "synthetic", "submission", "artifacts"),
+    *("machine", "files", "archives", "config", "tiles", "rle", "metrics"),
+    *("competition", "layout", "data", "folds", "synthetic", "submission", "artifacts"),
     *("layers", "keras_metrics", "augmentations", "losses", "encoders", "unet", "tta"),
     *("inference", "postprocess", "scoring", "ensembles"),
     *("resume", "parts", "parallel", "study", "schedule", "task", "training", "cross_validation", "search", "figures"),
@@ -42,7 +42,8 @@ DESK_ORDER = [
     *("kaggle.competitions", "sending", "metadata", "remote_output", "planning", "preflight", "pushing", "fan_out"),
     *("fetching", "joining", "competition_data", "submitting", "uploading", "run_table", "refreshing"),
     *("local.sandbox", "local.competitions", "local.mounts", "local.processes", "local.endings", "local.kernels"),
-    *("local.chain", "score_tables", "scoring", "ensembles", "estimates", "benchmarks", "weights"),
+    *("local.chain", "score_tables", "scoring", "ensembles", "prediction_files", "importing"),
+    *("estimates", "benchmarks", "weights"),
     *("pages.html", "pages.report", "pages.explore"),
 ]
 FLOORS = {"salt": ORDER, "flattener": FLATTENER_ORDER, "desk": DESK_ORDER}

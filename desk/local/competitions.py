@@ -1,5 +1,6 @@
 """The competition that a kernel at this desk finds mounted: synthetic, a folder of the real one, or a part of it."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import numpy as np
 from desk import paths
 from desk.errors import LocalRunError
 from desk.paths import AnyPath
+from salt.archives import Place
 from salt.competition import Competition, find_competition
 from salt.data import read_test, read_train
 from salt.layout import write_competition
@@ -35,8 +37,8 @@ def competition_folder(
     if synthetic is not None or data is None:
         raise LocalRunError("give either --data DIR or --synthetic N, and not both")
     data = pathlib.Path(data)
-    if not data.is_dir():
-        raise LocalRunError(f"--data {data}: {'is not a folder' if data.exists() else 'does not exist'}")
+    if not data.exists():
+        raise LocalRunError(f"--data {data}: does not exist; give the competition's folder, or the zip of all of it")
     return data if tiles is None else part_of_competition(data, tiles)
 
 
@@ -64,17 +66,18 @@ def part_of_competition(data: pathlib.Path, count: int) -> pathlib.Path:
 
 
 def write_part(competition: Competition, count: int, folder: pathlib.Path) -> None:
-    """Writes `count` training tiles, with every coverage class at its share, and a quarter as many test tiles."""
-    train, test = read_train(competition), read_test(competition)
+    """Writes `count` training tiles, with every coverage class at its share, a quarter as many test tiles if any."""
+    train = read_train(competition)
     if count > len(train.ids):
         raise LocalRunError(f"--tiles {count}: {competition.folder} has {len(train.ids)} training tiles; ask for fewer")
     assert train.masks is not None
     taken = stratified_choice(coverage_class(train.masks), count)
-    taken_test = stratified_choice(np.zeros(len(test.ids), int), min(count // TEST_SHARE, len(test.ids)))
-    write_competition(
-        folder, train.ids[taken], train.images[taken], train.masks[taken], train.depths[taken],
-        test.ids[taken_test], test.images[taken_test], test.depths[taken_test],
-    )  # fmt: skip
+    arrays = [train.ids[taken], train.images[taken], train.masks[taken], train.depths[taken]]
+    if competition.has_test():
+        test = read_test(competition)
+        taken = stratified_choice(np.zeros(len(test.ids), int), min(count // TEST_SHARE, len(test.ids)))
+        arrays += [test.ids[taken], test.images[taken], test.depths[taken]]
+    write_competition(folder, *arrays)
 
 
 def stratified_choice(classes: np.ndarray, count: int) -> np.ndarray:
@@ -109,8 +112,7 @@ def competition_files(competition: Competition) -> Iterator[tuple[pathlib.Path, 
 
 def competition_entries(competition: Competition) -> list[pathlib.Path]:
     """The files and folders at the top of a competition's folder that belong to it; other things may lie there too."""
-    parts = [competition.train_table, competition.sample_submission, competition.depths_table]
-    images = (competition.train_images, competition.train_masks, competition.test_images)
-    parts += [part.path for part in images if part is not None]
-    tops = {part.relative_to(competition.folder).parts[0] for part in parts if part is not None}
+    fields = [getattr(competition, field.name) for field in dataclasses.fields(competition)]
+    places = [place.path for place in fields if isinstance(place, Place)]
+    tops = {place.relative_to(competition.folder).parts[0] for place in places}
     return [competition.folder / top for top in sorted(tops)]

@@ -17,13 +17,17 @@ FLAW_EXAMPLES = 21  # of each kind that needs a decision
 BLACK_EXAMPLES = 7  # one looks like the other
 TINY_AREAS = (1, 10, 20, 50, 100)  # pixels: masks up to these are counted
 TINY = 50  # pixels: masks up to this are shown
+TITLE = "The competition's data"
 IMAGE_QUALITY = 80  # of WebP
 
 
-def write_exploration(path: pathlib.Path, name: str, train: Tiles, test: Tiles) -> None:
-    """Writes the page about the `Tiles` `train` and `test` of a competition called `name`."""
+def write_exploration(path: pathlib.Path, train: Tiles, test: Tiles | None = None) -> None:
+    """Writes the page about a competition's training tiles, and its test tiles, if they are there.
+
+    It does not tell where they lay: the same tiles give the same page.
+    """
     assert train.masks is not None
-    facts = explore(train, test)
+    facts = explore(train, test or Tiles(train.ids[:0], train.images[:0], None, train.depths[:0]))
     pictured = sorted({tile for group in facts["groups"] for tile in group["tiles"]})
     place = {tile: index for index, tile in enumerate(pictured)}
     for group in facts["groups"]:
@@ -38,7 +42,9 @@ def write_exploration(path: pathlib.Path, name: str, train: Tiles, test: Tiles) 
         },
         "sheets": sheet_layout(images.shape[1]),
     }
-    texts = {"title": name, "summary": f"{len(train.ids):,} training tiles, {len(test.ids):,} test tiles"}
+    texts = {"title": TITLE, "summary": f"{len(train.ids):,} training tiles"}
+    if test is not None:
+        texts["summary"] += f", {len(test.ids):,} test tiles"
     pictures = pack_sheets("images", images, IMAGE_QUALITY) | pack_sheets("masks", masks.astype(np.uint8), LOSSLESS)
     write_page(path, "explore", texts, data, pictures)
 

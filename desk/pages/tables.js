@@ -100,7 +100,7 @@ function updateTables(report, filterBy) {
 
 function showDepths(report) {
   const rows = report.runs[0].score.depths;
-  if (!rows) {
+  if (!rows?.length) {
     find("depth-panel").hidden = true;
     return;
   }

@@ -1,0 +1,204 @@
+"""Files and folders where they lie: on disk, in a zip, or in a zip inside of one. Nothing is unpacked onto the disk.
+
+Names are compared as people's systems leave them: without regard to case, to composed or decomposed umlauts, to blanks
+at the ends and to the marks of a second download. What Finder and Explorer add is passed over.
+"""
+
+import dataclasses
+import functools
+import io
+import itertools
+import os
+import pathlib
+import re
+import struct
+import unicodedata
+import zipfile
+import zlib
+from dataclasses import dataclass
+
+LISTED_ENTRIES = 1000  # of one folder on disk that are looked at: a folder of 18,000 images holds no competition
+UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error)
+COPY_MARK = re.compile(
+    r"(\s*\(\d+\)|\s+\d+|[\s-]+(copy|kopie)(\s*\(?\d+\)?)?)$"
+)  # "train (1)", "train 2", "train copy"
+
+
+class DataError(ValueError):
+    """A competition that is missing, incomplete or inconsistent, or arrays that do not make one."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file or a folder is: on disk, in a zip, or in a zip inside of one."""
+
+    path: pathlib.Path  # on disk: the file or folder itself, or the zip
+    zips: tuple[str, ...] = ()  # the names of the zips further in, each within the one before
+    inside: str = ""  # the name in the innermost zip, that of a folder with "/" at its end; "": all of it
+
+    @property
+    def name(self) -> str:
+        """The last part of the name."""
+        return pathlib.PurePosixPath(self.inside or (self.zips[-1] if self.zips else self.path.name)).name
+
+    def __str__(self) -> str:
+        return "/".join([str(self.path), *self.zips, *filter(None, [self.inside])])
+
+    def read_bytes(self) -> bytes:
+        """The content of a file.
+
+        Raises:
+            DataError: it cannot be read, or its checksum in the zip is wrong.
+        """
+        try:
+            if not self.inside and not self.zips:
+                return self.path.read_bytes()
+            with open_archive(self.path, self.zips) as archive:
+                return archive.read(self.inside)
+        except UNREADABLE as error:
+            raise DataError(f"{self}: cannot be read ({error})") from error
+
+
+class Folder:
+    """A folder that can be listed.
+
+    Args:
+        place: where it is.
+        names: of all files in the innermost zip; None: the folder is on disk.
+    """
+
+    def __init__(self, place: Place, names: list[str] | None = None):
+        self.place, self.names = place, names
+
+    @functools.cached_property
+    def entries(self) -> list[tuple[str, "Folder | Place"]]:
+        """(name, folder or file) of what is in it, by name; what Finder and Explorer add is left out."""
+        if self.names is None:
+            found = first_entries(self.place.path)
+            return [(name, self.entry(Place(self.place.path / name), is_folder)) for name, is_folder in found]
+        prefix = self.place.inside
+        heads = {name[len(prefix) :].partition("/")[:2] for name in self.names if name.startswith(prefix)}
+        return [
+            (head, self.entry(dataclasses.replace(self.place, inside=prefix + head + slash), bool(slash)))
+            for head, slash in sorted(heads)
+        ]
+
+    def entry(self, place: Place, is_folder: bool) -> "Folder | Place":
+        """A folder or a file in this folder."""
+        return Folder(place, self.names) if is_folder else place
+
+    def files(self, *names: str) -> list[Place]:
+        """The files in it that have one of these names, see `plain_name`."""
+        return [each for name, each in self.entries if isinstance(each, Place) and plain_name(name) in names]
+
+    def folders(self, *names: str) -> list["Folder"]:
+        """The folders in it that have one of these names, see `plain_name`; without names: all."""
+        found = [(name, each) for name, each in self.entries if isinstance(each, Folder)]
+        return [each for name, each in found if not names or plain_name(name) in names]
+
+    def pngs(self) -> dict[str, str]:
+        """The PNG files in it, all of them: the name without its suffix, and the name on disk or in the zip."""
+        if self.names is None:
+            try:
+                names = os.listdir(self.place.path)
+            except OSError:
+                names = []
+        else:
+            names = [name for name in self.names if name.startswith(self.place.inside)]
+        stems = ((name[len(self.place.inside) :], name) for name in names)
+        found: dict[str, str] = {}
+        for stem, name in stems:
+            is_png = stem.lower().endswith(".png") and "/" not in stem and not is_added(stem)
+            if is_png and found.setdefault(stem[:-4], name) != name:
+                raise DataError(f"{self.place}: {found[stem[:-4]]} and {name} may both be meant; keep one of them")
+        return found
+
+
+def first_entries(folder: pathlib.Path) -> list[tuple[str, bool]]:
+    """(name, is a folder) of the first `LISTED_ENTRIES` entries of a folder, sorted; empty if it cannot be listed.
+
+    What Finder and Explorer add is left out.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            own = ((entry.name, entry.is_dir()) for entry in entries if not is_added(entry.name))
+            return sorted(itertools.islice(own, LISTED_ENTRIES))
+    except OSError:
+        return []
+
+
+def is_added(name: str) -> bool:
+    """Whether a file or folder of this name is not a person's own: `__MACOSX`, `._x.png`, `.DS_Store`, `Thumbs.db`."""
+    return name.startswith(".") or name.casefold() in ("__macosx", "thumbs.db", "desktop.ini")
+
+
+def plain_name(name: str) -> str:
+    """A name as it is compared: "Train (1).ZIP" and "train.zip" are the same."""
+    stem, dot, suffix = unicodedata.normalize("NFC", name).casefold().strip().rpartition(".")
+    if not dot:
+        stem, suffix = suffix, ""
+    return re.sub("[ _-]+", "_", COPY_MARK.sub("", stem.strip())) + dot + suffix
+
+
+def plain_stem(stem: str) -> str:
+    """The name of a tile as it is compared, where no file has it to the letter."""
+    return unicodedata.normalize("NFC", stem).casefold().strip()
+
+
+def unzipped(place: Place) -> Folder:
+    """A zip as a folder.
+
+    Raises:
+        DataError: it is truncated or no zip at all.
+    """
+    return folder_at(Place(place.path, (*place.zips, place.inside) if place.inside else place.zips))
+
+
+def folder_at(place: Place) -> Folder:
+    """A folder on disk or in a zip, to be listed.
+
+    Raises:
+        DataError: its zip is not whole.
+    """
+    if place.path.is_dir():
+        return Folder(place)
+    with open_archive(place.path, place.zips) as archive:
+        return Folder(place, file_names(archive))
+
+
+def file_names(archive: zipfile.ZipFile) -> list[str]:
+    """The names of the files in a zip, without what Finder and Explorer add."""
+    names = [name for name in archive.namelist() if not name.endswith("/")]
+    return [name for name in names if not any(map(is_added, name.split("/")))]
+
+
+def open_archive(path: pathlib.Path, zips: tuple[str, ...] = ()) -> zipfile.ZipFile:
+    """Opens a zip for reading, or one inside of it, which is then held in memory.
+
+    Raises:
+        DataError: it is truncated or no zip at all.
+    """
+    archive = open_zip(path, str(path), os.path.getsize(path))
+    for depth, name in enumerate(zips, start=1):
+        label = "/".join([str(path), *zips[:depth]])
+        try:
+            with archive:
+                content = archive.read(name)
+        except UNREADABLE as error:
+            raise DataError(f"{label}: cannot be read ({error}); download it again") from error
+        archive = open_zip(io.BytesIO(content), label, len(content))
+    return archive
+
+
+def open_zip(file: pathlib.Path | io.BytesIO, label: str, size: int) -> zipfile.ZipFile:
+    """Opens a zip for reading; `label` and `size`, bytes, are for the message of the `DataError`."""
+    try:
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, EOFError, struct.error) as error:
+        raise DataError(f"{label} ({size:,} bytes) is not a whole zip ({error}); download it again") from error
+    for member in archive.infolist():  # some programs on Windows write "images\a.png"
+        if "\\" in member.filename:
+            del archive.NameToInfo[member.filename]
+            member.filename = member.filename.replace("\\", "/")
+            archive.NameToInfo[member.filename] = member
+    return archive
