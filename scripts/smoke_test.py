@@ -83,7 +83,7 @@ def run_chain(size, data, runs) -> str:
     with step("report", seconds):
         write_report(made["train"], None, competition)
     with step("submission", seconds):
-        sample = find_competition([competition]).require("sample_submission")
+        sample = find_competition([competition]).sample_submission
         submission = check_submission(made["predict"] / "submission.csv", sample)
     return chain_table(score, submission, seconds, made)
 

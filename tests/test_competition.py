@@ -95,7 +95,7 @@ def test_a_train_folder_inside_the_zip_is_read(folder, synthetic_train, extract)
 
 def test_a_zip_with_two_folders_of_images_is_an_error(folder):
     rewrite_zip(folder / "train.zip", {"old/images/a.png": b""})
-    with pytest.raises(DataError, match="2 folders named images: images, old/images"):
+    with pytest.raises(DataError, match="train.zip/images/ and .*train.zip/old/images/ may both be meant"):
         find_competition(folder)
 
 
@@ -127,9 +127,7 @@ def test_an_empty_root_and_no_root_are_errors(tmp_path):
     ("name", "part"),
     [
         ("train.csv", "train.csv"),
-        ("sample_submission.csv", "sample_submission.csv"),
         ("train.zip", "training images"),
-        ("test.zip", "test images"),
     ],
 )
 def test_an_incomplete_competition_is_an_error_that_names_what_is_missing(folder, name, part):
