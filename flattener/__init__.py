@@ -19,10 +19,13 @@ One module a phase; each imports only from those above it:
     scopes, names        which variable each name of a module means, by the compiler's own `symtable`
     shell                what IPython would change in a cell
     library              where the packages' modules lie, and which of them are flat
-    facts, reach         which modules the entry may load, what they read besides, which code would notice the flat form
+    facts                what the source of one module says about modules
+    values, pickles      which classes a value may hold; what is pickled and unpickled
+    observers            which code would notice the flat form
+    reach                which modules the entry may load, what they read besides
     purity               which statements can be moved or left out
     loading              the statements of all flat modules in the order in which Python would run them
-    meanings             what an imported name stands for
+    meanings, merging    what an imported name stands for; helpers that are the same in several modules
     refusals, program    what a flat program cannot do; what each name refers to, which statements the entry reaches
     naming               one name for each variable of the one namespace
     lines, emission      the edited text of each flat module, with the source line of every line

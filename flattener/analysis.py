@@ -4,6 +4,7 @@ from flattener.documents import Document, FlatDocument, ModulesDocument
 from flattener.errors import BuildError
 from flattener.library import Library
 from flattener.naming import Naming
+from flattener.observers import refuse_spawned
 from flattener.program import Program
 from flattener.reach import Reach
 
@@ -34,6 +35,9 @@ def analyse(library: Library, form: str, style: str = "auto") -> Document:
     if style == "auto":
         tops = {name: reach.searched.get(name.partition(".")[0]) for name in reach.modules}
         reasons |= {name: reason for name, reason in tops.items() if reason and name not in reasons}
+        reasons |= {name: reason for name, reason in reach.reasons.items() if name not in reasons}
+    if any(notice.word == "spawn" for notice in reach.notices):
+        refuse_spawned(library.entry)
     tries = MANY_TRIES if sum(len(module.lines) for module in reach.modules.values()) < LARGE else FEW_TRIES
     while True:
         apart = reach.closure(set(reasons))
@@ -43,7 +47,7 @@ def analyse(library: Library, form: str, style: str = "auto") -> Document:
             return ModulesDocument(divided, reach, form, given)
         try:
             program = Program(divided, form, set().union(*(facts.words for facts in reach.facts.values())))
-            return FlatDocument(divided, reach, given, program, Naming(program))
+            return FlatDocument(divided, reach, given, program, Naming(program, reach.pools))
         except BuildError as error:
             if style == "flat" or error.blame is None:
                 raise

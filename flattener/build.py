@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from flattener.entries import join_entries, relabelled, relabelled_error
 from flattener.errors import BuildError
 from flattener.kaggle import MAX_BYTES, SOURCES, find_owner, kernel_metadata
 from flattener.kernel_head import read_head
-from flattener.library import Library
+from flattener.library import Library, Var
 from flattener.manifest import manifest_cells, with_run_line, writes_manifest
+from flattener.observers import TRUSTED
 from flattener.parameters import check_run_settings, fill_settings, settings_values
 from flattener.settings import setting_text
 from flattener.source import Module
@@ -46,6 +47,7 @@ class Report:
         renamed: "module.name -> name" for each variable that has another name in the flat program.
         reasons: "pkg/a.py: why" for each module in modules style.
         warnings: what may be wrong with it.
+        undecided: what keeps modules from being flat and may be harmless: a line and the word for --trust.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Report:
     renamed: list[str]
     reasons: list[str]
     warnings: list[str]
+    undecided: list[str]
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,9 @@ def dropped(document: Document) -> list[str]:
         for name, uses in program.names[module.name].bindings.items():
             mine = [use for use in uses if use.action != "import" and not use.chain]
             if mine and not any((module.name, use.index) in program.kept for use in mine):
-                found.append(f"{module.name}.{name}")
+                one = program.meanings.same.get(Var(module.name, name))
+                twin = f", which is {one.module}.{one.name} word for word" if one else ""
+                found.append(f"{module.name}.{name}{twin}")
     return sorted(found)
 
 
@@ -265,6 +270,8 @@ def build_entry(
     style: str = "auto",
     arguments: list[str] | None = None,
     others: Sequence[tuple[Path, list[str] | None]] = (),
+    trust: Collection[str] = (),
+    keep: Collection[str] = (),
 ) -> Report:
     """Flattens a script with its packages into one file, .py or .ipynb.
 
@@ -275,6 +282,8 @@ def build_entry(
         style: "auto", "flat" or "modules"; see `analyse`.
         arguments: what the script finds behind its name in `sys.argv`; None: nothing is said of it.
         others: further scripts, which run behind it in the same file, each with its arguments.
+        trust: what counts as harmless, such as "torch.save".
+        keep: what must be found by its name, as "pkg.module:Name".
 
     Raises:
         BuildError: the program cannot be flattened; the message says why, where, and what to do.
@@ -285,7 +294,11 @@ def build_entry(
     for path in [entry, *(other for other, _ in others)]:
         if not path.is_file():
             raise BuildError(f"--entry {path}: there is no such file. Remedy: give a Python file.")
+    unknown = sorted(set(trust) - set(TRUSTED))
+    if unknown:
+        raise BuildError(f"--trust {unknown[0]}: not known. Remedy: one of {', '.join(TRUSTED)}.")
     library = Library(entry.resolve(), named_packages(packages), entry.name)
+    library.trust, library.keep = tuple(trust), tuple(keep)
     add_entries(library, arguments, others, form)
     with relabelling(library):
         return build_library(library, entry, out, style, form)
@@ -361,6 +374,7 @@ def entry_command(library: Library, out: Path, style: str) -> str:
         parts += [f"--args {shlex.quote(shlex.join(part.arguments))}"] if part.arguments is not None else []
     parts += [f"--package {path.name}" for path in library.packages.values()]
     parts += [f"--out {out.name}", *([f"--style {style}"] if style != "auto" else [])]
+    parts += [f"--trust {word}" for word in library.trust] + [f"--keep {shlex.quote(name)}" for name in library.keep]
     return " ".join(parts)
 
 
@@ -382,5 +396,7 @@ def make_report(
         dropped=dropped(document),
         renamed=document.naming.renamed() if document.naming else [],
         reasons=reasons,
-        warnings=[relabelled(text, library.entry.label, library.parts) for text in warnings],
+        warnings=[relabelled(text, library.entry.label, library.parts) for text in warnings]
+        + [text for module in library.sources.values() for text in module.warnings],
+        undecided=document.reach.undecided() if document.reasons else [],
     )

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,10 @@ def parse_arguments(arguments: list[str] | None, root: Path) -> argparse.Namespa
     parser.add_argument(
         "--style", choices=["auto", "flat", "modules"], default="auto", help="with --entry: see docs/flattener.md"
     )
+    parser.add_argument("--trust", action="append", default=[], metavar="NAME", help="with --entry: NAME is harmless")
+    parser.add_argument(
+        "--keep", action="append", default=[], metavar="MODULE:NAME", help="with --entry: found by its name at run time"
+    )
     parser.add_argument("--trace", type=Path, metavar="LOG", help="print a log with its frames led back to the source")
     parser.add_argument("--map", type=Path, help="with --trace: the build's .map.json; default: the only one there is")
     parser.add_argument("-v", "--verbose", action="store_true", help="print what was dropped and renamed")
@@ -61,6 +66,10 @@ def parse_arguments(arguments: list[str] | None, root: Path) -> argparse.Namespa
         parser.error("--entry takes --package, --args and --out, no NAME and no settings")
     if options.entry and -1 in options.entry_arguments:
         parser.error("--args stands before the first --entry: give it behind the one that it is for")
+    if options.keep and options.style == "flat":
+        parser.error("--keep asks for a module of its own: it does not go with --style flat")
+    if (options.trust or options.keep) and not options.entry:
+        parser.error("--trust and --keep go with --entry")
     kernels = sorted(path.stem for path in (root / "kernels").glob("*.py"))
     options.names += [text for text in options.set if text in kernels]  # as in `--set epochs=5 train`
     try:
@@ -87,6 +96,7 @@ def print_report(report: Report, verbose: bool) -> None:
     if verbose:
         for about, lines in (
             ("modules style:", report.reasons),
+            ("undecided:", report.undecided),
             ("dropped", report.dropped),
             ("renamed", report.renamed),
         ):
@@ -104,11 +114,16 @@ def run_command(arguments: list[str] | None, root: Path) -> int:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         print(f"error: Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
+    warnings.simplefilter("ignore", SyntaxWarning)  # the report has them, each once and with its place
     try:
         if options.entry:
             given = options.entry_arguments
             (entry, arguments), *others = [(path, given.get(index)) for index, path in enumerate(options.entry)]
-            report = build_entry(entry, options.package, Path(options.out), options.style, arguments, others)
+            report = build_entry(
+                *(entry, options.package, Path(options.out), options.style, arguments, others),
+                trust=options.trust,
+                keep=options.keep,
+            )
             print_report(report, options.verbose)
             return 0
         if options.trace:

@@ -111,8 +111,9 @@ class Document:
         modules = [module for name, module in self.reach.modules.items() if name in self.library.apart]
         modules = [module for module in modules if self.library.path_of(module.name) is not None]
         unused: set[tuple[str, int]] = set()
-        if not self.reach.suite:
+        if not self.reach.suite and not self.reach.opens:
             texts = [content.decode("utf-8", "ignore") for content in self.reach.files.values()]
+            texts += [name for names in self.reach.kept.values() for name in names]
             unused = unused_statements(list(self.reach.modules.values()), self.library.entry, texts)
         self.unused = sorted((name, only_defines(self.reach.modules[name].body[index]) or "") for name, index in unused)
         cells: list[Cell] = []
@@ -345,7 +346,9 @@ class FlatDocument(Document):
         self.future = program.future
         self.imports = self.import_cell(program, naming)
         emitters = {
-            module.name: FlatEmitter(program, naming, module, self.hidden_lines() if module.is_entry else set())
+            module.name: FlatEmitter(
+                program, naming, module, self.hidden_lines() if module.is_entry else set(), bool(reach.shows)
+            )
             for module in program.modules
         }
         for position, chunk in enumerate(program.chunks):
@@ -368,7 +371,7 @@ class FlatDocument(Document):
                 renamed = "" if name == meaning.attribute else f" as {name}"
                 members.setdefault(meaning.module, []).append(meaning.attribute + renamed)
                 continue
-            for module, site, alias in sites:
+            for module, site, alias in [each for each in sites if isinstance(each[1].node, ast.Import)]:
                 line = import_text(site.node, [renamed_alias(module, site.node, alias, name)], meaning.module)
                 if line not in plain:
                     plain.append(line)

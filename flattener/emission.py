@@ -8,7 +8,13 @@ from flattener.lines import Block, Line
 from flattener.names import ImportSite, Use
 from flattener.naming import Naming
 from flattener.program import Program
-from flattener.source import CODING, PRAGMA, Module, first_line, is_future_import, last_line
+from flattener.source import CODING, PRAGMA, Module, first_line, is_docstring, is_future_import, last_line
+
+# A comment that heads a group of imports: it goes with them.
+IMPORTS_HEAD = re.compile(
+    r"(?i)#[#=*\-\s]*(?:local|own|our|project|standard|std|stdlib|third|external|internal|system|built-?in|"
+    r"(?:[\w'-]+\s+){0,3}(?:imports?|librar(?:y|ies)|packages?|modules?|dependencies))\b[\w\s./:&()=*#\-]{0,40}$"
+)
 
 
 class Emitter:
@@ -85,8 +91,9 @@ class Emitter:
                 waiting = free
             gap = max(gap, blank)
             lines = self.statement_lines(group, start, end)
-            if not lines and self.is_import(group):
-                lines = [line for line in attached if not PRAGMA.match(line.text)]
+            if self.is_import(group) and all(line.text.lstrip().startswith("#") for line in lines):
+                notes = [line for line in attached if not PRAGMA.match(line.text)]
+                lines = [line for line in notes if not IMPORTS_HEAD.match(line.text)] + lines
                 attached = []
             if lines:
                 if waiting:
@@ -168,6 +175,8 @@ class Emitter:
             for comment in module.comments
             if node.lineno <= comment.line <= last_line(node) and not PRAGMA.match(comment.text)
         ]
+        if not parts and last_line(node) > node.lineno and isinstance(node, ast.Import | ast.ImportFrom):
+            comments = []  # on the names of an import that is gone
         if before.strip() or (after.strip() and not after.lstrip().startswith("#")):
             if parts:
                 self.edits.append((start, end, "; ".join(parts)))
@@ -189,14 +198,21 @@ class Emitter:
 
 
 class FlatEmitter(Emitter):
-    """A module in flat style: its names are those of the one namespace, its imports of flat modules are gone."""
+    """A module in flat style: its names are those of the one namespace, its imports of flat modules are gone.
 
-    def __init__(self, program: Program, naming: Naming, module: Module, skipped: set[int]) -> None:
+    Where the program shows classes, each class says which module it is of: `shows` tells.
+    """
+
+    def __init__(
+        self, program: Program, naming: Naming, module: Module, skipped: set[int], shows: bool = False
+    ) -> None:
         super().__init__(module, skipped)
         self.program, self.naming = program, naming
         for index in range(len(module.body)):
             if (module.name, index) in program.kept:
                 self.edit_references(index)
+                if shows and not module.is_entry:
+                    self.name_module(module.body[index])
         for use_module, use in program.own_names:
             if use_module is module and (module.name, use.index) in program.kept:
                 self.edit_own_name(use)
@@ -227,6 +243,25 @@ class FlatEmitter(Emitter):
                     name = text[start : echo.end()] + "{" + name + conversion
                     start, end = start - 1, echo.end()
                 self.edits.append((start, end, name))
+
+    def name_module(self, statement: ast.stmt) -> None:
+        """Adds `__module__ = "pkg.a"` to each class of a statement, so that a message names the class as before."""
+        text, starts = self.module.text, self.module.starts
+        line = f'__module__ = "{self.module.name}"'
+        for node in [part for part in ast.walk(statement) if isinstance(part, ast.ClassDef)]:
+            first = node.body[0]
+            at = starts[first_line(first) - 1]
+            indent = text[at : at + len(text[at:]) - len(text[at:].lstrip(" \t"))]
+            own_line = text[at:].startswith(indent + "@") or not text[at : self.module.span(first)[0]].strip()
+            if is_docstring(first):
+                at, end = self.module.span(first)[1], starts[last_line(first)] - 1
+                alone = own_line and not text[at:end].split("#")[0].strip()
+                self.edits.append((end, end, f"\n{indent}{line}") if alone else (at, at, f"; {line}"))
+            elif own_line:
+                self.edits.append((at + len(indent), at + len(indent), f"{line}\n{indent}"))
+            else:
+                at = self.module.span(first)[0]
+                self.edits.append((at, at, f"{line}; "))
 
     def add_alias(self, use: Use, name: str) -> None:
         """Adds a line below a renamed definition that gives it its new name."""

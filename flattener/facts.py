@@ -1,6 +1,7 @@
 """What the source of one module says about modules: its imports, its words, its strings."""
 
 import ast
+import itertools
 import re
 
 from flattener.source import Module, is_type_checking, words
@@ -10,7 +11,17 @@ TAKE_CLASSES = words("""
     isinstance issubclass get_type_hints fields getattr hasattr setattr super signature register __new__
 """)
 TEXT_RUNNERS = words("exec eval compile")
+SPAWNS = words("spawn forkserver")
+# Third-party code that imports what a configuration names.
+CONFIG_IMPORTERS = words("""
+    hydra.utils hydra_zen gin jsonargparse detectron2.config pytorch_lightning.cli lightning.pytorch.cli
+    lightning_fabric.cli mmengine mmcv fiddle stevedore allennlp fairseq import_string locate resolve_name load_object
+    instantiate LightningCLI LazyCall LazyConfig entry_points iter_entry_points load_entry_point get_class get_method
+    get_object
+""")
+CONFIG_KEYS = words("_target_ class_path custom_imports _component_")
 ALLOWED = re.compile(r"#\s*flat: ok\b")
+DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+(:[^\W\d][\w.]*)?")
 SHOWN = re.compile(r"repr|str|print|format|ascii|pprint|pformat")
 
 
@@ -26,6 +37,10 @@ class Facts:
         strings: all but docstrings.
         names_modules: the line in which a module may be imported by a computed name; 0: nowhere.
         shows_class: the line in which a class itself is printed; 0: nowhere.
+        spawns: "spawn" or "forkserver", where it starts processes -> the line.
+        runs_module: the line in which a command line has `-m` before a computed name; 0: nowhere.
+        named: a string that is nothing but a dotted name -> its line, unless it is a logger's or compared.
+        handed: what is given to calls and is a name, with or without attributes.
     """
 
     def __init__(self, module: Module) -> None:
@@ -34,6 +49,13 @@ class Facts:
         self.strings: list[str] = []
         self.names_modules = 0
         self.shows_class = 0
+        self.spawns: dict[str, int] = {}
+        self.runs_module = 0
+        self.named: dict[str, int] = {}
+        self.handed: list[ast.Name | ast.Attribute] = []
+        self.spawn_calls: list[ast.Call] = []
+        self.joined: set[str] = set()  # strings that are the first part of a computed one
+        self.outside_importers: dict[str, int] = {}  # what third-party code imports by name: dotted name -> line
         self.allowed = {comment.line for comment in module.comments if ALLOWED.search(comment.text)}
         self.harmless: set[ast.AST] = set()  # expressions that do not show which class they are of
         self.docstrings: set[ast.AST] = set()
@@ -52,6 +74,25 @@ class Facts:
         if imports_late or imports_in_text:
             self.names_modules = self.names_modules or 1
         self.imports.sort(key=lambda node: (node.lineno, node.col_offset))
+        for call in self.spawn_calls:
+            if "multiproc" in self.dotted(call.func) and call.lineno not in self.allowed:
+                self.spawns.setdefault("spawn", call.lineno)
+
+    def dotted(self, node: ast.AST) -> str:
+        """The dotted name that an expression means if its first name is imported, wherever that is done."""
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.insert(0, node.attr)
+            node = node.value
+        for site in self.imports:
+            for alias in site.names:
+                name = alias.asname or (
+                    alias.name if isinstance(site, ast.ImportFrom) else alias.name.partition(".")[0]
+                )
+                if name == getattr(node, "id", ""):
+                    whole = name if isinstance(site, ast.Import) and not alias.asname else alias.name
+                    return ".".join(filter(None, [getattr(site, "module", None), whole, *parts]))
+        return ""
 
     def note(self, word: str, node: ast.Name | ast.Attribute | ast.Import | ast.ImportFrom | ast.Call) -> None:
         if node.lineno not in self.allowed:
@@ -75,6 +116,7 @@ class Facts:
             case ast.Constant(value=str(text)):
                 if node not in self.docstrings:
                     self.strings.append(text)
+                    self.look_at_text(node, text)
             case ast.Import() | ast.ImportFrom():
                 self.imports.append(node)
                 base = getattr(node, "module", None) or ""
@@ -82,6 +124,8 @@ class Facts:
                 for dotted in [base, *(f"{base}.{alias.name}" if base else alias.name for alias in node.names)]:
                     for word in (dotted, *dotted.split(".")):
                         self.note(word, node)
+                    if not getattr(node, "level", 0):
+                        self.look_at_import(node, dotted)
             case ast.Expr(value=ast.Constant()):
                 self.docstrings.add(node.value)
             case ast.Call():
@@ -91,6 +135,39 @@ class Facts:
                 self.look_at_shown(node.value)
             case ast.BinOp(op=ast.Mod()):
                 self.look_at_shown(node.right)
+            case (
+                ast.BinOp(op=ast.Add(), left=ast.Constant(value=str(text)))
+                | ast.JoinedStr(values=[ast.Constant(value=str(text)), _, *_])
+            ):
+                self.joined.add(text)
+                if text.endswith("-m ") and node.lineno not in self.allowed:
+                    self.runs_module = node.lineno
+            case ast.List() | ast.Tuple():
+                self.look_at_command(node.elts)
+
+    def look_at_text(self, node: ast.Constant, text: str) -> None:
+        """Notes what a string says of modules and processes."""
+        if node.lineno in self.allowed or node in self.harmless:
+            return
+        if text in CONFIG_KEYS:
+            self.names_modules = self.names_modules or node.lineno
+        if text in SPAWNS:
+            self.spawns.setdefault(text, node.lineno)
+        if DOTTED.fullmatch(text):
+            self.named.setdefault(text, node.lineno)
+
+    def look_at_import(self, node: ast.Import | ast.ImportFrom, dotted: str) -> None:
+        """Notes an import of third-party code that imports what a configuration names, or that starts processes."""
+        origin, _, name = dotted.rpartition(".")
+        parts = [part for part in (dotted, origin, dotted.partition(".")[0]) if part in CONFIG_IMPORTERS]
+        if (parts or (origin and name in CONFIG_IMPORTERS)) and node.lineno not in self.allowed:
+            self.outside_importers.setdefault(dotted, node.lineno)
+
+    def look_at_command(self, parts: list[ast.expr]) -> None:
+        """Notes `-m` before a computed name in a list of words."""
+        for flag, name in itertools.pairwise(parts):
+            if getattr(flag, "value", None) == "-m" and not isinstance(name, ast.Constant):
+                self.runs_module = flag.lineno
 
     def runs_text(self) -> bool:
         """Whether text may be run as code in this process: by `exec` itself, not by a method of that name."""
@@ -101,19 +178,28 @@ class Facts:
         """Notes what a call says of modules and classes."""
         called = called_name(node)
         self.harmless.add(node.func)
+        self.look_at_command(node.args)
+        given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        given += [part for each in given for part in getattr(each, "elts", [])]
+        self.handed += [part for part in given if isinstance(part, ast.Name | ast.Attribute)]
+        if called == "getLogger":
+            self.harmless |= set(node.args)
+        if called in SPAWNS:
+            self.spawn_calls.append(node)
         if called in TAKE_CLASSES:
             self.harmless |= set(node.args)
-        if called == "type" and len(node.args) == 1 and node not in self.harmless:
+        is_type = isinstance(node.func, ast.Name) and called == "type" and len(node.args) == 1
+        if is_type and node not in self.harmless and node.lineno not in self.allowed:
             self.shows_class = node.lineno  # unless only its name is asked for, or it is compared or called
         if called == "filterwarnings" and any(keyword.arg == "module" for keyword in node.keywords):
             self.note("filterwarnings of a module", node)
-        if any(keyword.arg == "allow_pickle" and getattr(keyword.value, "value", 1) for keyword in node.keywords):
-            self.note("allow_pickle", node)
         first = node.args[0] if node.args else None
         if called in IMPORTERS:
             text = first.value if isinstance(first, ast.Constant) else None
             if not isinstance(text, str) or text.startswith("."):
                 self.names_modules = node.lineno
+        if called == "join" and isinstance(first, ast.List | ast.Tuple):
+            self.joined |= {str(part.value) for part in first.elts if isinstance(part, ast.Constant)}
         if SHOWN.fullmatch(called):
             for argument in node.args:
                 self.look_at_shown(argument)

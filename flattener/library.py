@@ -3,7 +3,7 @@
 import ast
 import copy
 import tokenize
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flattener.entries import Part
@@ -22,12 +22,19 @@ class Place:
 
 @dataclass(frozen=True)
 class External:
-    """Something imported from outside of the packages: `import numpy as np`, `from pathlib import Path`."""
+    """Something imported from outside of the packages: `import numpy as np`, `from pathlib import Path`.
 
-    module: str
-    attribute: str | None  # None: the module itself
+    `import keras.backend as K` and `from keras import backend as K` are equal.
+    """
+
+    module: str = field(compare=False)
+    attribute: str | None = field(compare=False)  # None: the module itself
     bound: str  # the name by which the source calls it
     home: str = ""  # the importing module, if the value may change: a variable of a module in modules style
+    dotted: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dotted", ".".join(filter(None, [self.module, self.attribute])))
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,8 @@ class Library:
         is_kernel: whether the entry is written in cells, for a notebook.
         apart: the modules in modules style: to the flat modules they are external.
         sources: the modules read so far.
+        trust: the words of `TRUSTED` whose code counts as harmless.
+        keep: "pkg.module:Name" for what must be found by its name.
         parts: the scripts that the entry is made of.
     """
 
@@ -65,6 +74,8 @@ class Library:
         self.beside = beside
         self.is_kernel = beside is not None
         self.apart: frozenset[str] = frozenset()
+        self.trust: tuple[str, ...] = ()
+        self.keep: tuple[str, ...] = ()
         self.places: dict[str, Place | None] = {}
         self.entry = self.read("__main__", entry_label, entry, is_entry=True)
         self.entry_package = self.package_of(entry)

@@ -1,6 +1,7 @@
 """The statements of all flat modules in the order in which Python would run them."""
 
 import ast
+import builtins
 import sys
 from dataclasses import dataclass
 
@@ -13,6 +14,14 @@ NOT_EVERYWHERE = words("""
     msvcrt winreg winsound _winapi nt fcntl grp pwd resource termios tty pty posix syslog crypt spwd ossaudiodev curses
     readline tkinter sqlite3 lzma bz2 dbm
 """)
+
+
+# Builtins that no package gives away by a star, but for those that are made to replace builtins.
+NEVER_EXPORTED = words("""
+    len isinstance issubclass getattr setattr hasattr super property staticmethod classmethod enumerate repr id list
+    dict tuple set frozenset str int float bool range zip print callable iter next object True False None __name__
+""")
+EXPORTS_BUILTINS = words("six future past builtins rich")
 
 
 @dataclass
@@ -254,12 +263,45 @@ class Loader:
         if not isinstance(node, ast.ImportFrom) or node.names[0].name != "*":
             return
         origin = self.library.origin(module, node)
-        if not self.library.is_flat(origin):
+        if self.library.contains(origin) and not self.library.is_flat(origin):
             module.refuse(node, f"it is not known which names `from {origin} import *` binds", "name them")
+        if not self.library.contains(origin):
+            self.names[module.name] = self.names[module.name].with_star(site, self.names_from_outside(module, site))
+            return
         if origin in self.loading:
             module.refuse(node, f"{origin} is still loading when all its names are imported", "name them")
+        for inner in self.sites(self.names[origin].module):
+            if inner.node.names[0].name == "*" and not self.library.is_flat(
+                self.library.named(self.names[origin].module, inner.node)[0]
+            ):
+                self.names[origin].module.refuse(inner.node, "the names of a star are imported by another", "name them")
         imported = self.public_names(self.names[origin].module)
         self.names[module.name] = self.names[module.name].with_star(site, imported)
+
+    def names_from_outside(self, module: Module, site: ImportSite) -> list[str]:
+        """The names that a module can only have from `from x import *`, where x is not flat: it reads them.
+
+        Raises:
+            BuildError: if it is open which names those are, since others may be meant as well.
+        """
+        names = self.names[module.name]
+        origin = self.library.origin(module, site.node) if isinstance(site.node, ast.ImportFrom) else ""
+        unknown = f"it is not known which names `from {origin} import *` binds"
+        starred = [other for other in names.sites if any(alias.name == "*" for alias in other.node.names)]
+        read = {use.name for use in names.uses if use.owner.kind == "module" and use.action == "load"}
+        early = {name for name, bound in names.bindings.items() if any(use.index < site.index for use in bound)}
+        known = {name for name in read if hasattr(builtins, name) and not is_own_of_python(name, origin)}
+        open_names = sorted(read & early | known - names.bindings.keys())
+        if len(starred) > 1 or not site.plain:
+            module.refuse(site.node, unknown, "name them")
+        if open_names:
+            module.refuse(site.node, f"{unknown}, and {open_names[0]!r} may be one of them", "name them")
+        found = sorted(
+            name for name in read - names.bindings.keys() if not hasattr(builtins, name) and name[:2] != "__"
+        )
+        if not found:
+            module.refuse(site.node, f"{unknown}: this module reads none", "name them")
+        return found
 
     def public_names(self, module: Module) -> list[str]:
         """The names that `from module import *` binds."""
@@ -275,3 +317,9 @@ class Loader:
             return list(ast.literal_eval(value))
         except ValueError:
             module.refuse(statement, "`__all__` is not a plain list of strings", "write one list")
+
+
+def is_own_of_python(name: str, origin: str) -> bool:
+    """Whether a builtin's name that a module reads means the builtin, although it imports a star from `origin`."""
+    is_error = isinstance(getattr(builtins, name), type) and issubclass(getattr(builtins, name), BaseException)
+    return (is_error or name in NEVER_EXPORTED) and origin.partition(".")[0] not in EXPORTS_BUILTINS

@@ -13,6 +13,7 @@ class Meanings:
         modules: the loaded modules.
         names: the names in each, with the variables that other modules set: `config.LR = 0.5`.
         unstable: the variables that get another value after their module is loaded.
+        same: variable -> the one of another module that it is merged with.
     """
 
     def __init__(self, library: Library, loader: Loader) -> None:
@@ -20,6 +21,7 @@ class Meanings:
         self.modules = [loader.names[name].module for name in loader.loaded]
         self.names = NameTables(library, loader.names)
         self.cache: dict[tuple[str, str], Meaning | None] = {}
+        self.same: dict[Var, Var] = {}
         self.unstable = {
             Var(module.name, name)
             for module in self.modules
@@ -66,7 +68,12 @@ class Meanings:
         for use in bound:
             if use.action == "import" and isinstance(self.target(module, use), ModuleRef):
                 module.refuse(use.node, f"{name!r} is a module here and something else elsewhere", "use two names")
-        return here
+        return self.same.get(here, here)
+
+    def merge(self, same: dict[Var, Var]) -> None:
+        """Lets variables stand for those that they are the same as."""
+        self.same = same
+        self.cache.clear()
 
     def is_settled(self, var: Var, site: ImportSite) -> bool:
         """Whether a variable has, when it is imported, the value that it keeps."""

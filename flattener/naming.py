@@ -3,13 +3,20 @@
 import ast
 import builtins
 import collections
+import sys
 from collections.abc import Iterator
 
 from flattener.library import External, Var
 from flattener.names import ImportSite, Use
+from flattener.observers import is_data_class
 from flattener.program import Program, Reference
-from flattener.source import Module
+from flattener.source import Module, words
 
+# Packages that call a function where they are given it, in this process.
+KEEP_FUNCTIONS = words("""
+    numpy scipy pandas polars matplotlib sklearn keras tensorflow jax flax optax torch torchvision timm cv2 PIL
+    albumentations xgboost lightgbm catboost optuna tqdm hydra click
+""")
 PICKLERS = {"pickle", "multiprocessing", "concurrent", "joblib", "dill", "cloudpickle", "shelve", "copyreg"}
 
 
@@ -28,8 +35,8 @@ class Naming:
         binding_order: variable -> where in the program it is bound first and last, and whether by `def` or `class`.
     """
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, pools: frozenset[str] = frozenset()) -> None:
+        self.program, self.pools = program, pools
         self.final: dict[Var | External, str] = {}
         self.taken = {use.name for module in program.modules for use in program.names[module.name].uses}
         self.reserved = {name for place in program.kept for name in program.builtins.get(place, ())}
@@ -87,7 +94,8 @@ class Naming:
             groups[self.plain_name(entity)].add(entity)
         for name in sorted(groups):
             group = sorted(groups[name], key=self.claim, reverse=True)
-            if name not in self.reserved:
+            # A module's own `max` would be taken for the builtin in the cells that a reader adds.
+            if name not in self.reserved and (not hasattr(builtins, name) or self.is_entrys(group[0])):
                 self.final[group.pop(0)] = name
             for entity in group:
                 self.final[entity] = self.fresh(entity)
@@ -95,8 +103,13 @@ class Naming:
     def claim(self, entity: Var | External) -> tuple:
         """The order in which several keep their common name: the highest does."""
         _, last, defines = self.binding_order.get(entity, (-1, -1, False))
-        is_entry = isinstance(entity, Var) and entity.module == "__main__"
-        return is_entry, defines, isinstance(entity, External), last, str(entity)
+        return self.is_entrys(entity), defines, isinstance(entity, External), last, str(entity)
+
+    def is_entrys(self, entity: Var | External) -> bool:
+        """Whether a variable is the entry's own, or what is imported is imported there under a builtin's name."""
+        if isinstance(entity, Var):
+            return entity.module == "__main__"
+        return hasattr(builtins, entity.bound) and any(m.is_entry for m, _, _ in self.externals.get(entity, []))
 
     def fresh(self, entity: Var | External) -> str:
         """A readable name that no module uses for anything."""
@@ -202,11 +215,34 @@ class Naming:
                 if isinstance(target, External) and target.module.partition(".")[0] in PICKLERS:
                     reason = f"{use.name!r} collides with another, and {target.module}, which {other.label} imports, "
                     module.refuse(use.node, reason + "finds classes and functions by their names", remedy)
+        if isinstance(use.node, ast.ClassDef) and not is_data_class(use.node):
+            pools = self.pools - {"DataLoader"}
+        elif isinstance(use.node, ast.ClassDef):
+            pools = self.pools
+        else:
+            pools = self.pools - {"DataLoader"} or self.takers(module, use)
+        if pools:
+            reason = f"{use.name!r} collides with another, and {min(pools)} may look for it by its name"
+            module.refuse(use.node, reason, remedy)
         if owner is None:
             return
         first = self.binding_order[owner][0] if isinstance(owner, Var) else -1
         if first < self.program.order[module.name, use.index]:
             module.refuse(use.node, f"{use.name!r} collides with an earlier {owner.module}.{use.name}", remedy)
+
+    def takers(self, module: Module, use: Use) -> frozenset[str]:
+        """What is given a function from outside of the standard library and of the well-known packages."""
+        var, found = Var(module.name, use.name), set()
+        for other in self.program.modules:
+            for node in ast.walk(other.tree):
+                called = self.program.purity.dotted(other, node.func) if isinstance(node, ast.Call) else None
+                top = (called or "").partition(".")[0]
+                if "." not in (called or "") or top in KEEP_FUNCTIONS or top in sys.stdlib_module_names:
+                    continue
+                for part in [*node.args, *(keyword.value for keyword in node.keywords)]:  # type: ignore[attr-defined]
+                    if isinstance(part, ast.Name) and self.program.meanings.of(other, part.id) == var:
+                        found.add(str(called))
+        return frozenset(found)
 
     def renamed(self) -> list[str]:
         """One line for each rename, for the user."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from flattener.library import External, Library, Meaning, ModuleRef, Var
 from flattener.loading import Loader
 from flattener.meanings import Meanings
+from flattener.merging import find_same
 from flattener.names import Use
 from flattener.purity import Purity
 from flattener.refusals import refuse_constructs
@@ -48,6 +49,7 @@ class Program:
         self.loader = Loader(library)
         self.chunks = self.loader.chunks
         self.meanings = Meanings(library, self.loader)
+        self.meanings.merge(find_same(self.meanings, self.loader))
         self.names = self.meanings.names
         self.purity = Purity(library, self.names)
         self.all_text = "\n".join(module.text for module in self.meanings.modules)

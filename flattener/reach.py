@@ -11,6 +11,7 @@ from pathlib import Path
 from flattener.errors import BuildError
 from flattener.facts import Facts
 from flattener.library import Library
+from flattener.observers import Notice, find_notices, find_pools, shows_class
 from flattener.source import Module, is_docstring, words
 
 TEST_TOOLS = words("pytest unittest nose doctest hypothesis")
@@ -24,18 +25,10 @@ FILE_READERS = words("""
 """)
 LISTERS = words("listdir scandir glob iglob rglob iterdir walk")
 METADATA_READERS = words("importlib.metadata importlib_metadata pkg_resources")
-PROCESS_STARTERS = words("subprocess Popen system spawnv execv")
-# Code that reads these sees that the modules have become one: where a class or function comes from, its source, its
-# callers. cloudpickle is not among them: it sends what the main program defines by value, so that the process that
-# receives it needs no module.
-OBSERVERS = frozenset(["filterwarnings of a module"]) | words("""
-    __module__ __globals__ sys.modules pickle cPickle dill joblib shelve copyreg marshal
-    getsource getsourcelines getsourcefile getfile getmodule getmodulename getmembers currentframe _getframe
-    inspect.stack extract_stack walk_stack setprofile settrace global_enum .__repr__ allow_pickle
-    read_pickle to_pickle torch.load torch.save co_filename
+PROCESS_STARTERS = words("""
+    subprocess Popen popen system spawnv spawnl spawnlp spawnvp posix_spawn execv execl execvp execlp
+    create_subprocess_exec create_subprocess_shell pexpect plumbum getoutput getstatusoutput
 """)
-DEPRECATIONS = words("DeprecationWarning PendingDeprecationWarning")
-LOG_PLACE = re.compile(r"%\((?:module|filename|pathname|lineno)\)|\{(?:module|filename|pathname|lineno)[}:!]")
 
 
 class Reach:
@@ -54,11 +47,16 @@ class Reach:
         files: the packages' other files that a module may read: path in the output -> content.
         starts_processes: whether the program may start Python anew, which then has to find the modules.
         names_package: whether it then names one of the packages.
+        notices: the code that would notice the flat form, without that which the user trusts.
         reason: why no module can be flat; empty if some can.
+        reasons: module -> why this one cannot.
+        shows: the place at which a class of the packages is shown with its module's name; empty if there is none.
+        pools: words of what may send functions and objects to other processes.
+        opens: whether something may name what no source mentions, so that nothing may be left out.
     """
 
     def __init__(self, library: Library, form: str) -> None:
-        self.library, self.form = library, form
+        self.library, self.form, self.trust = library, form, library.trust
         self.facts: dict[str, Facts] = {}
         self.modules: dict[str, Module] = {}
         self.unreadable: list[Path] = []
@@ -74,17 +72,73 @@ class Reach:
             for dotted in self.dotted_name.findall(content.decode("utf-8", "ignore")) if len(content) < 100_000 else []:
                 self.visit_longest(dotted)
         all_words: set[str] = set().union(*(facts.words for facts in self.facts.values()))
-        self.starts_processes = bool(PROCESS_STARTERS & all_words) and "executable" in all_words
-        self.names_package = self.starts_processes and self.finds_package_for_python()
+        self.starts_processes = bool(PROCESS_STARTERS & all_words)
+        self.names_package = self.starts_processes and "-m" not in self.trust and self.finds_package_for_python()
         for top in library.packages if self.names_package else []:
             self.visit_all(top)
+        self.kept = self.find_kept()
+        self.notices = self.find_notices()
+        if any(notice.opens for notice in self.notices):
+            for top in library.packages:
+                self.visit_all(top)
+            self.notices = self.find_notices()
+            self.files = self.find_files()
+        self.opens = self.names_package or bool(self.searched) or any(notice.opens for notice in self.notices)
+        self.opens = self.opens or self.hands_out_modules()
+        everything = {name: self.facts[name] for name in ["__main__", *self.modules]}
+        self.shows = shows_class(library, everything) if "type" not in self.trust else ""
+        self.pools = find_pools(everything)
         self.reason = self.find_reason()
+        self.reasons = {name: notice.text for notice in reversed(self.notices) for name in notice.modules or ()}
+        self.reasons |= dict.fromkeys(self.kept, "--keep")
+
+    def find_notices(self) -> list[Notice]:
+        """See `notices`."""
+        found = find_notices(self.library, self.facts, self.modules, self.form)
+        return [notice for notice in found if notice.word not in self.trust]
+
+    def hands_out_modules(self) -> bool:
+        """Whether a module of the packages is given to a call: others may then look up anything in it by its name."""
+        for name in ["__main__", *self.modules]:
+            facts, module = self.facts[name], self.library.source(name)
+            bound: dict[str, str] = {}
+            for site in facts.imports:
+                for alias in site.names:
+                    if isinstance(site, ast.ImportFrom):
+                        bound[alias.asname or alias.name] = f"{self.library.origin(module, site)}.{alias.name}"
+                    else:
+                        dotted = alias.name if alias.asname else alias.name.partition(".")[0]
+                        bound[alias.asname or dotted] = dotted
+            for node in facts.handed:
+                parts: list[str] = []
+                root: ast.expr = node
+                while isinstance(root, ast.Attribute):
+                    parts.insert(0, root.attr)
+                    root = root.value
+                start = bound.get(getattr(root, "id", ""), "")
+                if self.library.contains(start) and self.library.find(".".join([start, *parts])):
+                    return True
+        return False
+
+    def find_kept(self) -> dict[str, set[str]]:
+        """The modules that `--keep module:Name` names, which are added, and the names; without a name all of them."""
+        found: dict[str, set[str]] = {}
+        for text in self.library.keep:
+            dotted, _, name = text.partition(":")
+            if not self.library.path_of(dotted):
+                raise BuildError(f"--keep {text}: there is no module {dotted}. Remedy: write pkg.module:Name.")
+            self.visit(dotted)
+            bound = self.library.names(dotted).bindings
+            if name and name.partition(".")[0] not in bound:
+                raise BuildError(f"--keep {text}: {dotted} has no {name}. Remedy: write pkg.module:Name.")
+            found.setdefault(dotted, set()).update([name.partition(".")[0]] if name else bound)
+        return found
 
     def visit_searched(self, top: str) -> None:
         """Visits all modules of a package if some code may import any of them; records that code in `searched`."""
         for name in ["__main__", *self.modules]:
             if name in ("__main__", top) or name.startswith(f"{top}."):
-                line = self.searches(name)
+                line = self.searches(name, top) if "import" not in self.trust else 0
                 if line and top not in self.searched:
                     label = self.library.source(name).label
                     self.searched[top] = f"{label}:{line}: may import any module of {top}"
@@ -96,6 +150,8 @@ class Reach:
 
         In a statement, after -m, or followed by a dot or a slash: a package's name in prose starts nothing.
         """
+        if any(facts.runs_module for facts in self.facts.values()):
+            return True
         texts = [text for facts in self.facts.values() for text in facts.strings]
         pattern = rf"\b(?:import|from|-m)\b.*\b{self.tops}\b|\b{self.tops}[./]\w"
         if "-m" in texts:
@@ -114,12 +170,16 @@ class Reach:
         imported += [node.module or "" for node in facts.imports if isinstance(node, ast.ImportFrom)]
         return any(name.partition(".")[0] in TEST_TOOLS for name in imported)
 
-    def searches(self, name: str) -> int:
-        """The line in which a module may import modules that its source does not name; 0: nowhere."""
+    def searches(self, name: str, top: str) -> int:
+        """The line in which a module may import modules of a package that its source does not name; 0: nowhere."""
         facts = self.facts[name]
         found = [facts.words[word] for word in SEARCHERS & set(facts.words)]
-        if name != "__main__" and "__file__" in facts.words and LISTERS & set(facts.words):
+        listed = LISTERS & set(facts.words) and "__all__" in facts.stored  # `__all__` is what a star imports
+        if name != "__main__" and "__file__" in facts.words and listed:
             found.append(facts.words["__file__"])
+        found += [line for dotted, line in facts.outside_importers.items() if not self.library.contains(dotted)]
+        if {top, f"{top}."} & facts.joined:
+            found.append(1)
         return facts.names_modules or min(found, default=0)
 
     def visit(self, name: str) -> None:
@@ -200,25 +260,14 @@ class Reach:
             return f"{self.unreadable[0].name} cannot be read by this Python"
         if self.suite:
             return f"{self.library.entry.label} is a suite of tests, which may look at a module from all sides"
-        classes = {
-            node.name for module in self.modules.values() for node in module.body if isinstance(node, ast.ClassDef)
-        }
-        for name in ["__main__", *self.modules]:
-            facts, label = self.facts[name], self.library.source(name).label
-            for word, line in facts.words.items():
-                if word in OBSERVERS or (word.startswith("shown ") and word[6:] in classes):
-                    return f"{label}:{line}: {word.removeprefix('shown ')} shows where a class or function comes from"
-            if name != "__main__" and "warn" in facts.words and DEPRECATIONS & set(facts.words):
-                return f"{label}: a DeprecationWarning is shown where the main program causes it, and only there"
-            if any(LOG_PLACE.search(text) for text in facts.strings):
-                return f"{label}: log messages show in which file they were made"
-            if facts.shows_class:
-                return f"{label}:{facts.shows_class}: a class is shown with its module's name"
-            if self.form == "notebook" and {"multiprocessing", "concurrent"} & set(facts.words):
-                for text in facts.strings:
-                    if text in ("spawn", "forkserver"):
-                        return f"{label}: {text!r} starts processes that cannot see what a notebook defines"
-        return ""
+        return next((notice.text for notice in self.notices if notice.modules is None), "")
+
+    def undecided(self) -> list[str]:
+        """A line for each place that only the user can decide, with the word for `--trust`."""
+        notes = [f"{notice.undecided}; `--trust {notice.word}` if that is harmless" for notice in self.notices
+                 if notice.undecided]  # fmt: skip
+        notes += [f"{reason}; `--trust import` if it does not" for reason in self.searched.values()]
+        return list(dict.fromkeys(notes))
 
     def find_files(self) -> dict[str, bytes]:
         """The packages' files that are no modules, if some code may read them."""
@@ -241,13 +290,24 @@ class Reach:
             for path in sorted(base.rglob("*")):
                 inside = path.relative_to(base.parent)
                 hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts[:-1])
-                in_package = path.suffix == ".py" and (path.parent / "__init__.py").is_file()
+                in_package = path.suffix == ".py" and self.is_module(inside)
                 skipped = path.suffix in (".pyc", ".so", ".pyd") or path in modules
                 skipped |= in_package and not sources and path.stem not in texts
                 skipped |= path.suffix == ".pyi" and "attach_stub" not in reads
                 if path.is_file() and not hidden and not skipped and path.name != "py.typed":
                     found[inside.as_posix()] = path.read_bytes()
         return found
+
+    def is_module(self, inside: Path) -> bool:
+        """Whether a path, from the folder around a package, is that of a module: it travels as one, or not at all.
+
+        In a folder without `__init__.py` it may be a template as well, if some code lists folders.
+        """
+        parts = [*inside.parent.parts, *([] if inside.stem == "__init__" else [inside.stem])]
+        place = self.library.find(".".join(parts))
+        in_package = (self.library.packages[parts[0]].parent / inside.parent / "__init__.py").is_file()
+        lists = any(LISTERS & facts.words.keys() for facts in self.facts.values())
+        return all(part.isidentifier() for part in parts) and place is not None and (in_package or not lists)
 
     def closure(self, apart: set[str]) -> frozenset[str]:
         """The modules that have to be in modules style if those of `apart` are.

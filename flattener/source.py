@@ -10,6 +10,7 @@ import json
 import re
 import symtable
 import tokenize
+import warnings
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -43,6 +44,7 @@ class Module:
         text: of the file, `lines` its lines, `starts` the offset into `text` at which each begins.
         tree: the syntax tree, `body` its statements.
         future: the features that it imports from `__future__`.
+        warnings: what Python says of it when it is compiled, such as an invalid escape in a string.
         dead: the indices of statements that never run, such as `if TYPE_CHECKING:`.
     """
 
@@ -50,12 +52,16 @@ class Module:
         self.name, self.label, self.text = name, label, text
         self.is_package, self.is_entry = is_package, is_entry
         try:
-            self.tree = ast.parse(text)
-            compile(self.tree, label, "exec", dont_inherit=True)  # what parses does not always compile
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", SyntaxWarning)
+                self.tree = ast.parse(text)
+                compile(self.tree, label, "exec", dont_inherit=True)  # what parses does not always compile
         except (SyntaxError, ValueError) as error:
             raise BuildError(f"{label}:{getattr(error, 'lineno', None) or 1}: not valid Python: {error}") from None
         except RecursionError:
             raise BuildError(f"{label}: an expression is nested too deeply. Remedy: split it.") from None
+        found = [f"{label}:{each.lineno}: {each.message}" for each in caught if each.category is SyntaxWarning]
+        self.warnings = list(dict.fromkeys(found))
         self.body = self.tree.body
         self.lines = text.split("\n")
         self.starts = [0]

@@ -645,7 +645,7 @@ f()
 --- pkg/a.py
 from math import *
 def f():
-    return pi
+    return pow(pi, 2)
 === a computed __all__ | pkg/a.py:1 | __all__
 --- main.py
 from pkg.a import *

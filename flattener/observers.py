@@ -1,0 +1,204 @@
+"""Which code would notice that modules have become one, and which modules it concerns.
+
+One word is not enough: what is pickled, shown or started is looked at. What stays undecided is told to the user, who
+can decide it with `--trust WORD`.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flattener import pickles
+from flattener.facts import Facts, called_name
+from flattener.library import Library
+from flattener.source import Module, words
+
+# Code that reads these sees that the modules have become one: where a class or function comes from, its source, its
+# callers.
+OBSERVERS = frozenset(["filterwarnings of a module"]) | words("""
+    __module__ __globals__ sys.modules copyreg marshal
+    getsource getsourcelines getsourcefile getfile getmodule getmodulename getmembers currentframe _getframe
+    inspect.stack extract_stack walk_stack setprofile settrace global_enum co_filename
+""")
+DEPRECATIONS = words("DeprecationWarning PendingDeprecationWarning")
+LOG_PLACE = re.compile(r"%\((?:module|filename|pathname|lineno)\)|\{(?:module|filename|pathname|lineno)[}:!]")
+LOG_CALLS = words(".debug .info .warning .warn .error .exception .critical .log")
+# What finds a class's module in `sys.modules` by its `__module__`, which then must not name a module that is flat.
+MODULE_LOOKUPS = words("""
+    get_type_hints get_annotations pydantic attr attrs msgspec typeguard beartype typer fastapi jit transformers
+    load_model clone_model model_from_json deserialize register_keras_serializable
+""")
+POOLS = re.compile(
+    r"(?i)(?!.*thread)(.*(process_?map|process_?pool|multiproc|imap|starmap|map_async|apply_async|parallel_a).*|spawn)"
+    r"|DataLoader"
+)
+POOL_PACKAGES = words("multiprocessing multiprocess concurrent mpire pandarallel pathos ray dask billiard p_tqdm loky")
+RUNNERS = words("Process map submit apply run imap_unordered launch start_processes")
+CLASS_MAKERS = words("namedtuple NamedTuple TypedDict make_dataclass NewType new_class")
+OTHERS = ("type", "spawn", "logging", "DeprecationWarning", "-m", "import")
+TRUSTED = sorted({*OBSERVERS, *pickles.WORDS, *OTHERS})
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Code that would notice the flat form.
+
+    Attributes:
+        word: by which `--trust` names it.
+        text: for the user, with file and line.
+        modules: that cannot be flat; None: none can.
+        undecided: what the source leaves open; empty if nothing.
+        opens: whether it may name what no source mentions, so that nothing of the packages may be left out.
+    """
+
+    word: str
+    text: str
+    modules: frozenset[str] | None = None
+    undecided: str = ""
+    opens: bool = False
+
+
+def find_notices(library: Library, facts: dict[str, Facts], modules: dict[str, Module], form: str) -> list[Notice]:
+    """All such code of a program, in the order of its modules.
+
+    Args:
+        library: the entry and its packages.
+        facts: of the entry and of each module.
+        modules: those of the packages that the entry may load.
+        form: of the output, "notebook" or "script".
+    """
+    found: list[Notice] = []
+    for name in ["__main__", *modules]:
+        found += in_module(library, library.source(name), facts[name], form)
+    if any(pickles.PICKLERS.keys() & facts[name].words.keys() for name in ["__main__", *modules]):
+        found += pickled(library, modules)
+    found += shown_classes(library, {name: facts[name] for name in ["__main__", *modules]}, modules)
+    return found
+
+
+def in_module(library: Library, module: Module, facts: Facts, form: str) -> Iterator[Notice]:
+    """What the words and strings of one module say."""
+    label = module.label
+    for dotted, line in facts.named.items():
+        name = longest_module(library, dotted.partition(":")[0])
+        if name:
+            yield Notice("import", f"{label}:{line}: {dotted!r} may be imported by its name", modules=frozenset([name]))
+    for word, line in facts.words.items():
+        if word in OBSERVERS:
+            text = f"{label}:{line}: {word} shows where a class or function comes from"
+            yield Notice(word, text, undecided=text)
+    if not module.is_entry and "warn" in facts.words and DEPRECATIONS & set(facts.words):
+        text = f"{label}: a DeprecationWarning is shown where the main program causes it, and only there"
+        yield Notice("DeprecationWarning", text, undecided=text)
+    if form == "notebook":
+        for word, line in facts.spawns.items():
+            text = f"{label}:{line}: {word!r} starts processes that cannot see what a notebook defines"
+            yield Notice("spawn", text, undecided=text)
+
+
+def longest_module(library: Library, dotted: str) -> str:
+    """The module of the packages that a dotted name begins with: `pkg.models` of `pkg.models.Unet`; else empty."""
+    parts = dotted.split(".") if library.contains(dotted) else []
+    names = [".".join(parts[:count]) for count in range(len(parts), 1, -1)]
+    return next((name for name in names if library.path_of(name)), "")
+
+
+def pickled(library: Library, modules: dict[str, Module]) -> Iterator[Notice]:
+    """What is pickled and unpickled."""
+    for each in pickles.Pickles(library, [library.entry, *modules.values()]).found:
+        place = f"{each.module.label}:{each.line}"
+        if each.loads:
+            text = f"{place}: {each.word} may load objects of any class of the packages"
+            yield Notice(each.word, text, undecided=text, opens=True)
+        elif each.modules is None:
+            text = f"{place}: {each.word} may keep objects of the packages' classes"
+            yield Notice(each.word, text, undecided=text)
+        else:
+            names = ", ".join(sorted(each.modules))
+            yield Notice(each.word, f"{place}: {each.word} keeps what {names} defines", modules=each.modules)
+
+
+def shown_classes(library: Library, facts: dict[str, Facts], modules: dict[str, Module]) -> Iterator[Notice]:
+    """Log messages that show a module, and the classes that are shown and whose `__module__` cannot be kept right."""
+    for name in ["__main__", *modules]:
+        if any(LOG_PLACE.search(text) for text in facts[name].strings):
+            text = f"{library.source(name).label}: log messages show in which file they were made"
+            logs = frozenset(other for other in modules if LOG_CALLS & facts[other].words.keys())
+            yield Notice("logging", text, modules=logs)
+    place = shows_class(library, facts)
+    if not place:
+        return
+    everything: set[str] = set().union(*(each.words for each in facts.values()))
+    pools = find_pools(facts)
+    for name, module in modules.items():
+        nodes = list(ast.walk(module.tree))
+        by_call = any(isinstance(node, ast.Call) and makes_class(node) for node in nodes)
+        quotes = "annotations" in everything or any(map(has_quoted_annotation, nodes))
+        for node in nodes if not by_call else []:
+            if isinstance(node, ast.ClassDef):
+                by_call |= bool(MODULE_LOOKUPS & everything or node.keywords or (pools and is_data_class(node)))
+                by_call |= quotes and any("dataclass" in ast.unparse(each) for each in node.decorator_list)
+        if by_call:
+            yield Notice("type", f"{place}: a class is shown with its module's name", modules=frozenset([name]))
+
+
+def shows_class(library: Library, facts: dict[str, Facts]) -> str:
+    """The place at which a class of the packages may be shown with its module's name; empty if there is none.
+
+    Args:
+        library: the entry and its packages.
+        facts: of the entry and of the modules.
+    """
+    nodes = [node for name in facts if name != "__main__" for node in ast.walk(library.source(name).tree)]
+    classes = sorted(node.name for node in nodes if isinstance(node, ast.ClassDef))
+    if not classes and not any(isinstance(node, ast.Call) and makes_class(node) for node in nodes):
+        return ""
+    for name, each in facts.items():
+        shown = [each.words[f"shown {known}"] for known in classes if f"shown {known}" in each.words]
+        line = each.shows_class or min(shown, default=0) or each.words.get(".__repr__", 0)
+        if line:
+            return f"{library.source(name).label}:{line}"
+    return ""
+
+
+def find_pools(facts: dict[str, Facts]) -> frozenset[str]:
+    """What may send functions and objects to other processes: names of packages and of calls."""
+    found: set[str] = set()
+    for each in facts.values():
+        imported = [alias.name for site in each.imports for alias in site.names if isinstance(site, ast.Import)]
+        imported += [site.module or "" for site in each.imports if isinstance(site, ast.ImportFrom) and not site.level]
+        found |= {name.partition(".")[0] for name in imported} & POOL_PACKAGES
+        found |= {word for word in each.words if POOLS.fullmatch(word)}
+    return frozenset(found)
+
+
+def refuse_spawned(entry: Module) -> None:
+    """Raises a `BuildError` if a new process would have to find a function or class that a notebook's entry defines."""
+    defined = {node.name for node in ast.walk(entry.tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for node in ast.walk(entry.tree):
+        if isinstance(node, ast.Call) and (called_name(node) in RUNNERS or POOLS.fullmatch(called_name(node))):
+            for part in [*node.args, *(keyword.value for keyword in node.keywords)]:
+                if isinstance(part, ast.Name) and part.id in defined:
+                    reason = f"a process that is spawned cannot see {part.id!r} of a notebook"
+                    entry.refuse(part, reason, "move it into a module of the package, or build a .py file")
+
+
+def makes_class(node: ast.Call) -> bool:
+    """Whether a call makes a class, which then says that it is of the module that it is made in."""
+    return called_name(node) in CLASS_MAKERS or (called_name(node) in ("type", "Enum") and len(node.args) > 1)
+
+
+def has_quoted_annotation(node: ast.AST) -> bool:
+    """Whether an annotation of a variable is written in quotes, or holds quotes."""
+    return isinstance(node, ast.AnnAssign) and any(
+        isinstance(part, ast.Constant) and isinstance(part.value, str) for part in ast.walk(node.annotation)
+    )
+
+
+def is_data_class(node: ast.ClassDef) -> bool:
+    """Whether objects of a class may be what a process sends to another: no layer and no data set is."""
+    names = {getattr(base, "attr", getattr(base, "id", "")) for base in node.bases}
+    return (
+        not names or bool(node.decorator_list) or any(re.search(r"Error$|Exception$|Tuple|Enum|dict", n) for n in names)
+    )

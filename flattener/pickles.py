@@ -1,0 +1,179 @@
+"""What a program pickles and unpickles: whether it may name a class or function of the packages."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flattener.facts import called_name
+from flattener.library import Library
+from flattener.source import Module, words
+from flattener.values import UNKNOWN, Values
+
+# Module -> the word by which --trust names it.
+PICKLERS = {
+    **dict.fromkeys(("pickle", "cPickle", "_pickle", "pickle5"), "pickle"),
+    **{name: name for name in ("cloudpickle", "dill", "joblib", "torch", "shelve", "pandas", "compress_pickle")},
+}
+SAVES = words("dump dumps save to_pickle")
+LOADS = words("load loads read_pickle")
+PICKLE_ONLY = words("pickle cPickle _pickle pickle5 cloudpickle dill compress_pickle shelve")
+BY_VALUE = words("cloudpickle dill")  # what the main program defines is sent whole, so that no module is named
+HARMLESS = words("""
+    HIGHEST_PROTOCOL DEFAULT_PROTOCOL PickleError PicklingError UnpicklingError format_version compatible_formats
+""")
+STATE_TAKERS = words("""
+    load_state_dict load_weights set_weights DataFrame Series array asarray from_numpy tensor as_tensor set_state len
+    restore_state
+""")
+WORDS = ("pickle", "cloudpickle", "dill", "joblib", "shelve", "torch.save", "torch.load")
+
+
+@dataclass(frozen=True)
+class Pickling:
+    """A place where something is pickled or unpickled that may name what the packages define.
+
+    Attributes:
+        word: for --trust.
+        loads: whether it is unpickled.
+        modules: those whose classes or functions are pickled; None: it is not known which.
+    """
+
+    module: Module
+    line: int
+    word: str
+    loads: bool
+    modules: frozenset[str] | None
+
+
+class Pickles:
+    """Finds all of them in the modules of a program, the entry among them."""
+
+    def __init__(self, library: Library, modules: list[Module]) -> None:
+        self.values = Values(library, modules)
+        self.parents = {
+            child: parent
+            for module in modules
+            for parent in ast.walk(module.tree)
+            for child in ast.iter_child_nodes(parent)
+        }
+        self.found = [found for module in modules for found in self.in_module(module)]
+
+    def dotted(self, module: Module, node: ast.AST) -> str:
+        """`torch.save` for an expression of that meaning; empty for all else."""
+        if not isinstance(node, ast.Name | ast.Attribute):
+            return ""
+        named = self.values.module_named(module, self.values.around.get(node), node)
+        return named[0] if named and not named[1] else ""
+
+    def in_module(self, module: Module) -> Iterator[Pickling]:
+        for node in ast.walk(module.tree):
+            parent = self.parents.get(node)
+            if not isinstance(node, ast.Name | ast.Attribute) or not isinstance(node.ctx, ast.Load):
+                continue
+            if isinstance(parent, ast.Attribute) and self.dotted(module, parent):
+                continue  # only a part of the name
+            origin, _, name = self.dotted(module, node).rpartition(".")
+            top = origin.partition(".")[0]
+            if top not in PICKLERS or (origin != top and origin != "joblib.numpy_pickle"):
+                continue
+            call = parent if isinstance(parent, ast.Call) and parent.func is node else None
+            yield from self.at(module, node, call, top, name)
+
+    def at(self, module: Module, node: Any, call: ast.Call | None, top: str, name: str) -> Iterator[Pickling]:
+        """What one mention of a pickling library means."""
+        word = f"{top}.{name}" if top == "torch" else PICKLERS[top]
+        if name in SAVES:
+            value = None
+            if call is not None:
+                first = call.args[:1] or [each.value for each in call.keywords if each.arg in ("obj", "value")]
+                value = first[0] if first else None
+            if top in BY_VALUE:
+                return
+            held = self.values.held_by(module, value) if value is not None else {UNKNOWN}
+            if held:
+                modules = None if UNKNOWN in held else frozenset(held)
+                yield Pickling(module, node.lineno, word, False, modules)
+        elif name in LOADS:
+            if top == "pandas" or (call is not None and self.is_plain_load(module, call, top)):
+                return
+            yield Pickling(module, node.lineno, word, True, None)
+        elif top in PICKLE_ONLY and name not in HARMLESS and not (top in BY_VALUE and name == "Pickler"):
+            yield Pickling(module, node.lineno, word, name not in ("Pickler",), None)
+
+    # --- what is loaded ---
+
+    def is_plain_load(self, module: Module, call: ast.Call, top: str) -> bool:
+        """Whether what a call unpickles shows by its use that it is a state, a table or an array."""
+        only = next((each.value for each in call.keywords if each.arg == "weights_only"), None)
+        if top == "torch" and isinstance(only, ast.Constant) and only.value is True:
+            return True
+        if top == "pickle" and call.args and self.is_dump(module, call.args[0]):
+            return True  # what this process has pickled itself
+        # PyTorch itself refuses to load other classes than its own, unless it is told otherwise.
+        return self.is_state(module, call, parts_too=top == "torch" and only is None, seen=set())
+
+    def is_dump(self, module: Module, node: ast.AST) -> bool:
+        """Whether an expression is the result of `pickle.dumps`."""
+        if isinstance(node, ast.Call):
+            return self.dotted(module, node.func) == "pickle.dumps"
+        function = self.values.around.get(node)
+        flows = self.values.bound.get((module.name, function, getattr(node, "id", "")), [])
+        return bool(flows) and all(isinstance(each[2], ast.Call) and self.is_dump(module, each[2]) for each in flows)
+
+    def is_state(self, module: Module, node: ast.AST, parts_too: bool, seen: set[Any]) -> bool:
+        """Whether a value is used as a state dictionary or an array only, and not for its own methods.
+
+        Args:
+            module: that it stands in.
+            node: the value.
+            parts_too: whether what a constant key leads to may be used in any way.
+            seen: the values that are being looked at.
+        """
+        parent = self.parents.get(node)
+        match parent:
+            case ast.Call() if node in parent.args or node in [each.value for each in parent.keywords]:
+                return called_name(parent) in STATE_TAKERS
+            case ast.keyword():
+                return called_name(self.parents[parent]) in STATE_TAKERS  # type: ignore[arg-type]
+            case ast.Subscript() if parent.value is node and isinstance(parent.slice, ast.Constant):
+                return parts_too or self.is_state(module, parent, False, seen)
+            case ast.Attribute(attr="get" | "pop" | "keys" | "items" | "values" | "update"):
+                outer = self.parents.get(parent)
+                return isinstance(outer, ast.Call) and (parts_too or self.is_state(module, outer, False, seen))
+            case ast.Compare() | ast.Delete() | ast.Expr():
+                return True
+            case ast.Subscript() if isinstance(parent.ctx, ast.Del | ast.Store):
+                return True
+            case ast.IfExp() | ast.BoolOp():
+                return self.is_state(module, parent, parts_too, seen)
+            case ast.Assign(targets=[ast.Name(id=name)]) if parent.value is node:
+                return self.is_state_variable(module, self.values.around.get(parent), name, parts_too, seen)
+            case ast.For(target=ast.Name() | ast.Tuple()) if parent.iter is node:
+                return parts_too
+            case ast.Return():
+                function = self.values.around.get(parent)
+                if function is None or function in seen:
+                    return function is not None
+                seen.add(function)
+                name = getattr(function, "name", "")
+                calls = self.values.called.get(name, [])
+                known = bool(calls) and name not in self.values.given
+                return known and all(self.is_state(other, each, parts_too, seen) for other, each in calls)
+        return False
+
+    def is_state_variable(self, module: Module, function: Any, name: str, parts_too: bool, seen: set[Any]) -> bool:
+        """`is_state` for all places in which a variable is read."""
+        key = (module.name, function, name)
+        if key in seen:
+            return True
+        seen.add(key)
+        scope = function or module.tree
+        names = [node for node in ast.walk(scope) if isinstance(node, ast.Name) and node.id == name]
+        reads = [node for node in names if isinstance(node.ctx, ast.Load)]
+        harmless = all(self.is_state(module, node, parts_too, seen) for node in reads)
+        return harmless and not (function is None and self.is_imported(module, name))
+
+    def is_imported(self, module: Module, name: str) -> bool:
+        """Whether another module may import a variable of a module."""
+        return any(target == (module.name, name) for target in self.values.imported.values())

@@ -1,0 +1,218 @@
+"""Which modules are flat: decided by module and by what is really done, not by one word anywhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+import test_flatten_cases as cases
+
+import build_kernel as bk
+from flattener.build import Report
+from flattener.command import run_command
+
+TORCH = "import torch\nfrom torch import nn\nfrom pkg.model import Net\n\n\n"
+MODEL = (
+    "from torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self, width=1):\n        self.width = width\n"
+)
+
+
+def build(folder: Path, files: dict[str, str], form: str = "py", **more) -> tuple[Report, str]:
+    """Builds main.py with pkg; returns the report and the text of the output."""
+    for name, text in {"pkg/__init__.py": "", **files}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    out = folder / f"flat.{form}"
+    return bk.build_entry(folder / "main.py", [folder / "pkg"], out, **more), out.read_text()
+
+
+def styled(report: Report) -> set[str]:
+    """The modules in modules style, without the packages' own `__init__.py`."""
+    return {line.partition(":")[0] for line in report.reasons} - {"pkg/__init__.py"}
+
+
+STYLES = {
+    "class_in_message": set(),
+    "class_in_message_by_call": {"pkg/kinds.py"},
+    "pickled_own_class": {"pkg/feats.py"},
+    "pickled_plain_values": set(),
+    "unpickled_at_start": {"pkg/a.py", "pkg/hidden.py"},
+    "builtin_names_of_modules": set(),
+    "twin_helpers": set(),
+    "star_of_standard_library": {"pkg/b.py"},
+    "one_module_two_imports": set(),
+    "dash_m_by_any_name": {"pkg/a.py", "pkg/worker.py"},
+    "module_given_away": {"pkg/a.py"},
+}
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_a_program_has_only_those_modules_in_modules_style_that_need_it(name, tmp_path):
+    case = cases.BY_NAME[name]
+    cases.write_case(case, tmp_path)
+    report = bk.build_entry(tmp_path / "main.py", [tmp_path / "pkg"], tmp_path / "flat.py")
+    assert styled(report) == STYLES[name]
+
+
+# What a training script does with `torch.save` and `torch.load`, and which modules then keep their names.
+CHECKPOINTS = {
+    "torch.save(Net().state_dict(), 'a')": set(),
+    "net = Net()\ntorch.save({'net': net.state_dict(), 'epoch': 3, 'loss': [0.5]}, 'a')": set(),
+    "def save(state, path):\n    torch.save(state, path)\n\n\nsave({'net': Net().state_dict()}, path='a')": set(),
+    "net = Net()\nnet.load_state_dict(torch.load('a'))": set(),
+    "state = torch.load('a')\nNet().load_state_dict(state['net'])\nstart = state['epoch'] + 1": set(),
+    "net = torch.load('a', weights_only=True)\nprint(net.width)": set(),
+    "torch.save(Net(), 'a')": {"pkg/model.py"},
+    "net = Net()\ntorch.save({'net': net}, 'a')": {"pkg/model.py"},
+    "net = nn.DataParallel(Net())\ntorch.save(obj=net, f='a')": {"pkg/model.py"},
+    "class Run:\n    def __init__(self, net):\n        self.net = net\n    def save(self):\n"
+    "        torch.save(self.net, 'a')\n\n\nRun(Net()).save()": {"pkg/model.py"},
+    "torch.save(globals()['x'](), 'a')": {"pkg/model.py", "pkg/other.py"},
+    "net = torch.load('a')\nprint(net(3), Net)": {"pkg/model.py", "pkg/other.py"},
+    "net = torch.load('a', weights_only=False)['net']\nprint(net(3), Net)": {"pkg/model.py", "pkg/other.py"},
+}
+
+
+@pytest.mark.parametrize("code", CHECKPOINTS)
+def test_a_checkpoint_matters_to_the_modules_whose_classes_it_names(code, tmp_path):
+    files = {"main.py": TORCH + "from pkg.other import double\n" + code + "\nprint(double(1))\n", "pkg/model.py": MODEL}
+    report, _ = build(tmp_path, {**files, "pkg/other.py": "def double(x):\n    return 2 * x\n"})
+    assert styled(report) == CHECKPOINTS[code]
+
+
+FLAT = {
+    "a tensor's method": "from pkg.a import f\nprint(f(2))\n--\ndef f(x):\n    return x.type('float')\n",
+    "no own class": "from pkg.a import f\nraise TypeError(f'{type(f)} is no number')\n--\ndef f(x):\n    return x\n",
+    "a listed folder": "from pkg.a import f\nprint(f())\n--\nimport glob\ndef f():\n    return glob.glob('*')\n",
+    "a frame": "import pandas as pd\nfrom pkg.a import f\nf(pd.DataFrame()).to_pickle('a')\npd.read_pickle('a')\n"
+    "--\ndef f(x):\n    return x\n",
+    "workers of joblib": "from joblib import Parallel, delayed\nfrom pkg.a import f\n"
+    "print(Parallel(2)(delayed(f)(x) for x in 'a'))\n--\ndef f(x):\n    return x\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_one_word_does_not_decide(name, tmp_path):
+    main, _, module = FLAT[name].partition("--\n")
+    report, _ = build(tmp_path, {"main.py": main, "pkg/a.py": module})
+    assert report.reasons == [] and report.undecided == []
+
+
+OPEN = {
+    "a key of hydra": "import anything\nfrom pkg.a import f\nanything.make({'_target_': f()})\n",
+    "hydra itself": "from hydra.utils import instantiate\nfrom pkg.a import f\ninstantiate(f())\n",
+    "Lightning": "from lightning.pytorch.cli import LightningCLI\nfrom pkg.a import f\nLightningCLI(f)\n",
+    "gin": "import gin\nfrom pkg.a import f\ngin.parse_config_file(f())\n",
+    "a joined name": "import anything\nfrom pkg.a import f\nanything.make('.'.join(['pkg', f()]))\n",
+    "a pickle": "import joblib\nfrom pkg.a import f\nprint(joblib.load(f()).predict(1))\n",
+    "an unpickler of its own": "import pickle\nfrom pkg.a import f\nprint(pickle.Unpickler(f()).load())\n",
+    "a launcher": "import subprocess\nfrom pkg.a import f\nsubprocess.run('accelerate launch -m pkg.t', f())\n",
+    "torchrun": "import os\nfrom pkg.a import f\nos.system('torchrun --nproc 2 pkg/train.py ' + f())\n",
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_what_may_name_anything_gets_the_whole_package(name, tmp_path):
+    files = {"pkg/a.py": "def f(): return 1\n\n\ndef hidden(): return 2\n", "pkg/never.py": "class Unet: pass\n"}
+    report, text = build(tmp_path, {"main.py": OPEN[name], **files})
+    assert styled(report) == {"pkg/a.py", "pkg/never.py"}
+    assert "def hidden" in text and "class Unet" in text and report.dropped == []
+
+
+def test_the_user_decides_what_stays_open_and_sees_it_in_one_line(tmp_path, capsys, monkeypatch):
+    files = {
+        "main.py": "import torch\nfrom pkg.a import f\nprint(torch.load(f()).x)\n",
+        "pkg/a.py": "def f(): return 1\n",
+    }
+    build(tmp_path, files)
+    monkeypatch.chdir(tmp_path)
+    command = ["--entry", "main.py", "--package", "pkg", "--out", "flat.py", "-v"]
+    assert run_command(command, tmp_path) == 0
+    said = capsys.readouterr().out
+    line = "  undecided: main.py:3: torch.load may load objects of any class of the packages"
+    assert said.count(line + "; `--trust torch.load` if that is harmless\n") == 1
+    assert run_command([*command, "--trust", "torch.load"], tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "modules style" not in said and "undecided" not in said
+    assert "--out flat.py --trust torch.load`" in (tmp_path / "flat.py").read_text()
+    assert run_command([*command, "--trust", "torch.lod"], tmp_path) == 1
+    assert "--trust torch.lod: not known. Remedy: one of" in capsys.readouterr().err
+
+
+def test_what_must_be_found_by_its_name_can_be_kept(tmp_path):
+    files = {
+        "main.py": "from pkg.a import f\nprint(f())\n",
+        "pkg/a.py": "def f(): return 1\n",
+        "pkg/plug.py": "def gone(): return helper()\ndef helper(): return 1\ndef lost(): return 2\n",
+    }
+    report, text = build(tmp_path, files, keep=["pkg.plug:gone"])
+    assert styled(report) == {"pkg/plug.py"} and report.dropped == ["pkg.plug.lost"]
+    assert "def gone" in text and "def helper" in text
+    report, text = build(tmp_path, files, keep=["pkg.plug"])
+    assert "def lost" in text
+    for name, message in (("pkg.nothing", "there is no module pkg.nothing"), ("pkg.a:g", "pkg.a has no g")):
+        with pytest.raises(bk.BuildError, match=re.escape(message) + ".*Remedy"):
+            build(tmp_path, files, keep=[name])
+
+    "from maps import process_map\n{kind} work(x{base}):\n    {body}\ndef run(xs):\n    return process_map(work, xs)\n"
+
+
+def test_a_third_party_pool_finds_functions_of_one_name(tmp_path):
+    one = "from maps import go\ndef work(x): return {}\ndef run(xs): return go(work, xs)\n"
+    files = {"main.py": "from pkg.a import run as a\nfrom pkg.b import run as b\nprint(a([1]), b([1]))\n"}
+    files |= {"pkg/a.py": one.format("x + 1"), "pkg/b.py": one.format("x * 9")}
+    report, _ = build(tmp_path, files)
+    assert len(styled(report)) == 1 and "maps.go may look for it by its name" in "".join(report.reasons)
+    report, _ = build(
+        tmp_path, {name: text.replace("maps import go", "numpy import go") for name, text in files.items()}
+    )
+    assert report.reasons == []  # it calls it in this process
+
+
+def test_a_spawner_of_pytorch_works_in_a_notebook_or_is_refused(tmp_path):
+    main = "import torch.multiprocessing as mp\nfrom pkg.a import f\n{}\nmp.spawn({}, nprocs=2)\n"
+    files = {"main.py": main.format("", "f"), "pkg/a.py": "def f(rank): print(rank)\n"}
+    assert styled(build(tmp_path, files, "ipynb")[0]) == {"pkg/a.py"}
+    assert build(tmp_path, files)[0].reasons == []
+    files["main.py"] = main.format("def main_worker(rank): f(rank)", "main_worker")
+    with pytest.raises(bk.BuildError, match=r"main.py:4: a process .* cannot see 'main_worker' .*Remedy: move it"):
+        build(tmp_path, files, "ipynb")
+    assert build(tmp_path, files)[0].reasons == []
+
+
+def test_a_folder_without_init_travels_once(tmp_path):
+    files = {
+        "main.py": "from pkg.a import HERE\nfrom pkg.sub.b import g\nprint(HERE, g())\n",
+        "pkg/a.py": "from pathlib import Path\nHERE = Path(__file__).parent\n",
+        "pkg/sub/b.py": "def g(): return 'only once'\n",
+        "pkg/sub/never.py": "def unused(): return 'not at all'\n",
+        "pkg/data.txt": "some text\n",
+    }
+    _, text = build(tmp_path, files)
+    assert text.count("only once") == 1 and "not at all" not in text and "some text" in text
+
+
+def test_comments_that_head_imports_go_with_them(tmp_path):
+    main = "# standard library\nimport os\n# local\nfrom pkg.a import (  # the losses\n    dice,  # soft dice\n)\n"
+    files = {"main.py": f"{main}# ---- run ----\nprint(dice(), os.sep)\n"}
+    _, text = build(
+        tmp_path, {**files, "pkg/a.py": "# our imports\nimport math\n\n\n# losses\ndef dice(): return math.pi\n"}
+    )
+    assert not re.search("standard library|local|the losses|soft dice|our imports", text)
+    assert "# losses\ndef dice" in text and "# ---- run ----\nprint(" in text
+
+
+def test_what_python_says_of_a_source_is_told_once_with_its_place(tmp_path):
+    files = {"main.py": "from pkg.a import f\nassert (f, 'always')\n", "pkg/a.py": "def f(): return 1 is 1\n"}
+    report, _ = build(tmp_path, files, "ipynb")
+    assert sorted(line.partition(": ")[0] for line in report.warnings) == ["main.py:2", "pkg/a.py:1"]
+
+
+def test_helpers_of_one_text_are_one_and_builtins_stay_what_they_are(tmp_path):
+    twins = {name: cases.BY_NAME["twin_helpers"].files[name].decode() for name in cases.BY_NAME["twin_helpers"].files}
+    report, text = build(tmp_path, twins)
+    assert text.count("def seed(n)") == 3 and text.count("def half(x)") == 2 and text.count("EPS = 1e-3") == 1
+    assert "pkg.b.half, which is pkg.a.half word for word" in report.dropped
+    own = {name: data.decode() for name, data in cases.BY_NAME["builtin_names_of_modules"].files.items()}
+    report, text = build(tmp_path / "b", own)
+    assert report.renamed == ["pkg.a.id -> a_id", "pkg.a.sum -> a_sum", "pkg.b.max -> b_max"]
+    assert "del max  # other code means the builtin" in text
