@@ -30,7 +30,7 @@ class Naming:
     Attributes:
         final: variable, or what is imported from outside -> its name in the flat program.
         taken: all names that some module uses for anything.
-        reserved: the builtins that kept code reads.
+        reserved: the builtins that kept code reads, and those whose names a module gives to something of its own.
         externals: what is imported from outside, in load order -> the statements that import it.
         binding_order: variable -> where in the program it is bound first and last, and whether by `def` or `class`.
     """
@@ -95,7 +95,9 @@ class Naming:
         for name in sorted(groups):
             group = sorted(groups[name], key=self.claim, reverse=True)
             # A module's own `max` would be taken for the builtin in the cells that a reader adds.
-            if name not in self.reserved and (not hasattr(builtins, name) or self.is_entrys(group[0])):
+            if hasattr(builtins, name) and not self.is_entrys(group[0]):
+                self.reserved.add(name)
+            if name not in self.reserved:
                 self.final[group.pop(0)] = name
             for entity in group:
                 self.final[entity] = self.fresh(entity)

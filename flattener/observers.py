@@ -71,7 +71,7 @@ def find_notices(library: Library, facts: dict[str, Facts], modules: dict[str, M
     found: list[Notice] = []
     for name in ["__main__", *modules]:
         found += in_module(library, library.source(name), facts[name], form)
-    if any(pickles.PICKLERS.keys() & facts[name].words.keys() for name in ["__main__", *modules]):
+    if any(pickles.is_mentioned(facts[name]) for name in ["__main__", *modules]):
         found += pickled(library, modules)
     found += shown_classes(library, {name: facts[name] for name in ["__main__", *modules]}, modules)
     return found
@@ -150,9 +150,9 @@ def shows_class(library: Library, facts: dict[str, Facts]) -> str:
         library: the entry and its packages.
         facts: of the entry and of the modules.
     """
-    nodes = [node for name in facts if name != "__main__" for node in ast.walk(library.source(name).tree)]
-    classes = sorted(node.name for node in nodes if isinstance(node, ast.ClassDef))
-    if not classes and not any(isinstance(node, ast.Call) and makes_class(node) for node in nodes):
+    others = [name for name in facts if name != "__main__"]
+    classes = sorted(name for other in others for name in re.findall(r"\bclass\s+(\w+)", library.source(other).text))
+    if not classes and not any((CLASS_MAKERS | {"type", "Enum"}) & facts[name].words.keys() for name in others):
         return ""
     for name, each in facts.items():
         shown = [each.words[f"shown {known}"] for known in classes if f"shown {known}" in each.words]

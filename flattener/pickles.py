@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from flattener.facts import called_name
+from flattener.facts import Facts, called_name
 from flattener.library import Library
 from flattener.source import Module, words
 from flattener.values import UNKNOWN, Values
@@ -27,6 +27,25 @@ STATE_TAKERS = words("""
     restore_state
 """)
 WORDS = ("pickle", "cloudpickle", "dill", "joblib", "shelve", "torch.save", "torch.load")
+
+
+def is_mentioned(facts: Facts) -> bool:
+    """Whether a module mentions something that pickles or unpickles, other than what sends code by value."""
+    for site in facts.imports:
+        for alias in site.names:
+            origin = alias.name if isinstance(site, ast.Import) else site.module or ""
+            top, harmless = origin.partition(".")[0], HARMLESS
+            if top not in PICKLERS or getattr(site, "level", 0):
+                continue
+            if top in BY_VALUE:
+                harmless = harmless | SAVES | {"Pickler"}
+            names = {alias.name} if isinstance(site, ast.ImportFrom) else set()
+            start = f"{alias.asname or top}."
+            if isinstance(site, ast.Import):
+                names = {word.removeprefix(start) for word in facts.words if word.startswith(start)}
+            if names & (SAVES | LOADS) - harmless or (top in PICKLE_ONLY and names - harmless - {origin}):
+                return True
+    return False
 
 
 @dataclass(frozen=True)

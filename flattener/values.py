@@ -53,8 +53,11 @@ class Values:
         self.given: set[str] = set()  # names of functions that are handed around
         self.classes: dict[str, list[ast.ClassDef]] = collections.defaultdict(list)
         self.stars: dict[str, list[str]] = collections.defaultdict(list)
+        self.declared: list[tuple[str, Any, str]] = []  # the names that a function declares as global
         for module in modules:
             self.index(module)
+        for name, function, variable in self.declared:
+            self.bound[name, None, variable] += self.bound.pop((name, function, variable), [])
 
     # --- the index ---
 
@@ -118,6 +121,8 @@ class Values:
                 pairs = [(receiver, value) for value in values if isinstance(receiver, ast.Attribute)]
                 if isinstance(receiver, ast.Name):
                     self.fed[module.name, receiver.id] += [(module, function, value) for value in values]
+            case ast.Global():
+                self.declared += [(module.name, function, name) for name in node.names]
             case ast.ExceptHandler() if node.name:
                 pairs = [(ast.Name(node.name, ast.Store()), ast.Constant(None))]
             case ast.Return() | ast.Yield() | ast.YieldFrom() if node.value is not None:
@@ -142,9 +147,7 @@ class Values:
                 if owner is not None:
                     self.attributes[target.id].append(flow)
                     return
-                scopes = [function, *([None] if function is not None and is_global(function, target.id) else [])]
-                for scope in scopes:
-                    self.bound[module.name, scope, target.id].append(flow)
+                self.bound[module.name, function, target.id].append(flow)
             case ast.Attribute():
                 self.attributes[target.attr].append(flow)
                 if isinstance(target.value, ast.Name) and function in self.class_of:
@@ -397,11 +400,6 @@ class Values:
         position = named.index(parameter) - bound_first if parameter in named else None
         for other, call in calls:
             yield from given_to(call, parameter.arg, position, (other, self.around[call]), arguments)
-
-
-def is_global(function: ast.AST, name: str) -> bool:
-    """Whether a function declares a name as global."""
-    return any(isinstance(node, ast.Global) and name in node.names for node in ast.walk(function))
 
 
 def own(module: Module) -> list[str]:
