@@ -35,7 +35,7 @@ def is_mentioned(facts: Facts) -> bool:
         for alias in site.names:
             origin = alias.name if isinstance(site, ast.Import) else site.module or ""
             top, harmless = origin.partition(".")[0], HARMLESS
-            if top not in PICKLERS or getattr(site, "level", 0):
+            if top not in PICKLERS or (isinstance(site, ast.ImportFrom) and site.level):
                 continue
             if top in BY_VALUE:
                 harmless = harmless | SAVES | {"Pickler"}
