@@ -24,7 +24,7 @@ FLATTENER_ORDER = [
     *("pickles", "observers", "reach", "purity", "loading", "meanings", "merging", "refusals", "program"),
     *("naming", "lines", "emission", "unused", "modules_style", "arguments", "endings", "event_loop", "cells"),
     *("manifest", "documents", "checks", "trace", "kaggle", "kernel_head", "parameters", "analysis", "build"),
-    *("command"),
+    "command",
 ]
 DESK_ORDER = [
     *("paths", "errors", "output", "machine", "records", "runs", "building"),
