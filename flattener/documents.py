@@ -30,7 +30,7 @@ from flattener.library import Library
 from flattener.lines import Line, join_blocks, split_blocks
 from flattener.loading import Chunk
 from flattener.modules_style import MODULE_PATTERN, PREPARE, UNPACK, ModuleText, file_literals, helper_lines
-from flattener.naming import Naming
+from flattener.naming import Naming, import_path
 from flattener.program import Program
 from flattener.reach import Reach
 from flattener.shell import refuse_shell_edits, shell_edits
@@ -115,7 +115,10 @@ class Document:
             texts = [content.decode("utf-8", "ignore") for content in self.reach.files.values()]
             texts += [name for names in self.reach.kept.values() for name in names]
             unused = unused_statements(list(self.reach.modules.values()), self.library.entry, texts)
-        self.unused = sorted((name, only_defines(self.reach.modules[name].body[index]) or "") for name, index in unused)
+        self.unused = sorted(
+            (name, only_defines(self.reach.modules[name].body[index], self.reach.modules[name]) or "")
+            for name, index in unused
+        )
         cells: list[Cell] = []
         empty: list[str] = []
         files = dict(self.reach.files)
@@ -371,7 +374,9 @@ class FlatDocument(Document):
                 renamed = "" if name == meaning.attribute else f" as {name}"
                 members.setdefault(meaning.module, []).append(meaning.attribute + renamed)
                 continue
-            for module, site, alias in [each for each in sites if isinstance(each[1].node, ast.Import)]:
+            paths = {import_path(site.node, alias) for _, site, alias in sites if site in program.loader.hoisted}
+            plain_sites = [each for each in sites if isinstance(each[1].node, ast.Import)]
+            for module, site, alias in [each for each in plain_sites if import_path(each[1].node, each[2]) in paths]:
                 line = import_text(site.node, [renamed_alias(module, site.node, alias, name)], meaning.module)
                 if line not in plain:
                     plain.append(line)

@@ -6,7 +6,7 @@ import re
 from flattener.library import External, Library, ModuleRef, Var
 from flattener.lines import Block, Line
 from flattener.names import ImportSite, Use
-from flattener.naming import Naming
+from flattener.naming import Naming, import_path
 from flattener.program import Program
 from flattener.source import CODING, PRAGMA, Module, first_line, is_docstring, is_future_import, last_line
 
@@ -342,7 +342,7 @@ class FlatEmitter(Emitter):
                     parts.append(self.import_text(node, [renamed_alias(self.module, node, use.alias, final[meaning])]))
                 elif kept:
                     parts.append(f"{final[meaning]} = {self.imported_name(use)}")
-            elif isinstance(meaning, External) and meaning in final and self.stays(meaning, site):
+            elif isinstance(meaning, External) and meaning in final and self.stays(meaning, site, use.alias):
                 parts.append(self.import_text(node, [renamed_alias(self.module, node, use.alias, final[meaning])]))
                 changed |= self.naming.is_renamed(meaning)
             else:
@@ -362,9 +362,12 @@ class FlatEmitter(Emitter):
             self.module.refuse(use.node, reason, "import it once, at the head of the module")
         return name
 
-    def stays(self, meaning: External, site: ImportSite) -> bool:
+    def stays(self, meaning: External, site: ImportSite, alias: ast.alias) -> bool:
         """Whether a third-party import stays where it stands, since it must not be moved above what runs before it."""
-        sites = [other for _, other, _ in self.naming.externals.get(meaning, [])]
+        path = import_path(site.node, alias)
+        sites = [
+            other for _, other, each in self.naming.externals.get(meaning, []) if import_path(other.node, each) == path
+        ]
         return sites[:1] == [site] and not any(other in self.program.loader.hoisted for other in sites)
 
 

@@ -6,6 +6,7 @@ import tokenize
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flattener.changes import Changes
 from flattener.entries import Part
 from flattener.errors import BuildError
 from flattener.names import Names, Use, find_names
@@ -82,6 +83,7 @@ class Library:
         self.sources = {"__main__": self.entry}
         self.parts = [Part(self.entry, None, 1, len(self.entry.lines))]
         self.analysed: dict[str, Names] = {}
+        self.changed: dict[str, Changes] = {}
 
     def read(self, name: str, label: str, path: Path | None, **kind: bool) -> Module:
         """Reads a module; one without a file is empty."""
@@ -160,6 +162,13 @@ class Library:
         if dotted not in self.analysed:
             self.analysed[dotted] = find_names(self.source(dotted))
         return self.analysed[dotted]
+
+    def all_changes(self) -> list[Changes]:
+        """What the code of each module that was read so far may change."""
+        for name, module in self.sources.items():
+            if name not in self.changed:
+                self.changed[name] = Changes(module.tree)
+        return list(self.changed.values())
 
     def origin(self, module: Module, node: ast.ImportFrom) -> str:
         """The absolute name of the module from which a `from ... import` takes its names."""

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import collections
+import re
 import sys
 from collections.abc import Iterator
 
@@ -70,7 +71,42 @@ class Naming:
                         meaning in needed and ((module.name, meaning) in in_module or not found[meaning])
                     ):
                         found[meaning].append((module, site, use.alias))
-        return {meaning: sites for meaning, sites in found.items() if sites}
+        found = {meaning: sites for meaning, sites in found.items() if sites}
+        self.add_submodules(found)
+        return found
+
+    def add_submodules(self, found: dict[External, list[tuple[Module, ImportSite, ast.alias]]]) -> None:
+        """Adds the imports of sub-modules that kept code may read as attributes, `xml.dom` behind `import xml`.
+
+        Any import of `xml.dom`, in whatever module, makes it an attribute of `xml`.
+        """
+        program = self.program
+        said: set[str] = set()
+        roots: set[str] = set()
+        loaded: set[str] = set()
+        for name, index in program.kept:
+            names = program.names[name]
+            said |= said_words(names.module.body[index])
+        for module in program.modules:
+            for site in program.names[module.name].sites:
+                if (module.name, site.index) in program.kept and not site.plain:
+                    roots |= {dotted.partition(".")[0] for dotted in program.library.named(module, site.node)}
+        for name in program.library.apart:
+            said |= set(re.findall(r"\w+", program.library.source(name).text))
+            roots |= said
+        roots |= {meaning.module.partition(".")[0] for meaning in found}
+        for sites in found.values():
+            loaded = loaded.union(*(submodules(site.node, alias) for _, site, alias in sites))
+        for module in program.modules_in_order():
+            for site in program.names[module.name].sites:
+                for use in site.uses if site.plain else []:
+                    meaning = program.library.target(module, use)
+                    paths = submodules(site.node, use.alias) - loaded
+                    known = {path for path in paths if path.rpartition(".")[2] in said}
+                    theirs = isinstance(meaning, External) and meaning.module.partition(".")[0] in roots
+                    if theirs and known and program.meanings.of(module, use.name) == meaning:
+                        found.setdefault(meaning, []).append((module, site, use.alias))
+                        loaded |= paths
 
     def find_binding_order(self) -> dict[Var | External, tuple[int, int, bool]]:
         """See `binding_order`."""
@@ -177,10 +213,13 @@ class Naming:
         use, name = reference.use, self.final[reference.meaning]
         written = module.text[reference.start : reference.end]
         if use.quoted:
-            if use.name != name and "get_type_hints" in self.program.all_text:
+            if use.name != name and self.program.reads_quoted(module):
                 reason = f"{use.name!r} in quotes is called {name!r}"
                 module.refuse(use.node, reason, "write the annotation without quotes")
             return
+        if use.weak and written != name and self.program.exposure.exposes(module):
+            reason = f"the annotation {written!r} is called {name!r}, and third-party code may read it"
+            module.refuse(use.node, reason, "use another name")
         if use.in_pattern and use.chain and "." not in self.flat_text(module, reference):
             reason = f"`{written}` in a pattern would become a capture"
             module.refuse(use.node, reason, "use `case x if x == ...`")
@@ -253,3 +292,25 @@ class Naming:
             for entity, name in self.final.items()
             if self.is_renamed(entity)
         )
+
+
+def import_path(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
+    """The full name of what a part of an import statement names: `a.b` of `import a.b` and of `from a import b`."""
+    return f"{node.module or ''}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
+
+
+def submodules(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> set[str]:
+    """The modules below a package that an import statement may load: `a.b` and `a.b.c` of `import a.b.c`."""
+    parts = import_path(node, alias).split(".")
+    return {".".join(parts[:count]) for count in range(2, len(parts) + 1)}
+
+
+def said_words(node: ast.AST) -> set[str]:
+    """The attributes in a statement, and its strings."""
+    found = set()
+    for part in ast.walk(node):
+        if isinstance(part, ast.Attribute):
+            found.add(part.attr)
+        elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+            found |= set(part.value.split("."))
+    return found

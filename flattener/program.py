@@ -4,6 +4,7 @@ import ast
 import collections
 from dataclasses import dataclass
 
+from flattener.annotations import READERS, Exposure, annotations_of, is_annotated
 from flattener.library import External, Library, Meaning, ModuleRef, Var
 from flattener.loading import Loader
 from flattener.meanings import Meanings
@@ -12,12 +13,7 @@ from flattener.names import Use
 from flattener.purity import Purity
 from flattener.refusals import refuse_constructs
 from flattener.scopes import Scope
-from flattener.source import Module, all_arguments, words
-
-ANNOTATION_READERS = words("""
-    __annotations__ get_type_hints get_annotations signature getfullargspec fields pydantic attr attrs msgspec typeguard
-    beartype typer fastapi singledispatch NamedTuple TypedDict __dataclass_fields__
-""")
+from flattener.source import Module
 
 
 @dataclass
@@ -52,6 +48,7 @@ class Program:
         self.meanings.merge(find_same(self.meanings, self.loader))
         self.names = self.meanings.names
         self.purity = Purity(library, self.names)
+        self.exposure = Exposure(library, self.meanings, self.purity)
         self.all_text = "\n".join(module.text for module in self.meanings.modules)
         self.modules = self.meanings.modules
         self.references: dict[tuple[str, int], list[Reference]] = collections.defaultdict(list)
@@ -78,17 +75,25 @@ class Program:
         self.future = sorted({name for module in self.modules for name in module.future})
         with_it = [module for module in annotated if "annotations" in module.future]
         without = [module for module in annotated if "annotations" not in module.future]
-        if with_it and without:
-            line = next(
-                node for node in with_it[0].body if isinstance(node, ast.ImportFrom) and node.module == "__future__"
-            )
-            if not ANNOTATION_READERS & self.words:
-                return  # no code reads annotations, so that all of them may become strings
-            with_it[0].refuse(
-                line,
-                f"it has `from __future__ import annotations`, {without[0].label} has annotations without it",
-                "write it in all modules, or in none",
-            )
+        if not with_it or not without:
+            return
+        line = next(
+            node for node in with_it[0].body if isinstance(node, ast.ImportFrom) and node.module == "__future__"
+        )
+        remedy = "write it in all modules, or in none"
+        if READERS & self.words:
+            reason = f"it has `from __future__ import annotations`, {without[0].label} has annotations without it"
+            with_it[0].refuse(line, reason, remedy)
+        # Where nothing reads annotations, all of them may become strings.
+        for module in without:
+            reason = f"{with_it[0].label} has `from __future__ import annotations`, this module does not"
+            blame = with_it[0].name if module.is_entry else None
+            if self.exposure.exposes(module):
+                reason += ", and third-party code may read its annotations"
+                module.refuse(next(filter(is_annotated, ast.walk(module.tree))), reason, remedy, blame)
+            for node in ast.walk(module.tree):
+                if not all(self.purity.expression(module, part) for part in annotations_of(node)):
+                    module.refuse(node, f"{reason}, and evaluating an annotation may have an effect", remedy, blame)
 
     # --- references ---
 
@@ -105,9 +110,15 @@ class Program:
                     self.refer_name(module, use, imported)
         for use in self.names[module.name].quoted:
             meaning = self.meanings.of(module, use.name)
-            if isinstance(meaning, Var):
+            if isinstance(meaning, Var | External):
                 self.references[module.name, use.index].append(Reference(use, 0, 0, meaning))
+            elif isinstance(meaning, ModuleRef) and self.reads_quoted(module):
+                module.refuse(use.node, f"{use.name!r} in quotes is a module", "write the annotation without quotes")
         refuse_constructs(self.names[module.name], self.library, self.purity, self.form)
+
+    def reads_quoted(self, module: Module) -> bool:
+        """Whether some code may evaluate the annotations of a module that are written as strings."""
+        return "get_type_hints" in self.all_text or self.exposure.exposes(module)
 
     def refer_import(self, module: Module, use: Use) -> None:
         """An import that stays an assignment refers to the variable that it makes, and to the one that it copies."""
@@ -215,10 +226,3 @@ class Program:
                 if isinstance(reference.meaning, Var):
                     todo += bound[reference.meaning]
         return kept
-
-
-def is_annotated(node: ast.AST) -> bool:
-    """Whether a node of the syntax tree holds an annotation."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        return node.returns is not None or any(argument.annotation for argument in all_arguments(node.args))
-    return isinstance(node, ast.AnnAssign)

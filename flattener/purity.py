@@ -5,19 +5,13 @@ When in doubt, a statement has effects.
 
 import ast
 import builtins
+import functools
+import re
 
-from flattener.library import External, Library, NameTables
-from flattener.names import Use
+from flattener.evaluation import PURE_CALLS, Evaluation, Kind, Scope, defined_names
+from flattener.library import External
 from flattener.source import Module, all_arguments, words
 
-PURE_CALLS = words("""
-    bool bytes dict enumerate float frozenset int len list max min object range reversed round set slice sorted str sum
-    tuple zip collections.namedtuple collections.defaultdict collections.OrderedDict collections.Counter re.compile
-    typing.TypeVar typing.NewType typing.ParamSpec dataclasses.field pathlib.Path pathlib.PurePosixPath
-    fractions.Fraction decimal.Decimal datetime.timedelta operator.itemgetter operator.attrgetter
-    numpy.array numpy.arange numpy.linspace numpy.zeros numpy.ones numpy.full numpy.eye numpy.dtype numpy.float32
-    numpy.float64 numpy.uint8 numpy.int8 numpy.int16 numpy.int32 numpy.int64 numpy.sqrt numpy.log numpy.exp
-""")
 PURE_DECORATORS = words("""
     property staticmethod classmethod dataclasses.dataclass contextlib.contextmanager functools.cache
     functools.lru_cache functools.wraps functools.cached_property functools.total_ordering abc.abstractmethod
@@ -31,120 +25,121 @@ PURE_ROOTS = ("numpy.", "math.", "re.", "logging.getLogger", "functools.partial"
 PURE_BASE_PACKAGES = ("keras.", "torch.nn.")  # their classes do nothing when they are subclassed
 
 
-class Purity:
-    """Judges statements and expressions by the names of their modules; when in doubt, they have effects."""
+ENUM_METHODS = words("""
+    __str__ __repr__ __format__ __lt__ __le__ __gt__ __ge__ __call__ __len__ __contains__ __bool__ __doc__ __slots__
+    __module__ __annotations__
+""")  # what a plain Enum may define: making the class calls none of these
+HOOK = re.compile(r"(__(?:init_subclass|class_getitem|set_name|subclasses|mro_entries|prepare)__)")
 
-    def __init__(self, library: Library, names: NameTables) -> None:
-        self.library, self.names = library, names
-        self.plain: dict[tuple[str, str], bool] = {}
 
-    def bound(self, module: Module, name: str) -> list[Use]:
-        """The uses that bind a variable of a module."""
-        return self.names[module.name].bindings.get(name, [])
+DISTURBERS = words("""
+    environ putenv unsetenv sys chdir filterwarnings simplefilter use import_module __import__ exec eval load_dotenv
+""")  # what code names that changes what a later import does
 
-    def dotted(self, module: Module, node: ast.AST) -> str | None:
-        """`contextlib.contextmanager` for an expression of that meaning, `len` for a builtin, None for all else."""
-        attributes = []
-        while isinstance(node, ast.Attribute):
-            attributes.append(node.attr)
-            node = node.value
-        if not isinstance(node, ast.Name):
-            return None
-        bound = self.bound(module, node.id)
-        if not bound:
-            return ".".join([node.id, *reversed(attributes)]) if hasattr(builtins, node.id) else None
-        if len(bound) > 1 or bound[0].action != "import":
-            return None
-        target = self.library.target(module, bound[0])
-        if not isinstance(target, External):
-            return None
-        return ".".join([target.module, *filter(None, [target.attribute]), *reversed(attributes)])
 
-    def expression(self, module: Module, node: ast.AST) -> bool:
-        """Whether evaluating an expression changes nothing elsewhere.
-
-        It must call nothing but functions that are known to have no effect, and must read no object of an unknown
-        class: `a + b`, `a.b` and `for x in a` may run any code of the class of `a`.
-        """
-        for part in ast.walk(node):
-            if isinstance(part, ast.Call) and self.dotted(module, part.func) not in PURE_CALLS:
-                return False
-            if isinstance(part, ast.Await | ast.Yield | ast.YieldFrom | ast.NamedExpr):
-                return False
-            if isinstance(part, ast.Name) and not self.is_plain(module, part.id):
-                return False
-        return True
-
-    def is_plain(self, module: Module, name: str) -> bool:
-        """Whether a name of a module stands for a function, a plain class or constant, or something third-party."""
-        key = module.name, name
-        if key not in self.plain:
-            self.plain[key] = True  # for names that are defined by each other
-            self.plain[key] = all(self.binds_plainly(module, use) for use in self.bound(module, name))
-        return self.plain[key]
-
-    def binds_plainly(self, module: Module, use: Use) -> bool:
-        """Whether a use binds a variable of a module to such a value."""
-        if use.action == "import":
-            target = self.library.target(module, use)
-            if isinstance(target, External):
-                return True
-            origin, attribute = target
-            if attribute is None or not self.library.find(origin):
-                return False
-            source = self.names[origin]
-            return attribute in source.bindings and self.is_plain(source.module, attribute)
-        if use.action == "define" and isinstance(use.node, ast.ClassDef):
-            return self.definition(module, use.node)
-        if use.action == "define":
-            return all(self.decorator(module, part) for part in use.node.decorator_list)
-        if use.scope.module_name != module.name:
-            return False  # another module sets it
-        return use.scope.kind == "module" and self.droppable(module, module.body[use.index])
+class Purity(Evaluation):
+    """Judges statements by the names of their modules; when in doubt, they have effects."""
 
     def decorator(self, module: Module, node: ast.expr) -> bool:
         """Whether a decorator does no more than change what it decorates."""
         if isinstance(node, ast.Call):
             arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
-            return self.decorator(module, node.func) and all(self.expression(module, part) for part in arguments)
+            kinds = [self.kind(module, part) for part in arguments]
+            return self.decorator(module, node.func) and self.most(kinds, Kind.OUTSIDE, Kind.DATA) is not None
         if isinstance(node, ast.Attribute) and node.attr in ("setter", "getter", "deleter"):
             return isinstance(node.value, ast.Name) and not self.bound(module, node.value.id)  # of the class around it
         return self.dotted(module, node) in PURE_DECORATORS
 
-    def function(self, module: Module, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    def decorators(self, module: Module, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
+        """Whether all decorators of a definition do no more than change it; a class property may run at any time."""
+        named = [self.dotted(module, part) for part in node.decorator_list]
+        return all(self.decorator(module, part) for part in node.decorator_list) and not (
+            "classmethod" in named and len(named) > 1 and "abc.abstractmethod" not in named
+        )
+
+    def function(
+        self, module: Module, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope | None = None
+    ) -> bool:
         """Whether a `def` statement does no more than make the function."""
         defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
         annotations = [argument.annotation for argument in all_arguments(node.args)] + [node.returns]
-        calls = [part for each in annotations if each for part in ast.walk(each) if isinstance(part, ast.Call)]
         return (
-            all(self.decorator(module, part) for part in node.decorator_list)
-            and all(self.expression(module, part) for part in defaults)
-            and not calls
+            self.decorators(module, node)
+            and all(self.kind(module, part, scope) is not None for part in defaults)
+            and all(self.annotation(module, part, scope) for part in annotations)
         )
+
+    def annotation(self, module: Module, node: ast.expr | None, scope: Scope | None = None) -> bool:
+        """Whether evaluating an annotation runs no code."""
+        return node is None or "annotations" in module.future or self.kind(module, node, scope) is not None
 
     def definition(self, module: Module, node: ast.ClassDef) -> bool:
-        """Whether a class statement does no more than make the class: no metaclass, no registration of subclasses."""
-        if (
-            self.lists_subclasses()
-            or node.keywords
-            or not all(self.decorator(module, part) for part in node.decorator_list)
-        ):
+        """Whether a class statement does no more than make the class: no metaclass, no registration of subclasses.
+
+        Making a class asks each value in it for `__set_name__`, and an Enum makes its members.
+        """
+        key = module, node
+        if key not in self.definitions:
+            self.definitions[key] = True  # for classes that mention themselves
+            self.definitions[key] = self.only_makes_class(module, node)
+        return self.definitions[key]
+
+    def only_makes_class(self, module: Module, node: ast.ClassDef) -> bool:
+        """`definition`, without its cache."""
+        names = defined_names(node)
+        if self.hooks["__subclasses__"] or node.keywords or "__init_subclass__" in names:
             return False
-        names = {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
-        if "__init_subclass__" in names:
-            return False  # making a subclass runs code of this class
-        return all(self.base(module, part) for part in node.bases) and all(
-            self.droppable(module, part) for part in node.body
+        if not self.decorators(module, node) or not all(self.base(module, part) for part in node.bases):
+            return False
+        own_bases = [made for _, made in self.ancestry(module, node)[1:]]
+        if own_bases and any(self.hooks[name] for name in ("__init_subclass__", "__set_name__", "__prepare__")):
+            return False  # some code may give a class such a method later on
+        if self.is_enum(module, node):
+            names = names.union(*map(defined_names, own_bases))
+            methods = {name for name in names if name.startswith("_") and name.endswith("_")}
+            if methods - ENUM_METHODS or {"name", "value"} & names:
+                return False
+        scope: Scope = {}
+        for part in node.body:
+            if not self.droppable(module, part, scope):
+                return False
+            if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                scope[part.name] = Kind.FIXED
+            elif isinstance(part, ast.Assign | ast.AnnAssign) and part.value is not None:
+                kind = self.kind(module, part.value, scope)
+                if kind is None or kind is Kind.ANY:
+                    return False
+                targets = part.targets if isinstance(part, ast.Assign) else [part.target]
+                for name in [name for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]:
+                    scope[name.id] = kind
+            elif isinstance(part, ast.Import | ast.ImportFrom):
+                return False  # it may be the only one that loads a sub-module
+        return True
+
+    @functools.cached_property
+    def definitions(self) -> dict[tuple[Module, ast.ClassDef], bool]:
+        """The answers of `definition`."""
+        return {}
+
+    @functools.cached_property
+    def hooks(self) -> dict[str, bool]:
+        """Which special names some code mentions other than to define a method of that name in a class.
+
+        `Base.__subclasses__()` makes an effect of every class statement, `Base.__init_subclass__ = f` of some.
+        """
+        found = dict.fromkeys(
+            words("__init_subclass__ __class_getitem__ __set_name__ __subclasses__ __prepare__"), False
         )
+        for module in list(self.library.sources.values()):
+            for name in set(HOOK.findall(module.text)):
+                mentioned = re.search(rf"(?<!super\(\))\.{name}|[\"']{name}[\"']", module.text)
+                found[name] = found.get(name, False) or bool(mentioned)
+        return found
 
-    def lists_subclasses(self) -> bool:
-        """Whether some code asks a class for its subclasses: then every class statement has an effect."""
-        return any("__subclasses__" in names.module.text for names in self.names.values())
-
-    def base(self, module: Module, node: ast.expr, depth: int = 0) -> bool:
+    def base(self, module: Module, node: ast.expr) -> bool:
         """Whether making a subclass of a class runs no code."""
         if isinstance(node, ast.Subscript):
-            node = node.value
+            return self.base(module, node.value) and self.subscript_kind(module, node, {}) is not None
         dotted = self.dotted(module, node)
         if dotted is not None:
             return (
@@ -152,31 +147,35 @@ class Purity:
                 or dotted.startswith(PURE_BASE_PACKAGES)
                 or isinstance(getattr(builtins, dotted, None), type)
             )
-        if not isinstance(node, ast.Name) or depth > 50:
-            return False
-        bound = self.bound(module, node.id)
-        if len(bound) != 1:
-            return False
-        if bound[0].action == "import":
-            target = self.library.target(module, bound[0])
-            if isinstance(target, External) or target[1] is None or not self.library.find(target[0]):
-                return False
-            return self.base(self.names[target[0]].module, ast.Name(target[1], ast.Load()), depth + 1)
-        made = bound[0].node
-        return isinstance(made, ast.ClassDef) and self.definition(module, made)
+        own = self.class_of(module, node)
+        return own is not None and self.definition(*own)
 
-    def droppable(self, module: Module, node: ast.stmt) -> bool:
-        """Whether a statement only binds names, so that it can be left out if they are not used."""
+    def droppable(self, module: Module, node: ast.stmt, scope: Scope | None = None) -> bool:
+        """Whether a statement only binds names, so that it can be left out if they are not used.
+
+        Args:
+            module: in which it stands.
+            node: the statement.
+            scope: the names of the class body that it stands in.
+        """
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
-                return self.function(module, node)
+                return self.function(module, node, scope)
             case ast.ClassDef():
                 return self.definition(module, node)
             case ast.Assign():
-                names = [name for target in node.targets for name in getattr(target, "elts", [target])]
-                return all(isinstance(name, ast.Name) for name in names) and self.expression(module, node.value)
+                kind = self.kind(module, node.value, scope)
+                targets = [name for target in node.targets for name in getattr(target, "elts", [target])]
+                taken_apart = len(targets) > len(node.targets) or any(hasattr(each, "elts") for each in node.targets)
+                if taken_apart and kind not in (Kind.DATA, Kind.HOLDS) and not isinstance(node.value, ast.Tuple):
+                    return False  # it is iterated over
+                return kind is not None and all(isinstance(name, ast.Name) for name in targets)
             case ast.AnnAssign():  # not ast.AugAssign: x += y may change a list that other names mean, too
-                return isinstance(node.target, ast.Name) and (node.value is None or self.expression(module, node.value))
+                return (
+                    isinstance(node.target, ast.Name)
+                    and self.annotation(module, node.annotation, scope)
+                    and (node.value is None or self.kind(module, node.value, scope) is not None)
+                )
             case ast.Expr():
                 return isinstance(node.value, ast.Constant)
             case ast.Pass() | ast.Import() | ast.ImportFrom():
@@ -193,27 +192,28 @@ class Purity:
             case ast.ImportFrom():
                 origin = self.library.origin(module, node)
                 if not self.library.contains(origin):
-                    return not self.patches_others()
+                    return not self.patches_others
                 return all(self.is_settled(origin, alias.name) for alias in node.names)
             case ast.FunctionDef() | ast.AsyncFunctionDef():
-                parts = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
+                parts = [*node.args.defaults, *filter(None, node.args.kw_defaults), *decorator_arguments(node)]
                 return all(self.reads_nothing(module, part) for part in parts)
             case ast.ClassDef():
-                return all(self.movable(module, part) for part in node.body)
+                return all(self.movable(module, part) for part in node.body) and all(
+                    self.reads_nothing(module, part) for part in decorator_arguments(node)
+                )
             case ast.Assign() | ast.AnnAssign():
                 return node.value is None or self.reads_nothing(module, node.value)
         return True
 
+    @functools.cached_property
     def patches_others(self) -> bool:
         """Whether some code sets an attribute of a third-party module, such as `time.time = ...`."""
-        for names in self.names.values():
-            module = names.module
-            for use in names.uses:
-                if use.chain and use.chain_action == "store" and use.owner.kind == "module":
-                    bound = names.bindings.get(use.name, [])
-                    imports = [each for each in bound if each.action == "import"]
-                    if any(isinstance(self.library.target(module, each), External) for each in imports):
-                        return True
+        for changes in self.library.all_changes():
+            for node in changes.imports:
+                names = {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+                origin = node.module or "." if isinstance(node, ast.ImportFrom) else node.names[0].name
+                if names & changes.patched and not self.library.contains(origin):
+                    return True
         return False
 
     def is_settled(self, origin: str, name: str) -> bool:
@@ -272,11 +272,45 @@ class Purity:
             blocks = [*node.body, *node.orelse, *getattr(node, "finalbody", [])]
             blocks += [part for handler in getattr(node, "handlers", []) for part in handler.body]
             return all(self.before_imports(module, part) for part in blocks)
-        if isinstance(node, ast.Assign | ast.AnnAssign) and not self.droppable(module, node):
+        if self.droppable(module, node):
+            return True
+        if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if not all(isinstance(target, ast.Name) for target in targets) or node.value is None:
                 return False
-            roots = {part.id for part in ast.walk(node.value) if isinstance(part, ast.Name)}
             calls = [part.func for part in ast.walk(node.value) if isinstance(part, ast.Call)]
-            return all(self.makes_value(module, call) for call in calls) and not roots & {"os", "sys", "environ"}
-        return self.droppable(module, node) or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            roots = {part.id for part in ast.walk(node.value) if isinstance(part, ast.Name)}
+            if roots & {"os", "sys"} or not all(self.makes_value(module, call) for call in calls):
+                return False
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            return False
+        return not self.disturbs_imports(module, node, set())
+
+    def disturbs_imports(self, module: Module, node: ast.AST, seen: set[ast.AST]) -> bool:
+        """Whether a definition or assignment may run code of the packages that changes what an import does.
+
+        Such code names the environment, the interpreter's state, or the settings of a library.
+        """
+        todo: list[ast.AST] = [node]
+        while todo:
+            part = todo.pop()
+            if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not seen:
+                # It is not called while the statement runs, apart from what is found by name.
+                todo += [*part.args.defaults, *filter(None, part.args.kw_defaults)]
+                todo += getattr(part, "decorator_list", [])
+            else:
+                todo += ast.iter_child_nodes(part)
+            if {getattr(part, name, None) for name in ("id", "attr", "module")} & DISTURBERS:
+                return True
+            own = self.origin_of(module, part) if isinstance(part, ast.Name | ast.Attribute) else None
+            if own and own[1] not in seen:
+                seen.add(own[1])
+                if self.disturbs_imports(*own, seen):
+                    return True
+        return False
+
+
+def decorator_arguments(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> list[ast.expr]:
+    """What a definition's decorators are called with."""
+    calls = [part for part in node.decorator_list if isinstance(part, ast.Call)]
+    return [value for call in calls for value in [*call.args, *(keyword.value for keyword in call.keywords)]]

@@ -5,6 +5,7 @@ import collections
 import re
 from collections.abc import Iterator
 
+from flattener.evaluation import GENERIC
 from flattener.facts import TEXT_RUNNERS, called_name
 from flattener.refusals import FRAME_READERS
 from flattener.source import Module, all_arguments, is_docstring, words
@@ -13,6 +14,7 @@ DYNAMIC_NAMES = words("""
     vars dir globals locals attrgetter methodcaller getmembers modules __dict__ __getattr__
     import_module __import__ patch
 """)
+TYPING_MODULES = words("typing collections.abc typing_extensions collections numpy numpy.typing")
 NAME_CALLS = words("getattr setattr hasattr delattr")
 
 
@@ -80,18 +82,18 @@ def joined_text(node: ast.AST) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
-def only_defines(node: ast.stmt) -> str | None:
+def only_defines(node: ast.stmt, module: Module) -> str | None:
     """The name that a statement binds, if it does nothing else and can be left out; None if it does more."""
     match node:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
             defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
             annotations = [node.returns, *(argument.annotation for argument in all_arguments(node.args))]
-            harmless = all(isinstance(part, ast.Constant) for part in defaults) and not any(
-                isinstance(part, ast.Call) for each in annotations if each for part in ast.walk(each)
+            harmless = all(isinstance(part, ast.Constant) for part in defaults) and (
+                "annotations" in module.future or all(runs_nothing(part, module) for part in annotations if part)
             )
             return node.name if harmless and not node.decorator_list else None
         case ast.ClassDef(bases=[], keywords=[], decorator_list=[]):
-            harmless = all(is_docstring(part) or only_defines(part) is not None for part in node.body)
+            harmless = all(is_docstring(part) or only_defines(part, module) is not None for part in node.body)
             return node.name if harmless else None
         case ast.Assign(targets=[ast.Name(id=name)]):
             try:
@@ -100,6 +102,36 @@ def only_defines(node: ast.stmt) -> str | None:
                 return None
             return None if "__" in name else name
     return None
+
+
+def runs_nothing(node: ast.expr, module: Module) -> bool:
+    """Whether evaluating an annotation runs no code of the packages: it is made of names and of `typing`'s types."""
+    imported = [part for part in module.body if isinstance(part, ast.Import | ast.ImportFrom)]
+    plain = [alias for part in imported if isinstance(part, ast.Import) for alias in part.names]
+    modules = {alias.asname or alias.name for alias in plain}
+    typing_modules = {alias.asname or alias.name for alias in plain if alias.name in TYPING_MODULES}
+    generic = {
+        alias.asname or alias.name
+        for part in imported
+        if isinstance(part, ast.ImportFrom) and part.module in TYPING_MODULES
+        for alias in part.names
+    }
+    generic |= GENERIC - {getattr(part, "name", "") for part in module.body}
+    for part in ast.walk(node):
+        match part:
+            case ast.Name() | ast.Constant() | ast.Tuple() | ast.List() | ast.expr_context():
+                pass
+            case ast.Attribute(value=ast.Name(id=name)) if name in modules:
+                pass
+            case ast.Subscript(value=ast.Name(id=name)) if name in generic:
+                pass
+            case ast.Subscript(value=ast.Attribute(value=ast.Name(id=name))) if name in typing_modules:
+                pass
+            case ast.BinOp(op=ast.BitOr()) | ast.BitOr():
+                pass
+            case _:
+                return False
+    return True
 
 
 def unused_statements(modules: list[Module], entry: Module, texts: list[str]) -> set[tuple[str, int]]:
@@ -122,7 +154,7 @@ def unused_statements(modules: list[Module], entry: Module, texts: list[str]) ->
     candidates = {}
     for module in modules:
         for index, statement in enumerate(module.body):
-            name = only_defines(statement)
+            name = only_defines(statement, module)
             if name is not None and index not in module.dead:
                 candidates[module.name, index] = name
     unused: set[tuple[str, int]] = set()

@@ -1,0 +1,97 @@
+"""Whose objects the source of one module may change, by name."""
+
+import ast
+
+from flattener.source import words
+
+CHANGERS = words("""
+    append appendleft extend extendleft insert add update setdefault sort reverse pop popitem remove discard clear
+    intersection_update difference_update symmetric_difference_update subtract __setitem__ __iadd__ __ior__
+""")  # methods that change a container
+READERS = words("""
+    len sorted sum min max any all enumerate zip range list tuple set frozenset dict reversed print str repr isinstance
+    join format get issubset issuperset isdisjoint startswith endswith
+""")  # they only read the containers they are given
+READING = (
+    *(ast.Name, ast.Constant, ast.Compare, ast.BinOp, ast.UnaryOp, ast.FormattedValue, ast.Expr, ast.If, ast.While),
+    *(ast.Starred, ast.arguments, ast.arg, ast.expr_context),
+)
+DISPLAYS = (ast.List, ast.Tuple, ast.Set, ast.Dict, ast.keyword)
+
+
+class Changes:
+    """What the code of a module may change.
+
+    Attributes:
+        links: the names of variables and attributes whose object may be changed, or given to code that may change it;
+            each with the variable that has to be changed for it, empty for none: `b` for `a` in `b = [a]`.
+        patched: the names of which it sets an attribute: `a` of `a.b = 1` and of `setattr(a, "b", 1)`.
+        imports: its import statements.
+    """
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.links: set[tuple[str, str]] = set()
+        self.patched: set[str] = set()
+        self.imports: list[ast.Import | ast.ImportFrom] = []
+        todo: list[tuple[ast.AST, str]] = [(tree, "")]
+        while todo:
+            node, target = todo.pop()
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                target = targets[0].id if len(targets) == 1 and isinstance(targets[0], ast.Name) else ""
+                if isinstance(node.value, ast.Subscript):
+                    self.link(last_name(node.value), target)
+            elif not isinstance(node, DISPLAYS):
+                target = ""
+            if not isinstance(node, READING):
+                self.look_at(node, target)
+            todo += [(child, target) for child in ast.iter_child_nodes(node)]
+
+    def link(self, name: str, target: str = "") -> None:
+        if name:
+            self.links.add((name, target))
+
+    def look_at(self, node: ast.AST, target: str) -> None:
+        """Notes what a node of the syntax tree changes, or gives to other code."""
+        match node:
+            case ast.Attribute():
+                if isinstance(node.ctx, ast.Store | ast.Del):
+                    self.link(node.attr)
+                    self.patched |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+                if node.attr in CHANGERS:
+                    self.link(last_name(node.value))
+            case ast.Subscript():
+                if isinstance(node.ctx, ast.Store | ast.Del):
+                    self.link(last_name(node))
+            case ast.AugAssign():
+                self.link(last_name(node.target))
+            case ast.Import() | ast.ImportFrom():
+                self.imports.append(node)
+                for alias in node.names:
+                    self.link(alias.name if alias.asname else "")
+            case ast.Call():
+                called = last_name(node.func)
+                for part in node.args if called not in READERS else []:
+                    self.link(last_name(part))
+                if called in ("setattr", "delattr"):
+                    self.patched |= {
+                        part.id for arg in node.args[:1] for part in ast.walk(arg) if isinstance(part, ast.Name)
+                    }
+            case ast.For() | ast.comprehension():
+                self.link(last_name(node.iter), last_name(node.target))
+            case ast.Dict():
+                for key, value in zip(node.keys, node.values, strict=True):
+                    self.link(last_name(value) if key else "", target)
+            case ast.keyword():
+                self.link(last_name(node.value) if node.arg else "", target)
+            case _:
+                for child in ast.iter_child_nodes(node):
+                    if isinstance(getattr(child, "ctx", None), ast.Load):
+                        self.link(last_name(child), target)
+
+
+def last_name(node: ast.AST) -> str:
+    """`c` of `a.b.c`, and of `a.b.c[0][1]`; empty for anything but such a chain."""
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    return getattr(node, "attr", getattr(node, "id", "")) if isinstance(node, ast.Name | ast.Attribute) else ""
