@@ -11,6 +11,7 @@ from flattener.library import External, Var
 from flattener.names import ImportSite, Use
 from flattener.observers import is_data_class
 from flattener.program import Program, Reference
+from flattener.shell import SHELL_NAMES
 from flattener.source import Module, words
 
 # Packages that call a function where they are given it, in this process.
@@ -131,7 +132,8 @@ class Naming:
         for name in sorted(groups):
             group = sorted(groups[name], key=self.claim, reverse=True)
             # A module's own `max` would be taken for the builtin in the cells that a reader adds.
-            if hasattr(builtins, name) and not self.is_entrys(group[0]):
+            is_shells = self.program.form == "notebook" and SHELL_NAMES.fullmatch(name)
+            if (hasattr(builtins, name) or is_shells) and not self.is_entrys(group[0]):
                 self.reserved.add(name)
             if name not in self.reserved:
                 self.final[group.pop(0)] = name

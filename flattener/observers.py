@@ -30,7 +30,7 @@ MODULE_LOOKUPS = words("""
     load_model clone_model model_from_json deserialize register_keras_serializable
 """)
 POOLS = re.compile(
-    r"(?i)(?!.*thread)(.*(process_?map|process_?pool|multiproc|imap|starmap|map_async|apply_async|parallel_a).*|spawn)"
+    r"(?i:(?!.*thread)(.*(process_?map|process_?pool|multiproc|imap|starmap|map_async|apply_async|parallel_a).*|spawn))"
     r"|DataLoader"
 )
 POOL_PACKAGES = words("multiprocessing multiprocess concurrent mpire pandarallel pathos ray dask billiard p_tqdm loky")

@@ -26,6 +26,7 @@ STATE_TAKERS = words("""
     load_state_dict load_weights set_weights DataFrame Series array asarray from_numpy tensor as_tensor set_state len
     restore_state
 """)
+TENSOR_METHODS = words("numpy cpu cuda float half long detach clone shape dtype size unsqueeze squeeze permute")
 WORDS = ("pickle", "cloudpickle", "dill", "joblib", "shelve", "torch.save", "torch.load")
 
 
@@ -155,8 +156,10 @@ class Pickles:
                 return called_name(parent) in STATE_TAKERS
             case ast.keyword():
                 return called_name(self.parents[parent]) in STATE_TAKERS  # type: ignore[arg-type]
-            case ast.Subscript() if parent.value is node and isinstance(parent.slice, ast.Constant):
+            case ast.Subscript() if parent.value is node and (parts_too or isinstance(parent.slice, ast.Constant)):
                 return parts_too or self.is_state(module, parent, False, seen)
+            case ast.Attribute() if parent.attr in TENSOR_METHODS:
+                return True
             case ast.Attribute(attr="get" | "pop" | "keys" | "items" | "values" | "update"):
                 outer = self.parents.get(parent)
                 return isinstance(outer, ast.Call) and (parts_too or self.is_state(module, outer, False, seen))
@@ -187,11 +190,17 @@ class Pickles:
         if key in seen:
             return True
         seen.add(key)
-        scope = function or module.tree
-        names = [node for node in ast.walk(scope) if isinstance(node, ast.Name) and node.id == name]
-        reads = [node for node in names if isinstance(node.ctx, ast.Load)]
+        names = [node for node in ast.walk(function or module.tree) if isinstance(node, ast.Name) and node.id == name]
+        reads = [node for node in names if isinstance(node.ctx, ast.Load) and self.scope_of(module, node) is function]
         harmless = all(self.is_state(module, node, parts_too, seen) for node in reads)
         return harmless and not (function is None and self.is_imported(module, name))
+
+    def scope_of(self, module: Module, node: ast.Name) -> Any:
+        """The function whose variable a name means; None for a variable of the module."""
+        scope = self.values.around.get(node)
+        while scope is not None and (module.name, scope, node.id) not in self.values.bound:
+            scope = self.values.around.get(scope)
+        return scope
 
     def is_imported(self, module: Module, name: str) -> bool:
         """Whether another module may import a variable of a module."""

@@ -6,7 +6,7 @@ from flattener.facts import called_name
 from flattener.library import External, Library
 from flattener.names import Names
 from flattener.purity import Purity
-from flattener.shell import SHELL_NAMES, refuse_shell_edits
+from flattener.shell import refuse_shell_edits
 from flattener.source import Module, words
 
 FRAME_READERS = words("ply fire numexpr patsy formulaic statsmodels")
@@ -43,9 +43,6 @@ def refuse_constructs(names: Names, library: Library, purity: Purity, form: str)
     """
     module = names.module
     if form == "notebook" and not module.is_entry:
-        for name in sorted(filter(SHELL_NAMES.fullmatch, names.bindings)):
-            use = names.bindings[name][0]
-            module.refuse(use.node, f"{name!r} means something else to IPython", "use another name")
         refuse_shell_edits(module)
     for use in names.uses:
         is_builtin = use.owner.kind == "module" and use.action == "load" and not names.bindings.get(use.name)

@@ -393,10 +393,8 @@ class Values:
         calls = self.called.get(name, []) if name else []
         if owner is not None and name in ("__init__", "__call__", "__new__"):
             calls = [*calls, *self.called.get(owner.name, [])]
-        if not calls or name in self.given:
-            decorated = bool(getattr(function, "decorator_list", [])) and owner is None
-            if not (decorated and not calls):  # what a command line or a configuration gives
-                yield UNKNOWN
+        if (not calls and owner is not None) or name in self.given or not name:
+            yield UNKNOWN  # others call it; what a decorator gives to a function comes from outside
         position = named.index(parameter) - bound_first if parameter in named else None
         for other, call in calls:
             yield from given_to(call, parameter.arg, position, (other, self.around[call]), arguments)
