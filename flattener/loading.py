@@ -155,14 +155,15 @@ class Loader:
         new = sorted(self.outside - known | some & NOT_EVERYWHERE)
         if new:
             reason = f"{dotted} is imported late, and it imports {new[0]}, which would come early"
-            module.refuse(self.import_of(module, dotted, site), reason, "import it at the head of the module")
+            module.refuse(self.import_of(module, dotted, site), reason, "import it at the head of the module", dotted)
         for chunk in self.chunks[before:]:
             for index in chunk.indices:
                 statement = chunk.module.body[index]
                 if index not in chunk.module.dead and not self.purity.movable(chunk.module, statement):
                     where = f"{chunk.module.label}:{statement.lineno}"
                     reason = f"{dotted} is imported late, and loading it has effects ({where}), which would come early"
-                    module.refuse(self.import_of(module, dotted, site), reason, "import it at the head of the module")
+                    remedy = "import it at the head of the module"
+                    module.refuse(self.import_of(module, dotted, site), reason, remedy, blame=dotted)
 
     def import_of(self, module: Module, dotted: str, site: ImportSite | None) -> ast.stmt:
         """The statement by which a module imports another: that of `site`, or the first that there is."""

@@ -252,6 +252,8 @@ class Naming:
         remedy = "use another name"
         if use.scope.kind != "module":
             module.refuse(use.node, f"a global {use.name!r} defined in a function collides with another", remedy)
+        if owner is None and use.name not in self.reserved:
+            return  # it is found under its own name as well
         for other in self.program.modules:
             for each in [each for site in self.program.names[other.name].sites for each in site.uses]:
                 target = self.program.library.target(other, each)

@@ -8,7 +8,7 @@ from typing import Any
 from flattener.facts import Facts, called_name
 from flattener.library import Library
 from flattener.source import Module, words
-from flattener.values import UNKNOWN, Values
+from flattener.values import PLAIN_BUILTINS, UNKNOWN, Values
 
 # Module -> the word by which --trust names it.
 PICKLERS = {
@@ -153,11 +153,11 @@ class Pickles:
         parent = self.parents.get(node)
         match parent:
             case ast.Call() if node in parent.args or node in [each.value for each in parent.keywords]:
-                return called_name(parent) in STATE_TAKERS
+                return called_name(parent) in STATE_TAKERS or self.dotted(module, parent.func) == "torch.save"
             case ast.keyword():
                 return called_name(self.parents[parent]) in STATE_TAKERS  # type: ignore[arg-type]
             case ast.Subscript() if parent.value is node and (parts_too or isinstance(parent.slice, ast.Constant)):
-                return parts_too or self.is_state(module, parent, False, seen)
+                return parts_too or self.is_state(module, parent, False, seen) or self.is_data(module, parent)
             case ast.Attribute() if parent.attr in TENSOR_METHODS:
                 return True
             case ast.Attribute(attr="get" | "pop" | "keys" | "items" | "values" | "update"):
@@ -171,6 +171,8 @@ class Pickles:
                 return self.is_state(module, parent, parts_too, seen)
             case ast.Assign(targets=[ast.Name(id=name)]) if parent.value is node:
                 return self.is_state_variable(module, self.values.around.get(parent), name, parts_too, seen)
+            case ast.Assign(targets=[ast.Attribute(attr=name)]) if parent.value is node:
+                return self.is_state_attribute(name, parts_too, seen)
             case ast.For(target=ast.Name() | ast.Tuple()) if parent.iter is node:
                 return parts_too
             case ast.Return():
@@ -184,6 +186,35 @@ class Pickles:
                 return known and all(self.is_state(other, each, parts_too, seen) for other, each in calls)
         return False
 
+    def is_data(self, module: Module, node: ast.AST) -> bool:
+        """Whether a part of a loaded dictionary is only looked up in, compared, computed with or printed."""
+        parent = self.parents.get(node)
+        match parent:
+            case ast.Subscript():
+                return parent.value is node
+            case ast.Compare() | ast.FormattedValue() | ast.BinOp() | ast.UnaryOp():
+                return True
+            case ast.Call() if isinstance(parent.func, ast.Name):
+                return parent.func.id in PLAIN_BUILTINS | {"print", "sorted"}
+            case ast.Tuple():
+                outer = self.parents.get(parent)
+                targets = outer.targets[0] if isinstance(outer, ast.Assign) else None
+                if not isinstance(targets, ast.Tuple) or len(targets.elts) != len(parent.elts):
+                    return False
+                target = targets.elts[parent.elts.index(node)]  # type: ignore[arg-type]
+                return isinstance(target, ast.Name) and self.is_data_variable(module, target)
+            case ast.Assign(targets=[ast.Name() as target]):
+                return self.is_data_variable(module, target)
+        return False
+
+    def is_data_variable(self, module: Module, target: ast.Name) -> bool:
+        """`is_data` for all places in which a variable is read."""
+        scope = self.scope_of(module, target)
+        nodes = [each for each in ast.walk(scope or module.tree) if isinstance(each, ast.Name) and each.id == target.id]
+        reads = [each for each in nodes if isinstance(each.ctx, ast.Load) and self.scope_of(module, each) is scope]
+        imported = scope is None and self.is_imported(module, target.id)
+        return not imported and all(self.is_data(module, each) for each in reads)
+
     def is_state_variable(self, module: Module, function: Any, name: str, parts_too: bool, seen: set[Any]) -> bool:
         """`is_state` for all places in which a variable is read."""
         key = (module.name, function, name)
@@ -194,6 +225,19 @@ class Pickles:
         reads = [node for node in names if isinstance(node.ctx, ast.Load) and self.scope_of(module, node) is function]
         harmless = all(self.is_state(module, node, parts_too, seen) for node in reads)
         return harmless and not (function is None and self.is_imported(module, name))
+
+    def is_state_attribute(self, name: str, parts_too: bool, seen: set[Any]) -> bool:
+        """`is_state` for all places in which an attribute of some name is read."""
+        if name in seen:
+            return True
+        seen.add(name)
+        reads = [
+            (module, node)
+            for module in self.values.modules.values()
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Load)
+        ]
+        return all(self.is_state(module, node, parts_too, seen) for module, node in reads)
 
     def scope_of(self, module: Module, node: ast.Name) -> Any:
         """The function whose variable a name means; None for a variable of the module."""

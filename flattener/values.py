@@ -21,6 +21,9 @@ PLAIN_METHODS = words("""
     astype reshape keys hexdigest encode decode to_numpy time now read_text read_bytes read nunique unique
 """)
 CONTAINER_METHODS = words("get pop popitem copy values items setdefault result")
+PLAIN_PACKAGES = words("numpy math cv2 json os time random datetime scipy")
+READERS = words("load loads open imread read_csv read_parquet read_json parse_args from_pretrained")
+CONTAINER_MAKERS = words("array asarray concatenate stack append choice sample shuffle")
 PLAIN_BUILTINS = words(
     "len int float str bool bytes repr round abs sum range ord chr hash id isinstance format any all"
 )
@@ -51,6 +54,7 @@ class Values:
         self.defined: dict[str, list[Any]] = collections.defaultdict(list)
         self.returned: dict[Any, list[Flow]] = collections.defaultdict(list)
         self.given: set[str] = set()  # names of functions that are handed around
+        self.given_by_self: dict[str, list[ast.ClassDef]] = collections.defaultdict(list)  # `self.method`, by its class
         self.classes: dict[str, list[ast.ClassDef]] = collections.defaultdict(list)
         self.stars: dict[str, list[str]] = collections.defaultdict(list)
         self.declared: list[tuple[str, Any, str]] = []  # the names that a function declares as global
@@ -84,7 +88,10 @@ class Values:
                 case ast.Name() if isinstance(node.ctx, ast.Load) and node not in called:
                     self.given.add(node.id)
                 case ast.Attribute() if isinstance(node.ctx, ast.Load) and node not in called:
-                    self.given.add(node.attr)
+                    if isinstance(node.value, ast.Name) and node.value.id == "self" and function in self.class_of:
+                        self.given_by_self[node.attr].append(self.class_of[function])
+                    else:
+                        self.given.add(node.attr)
             self.add_bindings(module, function, owner, node)
             todo += [(child, inner, class_around) for child in ast.iter_child_nodes(node)]
 
@@ -303,9 +310,10 @@ class Values:
         if isinstance(node.func, ast.Attribute):
             named = self.module_named(module, function, node.func)
             if named is not None and not named[1]:
-                yield from arguments
+                computes = named[0].partition(".")[0] in PLAIN_PACKAGES and name not in CONTAINER_MAKERS
+                yield from [] if computes or name in READERS else arguments
                 return
-            if name in PLAIN_METHODS and not self.defined.get(name):
+            if name in PLAIN_METHODS | READERS and not self.defined.get(name):
                 return
             found = [*self.defined.get(name, []), *(self.classes.get(name, []) if named else [])]
             yield from self.made_by(found, arguments)
@@ -364,8 +372,13 @@ class Values:
             seen.add(each)
             yield from own(self.home[each])
             yield from self.of_self[each]
-            for base in each.bases:
-                todo += self.classes.get(getattr(base, "attr", getattr(base, "id", "")), [])
+            for base in sorted(base_names(each)):
+                todo += self.classes.get(base, [])
+
+    def is_given(self, name: str, owner: ast.ClassDef | None) -> bool:
+        """Whether a function, or a method of a class, is handed around, so that others may call it."""
+        heirs = self.given_by_self.get(name, []) if owner is not None else []
+        return name in self.given or any(heir is owner or owner.name in base_names(heir) for heir in heirs if owner)
 
     def of_parameter(self, module: Module, function: Any, parameter: ast.arg) -> Iterator[Flow | str]:
         """What the calls of a function give to one of its parameters."""
@@ -380,7 +393,7 @@ class Values:
         if owner is not None and bound_first and named and parameter is named[0]:
             yield from self.of_class(owner)
             for heir in [each for group in self.classes.values() for each in group]:
-                if any(getattr(base, "attr", getattr(base, "id", "")) == owner.name for base in heir.bases):
+                if owner.name in base_names(heir):
                     yield from self.of_class(heir)
             return
         defaults = dict(zip(reversed(named), reversed(arguments.defaults), strict=False))
@@ -393,11 +406,16 @@ class Values:
         calls = self.called.get(name, []) if name else []
         if owner is not None and name in ("__init__", "__call__", "__new__"):
             calls = [*calls, *self.called.get(owner.name, [])]
-        if (not calls and owner is not None) or name in self.given or not name:
+        if (not calls and owner is not None) or not name or self.is_given(name, owner):
             yield UNKNOWN  # others call it; what a decorator gives to a function comes from outside
         position = named.index(parameter) - bound_first if parameter in named else None
         for other, call in calls:
             yield from given_to(call, parameter.arg, position, (other, self.around[call]), arguments)
+
+
+def base_names(node: ast.ClassDef) -> set[str]:
+    """The last parts of the names of a class's bases."""
+    return {getattr(base, "attr", getattr(base, "id", "")) for base in node.bases}
 
 
 def own(module: Module) -> list[str]:
