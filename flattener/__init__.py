@@ -18,11 +18,13 @@ One module a phase; each imports only from those above it:
     source               text and syntax tree of one file, positions as offsets into the text
     scopes, names        which variable each name of a module means, by the compiler's own `symtable`
     shell                what IPython would change in a cell
-    library              where the packages' modules lie, and which of them are flat
     facts                what the source of one module says about modules
+    search_path, library where the user's modules lie; where those of the packages do, and which of them are flat
     values, pickles      which classes a value may hold; what is pickled and unpickled
     observers            which code would notice the flat form
-    reach                which modules the entry may load, what they read besides
+    path_values          the paths that expressions mean
+    named_files          the files that the program opens: shipped, or warned of
+    reach, finding       which modules the entry may load, what they read besides
     purity               which statements can be moved or left out
     loading              the statements of all flat modules in the order in which Python would run them
     meanings, merging    what an imported name stands for; helpers that are the same in several modules
@@ -35,6 +37,7 @@ One module a phase; each imports only from those above it:
     checks               the output compiles, has no unknown name, no import of flat packages, no secret
     trace                from the lines of a log back to the source
     kaggle, kernel_head  what Kaggle asks of a kernel; the head of a kernel; kernel-metadata.json
+    notebook_entry       a notebook as the entry
     parameters           the settings cell of a kernel
     analysis             all phases in their order; a retry with more modules in modules style if one of them refuses
     build, command       from the files on disk to the files on disk; the command line

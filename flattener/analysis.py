@@ -2,11 +2,11 @@
 
 from flattener.documents import Document, FlatDocument, ModulesDocument
 from flattener.errors import BuildError
+from flattener.finding import find_program
 from flattener.library import Library
 from flattener.naming import Naming
 from flattener.observers import refuse_spawned
 from flattener.program import Program
-from flattener.reach import Reach
 
 MANY_TRIES, FEW_TRIES, LARGE = 12, 1, 10_000  # flat programs tried; fewer where the packages have many lines
 
@@ -25,7 +25,7 @@ def analyse(library: Library, form: str, style: str = "auto") -> Document:
     Raises:
         BuildError: neither style can do what the program does, or not the one that was asked for.
     """
-    reach = Reach(library, form)
+    library, reach = find_program(library, form)
     reasons: dict[str, str] = {}  # module -> why it is not flat
     as_it_is = bool(reach.reason) and style == "auto"  # nothing is flat, and the entry stays as it is
     if style == "modules":
@@ -36,6 +36,8 @@ def analyse(library: Library, form: str, style: str = "auto") -> Document:
         tops = {name: reach.searched.get(name.partition(".")[0]) for name in reach.modules}
         reasons |= {name: reason for name, reason in tops.items() if reason and name not in reasons}
         reasons |= {name: reason for name, reason in reach.reasons.items() if name not in reasons}
+        named = {name: f"{where}: names it" for name, where in library.wanted.items() if name in reach.modules}
+        reasons |= {name: reason for name, reason in named.items() if name not in reasons}
     if any(notice.word == "spawn" for notice in reach.notices):
         refuse_spawned(library.entry)
     tries = MANY_TRIES if sum(len(module.lines) for module in reach.modules.values()) < LARGE else FEW_TRIES

@@ -23,13 +23,16 @@ from flattener.kaggle import MAX_BYTES, SOURCES, find_owner, kernel_metadata
 from flattener.kernel_head import read_head
 from flattener.library import Library, Var
 from flattener.manifest import manifest_cells, with_run_line, writes_manifest
+from flattener.notebook_entry import magics_of, notebook_source, with_magics
 from flattener.observers import TRUSTED
 from flattener.parameters import check_run_settings, fill_settings, settings_values
+from flattener.search_path import SearchPath
 from flattener.settings import setting_text
 from flattener.source import Module
 from flattener.trace import map_path, map_text
 
 WARN_BYTES = 800_000
+BUILT_BY = "Built by"  # in the first cell of each build
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Report:
         reasons: "pkg/a.py: why" for each module in modules style.
         warnings: what may be wrong with it.
         undecided: what keeps modules from being flat and may be harmless: a line and the word for --trust.
+        taken: the packages and files that nobody asked for, each with the place that needs it.
     """
 
     path: Path
@@ -61,6 +65,7 @@ class Report:
     reasons: list[str]
     warnings: list[str]
     undecided: list[str]
+    taken: list[str]
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class KernelRequest:
         form: "notebook" or "script".
         packages: folders of packages that the kernel needs besides those of the repository, or of a script elsewhere.
         arguments: what the kernel finds behind its name in `sys.argv`; None: nothing is said of it.
+        data: files and folders to ship besides those that the source names.
     """
 
     name: str
@@ -92,6 +98,7 @@ class KernelRequest:
     form: str = "notebook"
     packages: Sequence[Path] = ()
     arguments: list[str] | None = None
+    data: Sequence[Path] = ()
 
     @property
     def in_kernels(self) -> bool:
@@ -115,6 +122,7 @@ class KernelRequest:
         """The command that makes the same kernel again, but for its owner and its run."""
         parts = ["python build_kernel.py", self.kernel if self.in_kernels else self.source.name]
         parts += [f"--package {path.resolve().name}" for path in self.packages]
+        parts += [f"--data {path.resolve().name}" for path in self.data]
         parts += [f"--args {shlex.quote(shlex.join(self.arguments))}"] if self.arguments is not None else []
         parts += [f"--preset {self.preset}"] if self.preset else []
         parts += [f"--set {shlex.quote(setting_text(key, value))}" for key, value in self.settings.items()]
@@ -133,6 +141,7 @@ def build_report(request: KernelRequest) -> Report:
     add_entries(library, request.arguments, [], form)
     kaggle = read_head(library.entry, name)
     document = analyse(library, form)
+    library = document.library
     build_id = document.build_id()
     values = settings_values(document.settings)
     words = set().union(*(facts.words for facts in document.reach.facts.values()))
@@ -188,20 +197,12 @@ def kernel_library(request: KernelRequest) -> Library:
         known = ", ".join(sorted(path.stem for path in (root / "kernels").glob("*.py"))) or "none"
         reason = f"there is no kernel {request.name!r} in kernels/; there are: {known}"
         raise BuildError(f"{reason}. Remedy: name one of these, or give the path of a Python file.")
-    packages = named_packages(list(request.packages))
     if not request.in_kernels:
-        return Library(source, packages, source.name)
-    packages = {path.parent.name: path.parent for path in sorted(root.glob("*/__init__.py"))} | packages
-    return Library(source, packages, f"kernels/{source.name}", beside=root)
-
-
-def named_packages(paths: list[Path]) -> dict[str, Path]:
-    """Folders of packages, or modules that are a single file, by their names."""
-    for path in paths:
-        if not path.exists():
-            raise BuildError(f"--package {path}: does not exist. Remedy: give the folder of a package.")
-    named = {path.resolve().with_suffix("").name if path.is_file() else path.resolve().name: path for path in paths}
-    return {name: path.resolve() for name, path in named.items()}
+        search = SearchPath(source, list(request.packages), list(request.data))
+        return Library(source, search.given, source.name, search=search)
+    search = SearchPath(source, list(request.packages), list(request.data), here=root)
+    packages = {path.parent.name: path.parent for path in sorted(root.glob("*/__init__.py"))} | search.given
+    return Library(source, packages, f"kernels/{source.name}", is_kernel=True, search=search)
 
 
 def size_warnings(name: str, size: int) -> list[str]:
@@ -217,7 +218,7 @@ def introduction(module: Module, kaggle: dict, command: str, build_id: str) -> s
             module.docstring,
             "",
             f"- Inputs: {', '.join(sources) or 'none'}",
-            f"- Built by `{command}` from `{module.label}`; build id `{build_id}`",
+            f"- {BUILT_BY} `{command}` from `{module.label}`; build id `{build_id}`",
             "- This notebook is generated: edit the package instead, and build it again.",
         ]
     )
@@ -272,36 +273,46 @@ def build_entry(
     others: Sequence[tuple[Path, list[str] | None]] = (),
     trust: Collection[str] = (),
     keep: Collection[str] = (),
+    data: Sequence[Path] = (),
 ) -> Report:
     """Flattens a script with its packages into one file, .py or .ipynb.
 
     Args:
-        entry: the script.
-        packages: folders of packages, or modules that are a single file.
+        entry: the script, or a notebook.
+        packages: folders of packages, folders that hold some, or modules that are a single file; what the entry imports
+            besides is found.
         out: the file to write, and beside it `NAME.py.map.json`, which leads from its lines back to the source.
         style: "auto", "flat" or "modules"; see `analyse`.
         arguments: what the script finds behind its name in `sys.argv`; None: nothing is said of it.
         others: further scripts, which run behind it in the same file, each with its arguments.
         trust: what counts as harmless, such as "torch.save".
         keep: what must be found by its name, as "pkg.module:Name".
+        data: files and folders to ship besides those that the source names.
 
     Raises:
         BuildError: the program cannot be flattened; the message says why, where, and what to do.
     """
     form = {".py": "script", ".ipynb": "notebook"}.get(out.suffix)
     if form is None:
-        raise BuildError(f"--out {out.name}: give a name that ends in .py or .ipynb")
+        raise BuildError(f"--out {out.name}: the name tells no form. Remedy: give one that ends in .py or .ipynb.")
     for path in [entry, *(other for other, _ in others)]:
         if not path.is_file():
-            raise BuildError(f"--entry {path}: there is no such file. Remedy: give a Python file.")
+            raise BuildError(f"--entry {path}: there is no such file. Remedy: give a Python file, or a notebook.")
     unknown = sorted(set(trust) - set(TRUSTED))
     if unknown:
         raise BuildError(f"--trust {unknown[0]}: not known. Remedy: one of {', '.join(TRUSTED)}.")
-    library = Library(entry.resolve(), named_packages(packages), entry.name)
+    path = Path(os.path.abspath(entry))
+    search = SearchPath(path, packages, list(data))
+    library = Library(path, search.given, entry.name, search=search, entry_text=entry_text(path))
     library.trust, library.keep = tuple(trust), tuple(keep)
     add_entries(library, arguments, others, form)
     with relabelling(library):
         return build_library(library, entry, out, style, form)
+
+
+def entry_text(path: Path) -> str | None:
+    """The code of a notebook that is an entry; None of a script, which is read as any module."""
+    return notebook_source(path) if path.suffix == ".ipynb" else None
 
 
 def add_entries(
@@ -310,10 +321,11 @@ def add_entries(
     """Gives the entry of a library its arguments, and makes one entry of it and of further scripts."""
     scripts = [(library.entry, arguments)]
     for path, given in others:
-        if library.package_of(path.resolve()) != library.entry_package:
+        absolute = Path(os.path.abspath(path))
+        if library.package_of(absolute) != library.entry_package:
             reason = f"lies in another package than {library.entry.label}"
             raise BuildError(f"--entry {path.name}: {reason}. Remedy: build a file of each.")
-        scripts.append((library.read("__main__", path.name, path.resolve(), is_entry=True), given))
+        scripts.append((library.read_entry(absolute, path.name, entry_text(absolute)), given))
     library.entry, library.parts = join_entries(scripts, library.packages, form)
     library.sources["__main__"] = library.entry
 
@@ -330,29 +342,45 @@ def relabelling(library: Library) -> Iterator[None]:
 def build_library(library: Library, entry: Path, out: Path, style: str, form: str) -> Report:
     """Builds what `build_entry` has read."""
     document = analyse(library, form, style)
+    library = document.library
     if document.settings:
         library.entry.refuse(1, "a cell tagged `parameters`", "use it in kernels/ only")
+    check_out(out, document)
     title, _, rest = library.entry.docstring.partition("\n")
     if len(library.parts) > 1:  # each has its docstring under its own heading
         title, rest = ", ".join(f"`{part.module.label}`" for part in library.parts), ""
     intro = f"{rest.strip()}\n\n" if rest.strip() else ""
-    intro += f"- Built by `{entry_command(library, out, style)}`; "
+    intro += f"- {BUILT_BY} `{entry_command(library, out, style)}`; "
     intro += f"build id `{document.build_id()}`\n- This file is generated: edit the package instead."
     cells = document.cells(title or entry.stem, intro)
     check_document(document, cells)
+    warnings = magics_of(cells) if form == "script" else []
+    cells = with_magics(cells) if form == "notebook" else cells
     head = joint_head([part.module for part in library.parts]) if form == "script" else ""
     text = notebook_text(cells) if form == "notebook" else script_text(cells, head)
     if form == "script":
         compile_text(text, out.name)
     size = len(text.encode())
-    home = library.packages[min(library.packages)].parent if library.packages else entry.resolve().parent
+    home = library.packages[min(library.packages)].parent if library.packages else library.entry_path.parent
     out.parent.mkdir(parents=True, exist_ok=True)
-    for path, content in ((out, text), (map_path(out), map_text(cells, form, out.name, head))):
-        temporary = path.with_name(f".{path.name}.part")
+    for target, content in ((out, text), (map_path(out), map_text(cells, form, out.name, head))):
+        temporary = target.with_name(f".{target.name}.part")
         temporary.write_text(content, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    warnings = find_leaks(cells, home) + size_warnings(out.name, size) + argument_warnings(document)
+        os.replace(temporary, target)
+    warnings += find_leaks(cells, home) + size_warnings(out.name, size) + argument_warnings(document)
     return make_report(document, out, size, cells, None, warnings)
+
+
+def check_out(out: Path, document: Document) -> None:
+    """Refuses to write over a file that the build has read, or over any that is no earlier build."""
+    library, named = document.library, document.reach.named
+    paths = [library.entry_path, *filter(None, map(library.path_of, document.reach.modules))]
+    paths += [*document.reach.unreadable, *(named.read if named else ())]
+    for target in (out, map_path(out)):
+        if target.exists() and any(os.path.samefile(target, path) for path in paths):
+            raise BuildError(f"--out {out}: {target.name} is a source of this build. Remedy: give another name.")
+    if out.is_dir() or (out.exists() and BUILT_BY not in out.read_text(encoding="utf-8", errors="replace")[:20_000]):
+        raise BuildError(f"--out {out}: is there and is no earlier build. Remedy: remove it, or give another name.")
 
 
 def argument_warnings(document: Document) -> list[str]:
@@ -372,7 +400,9 @@ def entry_command(library: Library, out: Path, style: str) -> str:
     for part in library.parts:
         parts += [f"--entry {part.module.label}"]
         parts += [f"--args {shlex.quote(shlex.join(part.arguments))}"] if part.arguments is not None else []
-    parts += [f"--package {path.name}" for path in library.packages.values()]
+    if library.search:
+        parts += [f"--package {library.search.absolute(path).name}" for path in library.search.arguments]
+        parts += [f"--data {library.search.absolute(path).name}" for path in library.search.data]
     parts += [f"--out {out.name}", *([f"--style {style}"] if style != "auto" else [])]
     parts += [f"--trust {word}" for word in library.trust] + [f"--keep {shlex.quote(name)}" for name in library.keep]
     return " ".join(parts)
@@ -385,6 +415,8 @@ def make_report(
     library = document.library
     found = [f"{library.source(name).label}: {reason}" for name, reason in document.reasons.items()]
     reasons = [relabelled(text, library.entry.label, library.parts) for text in found]
+    warnings = document.reach.warnings + warnings
+    taken = [*library.taken.values(), *(document.reach.named.taken if document.reach.named else ())]
     modules = len({module.name for module in document.program.modules} if document.program else ()) or 1
     return Report(
         path,
@@ -399,4 +431,5 @@ def make_report(
         warnings=[relabelled(text, library.entry.label, library.parts) for text in warnings]
         + [text for module in library.sources.values() for text in module.warnings],
         undecided=document.reach.undecided() if document.reasons else [],
+        taken=[relabelled(text, library.entry.label, library.parts) for text in taken],
     )

@@ -50,7 +50,10 @@ def parse_arguments(arguments: list[str] | None, root: Path) -> argparse.Namespa
         "--args", action=ArgumentsOfEntry, dest="entry_arguments", default={}, metavar="TEXT",
         help='the arguments of the --entry before it, or of NAME: --args "--fold 0 --lr 1e-3"',
     )  # fmt: skip
-    parser.add_argument("--package", type=Path, action="append", default=[], help="folder of a package")
+    parser.add_argument("--package", type=Path, action="append", default=[], help="a package that no import shows")
+    parser.add_argument(
+        "--data", type=Path, action="append", default=[], help="a file or folder that the program reads"
+    )
     parser.add_argument(
         "--style", choices=["auto", "flat", "modules"], default="auto", help="with --entry: see docs/flattener.md"
     )
@@ -63,7 +66,7 @@ def parse_arguments(arguments: list[str] | None, root: Path) -> argparse.Namespa
     parser.add_argument("-v", "--verbose", action="store_true", help="print what was dropped and renamed")
     options = parser.parse_args(bind_text(sys.argv[1:] if arguments is None else arguments))
     if options.entry and (options.names or not options.out or options.set or options.preset):
-        parser.error("--entry takes --package, --args and --out, no NAME and no settings")
+        parser.error("--entry takes --package, --data, --args and --out, no NAME and no settings")
     if options.entry and -1 in options.entry_arguments:
         parser.error("--args stands before the first --entry: give it behind the one that it is for")
     if options.keep and options.style == "flat":
@@ -89,6 +92,8 @@ def print_report(report: Report, verbose: bool) -> None:
     path = os.path.relpath(report.path) if report.path.resolve().is_relative_to(Path.cwd()) else report.path
     print(f"{path}  {report.size:,} bytes, {report.cells} cells, {report.modules} {names}", end="")
     print(f", build id {report.build_id}")
+    for taken in report.taken:
+        print(f"  took {taken}")
     for warning in report.warnings:
         print(f"  warning: {warning}")
     if report.reasons and not verbose:
@@ -123,6 +128,7 @@ def run_command(arguments: list[str] | None, root: Path) -> int:
                 *(entry, options.package, Path(options.out), options.style, arguments, others),
                 trust=options.trust,
                 keep=options.keep,
+                data=options.data,
             )
             print_report(report, options.verbose)
             return 0
@@ -140,6 +146,7 @@ def run_command(arguments: list[str] | None, root: Path) -> int:
                 owner=options.owner,
                 form=options.format,
                 packages=options.package,
+                data=options.data,
                 arguments=options.entry_arguments.get(-1),
             )
             report = build_report(request)

@@ -29,7 +29,17 @@ from flattener.event_loop import HELPER, starts_event_loops
 from flattener.library import Library
 from flattener.lines import Line, join_blocks, split_blocks
 from flattener.loading import Chunk
-from flattener.modules_style import MODULE_PATTERN, PREPARE, UNPACK, ModuleText, file_literals, helper_lines
+from flattener.modules_style import (
+    MODULE_PATTERN,
+    PLACE_ENTRY,
+    PREPARE,
+    UNPACK,
+    WRITE_FILES,
+    ModuleText,
+    file_literals,
+    helper_lines,
+)
+from flattener.named_files import NamedFiles
 from flattener.naming import Naming, import_path
 from flattener.program import Program
 from flattener.reach import Reach
@@ -71,6 +81,11 @@ class Document:
         self.exits = exiting_statements(library.entry, reach.modules.values())
         if library.apart:
             self.add_apart()
+        if reach.named and reach.named.files:
+            self.add_program_files(reach.named)
+        if library.runs_as_module and library.entry_package in library.apart:
+            lines = [f'__import__("{library.entry_package}")  # Python loads the package of a module before it']
+            self.body.append(code("cell-package", lines))
 
     def cells_of_part(self, part: Part) -> list[EntryCell]:
         """The cells of a script that is part of the entry; notes their marks."""
@@ -112,7 +127,8 @@ class Document:
         modules = [module for module in modules if self.library.path_of(module.name) is not None]
         unused: set[tuple[str, int]] = set()
         if not self.reach.suite and not self.reach.opens:
-            texts = [content.decode("utf-8", "ignore") for content in self.reach.files.values()]
+            contents = [*self.reach.files.values(), *(self.reach.named.files.values() if self.reach.named else ())]
+            texts = [content.decode("utf-8", "ignore") for content in contents]
             texts += [name for names in self.reach.kept.values() for name in names]
             unused = unused_statements(list(self.reach.modules.values()), self.library.entry, texts)
         self.unused = sorted(
@@ -121,14 +137,14 @@ class Document:
         )
         cells: list[Cell] = []
         empty: list[str] = []
-        files = dict(self.reach.files)
+        files = self.reach.files | (self.reach.named.module_files if self.reach.named else {})
         for module in modules:
             text = ModuleText(module, unused)
             if not text.lines:
                 self.files[module.label] = ""
                 empty.append(module.label)
                 continue
-            if shell_edits(module) if self.form == "notebook" else text.has_future_in_string(module):
+            if shell_edits(module) if self.form == "notebook" else text.cannot_be_block(module):
                 files[module.label] = ("\n".join(text.texts) + "\n").encode()  # a cell or a block would change it
                 continue
             if self.form == "script":
@@ -145,6 +161,7 @@ class Document:
         if self.form == "notebook":
             folders = {str(Path(name).parent) for name in [*self.files, *files]}
             template, values = PREPARE, {"EMPTY": empty, "FOLDERS": sorted(folders)}
+        values["ROOTS"] = sorted({"", *self.library.roots.values()}, reverse=True)
         helper = helper_lines(template, self.reach.starts_processes, bool(files), values)
         helpers = [code("cell-helper", helper, metadata=FOLDED)]
         if files:
@@ -153,6 +170,20 @@ class Document:
             helpers.insert(0, code("cell-files", literals, metadata=FOLDED))
         # A notebook's cells write the modules, so its folders come first; a script's helper reads what stands above.
         self.body += [*helpers, *cells] if self.form == "notebook" else [*cells, *helpers]
+
+    def add_program_files(self, named: NamedFiles) -> None:
+        """Adds the files that the program opens by their place, and the helper that writes them there."""
+        first, *others = file_literals(named.files)
+        lines = [f"PROGRAM_FILES = {first}", *others]
+        if any("base64" in line for line in others):
+            lines = ["import base64, zlib", "", *lines]
+        self.body.append(code("cell-program-files", lines, metadata=FOLDED))
+        helper = WRITE_FILES.strip("\n").split("\n")
+        if named.entry_file:
+            copied = "shutil.copyfile(__file__, path)" if self.form == "script" else 'open(path, "x").close()'
+            place = PLACE_ENTRY.replace("ENTRY", python_literal(named.entry_file)).replace("COPY", copied)
+            helper += ["", "", *place.strip("\n").split("\n")]
+        self.body.append(code("cell-write-files", helper, metadata=FOLDED))
 
     def add_heading(self, module: Module, title: str, paragraphs: str, cells: list[Cell], part: int = 0) -> str:
         """Adds the heading of a module's section; returns its anchor."""
@@ -285,10 +316,10 @@ class Document:
         if self.form == "notebook":
             assignments = ["__doc__ = " + docstring[0], *docstring[1:]] if docstring else []
             docstring = []
-            if "__file__" in words:
-                assignments.append(
-                    f"__file__ = {python_literal(self.library.parts[0].module.label)}  # a notebook has none"
-                )
+            is_placed = self.reach.named is not None and bool(self.reach.named.entry_file)
+            if "__file__" in words and not is_placed:
+                label = self.library.parts[0].module.label
+                assignments.append(f"__file__ = {python_literal(label)}  # a notebook has none")
         if "__package__" in words and self.library.entry_package:
             assignments.append(f"__package__ = {python_literal(self.library.entry_package)}")
         future = [f"from __future__ import {', '.join(self.future)}"] if self.future else []
@@ -350,7 +381,12 @@ class FlatDocument(Document):
         self.imports = self.import_cell(program, naming)
         emitters = {
             module.name: FlatEmitter(
-                program, naming, module, self.hidden_lines() if module.is_entry else set(), bool(reach.shows)
+                program,
+                naming,
+                module,
+                self.hidden_lines() if module.is_entry else set(),
+                bool(reach.shows),
+                reach.named,
             )
             for module in program.modules
         }
@@ -413,7 +449,7 @@ class ModulesDocument(Document):
     def __init__(self, library: Library, reach: Reach, form: str, reasons: dict[str, str]) -> None:
         super().__init__(library, reach, form, reasons)
         self.future = sorted(library.entry.future)
-        emitter = EntryEmitter(library, self.hidden_lines())
+        emitter = EntryEmitter(library, self.hidden_lines(), reach.named)
         self.add_entry([Chunk(library.entry, list(range(len(library.entry.body))))], 0, emitter)
 
 

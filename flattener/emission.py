@@ -5,10 +5,21 @@ import re
 
 from flattener.library import External, Library, ModuleRef, Var
 from flattener.lines import Block, Line
+from flattener.named_files import NamedFiles
 from flattener.names import ImportSite, Use
 from flattener.naming import Naming, import_path
 from flattener.program import Program
-from flattener.source import CODING, PRAGMA, Module, first_line, is_docstring, is_future_import, last_line
+from flattener.source import (
+    CODING,
+    PRAGMA,
+    Module,
+    first_line,
+    is_docstring,
+    is_future_import,
+    last_line,
+    module_level_globals,
+    python_literal,
+)
 
 # A comment that heads a group of imports: it goes with them.
 IMPORTS_HEAD = re.compile(
@@ -164,6 +175,18 @@ class Emitter:
         blank = next((count for count, row in enumerate(rows) if row.text.strip()), len(rows))
         return free, rows[split:], min(2, blank)
 
+    def drop_globals(self) -> None:
+        """Replaces `global` at module level, which does nothing there, and which a longer program may not take."""
+        for statement in module_level_globals(self.module):
+            self.replace_statement(statement, ["pass"])
+
+    def edit_config_paths(self, named: NamedFiles | None) -> None:
+        """Writes the folder of hydra's settings in full: it is looked for beside a file that no longer is there."""
+        for node, (module, target) in named.config_paths.items() if named else ():
+            if module == self.module.name:
+                text = f'__import__("os").path.abspath({python_literal(target)})'
+                self.edits.append((*self.module.span(node), text))
+
     def replace_statement(self, node: ast.stmt, parts: list[str]) -> None:
         """Replaces a statement; without `parts` its lines are removed, apart from the comments on them."""
         module = self.module
@@ -204,9 +227,16 @@ class FlatEmitter(Emitter):
     """
 
     def __init__(
-        self, program: Program, naming: Naming, module: Module, skipped: set[int], shows: bool = False
+        self,
+        program: Program,
+        naming: Naming,
+        module: Module,
+        skipped: set[int],
+        shows: bool = False,
+        named: NamedFiles | None = None,
     ) -> None:
         super().__init__(module, skipped)
+        self.edit_config_paths(named)
         self.program, self.naming = program, naming
         for index in range(len(module.body)):
             if (module.name, index) in program.kept:
@@ -217,6 +247,7 @@ class FlatEmitter(Emitter):
             if use_module is module and (module.name, use.index) in program.kept:
                 self.edit_own_name(use)
         self.edit_imports()
+        self.drop_globals()
         self.edits.sort()
 
     def keeps(self, index: int) -> bool:
@@ -230,7 +261,8 @@ class FlatEmitter(Emitter):
         text = self.module.text
         for reference in self.program.references.get((self.module.name, index), []):
             use, name = reference.use, self.naming.final[reference.meaning]
-            if reference.start == reference.end:
+            is_needless = use.action == "declare" and use.scope.kind == "module"
+            if reference.start == reference.end or is_needless:
                 continue
             if use.action == "define":
                 if self.naming.is_renamed(reference.meaning):
@@ -374,9 +406,11 @@ class FlatEmitter(Emitter):
 class EntryEmitter(Emitter):
     """The entry beside modules in modules style: its text, with relative imports written in full."""
 
-    def __init__(self, library: Library, skipped: set[int]) -> None:
+    def __init__(self, library: Library, skipped: set[int], named: NamedFiles | None = None) -> None:
         entry = library.entry
         super().__init__(entry, skipped)
+        self.edit_config_paths(named)
+        self.drop_globals()
         for node in ast.walk(entry.tree):
             if isinstance(node, ast.ImportFrom) and is_future_import(node):
                 self.replace_statement(node, [])

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import posixpath
 import tokenize
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from flattener.changes import Changes
 from flattener.entries import Part
 from flattener.errors import BuildError
 from flattener.names import Names, Use, find_names
+from flattener.search_path import SearchPath, shown
 from flattener.source import Module
 
 
@@ -61,7 +63,11 @@ class Library:
 
     Attributes:
         packages: name -> folder, or file of a package that is a single module.
-        beside: a folder whose other Python files are not shipped; None: there is none.
+        search: where further packages are looked for; None: nowhere.
+        wanted: the modules that a string or a file names -> where.
+        computed: package -> the place that may import any of its modules.
+        roots: package -> the folder that it lies in once it is written, seen from that of all modules.
+        taken: package that was found -> what there is to tell of it.
         is_kernel: whether the entry is written in cells, for a notebook.
         apart: the modules in modules style: to the flat modules they are external.
         sources: the modules read so far.
@@ -70,20 +76,48 @@ class Library:
         parts: the scripts that the entry is made of.
     """
 
-    def __init__(self, entry: Path, packages: dict[str, Path], entry_label: str, beside: Path | None = None) -> None:
+    def __init__(
+        self,
+        entry: Path,
+        packages: dict[str, Path],
+        entry_label: str,
+        is_kernel: bool = False,
+        search: SearchPath | None = None,
+        entry_text: str | None = None,
+    ) -> None:
         self.packages = packages
-        self.beside = beside
-        self.is_kernel = beside is not None
+        self.entry_path, self.search, self.is_kernel = entry, search, is_kernel
+        self.wanted: dict[str, str] = {}
+        self.computed: dict[str, str] = {}
+        self.taken: dict[str, str] = {}
+        self.roots: dict[str, str] = {}
         self.apart: frozenset[str] = frozenset()
         self.trust: tuple[str, ...] = ()
         self.keep: tuple[str, ...] = ()
         self.places: dict[str, Place | None] = {}
-        self.entry = self.read("__main__", entry_label, entry, is_entry=True)
+        self.entry = self.read_entry(entry, entry_label, entry_text)
         self.entry_package = self.package_of(entry)
+        dots = [node.level for node in ast.walk(self.entry.tree) if isinstance(node, ast.ImportFrom) and node.level]
+        if dots and search and len(self.entry_package.split(".")) - (not self.entry_package) < max(dots):
+            name, folder = search.package_of_entry(max(dots))
+            self.packages = {**packages, name: folder}
+            self.taken[name] = f"{shown(folder)} ({self.entry.label} imports from it)"
+            self.entry_package = self.package_of(entry)
         self.sources = {"__main__": self.entry}
         self.parts = [Part(self.entry, None, 1, len(self.entry.lines))]
         self.analysed: dict[str, Names] = {}
         self.changed: dict[str, Changes] = {}
+
+    @property
+    def runs_as_module(self) -> bool:
+        """Whether the entry is started as a module of its package, as by `python -m pkg.train`."""
+        return self.search is not None and self.search.runs_as_module
+
+    def read_entry(self, path: Path, label: str, text: str | None) -> Module:
+        """Reads a script; `text` is its code, if its file is a notebook."""
+        if text is None:
+            return self.read("__main__", label, path, is_entry=True)
+        return Module("__main__", label, text, is_entry=True)
 
     def read(self, name: str, label: str, path: Path | None, **kind: bool) -> Module:
         """Reads a module; one without a file is empty."""
@@ -93,7 +127,7 @@ class Library:
                 with tokenize.open(path) as file:
                     text = file.read()
             except (OSError, SyntaxError, UnicodeDecodeError) as error:
-                raise BuildError(f"{label}: cannot be read: {error}") from None
+                raise BuildError(f"{label}:1: cannot be read: {error}. Remedy: save it as UTF-8.") from None
         return Module(name, label, text.removeprefix("\ufeff"), **kind)
 
     def package_of(self, entry: Path) -> str:
@@ -109,6 +143,26 @@ class Library:
         other.apart = apart
         return other
 
+    def with_more(
+        self, packages: dict[str, Path], wanted: dict[str, str], computed: dict[str, str], taken: dict[str, str]
+    ) -> "Library":
+        """The same library with more packages, more modules that are named, and all that was read so far."""
+        other = copy.copy(self)
+        other.packages = {**self.packages, **packages}
+        other.wanted = {**wanted, **self.wanted}
+        other.computed = {**computed, **self.computed}
+        other.taken = {**self.taken, **taken}
+        other.places = {}
+        other.entry_package = other.package_of(self.entry_path)
+        return other
+
+    def with_roots(self, roots: dict[str, str]) -> "Library":
+        """The same library, some packages of which lie deeper than others once they are written."""
+        other = copy.copy(self)
+        other.roots = roots
+        other.sources, other.analysed = {"__main__": self.entry}, {}
+        return other
+
     def contains(self, dotted: str) -> bool:
         """Whether a module belongs to the packages, in whatever style."""
         return dotted.partition(".")[0] in self.packages
@@ -116,13 +170,6 @@ class Library:
     def is_flat(self, dotted: str) -> bool:
         """Whether a module belongs to the packages and is flat."""
         return self.contains(dotted) and dotted not in self.apart
-
-    def lies_outside(self, dotted: str) -> bool:
-        """Whether a module lies beside the packages, outside of them: it is not shipped, so its import would fail."""
-        if self.beside is None or self.contains(dotted):
-            return False
-        path = self.beside / dotted.partition(".")[0]
-        return path.with_suffix(".py").is_file() or (path.is_dir() and any(path.glob("*.py")))
 
     def find(self, dotted: str) -> Place | None:
         """Where a module of the packages lies; None if there is no such module."""
@@ -153,7 +200,8 @@ class Library:
         if dotted not in self.sources:
             place = self.find(dotted)
             is_package = place is not None and place.is_package
-            label = dotted.replace(".", "/") + ("/__init__.py" if is_package else ".py")
+            root = self.roots.get(dotted.partition(".")[0], "")
+            label = posixpath.join(root, dotted.replace(".", "/") + ("/__init__.py" if is_package else ".py"))
             self.sources[dotted] = self.read(dotted, label, self.path_of(dotted), is_package=is_package)
         return self.sources[dotted]
 

@@ -61,6 +61,8 @@ class Loader:
         self.hoisted: set[ImportSite] = set()
         self.unfinished: dict[ImportSite, frozenset[str]] = {}
         self.late: list[tuple[Module, str]] = []  # (module, what it imports in functions), not loaded yet
+        if library.runs_as_module and library.is_flat(library.entry_package):
+            self.load(library.entry_package)
         self.load("__main__")
 
     def load(self, name: str) -> None:

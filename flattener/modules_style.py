@@ -10,7 +10,15 @@ import zlib
 from typing import Any
 
 from flattener.lines import Line
-from flattener.source import CODING, Module, first_line, is_future_import, last_line, python_literal
+from flattener.source import (
+    CODING,
+    Module,
+    first_line,
+    is_future_import,
+    last_line,
+    module_level_globals,
+    python_literal,
+)
 
 INDENT = "    "
 FUTURE = "from __future__ "
@@ -34,8 +42,9 @@ def unpack_modules():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    sys.path.insert(0, str(folder))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    roots = [str(folder / name) for name in ROOTS]
+    sys.path[:0] = roots
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*roots, os.environ.get("PYTHONPATH")]))
 
 
 if __name__ != "__mp_main__":  # a process that this one starts finds the modules where they are
@@ -54,12 +63,47 @@ def prepare_folders():
         pathlib.Path(name).mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         pathlib.Path(name).write_bytes(content)
-    sys.path.insert(0, os.getcwd())
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
+    roots = [str(pathlib.Path.cwd() / name) for name in ROOTS]
+    sys.path[:0] = roots
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*roots, os.environ.get("PYTHONPATH")]))
 
 
 prepare_folders()
 del prepare_folders
+'''
+
+WRITE_FILES = '''
+def write_files():
+    """Writes the files that the program reads to where it looks for them; a file that is there already stays."""
+    import pathlib, sys
+
+    for name, content in PROGRAM_FILES.items():
+        path = pathlib.Path(name)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        elif path.read_bytes() != content:
+            print(f"{name}: another file than the one that was shipped lies here, and is used", file=sys.stderr)
+
+
+write_files()
+del write_files, PROGRAM_FILES
+'''
+
+PLACE_ENTRY = '''
+def place_entry():
+    """Where the entry would lie: beside the files that it reads."""
+    import os, shutil
+
+    path = os.path.abspath(ENTRY)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if not os.path.exists(path):
+        COPY
+    return path
+
+
+__file__ = place_entry()
+del place_entry
 '''
 
 
@@ -145,8 +189,14 @@ class ModuleText:
             lines.append(dataclasses.replace(line, text=INDENT + text if text else ""))
         return lines
 
-    def has_future_in_string(self, module: Module) -> bool:
-        """Whether a string has a line that looks like a commented `from __future__ import`."""
+    def cannot_be_block(self, module: Module) -> bool:
+        """Whether a block of a script would change it.
+
+        So it is if a string has a line that looks like a commented `from __future__ import`, and if it has `global` at
+        module level, which would concern the script's own variables.
+        """
+        if any(True for _ in module_level_globals(module)):
+            return True
         rows = {number for number, line in enumerate(module.lines, 1) if line.startswith(f"# {FUTURE}")}
         return bool(rows and rows - {comment.line for comment in module.comments})
 

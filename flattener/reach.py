@@ -5,12 +5,14 @@ Found in the source alone: nothing is run.
 
 import ast
 import contextlib
+import posixpath
 import re
 from pathlib import Path
 
 from flattener.errors import BuildError
 from flattener.facts import Facts
 from flattener.library import Library
+from flattener.named_files import NamedFiles
 from flattener.observers import Notice, find_notices, find_pools, shows_class
 from flattener.source import Module, is_docstring, words
 
@@ -44,6 +46,8 @@ class Reach:
         unreadable: files that this Python cannot read as modules; they are shipped as they are.
         suite: whether the entry is a suite of tests.
         searched: package -> the place that may import any of its modules.
+        named: the files that the program's source names; None: they were not looked for.
+        warnings: of what is left out.
         files: the packages' other files that a module may read: path in the output -> content.
         starts_processes: whether the program may start Python anew, which then has to find the modules.
         names_package: whether it then names one of the packages.
@@ -55,24 +59,27 @@ class Reach:
         opens: whether something may name what no source mentions, so that nothing may be left out.
     """
 
-    def __init__(self, library: Library, form: str) -> None:
+    def __init__(self, library: Library, form: str, facts: dict[str, Facts] | None = None) -> None:
         self.library, self.form, self.trust = library, form, library.trust
-        self.facts: dict[str, Facts] = {}
+        self.facts = dict(facts or {})
+        self.named: NamedFiles | None = None
+        self.warnings: list[str] = []
         self.modules: dict[str, Module] = {}
         self.unreadable: list[Path] = []
         self.tops = f"(?:{'|'.join(map(re.escape, library.packages)) or '!'})"  # a pattern for any package's name
         self.dotted_name = re.compile(rf"\b{self.tops}(?:\.[^\W\d]\w*)+")
         self.suite = self.is_suite(self.facts_of("__main__"))
         self.visit("__main__")
-        self.searched: dict[str, str] = {}
+        for dotted in library.wanted:
+            self.visit(dotted)
+        self.searched = dict(library.computed)
         for top in sorted(library.packages):
             self.visit_searched(top)
         self.files = self.find_files()
         for content in list(self.files.values()):  # a configuration may name classes: {"target": "pkg.models.Unet"}
             for dotted in self.dotted_name.findall(content.decode("utf-8", "ignore")) if len(content) < 100_000 else []:
                 self.visit_longest(dotted)
-        all_words: set[str] = set().union(*(facts.words for facts in self.facts.values()))
-        self.starts_processes = bool(PROCESS_STARTERS & all_words)
+        self.starts_processes = bool(PROCESS_STARTERS & self.all_words())
         self.names_package = self.starts_processes and "-m" not in self.trust and self.finds_package_for_python()
         for top in library.packages if self.names_package else []:
             self.visit_all(top)
@@ -164,6 +171,14 @@ class Reach:
             self.facts[name] = Facts(self.library.source(name))
         return self.facts[name]
 
+    def all_words(self) -> set[str]:
+        """The words of the entry and of all modules."""
+        return set().union(*(facts.words for facts in self.facts.values()))
+
+    def all_strings(self) -> set[str]:
+        """The strings of the entry and of all modules, but for docstrings."""
+        return {text for facts in self.facts.values() for text in facts.strings}
+
     def is_suite(self, facts: Facts) -> bool:
         """Whether an entry imports a tool for tests."""
         imported = [alias.name for node in facts.imports for alias in node.names if isinstance(node, ast.Import)]
@@ -201,10 +216,6 @@ class Reach:
         if name != "__main__":
             self.modules[name] = module  # before its imports, which may lead back to it; moved to its place below
         for node in facts.imports:
-            for dotted in self.library.named(module, node):
-                if self.library.lies_outside(dotted):
-                    reason = f"{dotted} lies outside of the packages and is not shipped"
-                    module.refuse(node, reason, "move it into one")
             for dotted in self.imported(module, node):
                 self.visit(dotted)
         for text in facts.strings:
@@ -241,6 +252,8 @@ class Reach:
     def visit_all(self, top: str) -> None:
         """Visits all modules of a package, apart from its tests."""
         base = self.library.packages[top]
+        if base.is_file():
+            self.visit(top)
         for path in sorted(base.rglob("*.py")) if base.is_dir() else []:
             parts = [top, *path.relative_to(base).with_suffix("").parts]
             if {"tests", "test"} & set(parts[1:-1]):
@@ -277,25 +290,29 @@ class Reach:
         if ".__file__" not in reads:
             reads.discard("__file__")  # the entry's own
         reads = reads.union(*(self.facts[name].words for name in self.modules))
-        texts = {text for facts in self.facts.values() for text in facts.strings}
+        texts = self.all_strings()
         for top, base in sorted(self.library.packages.items()):
             mine = any(name.partition(".")[0] == top for name in self.modules)
+            root = self.library.roots.get(top, "")
             if mine and METADATA_READERS & reads:
-                found.update(distribution_files(base))
+                found.update(
+                    (posixpath.join(root, name), content) for name, content in distribution_files(base).items()
+                )
             unreadable = [path for path in self.unreadable if path.is_relative_to(base)]
-            found.update((path.relative_to(base.parent).as_posix(), path.read_bytes()) for path in unreadable)
+            inside = {path: posixpath.join(root, path.relative_to(base.parent).as_posix()) for path in unreadable}
+            found.update((name, path.read_bytes()) for path, name in inside.items())
             if not base.is_dir() or not FILE_READERS & reads or not (mine or top in texts):
                 continue
             sources = any(".py" in text for text in texts)  # then files of Python code may be read as data
             for path in sorted(base.rglob("*")):
-                inside = path.relative_to(base.parent)
-                hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts[:-1])
-                in_package = path.suffix == ".py" and self.is_module(inside)
+                below = path.relative_to(base.parent)
+                hidden = any(part.startswith(".") or part == "__pycache__" for part in below.parts[:-1])
+                in_package = path.suffix == ".py" and self.is_module(below)
                 skipped = path.suffix in (".pyc", ".so", ".pyd") or path in modules
                 skipped |= in_package and not sources and path.stem not in texts
                 skipped |= path.suffix == ".pyi" and "attach_stub" not in reads
                 if path.is_file() and not hidden and not skipped and path.name != "py.typed":
-                    found[inside.as_posix()] = path.read_bytes()
+                    found[posixpath.join(root, below.as_posix())] = path.read_bytes()
         return found
 
     def is_module(self, inside: Path) -> bool:

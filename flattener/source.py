@@ -11,6 +11,7 @@ import re
 import symtable
 import tokenize
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -57,9 +58,11 @@ class Module:
                 self.tree = ast.parse(text)
                 compile(self.tree, label, "exec", dont_inherit=True)  # what parses does not always compile
         except (SyntaxError, ValueError) as error:
-            raise BuildError(f"{label}:{getattr(error, 'lineno', None) or 1}: not valid Python: {error}") from None
+            raise BuildError(
+                f"{label}:{getattr(error, 'lineno', None) or 1}: not valid Python: {error}. Remedy: correct it."
+            ) from None
         except RecursionError:
-            raise BuildError(f"{label}: an expression is nested too deeply. Remedy: split it.") from None
+            raise BuildError(f"{label}:1: an expression is nested too deeply. Remedy: split it.") from None
         found = [f"{label}:{each.lineno}: {each.message}" for each in caught if each.category is SyntaxWarning]
         self.warnings = list(dict.fromkeys(found))
         self.body = self.tree.body
@@ -82,7 +85,9 @@ class Module:
         try:
             return symtable.symtable(self.text, self.label, "exec")
         except SyntaxError as error:
-            raise BuildError(f"{self.label}:{error.lineno or 1}: not valid Python: {error}") from None
+            raise BuildError(
+                f"{self.label}:{error.lineno or 1}: not valid Python: {error}. Remedy: correct it."
+            ) from None
 
     @functools.cached_property
     def tokens(self) -> list[tokenize.TokenInfo]:
@@ -90,7 +95,7 @@ class Module:
         try:
             return list(tokenize.generate_tokens(io.StringIO(self.text).readline))
         except (SyntaxError, tokenize.TokenError) as error:
-            raise BuildError(f"{self.label}: cannot be read as tokens: {error}") from None
+            raise BuildError(f"{self.label}: cannot be read as tokens: {error}. Remedy: correct it.") from None
 
     @functools.cached_property
     def comments(self) -> list[Comment]:
@@ -147,6 +152,17 @@ def is_type_checking(node: ast.If) -> bool:
     """Whether it is `if TYPE_CHECKING:` without an `else`."""
     test = node.test
     return "TYPE_CHECKING" in (getattr(test, "id", None), getattr(test, "attr", None)) and not node.orelse
+
+
+def module_level_globals(module: Module) -> Iterator[ast.Global]:
+    """The `global` statements that stand outside of all functions and classes, where they do nothing."""
+    todo: list[ast.AST] = list(module.body) if "global " in module.text else []
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Global):
+            yield node
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr):
+            todo += ast.iter_child_nodes(node)
 
 
 def sibling_statements(tree: ast.Module) -> dict[ast.stmt, list[ast.stmt]]:

@@ -8,7 +8,7 @@ The programs lie in flatten_cases/*.txt. `=== name | topic | description` begins
     python: -W error      options of the interpreter
     entry: pkg/__main__.py    what is flattened, main.py if not given
     run: -m pkg           how the original is started, if not by its entry's path
-    packages: pkg other.py    what is flattened with it, pkg if not given
+    packages: pkg other.py    what is flattened with it, pkg if not given; none: what it needs is found
     namespace: pkg        a folder to which no __init__.py is added
     needs: 3.12           the oldest Python that can run it
     only: py              the form that can do it at all
@@ -57,7 +57,7 @@ class Case:
 
     @property
     def packages(self) -> list[str]:
-        return self.options.get("packages", "pkg").split()
+        return [name for name in self.options.get("packages", "pkg").split() if name != "none"]
 
     @property
     def arguments(self) -> list[str]:

@@ -20,11 +20,11 @@ ORDER = [
     *("resume", "parts", "parallel", "study", "schedule", "task", "training", "cross_validation", "search", "figures"),
 ]
 FLATTENER_ORDER = [
-    *("errors", "settings", "source", "changes", "scopes", "names", "shell", "entries", "library", "facts", "values"),
-    *("pickles", "observers", "reach", "evaluation", "purity", "loading", "meanings", "annotations", "merging"),
-    *("refusals", "program", "naming", "lines", "emission", "unused", "modules_style", "arguments", "endings"),
-    *("event_loop", "cells", "manifest", "documents", "checks", "trace", "kaggle", "kernel_head", "parameters"),
-    *("analysis", "build", "command"),
+    *("errors", "settings", "source", "changes", "scopes", "names", "shell", "entries", "facts", "search_path"),
+    *("library", "values", "pickles", "observers", "path_values", "named_files", "reach", "finding", "evaluation"),
+    *("purity", "loading", "meanings", "annotations", "merging", "refusals", "program", "naming", "lines"),
+    *("emission", "unused", "modules_style", "arguments", "endings", "event_loop", "cells", "manifest", "documents"),
+    *("checks", "trace", "kaggle", "kernel_head", "notebook_entry", "parameters", "analysis", "build", "command"),
 ]
 DESK_ORDER = [
     *("paths", "errors", "output", "machine", "records", "runs", "building"),

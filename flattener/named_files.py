@@ -1,0 +1,440 @@
+"""The files that a program opens, as far as its source names them: which are shipped, and which are warned of."""
+
+import ast
+import glob
+import os
+import posixpath
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from flattener.errors import BuildError
+from flattener.facts import called_name
+from flattener.library import Library
+from flattener.path_values import UNKNOWN, PathValue, PathValues
+from flattener.search_path import SearchPath, is_installed_folder, shown
+from flattener.source import Module, words
+
+MOST_BYTES = 200_000  # of one file
+MOST_FILES = 200  # of one folder
+MOST_LINES = 4  # of what is told of one place
+SETTINGS = words(".yaml .yml .toml .ini .cfg")  # what is named so is read, wherever its name stands
+CONFIG_FOLDERS = words("conf configs config")
+READS = words("""
+    open load loads read parse imread loadtxt genfromtxt fromfile exec glob iglob rglob listdir scandir walk iterdir
+    from import readlines run
+""")
+WRITES = words("""
+    save write dump to savefig savetxt savez mkdir makedirs remove unlink rmtree touch rename replace imwrite export
+    writer copyfile move handler
+""")
+STARTS = words("run call check_call check_output Popen system execv spawnv popen")
+ABOUT_SETTINGS = re.compile(r"conf(ig|_|s|$)|cfg|yaml", re.IGNORECASE)
+PATH_TEXT = re.compile(r"(?!https?:)[^\n\t:<>|\"'{}]{1,200}")
+SECRET_NAMES = re.compile(r"kaggle\.json|\.env.*|\.netrc|.*(credential|secret|token).*|id_\w+|.*\.(pem|key|p12)", re.I)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """A place in the source that names files.
+
+    Attributes:
+        path: of the file or folder at the desk.
+        target: where the program looks for it: relative to the working folder, or for `source` to the project.
+        use: "read", "write", or "" if that is not known.
+        source: the file whose `__file__` leads to it; None: the working folder does.
+        where: file and line.
+    """
+
+    path: Path
+    target: str
+    use: str
+    source: Path | None
+    where: str
+
+
+class NamedFiles:
+    """What a program reads besides its modules.
+
+    Attributes:
+        files: path from the working folder -> content.
+        module_files: path from the folder in which the packages lie -> content.
+        roots: package -> where it has to lie below the modules' folder, so that it finds files above its own folder.
+        entry_file: where the entry would lie, seen from the working folder, for files that it finds by its `__file__`.
+        config_paths: `config_path` of hydra -> its module, and the folder as seen from the working folder.
+        took: place in the source -> the files that are shipped for it without being asked for.
+        warnings: of those that are named and not shipped.
+        read: the files at the desk that the build has read.
+    """
+
+    def __init__(self, library: Library, modules: list[Module], search: SearchPath) -> None:
+        self.library, self.search = library, search
+        self.values = PathValues(library)
+        self.found: list[Naming] = []
+        self.large: list[Naming] = []  # folders that are too large, each with what there is to say in its `target`
+        self.files: dict[str, bytes] = {}
+        self.module_files: dict[str, bytes] = {}
+        self.entry_file = ""
+        self.roots: dict[str, str] = {}
+        self.config_folders: list[tuple[ast.expr, str, Path]] = []
+        self.config_paths: dict[ast.expr, tuple[str, str]] = {}
+        self.took: dict[str, list[Path]] = {}
+        self.warnings: list[str] = []
+        self.read: set[Path] = set()
+        for module in modules:
+            self.module = module
+            self.docstrings = {id(node.value) for node in ast.walk(module.tree) if isinstance(node, ast.Expr)}
+            for node in module.body:
+                self.visit(node, "")
+        self.choose(search.data)
+
+    # --- what the source names ---
+
+    def visit(self, node: ast.AST, use: str) -> None:
+        """Notes the paths in a part of the syntax tree; `use` is what is done with its value."""
+        match node:
+            case ast.Call():
+                self.visit_call(node, use)
+                return
+            case ast.Constant(value=str(text)):
+                if id(node) not in self.docstrings:
+                    self.note(node, PathValue(text), use)
+                return
+            case ast.JoinedStr() | ast.BinOp():
+                value = self.values.of(self.module, node)
+                if value:
+                    self.note(node, value, use)
+                    return
+            case ast.Name() | ast.Attribute() | ast.Subscript():
+                value = self.values.of(self.module, node) if use or "__file__" in ast.dump(node) else None
+                if value:
+                    self.note(node, value, use)
+                    return
+            case ast.Assign() | ast.AnnAssign():
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                named = "".join(getattr(target, "id", getattr(target, "attr", "")) for target in targets)
+                if node.value is not None:
+                    self.visit(node.value, "read" if ABOUT_SETTINGS.search(named) else "")
+                return
+            case ast.arguments():
+                plain, defaults = [*node.posonlyargs, *node.args], [*node.defaults, *node.kw_defaults]
+                parameters = plain[len(plain) - len(node.defaults) :] + node.kwonlyargs
+                for argument, default in zip(parameters, defaults, strict=True):
+                    if default is not None:
+                        self.visit(default, "read" if ABOUT_SETTINGS.search(argument.arg) else "")
+                return
+            case ast.List() | ast.Tuple() | ast.Dict() | ast.IfExp() | ast.BoolOp() | ast.Starred():
+                for part in ast.iter_child_nodes(node):
+                    self.visit(part, use)
+                return
+        for part in ast.iter_child_nodes(node):
+            self.visit(part, "")
+
+    def visit_call(self, node: ast.Call, use: str) -> None:
+        called = called_name(node)
+        value = self.values.of(self.module, node)
+        if value:  # Path("a", "b"), os.path.join("a", "b")
+            self.note(node, value, use)
+            return
+        kind = call_use(node)
+        if isinstance(node.func, ast.Attribute):
+            self.visit(node.func.value, kind)
+        is_option = called == "add_argument" and ABOUT_SETTINGS.search(ast.dump(node.args[0]) if node.args else "")
+        for part in node.args:
+            if called in STARTS and isinstance(part, ast.Constant) and isinstance(part.value, str):
+                for word in started_words(part.value):
+                    self.note(part, PathValue(word), "read" if word.endswith(".py") else "")
+            elif called in STARTS and isinstance(part, ast.List):
+                for each in part.elts:
+                    text = each.value if isinstance(each, ast.Constant) else ""
+                    self.visit(each, "read" if str(text).endswith(".py") else "")
+            else:
+                self.visit(part, kind)
+        for keyword in node.keywords:
+            is_hydra = keyword.arg == "config_path" and called in ("main", "hydra_main")
+            if is_hydra and isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, str):
+                self.note_config_path(keyword.value, keyword.value.value)
+                continue
+            about = ABOUT_SETTINGS.search(keyword.arg or "") or (is_option and keyword.arg == "default")
+            self.visit(keyword.value, kind or ("read" if about else ""))
+
+    def note_config_path(self, node: ast.Constant, text: str) -> None:
+        """Notes the folder of hydra's settings, which lies beside the file that names it."""
+        path = self.values.file_of(self.module)
+        if path is not None and not os.path.isabs(text) and "://" not in text:
+            folder = Path(os.path.normpath(path.parent / text))
+            self.config_folders.append((node, self.module.name, folder))
+            if folder.is_dir():
+                where = f"{self.module.label}:{node.lineno}"
+                self.note_files([folder], None, "read", path, where)
+                if folder.is_relative_to(self.search.entry.parent) and not self.module.is_entry:
+                    self.note_files([folder], self.search.entry.parent, "read", None, where)
+
+    def note(self, node: ast.expr, value: PathValue, use: str) -> None:
+        """Notes the files at the desk that a path means."""
+        text = value.text
+        if not text.strip("*./ ") or not PATH_TEXT.fullmatch(text.replace(UNKNOWN, "x")):
+            return
+        is_plain = value.source is None
+        suffix = posixpath.splitext(text)[1]
+        name = posixpath.basename(text)
+        hidden = name == text and text.startswith(".")  # such as the file that marks a project's folder
+        bare = "/" not in text and not hidden and not re.fullmatch(r"\.\w{1,10}", suffix)
+        if is_plain and not use and (UNKNOWN in text or (bare and text not in CONFIG_FOLDERS)):
+            return
+        where = f"{self.module.label}:{node.lineno}"
+        about = suffix == ".json" and ABOUT_SETTINGS.search(name)
+        use = use or ("read" if suffix in SETTINGS or hidden or about or text in CONFIG_FOLDERS else "")
+        if os.path.isabs(text):
+            if is_plain and not (use == "read" and UNKNOWN not in text and is_own_absolute(Path(text))):
+                return
+            bases = [Path("/")]
+        else:
+            near = self.search.entry.is_relative_to(self.search.here)
+            bases = list(dict.fromkeys([*([self.search.here] if near else []), self.search.entry.parent]))
+        for base in bases:
+            found = matching(base, posixpath.normpath(text))
+            if found:
+                self.note_files(found, base if is_plain and not os.path.isabs(text) else None, use, value.source, where)
+                return
+
+    def note_files(self, found: list[Path], base: Path | None, use: str, source: Path | None, where: str) -> None:
+        """Notes the files that one place of the source names; of folders only if it is known what is done with them."""
+        if not use:
+            found = [path for path in found if path.is_file() and path != source]
+        files = [each for path in found for each in files_below(path) if each == path or each.suffix != ".py"]
+        several = len(found) > 1 or found[:1] != files[:1]
+        size = sum(path.stat().st_size for path in files) if several else 0
+        if use != "write" and several and (len(files) > MOST_FILES or size > MOST_BYTES):
+            folder = found[0] if len(found) == 1 else found[0].parent
+            reason = f"reads {shown(folder)}/, of which nothing is shipped: it holds more than {MOST_BYTES:,} bytes"
+            self.large.append(Naming(folder, reason, use, source, where))
+            return
+        for path in files if use != "write" else [*found, *files]:
+            target = Path(os.path.relpath(path, base)).as_posix() if base else "" if source else path.as_posix()
+            self.found.append(Naming(path, target, use, source, where))
+
+    # --- what of it is shipped ---
+
+    def choose(self, data: list[Path]) -> None:
+        """Chooses the files that are shipped, and warns of the others."""
+        written = {each.path for each in self.found if each.use == "write"}
+        asked = self.asked_for(data)
+        namings: dict[Path, list[Naming]] = {}
+        for each in self.found:
+            if each.use != "write" and (each.path not in written or each.path in asked) and each.path.is_file():
+                namings.setdefault(each.path, []).append(each)
+        for each in self.large:
+            if not asked and not self.is_shipped_with_package(each) and not self.is_mount(each.path):
+                self.warn(each, each.target, "make a Kaggle dataset of it, and read it from /kaggle/input/NAME")
+        shipped: dict[Path, list[Naming]] = {}
+        for path, all_namings in namings.items():
+            wanted = [each for each in all_namings if not self.is_shipped_with_package(each)]
+            if wanted and self.is_shipped(path, wanted, path in asked):
+                shipped[path] = wanted
+        self.place_entry([path for path, wanted in shipped.items() if self.by_entry(wanted)])
+        for path, wanted in shipped.items():
+            self.ship(path, wanted, path in asked)
+        for path, target in asked.items():
+            if path not in shipped:
+                self.put(self.files, target, path)
+        for node, module, folder in self.config_folders:
+            if folder.is_relative_to(self.entry_folder()):
+                self.config_paths[node] = (module, folder.relative_to(self.entry_folder()).as_posix())
+
+    def is_shipped(self, path: Path, namings: list[Naming], asked: bool) -> bool:
+        """Whether a file that the program names is shipped; warns if not."""
+        first = next((each for each in namings if each.use == "read"), namings[0])
+        size = path.stat().st_size
+        name = shown(path)
+        if asked:
+            return True
+        if self.is_mount(path):
+            return False
+        verb = "reads" if first.use == "read" else "names"
+        if os.path.isabs(first.target) or not path.is_relative_to(self.search.home) or first.target.startswith(".."):
+            outside = "which is not shipped, since it lies outside of the program's folder"
+            self.warn(first, f"{verb} {name}, {outside}", "put it into a Kaggle dataset, or beside the entry")
+        elif size > MOST_BYTES:
+            reason = f"{verb} {name}, which is not shipped: {size:,} bytes are more than {MOST_BYTES:,}"
+            self.warn(first, reason, "put it into a Kaggle dataset, and read it from /kaggle/input/NAME")
+        elif first.use != "read" or SECRET_NAMES.fullmatch(path.name):
+            self.warn(first, f"{verb} {name}, which is not shipped", f"--data {name}")
+        else:
+            return True
+        return False
+
+    def asked_for(self, data: list[Path]) -> dict[Path, str]:
+        """The files that `--data` names, and where each goes: as it lies to the entry, or to the working folder."""
+        found: dict[Path, str] = {}
+        for given in data:
+            top = Path(os.path.abspath(given))
+            if not top.exists():
+                raise BuildError(f"--data {given}: does not exist. Remedy: give a file or a folder.")
+            for path in files_below(top):
+                size = path.stat().st_size
+                if size > MOST_BYTES:
+                    raise BuildError(
+                        f"--data {given}: {shown(path)} has {size:,} bytes, and a file may have {MOST_BYTES:,}. "
+                        "Remedy: put it into a Kaggle dataset, and read it from /kaggle/input/NAME."
+                    )
+                bases = [base for base in (self.search.entry.parent, self.search.here) if path.is_relative_to(base)]
+                if not bases and not path.is_relative_to(self.search.home):
+                    raise BuildError(
+                        f"--data {given}: lies neither below the entry's folder nor below the working folder. Remedy: "
+                        "move it there."
+                    )
+                base = bases[0] if bases else self.search.home
+                found[path] = path.relative_to(base).as_posix()
+        return found
+
+    def is_shipped_with_package(self, naming: Naming) -> bool:
+        """Whether a module finds a file of its own package, all of which then travel with it."""
+        if naming.source is None or naming.source == self.search.entry:
+            return False
+        bases = [
+            base for base in self.library.packages.values() if base.is_dir() and naming.source.is_relative_to(base)
+        ]
+        return any(naming.path.is_relative_to(base) for base in bases) or naming.path == naming.source
+
+    def is_mount(self, path: Path) -> bool:
+        """Whether a path lies where Kaggle mounts datasets, seen from the working folder: in `../input`."""
+        return any(path.is_relative_to(base.parent / "input") for base in (self.search.here, self.search.entry.parent))
+
+    def by_entry(self, namings: list[Naming]) -> bool:
+        """Whether the entry finds a file by its own `__file__`."""
+        return any(each.source == self.search.entry for each in namings)
+
+    def place_entry(self, paths: list[Path]) -> None:
+        """Decides where the entry would lie, seen from the working folder, so that it finds the files of `paths`."""
+        if paths:
+            folder = self.search.entry.parent
+            while not all(path.is_relative_to(folder) for path in paths):
+                folder = folder.parent
+            self.entry_file = self.search.entry.relative_to(folder).as_posix()
+
+    def entry_folder(self) -> Path:
+        """The folder at the desk that the working folder stands for."""
+        entry = self.search.entry
+        return entry.parents[self.entry_file.count("/")] if self.entry_file else entry.parent
+
+    def ship(self, path: Path, namings: list[Naming], asked: bool) -> None:
+        """Adds a file to wherever the program looks for it."""
+        for each in namings:
+            if each.source is None:
+                self.put(self.files, each.target, path)
+            elif each.source == self.search.entry:
+                self.put(self.files, path.relative_to(self.entry_folder()).as_posix(), path)
+            else:
+                self.ship_for_module(path, each)
+        if not asked:
+            self.took.setdefault(namings[0].where, []).append(path)
+
+    def ship_for_module(self, path: Path, naming: Naming) -> None:
+        """Adds a file that a module finds by its `__file__`, outside of its package."""
+        assert naming.source is not None
+        packages = self.library.packages.items()
+        top, base = next((top, base.parent) for top, base in packages if naming.source.is_relative_to(base))
+        folder = base
+        while not path.is_relative_to(folder):
+            folder = folder.parent
+        root = base.relative_to(folder).as_posix()
+        known = self.roots.get(top, "")
+        if root.count("/") >= known.count("/") and root != ".":
+            self.roots[top] = root
+        depth = self.library.roots.get(top, "")
+        above = base.parents[depth.count("/")] if depth else base
+        if path.is_relative_to(above):
+            self.put(self.module_files, path.relative_to(above).as_posix(), path)
+
+    def put(self, files: dict[str, bytes], target: str, path: Path) -> None:
+        files[target] = path.read_bytes()
+        self.read.add(path)
+
+    @property
+    def taken(self) -> list[str]:
+        """What there is to tell of the files that are shipped without being asked for."""
+        lines = []
+        for where, paths in self.took.items():
+            folder = os.path.commonpath([path.parent for path in paths])
+            is_long = len(paths) > MOST_LINES
+            names = [f"{len(paths)} files of {shown(Path(folder))}/"] if is_long else [shown(path) for path in paths]
+            lines += [f"{name} ({where})" for name in names]
+        return lines
+
+    def warn(
+        self, naming: Naming, reason: str, remedy: str = "give it by --data, or make a Kaggle dataset of it"
+    ) -> None:
+        warning = f"{naming.where}: {reason}. Remedy: {remedy}."
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
+
+def call_use(node: ast.Call) -> str:
+    """What a call does with the files whose paths it gets: "read", "write", or "" if that is not known."""
+    called = called_name(node)
+    if called in ("open", "File", "ZipFile"):
+        position = 0 if isinstance(node.func, ast.Attribute) and called == "open" and not is_module_open(node) else 1
+        modes = [keyword.value for keyword in node.keywords if keyword.arg == "mode"] or node.args[
+            position : position + 1
+        ]
+        mode = str(modes[0].value) if modes and isinstance(modes[0], ast.Constant) else "r"
+        return "write" if set(mode) & set("wax+") else "read"
+    parts = {part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", called)}
+    if parts & WRITES:
+        return "write"
+    return "read" if parts & READS else ""
+
+
+def is_module_open(node: ast.Call) -> bool:
+    """Whether `x.open(...)` gets the path as its argument: `Image.open("a.png")`, not `Path("a").open("w")`."""
+    first = node.args[0] if node.args else None
+    return not isinstance(first, ast.Constant) or not re.fullmatch(r"[rwaxbt+U]{1,4}", str(first.value))
+
+
+def started_words(text: str) -> list[str]:
+    """The words of a command of a shell."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
+def is_own_absolute(path: Path) -> bool:
+    """Whether an absolute path leads to a file of the user's, not of the system's."""
+    return (
+        len(path.parts) > 2
+        and path.parts[1] not in ("dev", "proc", "sys", "etc", "usr", "bin", "kaggle")
+        and path.is_file()
+    )
+
+
+def matching(base: Path, pattern: str) -> list[Path]:
+    """The files and folders that a path with `*` means."""
+    try:
+        if UNKNOWN not in pattern:
+            path = Path(os.path.normpath(base / pattern))
+            return [path] if path.exists() else []
+        if not re.search(r"\w/|\.\w+$", pattern):
+            return []
+        literal = "".join("*" if part == UNKNOWN else glob.escape(part) for part in re.split(r"(\*)", pattern))
+        found = sorted(glob.glob(str(base / literal)))
+    except (OSError, ValueError):
+        return []
+    return [Path(path) for path in found[: MOST_FILES + 1]]
+
+
+def files_below(path: Path) -> list[Path]:
+    """A file, or the first files of a folder, without what is hidden or compiled."""
+    if path.is_file():
+        return [path]
+    found: list[Path] = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__pycache__")
+        found += [
+            Path(folder, name) for name in sorted(names) if not name.startswith(".") and not name.endswith(".pyc")
+        ]
+        if len(found) > MOST_FILES or is_installed_folder(Path(folder)):
+            break
+    return found[: MOST_FILES + 1]

@@ -1,0 +1,176 @@
+"""The paths that a program's expressions mean, as far as its source says: `Path(__file__).parent / "conf.yaml"`."""
+
+import ast
+import posixpath
+from dataclasses import dataclass
+from pathlib import Path
+
+from flattener.facts import called_name
+from flattener.library import Library
+from flattener.source import Module, words
+
+UNKNOWN = "*"  # a part of a path that only the running program knows
+WRAPPERS = words(
+    "Path PurePath PosixPath PurePosixPath str fspath abspath realpath normpath expanduser to_absolute_path"
+)
+SAME = words("resolve absolute expanduser as_posix strip")
+MOST_STEPS = 12  # from one name to the next
+
+
+@dataclass(frozen=True)
+class PathValue:
+    """A path as a program names it.
+
+    Attributes:
+        text: with `/`, and `*` for what is not known; relative to the working folder unless it begins with `/`.
+        source: the file whose `__file__` it is made from; None: it is not.
+    """
+
+    text: str
+    source: Path | None = None
+
+
+class PathValues:
+    """Reads paths out of the expressions of a program's modules; names lead to what is assigned to them, once."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.assigned: dict[str, dict[str, ast.expr | None]] = {}
+        self.imported: dict[str, dict[str, tuple[str, str]]] = {}
+
+    def file_of(self, module: Module) -> Path | None:
+        """The file of a module."""
+        return self.library.entry_path if module.is_entry else self.library.path_of(module.name)
+
+    def of(self, module: Module, node: ast.AST, steps: int = 0) -> PathValue | None:
+        """The path that an expression means; None if nothing of it is known."""
+        if steps > MOST_STEPS:
+            return None
+        match node:
+            case ast.Constant(value=str(text)):
+                return PathValue(text)
+            case ast.Name(id="__file__"):
+                path = self.file_of(module)
+                return PathValue(path.as_posix(), path) if path else None
+            case ast.Name():
+                return self.of_name(module, node.id, steps)
+            case ast.JoinedStr():
+                parts = [self.of(module, part, steps + 1) or PathValue(UNKNOWN) for part in node.values]
+                return joined(parts, "")
+            case ast.FormattedValue():
+                return self.of(module, node.value, steps + 1)
+            case ast.BinOp(op=ast.Add()):
+                left, right = (self.of(module, part, steps + 1) for part in (node.left, node.right))
+                return joined([left or PathValue(UNKNOWN), right or PathValue(UNKNOWN)], "") if left or right else None
+            case ast.BinOp(op=ast.Div()):
+                left, right = (self.of(module, part, steps + 1) for part in (node.left, node.right))
+                return joined([left, right or PathValue(UNKNOWN)], "/") if left else None
+            case ast.BinOp(op=ast.Mod(), left=ast.Constant(value=str(text))):
+                return PathValue(wildcards(text, "%"))
+            case ast.Attribute():
+                return self.of_attribute(module, node, steps)
+            case ast.Subscript(value=ast.Attribute(attr="parents", value=inner), slice=ast.Constant(value=int(count))):
+                return upwards(self.of(module, inner, steps + 1), count + 1)
+            case ast.Call():
+                return self.of_call(module, node, steps)
+        return None
+
+    def of_attribute(self, module: Module, node: ast.Attribute, steps: int) -> PathValue | None:
+        if node.attr == "parent":
+            return upwards(self.of(module, node.value, steps + 1), 1)
+        if isinstance(node.value, ast.Name):
+            self.read(module)
+            origin, name = self.imported[module.name].get(node.value.id, ("", ""))
+            dotted = f"{origin}.{name}" if name else origin
+            if dotted and self.library.contains(dotted) and self.library.path_of(dotted):
+                return self.of_name(self.library.source(dotted), node.attr, steps)
+        return None
+
+    def of_name(self, module: Module, name: str, steps: int) -> PathValue | None:
+        self.read(module)
+        value = self.assigned[module.name].get(name)
+        if value is not None:
+            return self.of(module, value, steps + 1)
+        origin, imported = self.imported[module.name].get(name, ("", ""))
+        if imported and self.library.contains(origin) and self.library.path_of(origin):
+            return self.of_name(self.library.source(origin), imported, steps + 1)
+        return None
+
+    def of_call(self, module: Module, node: ast.Call, steps: int) -> PathValue | None:
+        called = called_name(node)
+        inner = node.func.value if isinstance(node.func, ast.Attribute) else None
+        if called in ("getcwd", "cwd") and not node.args:
+            return PathValue(".")
+        if called == "dirname" and node.args:
+            return upwards(self.of(module, node.args[0], steps + 1), 1)
+        if called in WRAPPERS and len(node.args) == 1:
+            return self.of(module, node.args[0], steps + 1)
+        if inner is not None and called in SAME and not node.args:
+            return self.of(module, inner, steps + 1)
+        if inner is not None and called == "format" and isinstance(inner, ast.Constant):
+            return PathValue(wildcards(str(inner.value), "{"))
+        if (called in WRAPPERS or called == "join") and node.args:
+            if called == "join" and isinstance(inner, ast.Constant):
+                return None  # ", ".join(...)
+            parts = [self.of(module, part, steps + 1) or PathValue(UNKNOWN) for part in node.args]
+            return joined(parts, "/") if parts[0].text != UNKNOWN else None
+        if inner is not None and called == "joinpath":
+            first = self.of(module, inner, steps + 1)
+            parts = [self.of(module, part, steps + 1) or PathValue(UNKNOWN) for part in node.args]
+            return joined([first, *parts], "/") if first else None
+        return None
+
+    def read(self, module: Module) -> None:
+        """Notes what a module assigns to names, and what it imports from the packages."""
+        if module.name in self.assigned:
+            return
+        assigned: dict[str, ast.expr | None] = {}
+        imported: dict[str, tuple[str, str]] = {}
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+                name = node.targets[0].id
+                assigned[name] = None if name in assigned else node.value
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                assigned[node.target.id] = None if node.target.id in assigned else node.value
+            elif isinstance(node, ast.arg):
+                assigned[node.arg] = None
+            elif isinstance(node, ast.ImportFrom) and not (module.is_entry and node.level):
+                origin = self.library.origin(module, node)
+                imported.update((alias.asname or alias.name, (origin, alias.name)) for alias in node.names)
+            elif isinstance(node, ast.Import):
+                for alias in node.names:
+                    if alias.asname or "." not in alias.name:
+                        imported[alias.asname or alias.name] = (alias.name, "")
+        self.assigned[module.name], self.imported[module.name] = assigned, imported
+
+
+def joined(parts: list[PathValue], separator: str) -> PathValue:
+    """Some parts of a path put together."""
+    text, source = "", None
+    for part in parts:
+        if separator and part.text.startswith("/"):
+            text, source = part.text, part.source
+        else:
+            text += (separator if text and not text.endswith("/") else "") + part.text
+            source = source or part.source
+    return PathValue(text, source)
+
+
+def upwards(value: PathValue | None, count: int) -> PathValue | None:
+    """The folder `count` levels above a path."""
+    text = posixpath.normpath(value.text) if value else ""
+    for _ in range(count):
+        text = (
+            posixpath.dirname(text) if posixpath.basename(text) not in ("", ".", "..") else posixpath.join(text, "..")
+        )
+    return PathValue(text or ".", value.source) if value else None
+
+
+def wildcards(text: str, mark: str) -> str:
+    """A text in which the places of a format are `*`."""
+    pieces, rest = [], text
+    while mark in rest:
+        head, _, rest = rest.partition(mark)
+        rest = rest.partition("}")[2] if mark == "{" else rest.lstrip("0123456789.-+#")[1:]
+        pieces.append(head)
+    return UNKNOWN.join([*pieces, rest])

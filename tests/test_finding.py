@@ -1,0 +1,198 @@
+"""What a build finds by itself: packages and files; what it refuses and warns of, rather than to leave it behind.
+
+The programs that run are in flatten_cases/whole.txt; these are the messages.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import build_kernel as bk
+
+
+def build(folder: Path, files: dict[str, str], *options: str, out: str = "flat.py") -> tuple[int, str]:
+    """Writes a program and builds it by the command; returns the exit status and the text of the output."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    status = bk.main(["--entry", "main.py", *options, "--out", out])
+    path = folder / out
+    return status, path.read_text() if path.is_file() else ""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+PKG = {"pkg/__init__.py": "", "pkg/a.py": "def f():\n    return 1\n"}
+REFUSED = {
+    "a module that is missing": (
+        {"main.py": "from pkg.nothing import g\n", **PKG},
+        [],
+        "main.py:1: there is no module",
+    ),
+    "a name that is missing": ({"main.py": "from pkg.a import g\n", **PKG}, [], "main.py:1: pkg.a has no 'g'"),
+    "a module that a module misses": (
+        {"main.py": "import pkg.b\n", **PKG, "pkg/b.py": "\nfrom .sub import x\n"},
+        [],
+        "pkg/b.py:2: there is no module pkg.sub",
+    ),
+    "two packages of one name": (
+        {"main.py": "", "one/utils/__init__.py": "", "two/utils/__init__.py": ""},
+        ["--package", "one/utils", "--package", "two/utils"],
+        "--package two/utils: one/utils has the name 'utils'",
+    ),
+    "a package that is not there": ({"main.py": ""}, ["--package", "gone"], "--package gone: does not exist"),
+    "data that are not there": ({"main.py": ""}, ["--data", "gone"], "--data gone: does not exist"),
+    "data that are too large": (
+        {"main.py": "", "x.csv": "1" * 200_001},
+        ["--data", "x.csv"],
+        "x.csv has 200,001 bytes, and a file may have 200,000. Remedy: put it into a Kaggle dataset",
+    ),
+    "a name without a form": ({"main.py": ""}, ["--out", "flat.txt"], "--out flat.txt: the name tells no form"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_found_is_refused_with_its_place_and_a_remedy(name, here, capsys):
+    files, options, message = REFUSED[name]
+    out = options.pop() if "--out" in options else "flat.py"
+    status, text = build(here, files, *[word for word in options if word != "--out"], out=out)
+    error = capsys.readouterr().err
+    assert status == 1 and message in error and "Remedy: " in error and not text
+
+
+@pytest.mark.parametrize("out", ["main.py", "helper.py", "pkg/a.py", "other.py"])
+def test_no_output_is_written_over_a_file_that_is_no_earlier_build(out, here, capsys):
+    files = {"main.py": "import helper, pkg.a\n", "helper.py": "x = 1\n", "other.py": "y = 1\n", **PKG}
+    status, text = build(here, files, out=out)
+    assert status == 1 and text == files[out] and f"--out {out}: " in capsys.readouterr().err
+    assert build(here, files)[0] == build(here, files)[0] == 0  # over an earlier build
+
+
+WARNED = {
+    "a file whose use is not known": (
+        {"main.py": "NAME = 'weights.bin'\n", "weights.bin": "1"},
+        [],
+        "main.py:1: names weights.bin, which is not shipped. Remedy: --data weights.bin.",
+    ),
+    "a large file": (
+        {"main.py": "text = open('x.csv').read()\n", "x.csv": "1" * 200_001},
+        [],
+        "main.py:1: reads x.csv, which is not shipped: 200,001 bytes are more than 200,000. Remedy: put",
+    ),
+    "a key": (
+        {"main.py": "text = open('kaggle.json').read()\n", "kaggle.json": "{}"},
+        [],
+        "reads kaggle.json, which is",
+    ),
+    "a package that nothing reaches": (
+        {"main.py": "print(1)\n", **PKG},
+        ["--package", "pkg"],
+        "--package pkg: nothing that main.py reaches imports it",
+    ),
+    "an import that may fail": (
+        {"main.py": "import pkg.a\n\ndef late():\n    import pkg.gone\n", **PKG},
+        [],
+        "main.py:4: there is no module pkg.gone",
+    ),
+    "a compiled module": (
+        {"main.py": "from pkg.fast import f\n", "pkg/__init__.py": "", "pkg/fast.so": ""},
+        [],
+        "main.py:1: pkg.fast is compiled (fast.so), and is not shipped",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WARNED)
+def test_what_is_left_behind_is_warned_of_with_its_place_and_a_remedy(name, here, capsys):
+    files, options, message = WARNED[name]
+    status, _ = build(here, files, *options)
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "warning: " in line]
+    assert status == 0 and len(warnings) == 1 and message in warnings[0] and "Remedy: " in warnings[0]
+
+
+SILENT = {
+    "an optional module": {"main.py": "try:\n    import pkg.fast\nexcept ImportError:\n    pass\n", **PKG},
+    "a file that is written": {"main.py": "open('out.csv', 'w').write('1')\nopen('out.csv')\n", "out.csv": "0"},
+    "a folder of a common word": {"main.py": "MODE = 'train'\n", "train/x.png": "1"},
+    "a mounted dataset": {"main.py": "open('../input/x.csv')\n"},
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_what_is_in_order_is_not_warned_of_and_nothing_is_shipped_for_it(name, here, capsys):
+    (here.parent / "input").mkdir(exist_ok=True)
+    (here.parent / "input/x.csv").write_text("1")
+    status, text = build(here, SILENT[name])
+    assert status == 0 and "warning" not in capsys.readouterr().out and "PROGRAM_FILES" not in text
+
+
+def test_the_build_prints_what_it_took_and_where_that_is_needed(here, capsys):
+    files = {"main.py": "import helper\nprint(open('conf.json').read())\n", "conf.json": "{}", "helper.py": "x = 1\n"}
+    assert build(here, files)[0] == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "  took helper.py (main.py:1)" in said and "  took conf.json (main.py:2)" in said
+
+
+def test_data_that_are_asked_for_lie_where_they_lie_to_the_entry(here):
+    files = {"main.py": "print(1)\n", "data/a.txt": "a\n", "data/deep/b.txt": "b\n"}
+    _, text = build(here, files, "--data", "data", out="flat.ipynb")
+    cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"]]
+    lines = next(cell for cell in cells if cell.startswith("PROGRAM_FILES"))
+    assert '"data/a.txt": (' in lines and '"data/deep/b.txt": (' in lines
+
+
+def test_a_symbolic_link_is_taken_by_the_name_that_is_imported(here):
+    (here / "vendor-1.2").mkdir()
+    (here / "vendor-1.2/__init__.py").write_text("x = 1\n")
+    os.symlink("vendor-1.2", here / "vendor")
+    status, text = build(here, {"main.py": "from vendor import x\nprint(x)\n"}, "--package", "vendor")
+    assert status == 0 and "x = 1" in text
+
+
+def test_the_same_program_gives_the_same_bytes_whether_its_package_is_named_or_found(here):
+    files = {"main.py": "from pkg.a import f\nprint(f())\n", **PKG}
+    named, found = build(here, files, "--package", "pkg")[1], build(here, files)[1]
+    assert named.replace(" --package pkg", "") == found
+
+
+def test_hydra_finds_its_settings_where_they_are_written(here):
+    source = (
+        "import hydra\n@hydra.main(config_path='conf', config_name='base')\ndef main(cfg):\n    print(cfg)\nmain()\n"
+    )
+    status, text = build(here, {"main.py": source, "conf/base.yaml": "a: 1\n", "conf/db/x.yaml": "b: 1\n"})
+    assert status == 0 and '"conf/base.yaml": (' in text and '"conf/db/x.yaml": (' in text
+    assert 'config_path=__import__("os").path.abspath("conf")' in text
+
+
+CELLS = [
+    ("markdown", "# Title\nwords"),
+    ("code", "%matplotlib inline\n!pip install x\nimport sys\nfrom helper import f"),
+    ("code", "%%time\nprint(f())"),
+    ("code", "%%bash\necho $HOME"),
+    ("code", "names = !ls\nif names:\n    %time f()\nf()"),
+]
+
+
+def test_a_notebook_is_an_entry_with_its_texts_and_magics(here, capsys):
+    cells = [{"cell_type": kind, "metadata": {}, "source": text, "outputs": []} for kind, text in CELLS]
+    (here / "main.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    (here / "helper.py").write_text("def f():\n    return 1\n")
+    assert bk.main(["--entry", "main.ipynb", "--out", "flat.ipynb"]) == 0
+    built = ["".join(cell["source"]) for cell in json.loads((here / "flat.ipynb").read_text())["cells"]]
+    assert (
+        "%matplotlib inline\n!pip install x" in built
+        and "%%time\nprint(f())" in built
+        and "%%bash\necho $HOME" in built
+    )
+    assert "names = !ls\nif names:\n    %time f()\nf()" in built and "def f():\n    return 1" in built
+    assert any("### Title" in cell for cell in built) and not any("from helper" in cell for cell in built)
+    capsys.readouterr()
+    assert bk.main(["--entry", "main.ipynb", "--out", "flat.py"]) == 0
+    assert "a script does not run `!pip install x`. Remedy: build a notebook." in capsys.readouterr().out
