@@ -10,7 +10,7 @@ from pathlib import Path
 from flattener.errors import BuildError
 from flattener.facts import IMPORTERS, called_name
 from flattener.library import Library
-from flattener.named_files import NamedFiles
+from flattener.named_files import MOST_BYTES, NamedFiles
 from flattener.path_values import UNKNOWN, PathValues
 from flattener.reach import Reach
 from flattener.search_path import SearchPath, edits_of_sys_path, shown
@@ -68,6 +68,7 @@ def find_program(library: Library, form: str) -> tuple[Library, Reach]:
         library = library.with_more(found.packages, found.wanted, found.computed, found.taken)
         reach = Reach(library, form, reach.facts)
     reach.warnings = [*check_imports(library, reach), *unreached(library, reach, search), *reach.named.warnings]
+    reach.warnings += [*large_files(reach), *test_settings(library, reach, search)]
     return library, reach
 
 
@@ -256,6 +257,27 @@ def unreached(library: Library, reach: Reach, search: SearchPath) -> list[str]:
                 "shipped. Remedy: leave it out, or import it."
             )
     return warnings
+
+
+def large_files(reach: Reach) -> list[str]:
+    """A warning for each large file of a package, all of which travel with it since it may read them."""
+    remedy = "Remedy: put it into a Kaggle dataset, and read it from /kaggle/input/NAME."
+    sizes = {name: len(content) for name, content in reach.files.items() if len(content) > MOST_BYTES}
+    return [
+        f"{name}: {size:,} bytes travel with the package, which may read it. {remedy}" for name, size in sizes.items()
+    ]
+
+
+def test_settings(library: Library, reach: Reach, search: SearchPath) -> list[str]:
+    """A warning for each file that pytest would read beside a suite of tests, and that is not shipped."""
+    folders = [folder for folder in search.entry.parents if folder.is_relative_to(search.home)] if reach.suite else []
+    paths = [folder / "conftest.py" for folder in folders if (folder / "conftest.py").is_file()]
+    read = reach.named.read if reach.named else set[Path]()
+    return [
+        f"{library.entry.label}:1: pytest reads {shown(path)}, which is not shipped. Remedy: --data {shown(path)}."
+        for path in paths
+        if path not in read
+    ]
 
 
 def check_imports(library: Library, reach: Reach) -> list[str]:

@@ -87,6 +87,9 @@ class NamedFiles:
             self.docstrings = {id(node.value) for node in ast.walk(module.tree) if isinstance(node, ast.Expr)}
             for node in module.body:
                 self.visit(node, "")
+        for part in library.parts:
+            for word in part.arguments or []:
+                self.note_argument(word.partition("=")[2] if word.startswith("-") else word)
         self.choose(search.data)
 
     # --- what the source names ---
@@ -137,7 +140,7 @@ class NamedFiles:
         if value:  # Path("a", "b"), os.path.join("a", "b")
             self.note(node, value, use)
             return
-        kind = call_use(node)
+        kind = "" if called in STARTS else call_use(node)
         if isinstance(node.func, ast.Attribute):
             self.visit(node.func.value, kind)
         is_option = called == "add_argument" and ABOUT_SETTINGS.search(ast.dump(node.args[0]) if node.args else "")
@@ -171,6 +174,19 @@ class NamedFiles:
                 if folder.is_relative_to(self.search.entry.parent) and not self.module.is_entry:
                     self.note_files([folder], self.search.entry.parent, "read", None, where)
 
+    def note_argument(self, text: str) -> None:
+        """Notes a file or folder that `--args` names."""
+        for base in self.bases():
+            path = Path(os.path.normpath(base / text))
+            if text.strip("./") and path.exists():
+                self.note_files([path], base, "read", None, "--args")
+                return
+
+    def bases(self) -> list[Path]:
+        """The folders in which the program may be started at the desk."""
+        near = self.search.entry.is_relative_to(self.search.here)
+        return list(dict.fromkeys([*([self.search.here] if near else []), self.search.entry.parent]))
+
     def note(self, node: ast.expr, value: PathValue, use: str) -> None:
         """Notes the files at the desk that a path means."""
         text = value.text
@@ -186,13 +202,12 @@ class NamedFiles:
         where = f"{self.module.label}:{node.lineno}"
         about = suffix == ".json" and ABOUT_SETTINGS.search(name)
         use = use or ("read" if suffix in SETTINGS or hidden or about or text in CONFIG_FOLDERS else "")
+        bases = self.bases()
         if os.path.isabs(text):
             if is_plain and not (use == "read" and UNKNOWN not in text and is_own_absolute(Path(text))):
                 return
-            bases = [Path("/")]
-        else:
-            near = self.search.entry.is_relative_to(self.search.here)
-            bases = list(dict.fromkeys([*([self.search.here] if near else []), self.search.entry.parent]))
+            bases = [value.source.parent if value.source else Path("/")]
+            text = os.path.relpath(text, bases[0]) if value.source else text
         for base in bases:
             found = matching(base, posixpath.normpath(text))
             if found:
@@ -201,6 +216,7 @@ class NamedFiles:
 
     def note_files(self, found: list[Path], base: Path | None, use: str, source: Path | None, where: str) -> None:
         """Notes the files that one place of the source names; of folders only if it is known what is done with them."""
+        found = [path for path in found if path.is_file() or not self.search.entry.is_relative_to(path)]
         if not use:
             found = [path for path in found if path.is_file() and path != source]
         files = [each for path in found for each in files_below(path) if each == path or each.suffix != ".py"]
