@@ -400,30 +400,30 @@ class FlatDocument(Document):
 
     def import_cell(self, program: Program, naming: Naming) -> Cell | None:
         """All third-party imports, each once: the standard library sorted, then the others in load order."""
-        groups: dict[bool, tuple[list[str], dict[str, list[str]]]] = {True: ([], {}), False: ([], {})}
+        groups: dict[bool, tuple[dict[str, Line], dict[str, list[Line]]]] = {True: ({}, {}), False: ({}, {})}
         for meaning, sites in naming.externals.items():
             if not any(site in program.loader.hoisted for _, site, _ in sites):
                 continue
             name = naming.final[meaning]
             plain, members = groups[meaning.module.partition(".")[0] in sys.stdlib_module_names]
             if meaning.attribute is not None:
-                renamed = "" if name == meaning.attribute else f" as {name}"
-                members.setdefault(meaning.module, []).append(meaning.attribute + renamed)
+                text = meaning.attribute + ("" if name == meaning.attribute else f" as {name}")
+                first, site, _ = sites[0]
+                members.setdefault(meaning.module, []).append(Line(text, first.label, site.node.lineno))
                 continue
             paths = {import_path(site.node, alias) for _, site, alias in sites if site in program.loader.hoisted}
             plain_sites = [each for each in sites if isinstance(each[1].node, ast.Import)]
             for module, site, alias in [each for each in plain_sites if import_path(each[1].node, each[2]) in paths]:
-                line = import_text(site.node, [renamed_alias(module, site.node, alias, name)], meaning.module)
-                if line not in plain:
-                    plain.append(line)
-        lines: list[str] = []
+                text = import_text(site.node, [renamed_alias(module, site.node, alias, name)], meaning.module)
+                plain.setdefault(text, Line(text, module.label, site.node.lineno))
+        lines: list[Line] = []
         for is_standard in (True, False):
             plain, members = groups[is_standard]
-            found = sorted(plain) if is_standard else plain
+            found = [plain[text] for text in (sorted(plain) if is_standard else plain)]
             for origin in sorted(members) if is_standard else members:
-                found += from_import_lines(origin, sorted(members[origin]))
-            lines += ["", *found] if lines and found else found
-        return code("cell-imports", lines) if lines else None
+                found += from_import_lines(origin, sorted(members[origin], key=lambda line: line.text))
+            lines += [Line(""), *found] if lines and found else found
+        return Cell("code", "cell-imports", lines) if lines else None
 
     # --- modules ---
 
@@ -453,7 +453,10 @@ class ModulesDocument(Document):
         self.add_entry([Chunk(library.entry, list(range(len(library.entry.body))))], 0, emitter)
 
 
-def from_import_lines(module: str, members: list[str]) -> list[str]:
-    """A `from ... import` statement, on several lines if it is long."""
-    line = f"from {module} import {', '.join(members)}"
-    return [line] if len(line) <= 100 else [f"from {module} import (", *(f"    {member}," for member in members), ")"]
+def from_import_lines(module: str, members: list[Line]) -> list[Line]:
+    """A `from ... import` statement for some names, on several lines if it is long."""
+    head = dataclasses.replace(members[0], text=f"from {module} import {', '.join(line.text for line in members)}")
+    if len(head.text) <= 100:
+        return [head]
+    inner = [dataclasses.replace(line, text=f"    {line.text},") for line in members]
+    return [dataclasses.replace(head, text=f"from {module} import ("), *inner, Line(")")]
