@@ -159,7 +159,8 @@ def build_report(request: KernelRequest) -> Report:
     }
     changes = {key: value for key, value in changes.items() if value}
     settings = fill_settings(library.entry, settings, changes)
-    check_run_settings(library, values | changes)
+    if {"PRESET", "SET"} & values.keys():
+        check_run_settings(library, values | changes)
     cells = document.cells(
         kaggle["title"], introduction(library.entry, kaggle, request.command, build_id), settings=settings
     )
@@ -168,7 +169,7 @@ def build_report(request: KernelRequest) -> Report:
         at = next(at for at, cell in enumerate(cells) if cell.id == "cell-settings") + 1
         cells = [*cells[:at], first, *cells[at:], last]
     check_document(document, cells)
-    leaks = find_leaks(cells, root)
+    leaks = find_leaks(cells, root if request.in_kernels else request.source.parent)
     if leaks:
         raise BuildError("not for publication: " + "; ".join(leaks))
     owner = find_owner(request.owner)
