@@ -18,6 +18,8 @@ from flattener.settings import SettingError, split_arguments
 from flattener.source import Module
 from flattener.trace import trace_log
 
+DATA_HELP = "file or folder that the kernel reads, to be shipped with it"
+
 
 @dataclass(frozen=True)
 class Program:
@@ -26,18 +28,21 @@ class Program:
     Attributes:
         given: the name of a file in kernels/, without .py, or the path of a script.
         packages: the folders of packages that it needs besides those that are found.
+        data: the files and folders that it reads, shipped with it.
         arguments: of its command line; None: nothing is said of them.
     """
 
     given: str
     packages: tuple[pathlib.Path, ...] = ()
+    data: tuple[pathlib.Path, ...] = ()
     arguments: list[str] | None = None
 
     def request(self, out: pathlib.Path = paths.BUILD, **more: Any) -> KernelRequest:
         """What the flattener is asked for."""
         return KernelRequest(
-            self.given, root=paths.ROOT, out=out, packages=self.packages, arguments=self.arguments, **more
-        )
+            self.given, root=paths.ROOT, out=out, packages=self.packages, data=self.data, arguments=self.arguments,
+            **more,
+        )  # fmt: skip
 
     @property
     def kernel(self) -> str:
@@ -51,11 +56,15 @@ class Program:
         return f"kernels/{request.source.name}" if request.in_kernels else self.given
 
 
-def add_program_options(parser: argparse.ArgumentParser) -> None:
+def add_program_options(parser: argparse.ArgumentParser, data_help: str = DATA_HELP) -> None:
     """The options that say what a kernel is built from, besides its name."""
     parser.add_argument(
         "--package", metavar="DIR", type=pathlib.Path, action="append", default=[],
         help="folder of a package that the kernel needs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", metavar="PATH", type=pathlib.Path, action="append", default=[],
+        help=data_help,
     )  # fmt: skip
     parser.add_argument("--args", metavar="TEXT", help='its command line, such as --args "--fold 0 --lr 1e-3"')
 
@@ -66,7 +75,7 @@ def read_program(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         arguments = None if options.args is None else split_arguments(options.args)
     except SettingError as error:
         parser.error(str(error))
-    return Program(options.name, tuple(options.package), arguments)
+    return Program(options.name, tuple(options.package), tuple(options.data), arguments)
 
 
 def build_notebook(

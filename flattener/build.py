@@ -83,6 +83,7 @@ class KernelRequest:
         owner: Kaggle name; None: from KAGGLE_USERNAME or kaggle.json, or none.
         form: "notebook" or "script".
         packages: folders of packages that the kernel needs besides those of the repository, or of a script elsewhere.
+        data: the files and folders that the kernel reads, shipped with it.
         arguments: what the kernel finds behind its name in `sys.argv`; None: nothing is said of it.
         data: files and folders to ship besides those that the source names.
     """
@@ -97,6 +98,7 @@ class KernelRequest:
     owner: str | None = None
     form: str = "notebook"
     packages: Sequence[Path] = ()
+    data: Sequence[Path] = ()
     arguments: list[str] | None = None
     data: Sequence[Path] = ()
 

@@ -14,6 +14,7 @@ resumed, if it had begun to train.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import signal
@@ -38,10 +39,12 @@ def parse_arguments(arguments) -> argparse.Namespace:
         epilog="example: python scripts/run_local.py train --synthetic 400 --preset demo --set epochs=5",
     )
     parser.add_argument("name", metavar="NAME", help="the kernel: a file in kernels/, without .py, or a script's path")
-    add_program_options(parser)
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--data", metavar="DIR", type=pathlib.Path, help="folder of the competition, zips or extracted")
-    source.add_argument("--synthetic", metavar="N", type=int, help="make up N training and N/4 test tiles")
+    add_program_options(
+        parser,
+        "folder of the competition that the kernel's head names, zips or extracted; each further one, or if it names "
+        "none: a file or folder that the kernel reads, to be shipped with it",
+    )
+    parser.add_argument("--synthetic", metavar="N", type=int, help="make up N training and N/4 test tiles")
     parser.add_argument("--tiles", metavar="N", type=int, help="mount only N training and N/4 test tiles of DIR")
     parser.add_argument("--preset", metavar="P", help="settings to begin with (salt/config.py lists the presets)")
     parser.add_argument("--set", metavar="key=value", action="extend", nargs="+", default=[], help="change settings")
@@ -63,9 +66,15 @@ def parse_arguments(arguments) -> argparse.Namespace:
     options = parser.parse_args(bind_text(sys.argv[1:] if arguments is None else arguments))
     options.program = read_program(parser, options)
     competitions = kernel_competitions(options.program)
-    if competitions and options.data is None and options.synthetic is None:
+    mounted, shipped = (options.data[:1], options.data[1:]) if competitions else ([], options.data)
+    options.competition = mounted[0] if mounted else None
+    options.program = dataclasses.replace(options.program, data=tuple(shipped))
+    if competitions and not mounted and options.synthetic is None:
         parser.error(f"one of the arguments --data --synthetic is required, for {competitions[0]}")
-    if options.tiles is not None and options.data is None:
+    if options.synthetic is not None and (mounted or not competitions):
+        reason = "argument --data" if mounted else "a kernel whose head names no competition"
+        parser.error(f"argument --synthetic: not allowed with {reason}")
+    if options.tiles is not None and not mounted:
         parser.error("--tiles N takes a part of --data DIR; with --synthetic, say --synthetic N")
     if options.resume is not None and options.preset is not None:
         parser.error("--resume RUN keeps the settings of RUN: leave out --preset")
@@ -76,8 +85,8 @@ def run_local(options: argparse.Namespace):
     from desk.local.kernels import run_kernel
 
     folder = run_kernel(
-        options.program, data=options.data, synthetic=options.synthetic, tiles=options.tiles, preset=options.preset,
-        settings=parse_settings(options.set), mounted_runs=options.run, weights=options.weights,
+        options.program, data=options.competition, synthetic=options.synthetic, tiles=options.tiles,
+        preset=options.preset, settings=parse_settings(options.set), mounted_runs=options.run, weights=options.weights,
         minutes=options.minutes, runs=options.runs, sandbox=options.sandbox, resume=options.resume,
     )  # fmt: skip
     finished = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("finished", True)

@@ -134,7 +134,7 @@ def test_a_program_that_reads_required_arguments_is_warned_about_and_told_its_na
     other = repository.parent / "other"
     command = ["--entry", str(other / "main.py"), "--package", str(other / "tool"), "--out", str(tmp_path / "o.ipynb")]
     assert build_kernel.main(command) == 0
-    assert "main.py:18: `text` is required on the command line" in capsys.readouterr().out
+    assert "main.py:16: `text` is required on the command line" in capsys.readouterr().out
     text = (tmp_path / "o.ipynb").read_text()
     assert 'sys.argv = [\\"main.py\\"]' in text and "# %pip install numpy" in text
 
