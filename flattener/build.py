@@ -141,6 +141,7 @@ def build_report(request: KernelRequest) -> Report:
     name, form, root = request.kernel, request.form, request.root.resolve()
     library = kernel_library(request)
     add_entries(library, request.arguments, [], form)
+    library.goes_on = True  # to the manifest
     kaggle = read_head(library.entry, name)
     document = analyse(library, form)
     library = document.library

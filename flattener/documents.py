@@ -241,7 +241,8 @@ class Document:
                 )
                 self.check_settings(module, inside)
                 continue
-            ending = [index for index in inside if index in self.exits] if cell is with_code[-1] else []
+            goes_on = self.form == "notebook" or self.library.goes_on or cells is not self.cells_of_parts[-1]
+            ending = [index for index in inside if index in self.exits and goes_on and cell is with_code[-1]]
             if ending and last == cell.last:
                 texts = self.texts_with_exit(emitter, inside, first, last, ending[0], len(cells) > 1)
             else:

@@ -74,6 +74,7 @@ class Library:
         trust: the words of `TRUSTED` whose code counts as harmless.
         keep: "pkg.module:Name" for what must be found by its name.
         parts: the scripts that the entry is made of.
+        goes_on: whether something stands behind the entry in a script, too.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Library:
             self.taken[name] = f"{shown(folder)} ({self.entry.label} imports from it)"
             self.entry_package = self.package_of(entry)
         self.sources = {"__main__": self.entry}
+        self.goes_on = False
         self.parts = [Part(self.entry, None, 1, len(self.entry.lines))]
         self.analysed: dict[str, Names] = {}
         self.changed: dict[str, Changes] = {}
