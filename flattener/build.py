@@ -83,7 +83,6 @@ class KernelRequest:
         owner: Kaggle name; None: from KAGGLE_USERNAME or kaggle.json, or none.
         form: "notebook" or "script".
         packages: folders of packages that the kernel needs besides those of the repository, or of a script elsewhere.
-        data: the files and folders that the kernel reads, shipped with it.
         arguments: what the kernel finds behind its name in `sys.argv`; None: nothing is said of it.
         data: files and folders to ship besides those that the source names.
     """
@@ -98,7 +97,6 @@ class KernelRequest:
     owner: str | None = None
     form: str = "notebook"
     packages: Sequence[Path] = ()
-    data: Sequence[Path] = ()
     arguments: list[str] | None = None
     data: Sequence[Path] = ()
 
@@ -111,7 +109,7 @@ class KernelRequest:
     def source(self) -> Path:
         """The file of the kernel."""
         path = Path(self.name).resolve()
-        is_path = path.suffix == ".py" or len(Path(self.name).parts) > 1
+        is_path = path.suffix in (".py", ".ipynb") or len(Path(self.name).parts) > 1
         return path if is_path else self.root.resolve() / "kernels" / f"{self.name}.py"
 
     @property
@@ -175,6 +173,8 @@ def build_report(request: KernelRequest) -> Report:
     leaks = find_leaks(cells, root if request.in_kernels else request.source.parent)
     if leaks:
         raise BuildError("not for publication: " + "; ".join(leaks))
+    warnings = magics_of(cells) if form == "script" else []
+    cells = with_magics(cells) if form == "notebook" else cells
     owner = find_owner(request.owner)
     metadata = kernel_metadata(kaggle, name, form, owner)
     code_file, head = metadata["code_file"], script_head(library.entry)
@@ -190,7 +190,7 @@ def build_report(request: KernelRequest) -> Report:
         map_path(Path(code_file)).name: map_text(cells, form, code_file, head),
     }
     folder = write_folder(request.out / name, files)
-    warnings = size_warnings(code_file, size) + argument_warnings(document)
+    warnings += size_warnings(code_file, size) + argument_warnings(document)
     return make_report(document, folder, size, cells, owner, warnings)
 
 
@@ -203,7 +203,7 @@ def kernel_library(request: KernelRequest) -> Library:
         raise BuildError(f"{reason}. Remedy: name one of these, or give the path of a Python file.")
     if not request.in_kernels:
         search = SearchPath(source, list(request.packages), list(request.data))
-        return Library(source, search.given, source.name, search=search)
+        return Library(source, search.given, source.name, search=search, entry_text=entry_text(source))
     search = SearchPath(source, list(request.packages), list(request.data), here=root)
     packages = {path.parent.name: path.parent for path in sorted(root.glob("*/__init__.py"))} | search.given
     return Library(source, packages, f"kernels/{source.name}", is_kernel=True, search=search)

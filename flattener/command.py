@@ -79,8 +79,9 @@ def parse_arguments(arguments: list[str] | None, root: Path) -> argparse.Namespa
         options.set = parse_settings(text for text in options.set if text not in kernels)
     except SettingError as error:
         parser.error(str(error))
-    if (options.entry_arguments or options.package) and not options.entry and len(options.names) != 1:
-        parser.error("--args and --package go with an --entry, or with one NAME")
+    more = options.entry_arguments or options.package or options.data
+    if more and not options.entry and len(options.names) != 1:
+        parser.error("--args, --package and --data go with an --entry, or with one NAME")
     if not (options.names or options.entry or options.trace):
         options.names = kernels
     return options
