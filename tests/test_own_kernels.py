@@ -44,7 +44,7 @@ def main():
     parser.add_argument("--out", default="count.txt")
     options = parser.parse_args()
     with open(options.out, "w") as file:
-        file.write(str(count(options.text)))
+        file.write(str(count(options.text) + len(open("{}.txt".format("extra")).read())))
     if options.text == "fail":
         raise ValueError("as it was asked to")
 
@@ -61,6 +61,7 @@ def repository(stand_in, tmp_path, monkeypatch):
     for path, text in {
         root / "kernels/eda.py": EDA,
         other / "main.py": MAIN,
+        other / "extra.txt": "abc",
         other / "tool/__init__.py": "",
         other / "tool/words.py": "def count(text):\n    return len(text.split())\n",
     }.items():
@@ -86,14 +87,15 @@ def run_version(stand_in, version, folder: pathlib.Path):
 
 
 def name_of(repository, program):
-    return [str(repository.parent / "other/main.py"), "--package", str(repository.parent / "other/tool"), *program]
+    other = repository.parent / "other"
+    return [str(other / "main.py"), "--package", str(other / "tool"), "--data", str(other / "extra.txt"), *program]
 
 
 PROGRAMS = {
     "a kernel of two imports and a print": (lambda repository: ["eda"], "eda", "eda notebook", {}),
     "the entry of a package elsewhere": (
         lambda repository: name_of(repository, ["--args", "'one two' --out n.txt"]), "main", "main notebook",
-        {"n.txt": b"2"},
+        {"n.txt": b"5", "extra.txt": b"abc"},
     ),
 }  # fmt: skip
 
@@ -126,7 +128,11 @@ def test_a_run_that_stops_early_leaves_the_files_that_it_had_written_and_says_so
     (pushed,) = (repository / "runs").glob("main-*")
     assert fetch.main([pushed.name, *runs], make_link()) != 0
     manifest = read_record(pushed / "partial", "manifest.json")
-    assert manifest["run_id"] == pushed.name and not manifest["finished"] and list(manifest["files"]) == ["count.txt"]
+    assert (
+        manifest["run_id"] == pushed.name
+        and not manifest["finished"]
+        and list(manifest["files"]) == ["count.txt", "extra.txt"]
+    )
     assert "resume" not in capsys.readouterr().err
 
 
