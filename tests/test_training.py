@@ -456,6 +456,15 @@ def assert_same_outcome(folder, outcome, two_folds):
         assert_same_weights(*(saved_weights(each, TWO_FOLDS, held_out) for each in (folder, two_folds[0])))
 
 
+def copy_without_fold_1(folder, copy):
+    """A copy of a run of two folds, as it was before the second one began."""
+    shutil.copytree(folder, copy)
+    for path in (copy / "fold1.weights.h5", copy / "state/fold1.json", copy / "state/fold1.npz"):
+        path.unlink()
+    shutil.rmtree(copy / "state/fold1")
+    return copy
+
+
 class FailingClock:
     """A clock that fails once a path exists: with an error, or so that no error is left to be seen.
 
@@ -477,22 +486,23 @@ class FailingClock:
 
 
 def test_a_run_stops_before_its_limit_and_goes_on_later_to_the_same_bits(tmp_path, tiles, monkeypatch, two_folds):
-    config = dataclasses.replace(TWO_FOLDS, limit_minutes=16 / 60)  # an epoch takes 2.5 s, a fold 10 s
+    folder = copy_without_fold_1(two_folds[0], tmp_path / "run")
+    config = dataclasses.replace(TWO_FOLDS, limit_minutes=6 / 60)  # an epoch takes 2.5 s
     with monkeypatch.context() as patched:
         clock = MadeUpTime(patched)
-        outcome = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=clock)
-    assert outcome.unfinished == [1] and outcome.failure is None and clock.now == 15
+        outcome = fit_folds(config, tiles, folder, folder / "state", clock=clock)
+    assert outcome.unfinished == [1] and outcome.failure is None and clock.now == 5
     assert list(outcome.history.groupby("fold").size()) == [4, 2]
-    assert set(outcome.oof.fold) == {0} and set(read_oof(tmp_path / "oof.npz").fold) == {0}
-    assert not (tmp_path / "fold1.weights.h5").exists()
-    kept = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert set(outcome.oof.fold) == {0} and set(read_oof(folder / "oof.npz").fold) == {0}
+    assert not (folder / "fold1.weights.h5").exists()
+    kept = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert kept == [
         *("courses.json", "fold0.weights.h5", "history.csv", "oof.npz", "state/fold0.json", "state/fold0.npz"),
         *("state/fold0/plan.json", "state/fold1/epoch-00002.json", "state/fold1/epoch-00002.weights.h5"),
         *("state/fold1/plan.json", "state/run.json"),
     ]
-    outcome = fit_folds(TWO_FOLDS, tiles, tmp_path, tmp_path / "state")
-    assert_same_outcome(tmp_path, outcome, two_folds)
+    outcome = fit_folds(TWO_FOLDS, tiles, folder, folder / "state")
+    assert_same_outcome(folder, outcome, two_folds)
 
 
 def test_a_limit_without_room_for_an_epoch_is_an_error(tmp_path, tiles):
@@ -523,6 +533,9 @@ def test_two_processes_train_what_one_does_and_what_a_killed_one_leaves_can_be_g
     for fold, epochs in ((0, 4), (1, 1)):  # killed behind a checkpoint, before it was told of
         told = rf"fold {fold}  epoch \d  step \d of 8  loss .* val_score 0\.\d{{4}}"
         assert len([line for line in lines if re.fullmatch(told, line)]) == epochs
+    state = tmp_path / "state" / "fold1"
+    (state / ".half-written-0.weights.h5").write_bytes(b"half")  # what a kill while saving leaves
+    (state / "epoch-00003.json").write_text("[]")  # a kill between history and weights
     outcome = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=FailingClock(tmp_path / "never"))
     assert "fold 0: finished before" in capsys.readouterr().out
     assert_same_outcome(tmp_path, outcome, two_folds)
@@ -721,6 +734,7 @@ def run_script(folder, kill_in_epoch):
     )
 
 
+@pytest.mark.slow  # a killed worker's fold is resumed to the same bits in a faster test above
 def test_a_run_killed_in_epoch_3_of_5_ends_with_the_same_bits(tmp_path):
     whole = run_script(tmp_path / "whole", 0)
     assert whole.returncode == 0, whole.stderr
