@@ -58,7 +58,7 @@ def read_oof(path: str | pathlib.Path) -> Oof:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; only a finished training run has out-of-fold predictions")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             oof = Oof(**{name: arrays[name] for name in Oof._fields})
     except Exception as error:  # damage shows as nearly anything: zlib.error, TokenError, NotImplementedError ...
         raise ArtifactError(f"{path}: damaged, or no out-of-fold predictions ({error}); fetch it again") from error
@@ -111,7 +111,7 @@ def read_probabilities(path: str | pathlib.Path) -> tuple[np.ndarray, np.ndarray
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; only a finished run of the predict kernel has probabilities")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             ids, probabilities = arrays["ids"], arrays["probabilities"]
     except Exception as error:  # damage shows as nearly anything: zlib.error, TokenError, NotImplementedError ...
         raise ArtifactError(f"{path}: damaged, or no probabilities ({error}); fetch it again") from error

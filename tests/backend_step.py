@@ -24,6 +24,7 @@ from salt.tiles import pad_images
 from salt.unet import build_model, use_jit
 
 PLAIN = dict(flip=False, jitter=False, scale=0.0, shear=0.0, rotation=0.0, brightness=0.0, contrast=0.0)
+SIZE = {"unet": 102, "transfer_unet": 112}  # pixels: the least that each network's stride divides
 MOST = 20_000  # numbers of an array that are compared: evenly chosen from a large one
 
 
@@ -91,7 +92,7 @@ def drawn_weights(network, gain):
 def steps(kind, model, images, masks):
     """Arrays by name."""
     precision = compute_in(kind)
-    config = preset("smoke", model=model, filter_scaling=8, padded_size=112, freeze_layer=15, weights=None, **PLAIN)
+    config = preset("smoke", model=model, filter_scaling=4, depth=2, padded_size=SIZE[model], freeze_layer=15, weights=None, **PLAIN)
     network = keras.models.clone_model(build_model(config), clone_function=in_policy, recursive=True)
     assert {layer.compute_dtype for layer in network._flatten_layers()} == {precision}
     if kind == "rounded":

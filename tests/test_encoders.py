@@ -215,6 +215,7 @@ def test_efficientnetv2s_takes_keras_weights_and_grey_tiles_as_keras_would(effic
     assert len(norms) > 50 and all(isinstance(layer, BatchNormalization) for layer in norms)
 
 
+@pytest.mark.slow
 def test_efficientnetv2s_with_a_stem_of_stride_1_keeps_its_weights_and_doubles_its_maps(efficientnetv2s):
     network, path = efficientnetv2s
     config = preset("smoke", model="encoder_unet", encoder="efficientnetv2s", decoder_filters=[8] * 4, padded_size=112)

@@ -363,7 +363,7 @@ def test_a_machine_that_becomes_slower_on_the_way_still_ends_in_time_at_rate_0(
     tmp_path, tiles, monkeypatch, optimizers, capsys
 ):
     config = preset("smoke", **TINY, minutes=1.5, folds=2, train_folds=(0,))
-    clock = MadeUpTime(monkeypatch, slow_after=30, factor=2.0)
+    clock = MadeUpTime(monkeypatch, batch=3.0, slow_after=10, factor=2.0)
     history = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=clock).history
     assert clock.now < 90 and "steps instead of" in capsys.readouterr().out
     segments = json.loads((tmp_path / "courses.json").read_text())["0"]["segments"]
@@ -681,7 +681,7 @@ def test_a_second_round_trains_on_pseudo_labels_and_validates_without(tmp_path, 
     assert history["step"].max() == 3 and len(made) == 2
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_a_fold_trains_in_mixed_precision(tmp_path, tiles, precision):
     keras.mixed_precision.set_dtype_policy(precision)
     try:
