@@ -14,7 +14,8 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason=
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# Each of Adam's first steps moves a weight by about its rate: here the compiled one of `fit`, on a course that is then corrected.
+# Each of Adam's first steps moves a weight by about its rate: here the compiled ones of `fit`, on a plan that is then
+# corrected.
 RATES = """
 import json
 import sys
