@@ -200,8 +200,8 @@ PRESETS: dict[str, dict[str, object]] = {
         space="findings",
         trials=2,
     ),
-    # The demonstration of the README: a few hundred tiles, two and a half minutes on any machine. With a fifth level the
-    # network sees enough of a tile to learn in 300 steps; with four and strong augmentation it needs 700.
+    # The demonstration of the README: a few hundred tiles, two and a half minutes on any machine. With a fifth level
+    # the network sees enough of a tile to learn in 300 steps; with four and strong augmentation it needs 700.
     "demo": dict(
         filter_scaling=8,
         depth=5,

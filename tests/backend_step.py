@@ -92,7 +92,9 @@ def drawn_weights(network, gain):
 def steps(kind, model, images, masks):
     """Arrays by name."""
     precision = compute_in(kind)
-    config = preset("smoke", model=model, filter_scaling=4, depth=2, padded_size=SIZE[model], freeze_layer=15, weights=None, **PLAIN)
+    config = preset(
+        "smoke", model=model, filter_scaling=4, depth=2, padded_size=SIZE[model], freeze_layer=15, weights=None, **PLAIN
+    )
     network = keras.models.clone_model(build_model(config), clone_function=in_policy, recursive=True)
     assert {layer.compute_dtype for layer in network._flatten_layers()} == {precision}
     if kind == "rounded":
