@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import tempfile
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,6 +131,15 @@ class KernelRequest:
         return " ".join(parts)
 
 
+@contextlib.contextmanager
+def quiet_compiler() -> Iterator[None]:
+    """Within it, Python warns of no source: that was noted when each was read (`Module.warnings`)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        yield
+
+
+@quiet_compiler()
 def build_report(request: KernelRequest) -> Report:
     """Builds a kernel into a folder that `kaggle kernels push -p FOLDER` takes.
 
@@ -268,6 +278,7 @@ def dropped(document: Document) -> list[str]:
     return sorted(found)
 
 
+@quiet_compiler()
 def build_entry(
     entry: Path,
     packages: list[Path],

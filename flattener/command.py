@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +119,6 @@ def run_command(arguments: list[str] | None, root: Path) -> int:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         print(f"error: Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
-    warnings.simplefilter("ignore", SyntaxWarning)  # the report has them, each once and with its place
     try:
         if options.entry:
             given = options.entry_arguments

@@ -13,11 +13,13 @@ TAKE_CLASSES = words("""
 TEXT_RUNNERS = words("exec eval compile")
 SPAWNS = words("spawn forkserver")
 # Third-party code that imports what a configuration names.
-CONFIG_IMPORTERS = words("""
-    hydra.utils hydra_zen gin jsonargparse detectron2.config pytorch_lightning.cli lightning.pytorch.cli
-    lightning_fabric.cli mmengine mmcv fiddle stevedore allennlp fairseq import_string locate resolve_name load_object
-    instantiate LightningCLI LazyCall LazyConfig entry_points iter_entry_points load_entry_point get_class get_method
-    get_object
+CONFIG_CALLS = words("""
+    instantiate LightningCLI LazyCall LazyConfig import_string import_object locate resolve_name load_object get_class
+    get_method get_object iter_entry_points load_entry_point
+""")
+CONFIG_IMPORTERS = CONFIG_CALLS | words("""
+    hydra.utils hydra_zen gin jsonargparse detectron2.config pytorch_lightning.cli lightning.pytorch.cli mmengine mmcv
+    lightning_fabric.cli fiddle stevedore allennlp fairseq entry_points
 """)
 CONFIG_KEYS = words("_target_ class_path custom_imports _component_")
 ALLOWED = re.compile(r"#\s*flat: ok\b")
@@ -54,6 +56,8 @@ class Facts:
         self.named: dict[str, int] = {}
         self.handed: list[ast.Name | ast.Attribute] = []
         self.spawn_calls: list[ast.Call] = []
+        self.config_calls: list[ast.Call] = []
+        self.model_loads: list[ast.Call] = []
         self.joined: set[str] = set()  # strings that are the first part of a computed one
         self.outside_importers: dict[str, int] = {}  # what third-party code imports by name: dotted name -> line
         self.allowed = {comment.line for comment in module.comments if ALLOWED.search(comment.text)}
@@ -77,6 +81,13 @@ class Facts:
         for call in self.spawn_calls:
             if "multiproc" in self.dotted(call.func) and call.lineno not in self.allowed:
                 self.spawns.setdefault("spawn", call.lineno)
+        for call in self.model_loads:
+            if "keras" in self.dotted(call.func):
+                self.note("load_model without custom_objects", call)
+        for call in self.config_calls:
+            dotted = self.dotted(call.func)
+            if "." in dotted and call.lineno not in self.allowed:
+                self.outside_importers.setdefault(dotted, call.lineno)
 
     def dotted(self, node: ast.AST) -> str:
         """The dotted name that an expression means if its first name is imported, wherever that is done."""
@@ -186,6 +197,10 @@ class Facts:
             self.harmless |= set(node.args)
         if called in SPAWNS:
             self.spawn_calls.append(node)
+        if called in CONFIG_CALLS and isinstance(node.func, ast.Attribute):
+            self.config_calls.append(node)
+        if called == "load_model" and not any(keyword.arg == "custom_objects" for keyword in node.keywords):
+            self.model_loads.append(node)
         if called in TAKE_CLASSES:
             self.harmless |= set(node.args)
         is_type = isinstance(node.func, ast.Name) and called == "type" and len(node.args) == 1

@@ -71,6 +71,7 @@ class Library:
         is_kernel: whether the entry is written in cells, for a notebook.
         apart: the modules in modules style: to the flat modules they are external.
         sources: the modules read so far.
+        folder: in which the entry lies.
         trust: the words of `TRUSTED` whose code counts as harmless.
         keep: "pkg.module:Name" for what must be found by its name.
         parts: the scripts that the entry is made of.
@@ -96,6 +97,7 @@ class Library:
         self.trust: tuple[str, ...] = ()
         self.keep: tuple[str, ...] = ()
         self.places: dict[str, Place | None] = {}
+        self.folder = entry.parent
         self.entry = self.read_entry(entry, entry_label, entry_text)
         self.entry_package = self.package_of(entry)
         dots = [node.level for node in ast.walk(self.entry.tree) if isinstance(node, ast.ImportFrom) and node.level]

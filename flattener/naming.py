@@ -278,15 +278,19 @@ class Naming:
     def takers(self, module: Module, use: Use) -> frozenset[str]:
         """What is given a function from outside of the standard library and of the well-known packages."""
         var, found = Var(module.name, use.name), set()
+        outside = {meaning.module.partition(".")[0] for meaning in self.externals}
+        unknown = sorted(outside - KEEP_FUNCTIONS - sys.stdlib_module_names)
         for other in self.program.modules:
-            for node in ast.walk(other.tree):
-                called = self.program.purity.dotted(other, node.func) if isinstance(node, ast.Call) else None
-                top = (called or "").partition(".")[0]
-                if "." not in (called or "") or top in KEEP_FUNCTIONS or top in sys.stdlib_module_names:
-                    continue
-                for part in [*node.args, *(keyword.value for keyword in node.keywords)]:  # type: ignore[attr-defined]
+            for node in [part for part in ast.walk(other.tree) if isinstance(part, ast.Call)]:
+                # A function of the packages may hand it on.
+                called = self.program.purity.dotted(other, node.func) or next(iter(unknown), "")
+                top = called.partition(".")[0]
+                harmless = top in KEEP_FUNCTIONS or top in sys.stdlib_module_names or hasattr(builtins, called)
+                for part in (
+                    [*node.args, *(keyword.value for keyword in node.keywords)] if called and not harmless else []
+                ):
                     if isinstance(part, ast.Name) and self.program.meanings.of(other, part.id) == var:
-                        found.add(str(called))
+                        found.add(called)
         return frozenset(found)
 
     def renamed(self) -> list[str]:

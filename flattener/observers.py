@@ -8,6 +8,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from flattener import pickles
 from flattener.facts import Facts, called_name
@@ -34,9 +35,12 @@ POOLS = re.compile(
     r"|DataLoader"
 )
 POOL_PACKAGES = words("multiprocessing multiprocess concurrent mpire pandarallel pathos ray dask billiard p_tqdm loky")
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json", ".toml", ".gin", ".ini", ".cfg")
+CONFIG_FOLDERS = words("conf config configs configuration cfg cfgs settings")
+KERAS_BASES = re.compile(r"(?:Layer|Model|Loss|Metric|Initializer|Regularizer|Constraint|LearningRateSchedule)$")
 RUNNERS = words("Process map submit apply run imap_unordered launch start_processes")
 CLASS_MAKERS = words("namedtuple NamedTuple TypedDict make_dataclass NewType new_class")
-OTHERS = ("type", "spawn", "logging", "DeprecationWarning", "-m", "import")
+OTHERS = ("load_model", "type", "spawn", "logging", "DeprecationWarning", "-m", "import")
 TRUSTED = sorted({*OBSERVERS, *pickles.WORDS, *OTHERS})
 
 
@@ -73,6 +77,7 @@ def find_notices(library: Library, facts: dict[str, Facts], modules: dict[str, M
         found += in_module(library, library.source(name), facts[name], form)
     if any(pickles.is_mentioned(facts[name]) for name in ["__main__", *modules]):
         found += pickled(library, modules)
+    found += configured(library, {name: facts[name] for name in ["__main__", *modules]}, modules)
     found += shown_classes(library, {name: facts[name] for name in ["__main__", *modules]}, modules)
     return found
 
@@ -117,6 +122,41 @@ def pickled(library: Library, modules: dict[str, Module]) -> Iterator[Notice]:
         else:
             names = ", ".join(sorted(each.modules))
             yield Notice(each.word, f"{place}: {each.word} keeps what {names} defines", modules=each.modules)
+
+
+def configured(library: Library, facts: dict[str, Facts], modules: dict[str, Module]) -> Iterator[Notice]:
+    """What a configuration beside the entry names, and what a saved Keras model may name."""
+    named = re.compile(rf"\b(?:{'|'.join(map(re.escape, library.packages)) or '!'})(?:\.[^\W\d]\w*)+")
+    seen: set[Path] = set()
+    for text in [text for each in facts.values() for text in each.strings]:
+        for path in configuration_files(library.folder, text) if len(text) < 100 else []:
+            content = path.read_text(encoding="utf-8", errors="ignore") if path not in seen else ""
+            seen.add(path)
+            for dotted in named.findall(content):
+                if longest_module(library, dotted):
+                    about = f"{path.name}: {dotted} may be imported by its name"
+                    yield Notice("import", about, undecided=about, opens=True)
+                    break
+    layers = {base for module in modules.values() for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)
+              for base in map(ast.unparse, node.bases) if KERAS_BASES.search(base)}  # fmt: skip
+    for name, each in facts.items():
+        line = each.words.get("load_model without custom_objects", 0)
+        if line and layers:
+            text = f"{library.source(name).label}:{line}: load_model may find classes of the packages by their modules"
+            yield Notice("load_model", text, undecided=text, opens=True)
+
+
+def configuration_files(folder: Path, text: str) -> list[Path]:
+    """The small files of configuration that a string means: a file's path from the entry's folder, or a folder's."""
+    if not re.fullmatch(r"[\w./ -]*\w[\w./ -]*", text):
+        return []
+    path = folder / text
+    found = [path] if path.is_file() else []
+    if path.is_dir() and path.name in CONFIG_FOLDERS:
+        found = sorted(path.rglob("*"))
+    return [
+        each for each in found if each.suffix in CONFIG_SUFFIXES and each.is_file() and each.stat().st_size < 100_000
+    ]
 
 
 def shown_classes(library: Library, facts: dict[str, Facts], modules: dict[str, Module]) -> Iterator[Notice]:
@@ -179,8 +219,9 @@ def refuse_spawned(entry: Module) -> None:
     for node in ast.walk(entry.tree):
         if isinstance(node, ast.Call) and (called_name(node) in RUNNERS or POOLS.fullmatch(called_name(node))):
             for part in [*node.args, *(keyword.value for keyword in node.keywords)]:
-                if isinstance(part, ast.Name) and part.id in defined:
-                    reason = f"a process that is spawned cannot see {part.id!r} of a notebook"
+                names = {each.id for each in ast.walk(part) if isinstance(each, ast.Name)} & defined
+                if names and (isinstance(part, ast.Name) or called_name(node) == "DataLoader"):
+                    reason = f"a process that is spawned cannot see {min(names)!r} of a notebook"
                     entry.refuse(part, reason, "move it into a module of the package, or build a .py file")
 
 

@@ -13,7 +13,7 @@ from flattener.errors import BuildError
 from flattener.facts import Facts
 from flattener.library import Library
 from flattener.named_files import NamedFiles
-from flattener.observers import Notice, find_notices, find_pools, shows_class
+from flattener.observers import Notice, find_notices, find_pools, longest_module, shows_class
 from flattener.source import Module, is_docstring, words
 
 TEST_TOOLS = words("pytest unittest nose doctest hypothesis")
@@ -160,10 +160,31 @@ class Reach:
         if any(facts.runs_module for facts in self.facts.values()):
             return True
         texts = [text for facts in self.facts.values() for text in facts.strings]
-        pattern = rf"\b(?:import|from|-m)\b.*\b{self.tops}\b|\b{self.tops}[./]\w"
+        if self.form == "script":
+            self.refuse_started_files()
+        pattern = rf"(?:\b(?:import|from)|(?<!\S)-m)\b.*\b{self.tops}\b|\b{self.tops}(?:/\w+)+\.py\b"
         if "-m" in texts:
             pattern += rf"|\A{self.tops}\Z"
-        return any(re.search(pattern, text) for text in texts)
+        named = [dotted for text in texts for dotted in self.dotted_name.findall(text)]
+        return any(re.search(pattern, text) for text in texts) or any(
+            longest_module(self.library, dotted) for dotted in named
+        )
+
+    def refuse_started_files(self) -> None:
+        """Raises a `BuildError` if a new process runs a module as a file: a script's modules lie in another folder."""
+        path = re.compile(
+            rf"(?:\A|(?:python|torchrun|launch|deepspeed|sh)\b.*\s)((?:\./)?{self.tops}(?:/\w+)+\.py)(?:\Z|\s)"
+        )
+        for name, facts in self.facts.items():
+            for text in facts.strings:
+                found = path.search(text)
+                if found:
+                    module = self.library.source(name)
+                    line = next((i for i, row in enumerate(module.lines, 1) if found[1] in row), 1)
+                    reason = (
+                        f"{found[1]} is started as a file, which a script has only while it runs, in another folder"
+                    )
+                    module.refuse(line, reason, "start it by `-m`, or build a .ipynb file")
 
     def facts_of(self, name: str) -> Facts:
         """What the source of a module says about modules."""

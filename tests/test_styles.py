@@ -113,9 +113,15 @@ OPEN = {
 @pytest.mark.parametrize("name", OPEN)
 def test_what_may_name_anything_gets_the_whole_package(name, tmp_path):
     files = {"pkg/a.py": "def f(): return 1\n\n\ndef hidden(): return 2\n", "pkg/never.py": "class Unet: pass\n"}
-    report, text = build(tmp_path, {"main.py": OPEN[name], **files})
+    report, text = build(tmp_path, {"main.py": OPEN[name], **files}, "ipynb")
     assert styled(report) == {"pkg/a.py", "pkg/never.py"}
     assert "def hidden" in text and "class Unet" in text and report.dropped == []
+
+
+def test_a_script_does_not_start_its_modules_as_files(tmp_path):
+    files = {"main.py": OPEN["torchrun"], "pkg/a.py": "def f(): return 1\n", "pkg/train.py": ""}
+    with pytest.raises(bk.BuildError, match=r"main.py:3: pkg/train.py is started as a file.*Remedy: start it by `-m`"):
+        build(tmp_path, files)
 
 
 def test_the_user_decides_what_stays_open_and_sees_it_in_one_line(tmp_path, capsys, monkeypatch):
