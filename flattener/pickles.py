@@ -1,6 +1,8 @@
 """What a program pickles and unpickles: whether it may name a class or function of the packages."""
 
 import ast
+import collections
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +29,9 @@ STATE_TAKERS = words("""
     restore_state
 """)
 TENSOR_METHODS = words("numpy cpu cuda float half long detach clone shape dtype size unsqueeze squeeze permute")
+# What may call a function whose name no code mentions.
+COMPUTED = words("globals locals vars eval exec __import__")
+COMPUTED_ATTRIBUTES = words("__dict__ attrgetter import_module getmembers")
 WORDS = ("pickle", "cloudpickle", "dill", "joblib", "shelve", "torch.save", "torch.load")
 
 
@@ -77,7 +82,27 @@ class Pickles:
             for parent in ast.walk(module.tree)
             for child in ast.iter_child_nodes(parent)
         }
-        self.found = [found for module in modules for found in self.in_module(module)]
+        live = live_statements(modules, self.computes_names(modules))
+        self.found = [
+            found
+            for module in modules
+            for index, statement in enumerate(module.body)
+            if (module.name, index) in live
+            for found in self.in_statement(module, statement)
+        ]
+
+    def computes_names(self, modules: list[Module]) -> bool:
+        """Whether some code may call a function whose name no code mentions."""
+        for module in modules:
+            for node in ast.walk(module.tree):
+                name = getattr(node, "id", "") if isinstance(node, ast.Name) else getattr(node, "attr", "")
+                if name in COMPUTED_ATTRIBUTES or (isinstance(node, ast.Name) and name in COMPUTED):
+                    return True
+                if isinstance(node, ast.Call) and called_name(node) == "getattr" and len(node.args) > 1:
+                    named = self.values.module_named(module, self.values.around.get(node), node.args[0])
+                    if named and named[1] and not isinstance(node.args[1], ast.Constant):
+                        return True
+        return False
 
     def dotted(self, module: Module, node: ast.AST) -> str:
         """`torch.save` for an expression of that meaning; empty for all else."""
@@ -86,8 +111,9 @@ class Pickles:
         named = self.values.module_named(module, self.values.around.get(node), node)
         return named[0] if named and not named[1] else ""
 
-    def in_module(self, module: Module) -> Iterator[Pickling]:
-        for node in ast.walk(module.tree):
+    def in_statement(self, module: Module, statement: ast.stmt) -> Iterator[Pickling]:
+        """All places in a statement of a module."""
+        for node in ast.walk(statement):
             parent = self.parents.get(node)
             if not isinstance(node, ast.Name | ast.Attribute) or not isinstance(node.ctx, ast.Load):
                 continue
@@ -249,3 +275,45 @@ class Pickles:
     def is_imported(self, module: Module, name: str) -> bool:
         """Whether another module may import a variable of a module."""
         return any(target == (module.name, name) for target in self.values.imported.values())
+
+
+def live_statements(modules: list[Module], all_of_them: bool) -> set[tuple[str, int]]:
+    """Module and index of each statement that may run: not of functions and classes that no such statement mentions.
+
+    Args:
+        modules: of the program, the entry among them.
+        all_of_them: whether a function may be called whose name no code mentions.
+    """
+    mentioned: dict[str, list[tuple[str, int]]] = collections.defaultdict(list)
+    words_in: dict[tuple[str, int], set[str]] = {}
+    todo: list[tuple[str, int]] = []
+    for module in modules:
+        for index, statement in enumerate(module.body):
+            place = module.name, index
+            words_in[place] = mentioned_names(statement)
+            name = getattr(statement, "name", "")
+            waits = name and not getattr(statement, "decorator_list", []) and not module.is_entry
+            mentioned[name if waits else ""].append(place)
+    todo = mentioned[""]
+    if all_of_them:
+        todo = list(words_in)
+    live: set[tuple[str, int]] = set()
+    while todo:
+        place = todo.pop()
+        if place not in live:
+            live.add(place)
+            todo += [other for word in words_in[place] for other in mentioned.get(word, [])]
+    return live
+
+
+def mentioned_names(statement: ast.stmt) -> set[str]:
+    """The names, attributes and words of strings in a statement, apart from what it only imports."""
+    found: set[str] = set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name | ast.Attribute):
+            found.add(node.id if isinstance(node, ast.Name) else node.attr)
+        elif isinstance(node, ast.alias) and node.asname:
+            found |= {node.name, node.name.rpartition(".")[2]}  # it is mentioned by another name
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 200:
+            found |= set(re.findall(r"\w+", node.value))
+    return found
