@@ -13,7 +13,7 @@ from flattener.errors import BuildError
 from flattener.facts import called_name
 from flattener.library import Library
 from flattener.path_values import UNKNOWN, PathValue, PathValues
-from flattener.search_path import SearchPath, is_installed_folder, shown
+from flattener.search_path import PROJECT_FILES, SearchPath, is_installed_folder, shown
 from flattener.source import Module, words
 
 MOST_BYTES = 200_000  # of one file
@@ -21,10 +21,8 @@ MOST_FILES = 200  # of one folder
 MOST_LINES = 4  # of what is told of one place
 SETTINGS = words(".yaml .yml .toml .ini .cfg")  # what is named so is read, wherever its name stands
 CONFIG_FOLDERS = words("conf configs config")
-READS = words("""
-    open load loads read parse imread loadtxt genfromtxt fromfile exec glob iglob rglob listdir scandir walk iterdir
-    from import readlines run
-""")
+READS = words("open load loads read parse imread loadtxt genfromtxt fromfile exec from import readlines run")
+LISTS = words("glob iglob rglob listdir scandir walk iterdir")
 WRITES = words("""
     save write dump to savefig savetxt savez mkdir makedirs remove unlink rmtree touch rename replace imwrite export
     writer copyfile move handler
@@ -32,7 +30,9 @@ WRITES = words("""
 STARTS = words("run call check_call check_output Popen system execv spawnv popen")
 ABOUT_SETTINGS = re.compile(r"conf(ig|_|s|$)|cfg|yaml", re.IGNORECASE)
 PATH_TEXT = re.compile(r"(?!https?:)[^\n\t:<>|\"'{}]{1,200}")
-SECRET_NAMES = re.compile(r"kaggle\.json|\.env.*|\.netrc|.*(credential|secret|token).*|id_\w+|.*\.(pem|key|p12)", re.I)
+SECRET_NAMES = re.compile(
+    r"kaggle\.json|\.git.*|\.env.*|\.netrc|.*(credential|secret|token).*|id_\w+|.*\.(pem|key|p12)", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,8 @@ class NamedFiles:
             if is_hydra and isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, str):
                 self.note_config_path(keyword.value, keyword.value.value)
                 continue
-            about = ABOUT_SETTINGS.search(keyword.arg or "") or (is_option and keyword.arg == "default")
+            is_marker = keyword.arg == "indicator"  # of rootutils: the file that marks the project's folder
+            about = is_marker or ABOUT_SETTINGS.search(keyword.arg or "") or (is_option and keyword.arg == "default")
             self.visit(keyword.value, kind or ("read" if about else ""))
 
     def note_config_path(self, node: ast.Constant, text: str) -> None:
@@ -195,13 +196,13 @@ class NamedFiles:
         is_plain = value.source is None
         suffix = posixpath.splitext(text)[1]
         name = posixpath.basename(text)
-        hidden = name == text and text.startswith(".")  # such as the file that marks a project's folder
-        bare = "/" not in text and not hidden and not re.fullmatch(r"\.\w{1,10}", suffix)
+        bare = "/" not in text and not re.fullmatch(r"\.\w{1,10}", suffix)
         if is_plain and not use and (UNKNOWN in text or (bare and text not in CONFIG_FOLDERS)):
             return
         where = f"{self.module.label}:{node.lineno}"
-        about = suffix == ".json" and ABOUT_SETTINGS.search(name)
-        use = use or ("read" if suffix in SETTINGS or hidden or about or text in CONFIG_FOLDERS else "")
+        is_settings = suffix in SETTINGS and name not in PROJECT_FILES
+        is_settings |= text in CONFIG_FOLDERS or bool(suffix == ".json" and ABOUT_SETTINGS.search(name))
+        use = use or ("read" if is_settings else "")
         bases = self.bases()
         if os.path.isabs(text):
             if is_plain and not (use == "read" and UNKNOWN not in text and is_own_absolute(Path(text))):
@@ -220,6 +221,8 @@ class NamedFiles:
         if not use:
             found = [path for path in found if path.is_file() and path != source]
         files = [each for path in found for each in files_below(path) if each == path or each.suffix != ".py"]
+        if use == "list":  # the names of modules are asked for, not their text
+            files, use = [path for path in files if path.suffix != ".py"], "read"
         several = len(found) > 1 or found[:1] != files[:1]
         size = sum(path.stat().st_size for path in files) if several else 0
         if use != "write" and several and (len(files) > MOST_FILES or size > MOST_BYTES):
@@ -388,7 +391,7 @@ class NamedFiles:
 
 
 def call_use(node: ast.Call) -> str:
-    """What a call does with the files whose paths it gets: "read", "write", or "" if that is not known."""
+    """What a call does with the files whose paths it gets: "read", "list", "write", or "" if that is not known."""
     called = called_name(node)
     if called in ("open", "File", "ZipFile"):
         position = 0 if isinstance(node.func, ast.Attribute) and called == "open" and not is_module_open(node) else 1
@@ -400,7 +403,7 @@ def call_use(node: ast.Call) -> str:
     parts = {part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", called)}
     if parts & WRITES:
         return "write"
-    return "read" if parts & READS else ""
+    return "list" if parts & LISTS else "read" if parts & READS else ""
 
 
 def is_module_open(node: ast.Call) -> bool:
