@@ -24,7 +24,7 @@ from flattener.cells import (
 )
 from flattener.emission import Emitter, EntryEmitter, FlatEmitter, import_text, renamed_alias
 from flattener.endings import calls_exit, exit_lines, exiting_statements, guarded
-from flattener.entries import Part, argument_lines, place_in_parts
+from flattener.entries import Part, argument_lines, file_line, place_in_parts
 from flattener.event_loop import HELPER, starts_event_loops
 from flattener.library import Library
 from flattener.lines import Line, join_blocks, split_blocks
@@ -320,7 +320,7 @@ class Document:
             is_placed = self.reach.named is not None and bool(self.reach.named.entry_file)
             if "__file__" in words and not is_placed:
                 label = self.library.parts[0].module.label
-                assignments.append(f"__file__ = {python_literal(label)}  # a notebook has none")
+                assignments.append(file_line(label))
         if "__package__" in words and self.library.entry_package:
             assignments.append(f"__package__ = {python_literal(self.library.entry_package)}")
         future = [f"from __future__ import {', '.join(self.future)}"] if self.future else []

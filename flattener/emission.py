@@ -281,6 +281,11 @@ class FlatEmitter(Emitter):
         text, starts = self.module.text, self.module.starts
         line = f'__module__ = "{self.module.name}"'
         for node in [part for part in ast.walk(statement) if isinstance(part, ast.ClassDef)]:
+            if node.decorator_list and not node.name.startswith("__"):
+                # A decorator such as `dataclass` looks up the module of its class, which is the main program here.
+                end = starts[last_line(node)] - 1
+                self.edits.append((end, end, "\n" + " " * node.col_offset + f"{node.name}.{line}"))
+                continue
             first = node.body[0]
             at = starts[first_line(first) - 1]
             indent = text[at : at + len(text[at:]) - len(text[at:].lstrip(" \t"))]

@@ -38,6 +38,11 @@ def argument_lines(name: str, arguments: list[str] | None) -> list[str]:
     return ["import sys", "", f"sys.argv = {python_literal([name, *(arguments or [])])}{why}"]
 
 
+def file_line(name: str) -> str:
+    """The line that gives a notebook a `__file__`: absolute, as Python's is, so that its folder has a name."""
+    return f'__file__ = __import__("os").path.abspath({python_literal(name)})  # a notebook has none'
+
+
 def join_entries(
     scripts: Sequence[tuple[Module, list[str] | None]], packages: Collection[str], form: str
 ) -> tuple[Module, list[Part]]:
@@ -55,7 +60,7 @@ def join_entries(
     for module, given in others:
         begin = ["", *argument_lines(module.label, given)]
         if form == "notebook" and re.search(r"\b__file__\b", module.text):
-            begin.append(f"__file__ = {python_literal(module.label)}  # a notebook has none")
+            begin.append(file_line(module.label))
         own = [*begin, "", *text_of_part(module).rstrip("\n").split("\n")]
         parts.append(Part(module, given, len(lines) + 1, len(lines) + len(own), len(lines) + len(begin) + 1))
         lines += own

@@ -20,6 +20,7 @@ MOST_BYTES = 200_000  # of one file
 MOST_FILES = 200  # of one folder
 MOST_LINES = 4  # of what is told of one place
 SETTINGS = words(".yaml .yml .toml .ini .cfg")  # what is named so is read, wherever its name stands
+NO_PATHS = words("prog usage help description epilog metavar")  # texts for whoever runs the program
 CONFIG_FOLDERS = words("conf configs config")
 READS = words("open load loads read parse imread loadtxt genfromtxt fromfile exec from import readlines run")
 LISTS = words("glob iglob rglob listdir scandir walk iterdir")
@@ -159,6 +160,8 @@ class NamedFiles:
             if is_hydra and isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, str):
                 self.note_config_path(keyword.value, keyword.value.value)
                 continue
+            if keyword.arg in NO_PATHS:
+                continue
             is_marker = keyword.arg == "indicator"  # of rootutils: the file that marks the project's folder
             about = is_marker or ABOUT_SETTINGS.search(keyword.arg or "") or (is_option and keyword.arg == "default")
             self.visit(keyword.value, kind or ("read" if about else ""))
@@ -197,10 +200,10 @@ class NamedFiles:
         suffix = posixpath.splitext(text)[1]
         name = posixpath.basename(text)
         bare = "/" not in text and not re.fullmatch(r"\.\w{1,10}", suffix)
-        if is_plain and not use and (UNKNOWN in text or (bare and text not in CONFIG_FOLDERS)):
+        if is_plain and not use and (UNKNOWN in text or name in PROJECT_FILES or (bare and text not in CONFIG_FOLDERS)):
             return
         where = f"{self.module.label}:{node.lineno}"
-        is_settings = suffix in SETTINGS and name not in PROJECT_FILES
+        is_settings = suffix in SETTINGS
         is_settings |= text in CONFIG_FOLDERS or bool(suffix == ".json" and ABOUT_SETTINGS.search(name))
         use = use or ("read" if is_settings else "")
         bases = self.bases()
