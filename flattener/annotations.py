@@ -11,12 +11,12 @@ from flattener.names import Use
 from flattener.purity import PURE_DECORATORS, Purity
 from flattener.source import Module, all_arguments, words
 
-READERS = words("""
+ANNOTATION_READERS = words("""
     __annotations__ get_type_hints get_annotations signature getfullargspec fields pydantic attr attrs msgspec typeguard
     beartype typer fastapi singledispatch NamedTuple TypedDict __dataclass_fields__ torch.jit custom_op ExtensionType
     register_dataclass
 """)  # code that mentions one of these reads annotations, whatever else the program imports
-# These packages read no annotations of what they are given, but by what `READERS` names.
+# These packages read no annotations of what they are given, but by what `ANNOTATION_READERS` names.
 INDIFFERENT = sys.stdlib_module_names | words("""
     numpy scipy pandas matplotlib seaborn PIL cv2 sklearn skimage tqdm keras tensorflow torch torchvision timm xgboost
     lightgbm catboost joblib yaml h5py requests cloudpickle IPython

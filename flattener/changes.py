@@ -8,11 +8,11 @@ CHANGERS = words("""
     append appendleft extend extendleft insert add update setdefault sort reverse pop popitem remove discard clear
     intersection_update difference_update symmetric_difference_update subtract __setitem__ __iadd__ __ior__
 """)  # methods that change a container
-READERS = words("""
+CONTAINER_READERS = words("""
     len sorted sum min max any all enumerate zip range list tuple set frozenset dict reversed print str repr isinstance
     join format get issubset issuperset isdisjoint startswith endswith
 """)  # they only read the containers they are given
-READING = (
+PLAIN_NODES = (
     *(ast.Name, ast.Constant, ast.Compare, ast.BinOp, ast.UnaryOp, ast.FormattedValue, ast.Expr, ast.If, ast.While),
     *(ast.Starred, ast.arguments, ast.arg, ast.expr_context),
 )
@@ -43,7 +43,7 @@ class Changes:
                     self.link(last_name(node.value), target)
             elif not isinstance(node, DISPLAYS):
                 target = ""
-            if not isinstance(node, READING):
+            if not isinstance(node, PLAIN_NODES):
                 self.look_at(node, target)
             todo += [(child, target) for child in ast.iter_child_nodes(node)]
 
@@ -71,7 +71,7 @@ class Changes:
                     self.link(alias.name if alias.asname else "")
             case ast.Call():
                 called = last_name(node.func)
-                for part in node.args if called not in READERS else []:
+                for part in node.args if called not in CONTAINER_READERS else []:
                     self.link(last_name(part))
                 if called in ("setattr", "delattr"):
                     self.patched |= {

@@ -28,7 +28,7 @@ class Kind(enum.IntEnum):
     ANY = 4  # all else: it may be stored, and nothing more
 
 
-Scope = dict[str, Kind]  # the names of a class body or of a comprehension
+LocalKinds = dict[str, Kind]  # the names of a class body or of a comprehension
 VALUES = words("""
     bool bytes enumerate float frozenset int len range reversed round set slice sorted str sum max min abs
     tuple list dict zip object collections.OrderedDict collections.Counter collections.deque re.compile pathlib.Path
@@ -215,7 +215,7 @@ class Evaluation:
         """Whether evaluating an expression changes nothing elsewhere."""
         return self.kind(module, node) is not None
 
-    def kind(self, module: Module, node: ast.AST, scope: Scope | None = None) -> Kind | None:
+    def kind(self, module: Module, node: ast.AST, scope: LocalKinds | None = None) -> Kind | None:
         """The kind of an expression's value; None if evaluating it may have an effect.
 
         Args:
@@ -302,7 +302,7 @@ class Evaluation:
         known = [kind for kind in kinds if kind is not None]
         return max(known) if len(known) == len(kinds) else None
 
-    def iterated(self, module: Module, node: ast.expr, scope: Scope) -> Kind | None:
+    def iterated(self, module: Module, node: ast.expr, scope: LocalKinds) -> Kind | None:
         """The kind of what an expression gives when it is iterated over; None if that may have an effect."""
         own = self.class_of(module, node)
         if own and self.is_enum(*own) and self.definition(*own):
@@ -324,7 +324,7 @@ class Evaluation:
                 return Kind.FIXED
         return None
 
-    def attribute_kind(self, module: Module, node: ast.Attribute, scope: Scope) -> Kind | None:
+    def attribute_kind(self, module: Module, node: ast.Attribute, scope: LocalKinds) -> Kind | None:
         """The kind of `a.b`."""
         dotted = self.dotted(module, node)
         root = node.value
@@ -355,7 +355,7 @@ class Evaluation:
                 )
         return Kind.ANY
 
-    def subscript_kind(self, module: Module, node: ast.Subscript, scope: Scope) -> Kind | None:
+    def subscript_kind(self, module: Module, node: ast.Subscript, scope: LocalKinds) -> Kind | None:
         """The kind of `a[b]`."""
         if isinstance(node.ctx, ast.Store | ast.Del):
             return None
@@ -381,7 +381,7 @@ class Evaluation:
         return not any("__class_getitem__" in defined_names(made) for _, made in self.ancestry(module, node))
 
     def comprehension_kind(
-        self, module: Module, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, scope: Scope
+        self, module: Module, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, scope: LocalKinds
     ) -> Kind | None:
         """The kind of a comprehension, whose elements are evaluated, be it later on."""
         inner = dict(scope)
@@ -407,7 +407,7 @@ class Evaluation:
         parts = [self.kind(module, node.elt, inner)]
         return self.contained(parts, hashed=parts if isinstance(node, ast.SetComp) else [])
 
-    def call_kind(self, module: Module, node: ast.Call, scope: Scope) -> Kind | None:
+    def call_kind(self, module: Module, node: ast.Call, scope: LocalKinds) -> Kind | None:
         """The kind of the result of a call of a function that is known to have no effect."""
         called = self.dotted(module, node.func)
         if called not in PURE_CALLS or dotted_root(node.func) in scope:
@@ -436,7 +436,7 @@ class Evaluation:
             return None
         return Kind.DATA if max(known, default=Kind.DATA) is Kind.DATA else None
 
-    def runs_nothing(self, module: Module, node: ast.expr, scope: Scope) -> bool:
+    def runs_nothing(self, module: Module, node: ast.expr, scope: LocalKinds) -> bool:
         """Whether a function that is handed over, such as `key=`, does nothing but compute a value of data."""
         if isinstance(node, ast.Lambda):
             parameters = [argument.arg for argument in [*node.args.posonlyargs, *node.args.args]]

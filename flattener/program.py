@@ -4,7 +4,7 @@ import ast
 import collections
 from dataclasses import dataclass
 
-from flattener.annotations import READERS, Exposure, annotations_of, is_annotated
+from flattener.annotations import ANNOTATION_READERS, Exposure, annotations_of, is_annotated
 from flattener.library import External, Library, Meaning, ModuleRef, Var
 from flattener.loading import Loader
 from flattener.meanings import Meanings
@@ -81,7 +81,7 @@ class Program:
             node for node in with_it[0].body if isinstance(node, ast.ImportFrom) and node.module == "__future__"
         )
         remedy = "write it in all modules, or in none"
-        if READERS & self.words:
+        if ANNOTATION_READERS & self.words:
             reason = f"it has `from __future__ import annotations`, {without[0].label} has annotations without it"
             with_it[0].refuse(line, reason, remedy)
         # Where nothing reads annotations, all of them may become strings.

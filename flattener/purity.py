@@ -8,7 +8,7 @@ import builtins
 import functools
 import re
 
-from flattener.evaluation import PURE_CALLS, Evaluation, Kind, Scope, defined_names
+from flattener.evaluation import PURE_CALLS, Evaluation, Kind, LocalKinds, defined_names
 from flattener.library import External
 from flattener.source import Module, all_arguments, words
 
@@ -58,7 +58,7 @@ class Purity(Evaluation):
         )
 
     def function(
-        self, module: Module, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope | None = None
+        self, module: Module, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: LocalKinds | None = None
     ) -> bool:
         """Whether a `def` statement does no more than make the function."""
         defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
@@ -69,7 +69,7 @@ class Purity(Evaluation):
             and all(self.annotation(module, part, scope) for part in annotations)
         )
 
-    def annotation(self, module: Module, node: ast.expr | None, scope: Scope | None = None) -> bool:
+    def annotation(self, module: Module, node: ast.expr | None, scope: LocalKinds | None = None) -> bool:
         """Whether evaluating an annotation runs no code."""
         return node is None or "annotations" in module.future or self.kind(module, node, scope) is not None
 
@@ -99,7 +99,7 @@ class Purity(Evaluation):
             methods = {name for name in names if name.startswith("_") and name.endswith("_")}
             if methods - ENUM_METHODS or {"name", "value"} & names:
                 return False
-        scope: Scope = {}
+        scope: LocalKinds = {}
         for part in node.body:
             if not self.droppable(module, part, scope):
                 return False
@@ -150,7 +150,7 @@ class Purity(Evaluation):
         own = self.class_of(module, node)
         return own is not None and self.definition(*own)
 
-    def droppable(self, module: Module, node: ast.stmt, scope: Scope | None = None) -> bool:
+    def droppable(self, module: Module, node: ast.stmt, scope: LocalKinds | None = None) -> bool:
         """Whether a statement only binds names, so that it can be left out if they are not used.
 
         Args:
@@ -269,6 +269,9 @@ class Purity(Evaluation):
         It may not be moved above `os.environ["KERAS_BACKEND"] = "jax"`, nor above anything that is run for its effect.
         """
         if isinstance(node, ast.If | ast.Try):
+            test = getattr(node, "test", None)
+            if test and not self.expression(module, test) and self.disturbs_imports(module, test, set()):
+                return False
             blocks = [*node.body, *node.orelse, *getattr(node, "finalbody", [])]
             blocks += [part for handler in getattr(node, "handlers", []) for part in handler.body]
             return all(self.before_imports(module, part) for part in blocks)

@@ -117,6 +117,7 @@ def test_an_import_that_only_a_quoted_annotation_needs_stays(tmp_path):
         'class Base:\n    def __init_subclass__(cls): os.environ["MODE"] = "1"\nclass A(Base): pass\n',
         'class A:\n    os.environ["MODE"] = "1"\n',
         'def note(x):\n    os.environ["MODE"] = x\n    return x\nORDER = sorted("ab", key=note)\n',
+        'def setup():\n    os.environ["MODE"] = "1"\n    return True\nif setup(): X = 1\n',
         'def setup(f):\n    os.environ.update(MODE="1")\n    return f\n@setup\ndef g(): pass\n',
     ],
 )
