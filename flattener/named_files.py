@@ -9,6 +9,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from flattener.entries import place_in_parts
 from flattener.errors import BuildError
 from flattener.facts import called_name
 from flattener.library import Library
@@ -87,7 +88,8 @@ class NamedFiles:
             self.module = module
             self.docstrings = {id(node.value) for node in ast.walk(module.tree) if isinstance(node, ast.Expr)}
             for node in module.body:
-                self.visit(node, "")
+                if not module.is_entry or place_in_parts(library.parts, node.lineno)[1]:  # no line that a build adds
+                    self.visit(node, "")
         for part in library.parts:
             for word in part.arguments or []:
                 self.note_argument(word.partition("=")[2] if word.startswith("-") else word)

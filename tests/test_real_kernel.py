@@ -79,7 +79,7 @@ from pkg.work import work
 
 print(sys.argv, asyncio.run(work(7)), asyncio.get_event_loop_policy() is not None)
 if len(sys.argv) < 2:
-    sys.exit()
+    exit()
 print("never")
 """,
 }
@@ -101,7 +101,7 @@ def run_in_kernel(notebook: pathlib.Path) -> str:
     "entries",
     [{"train.py": "--fold 3", "predict.py": "'a b'"}, pytest.param({"plain.py": None}, id="without arguments")],
 )
-def test_a_notebook_runs_its_scripts_one_after_the_other_as_a_shell_would(entries, tmp_path, monkeypatch):
+def test_a_notebook_runs_its_scripts_one_after_the_other_as_a_shell_would(entries, tmp_path, monkeypatch, capsys):
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -115,6 +115,7 @@ def test_a_notebook_runs_its_scripts_one_after_the_other_as_a_shell_would(entrie
     for form in ("py", "ipynb"):
         (tmp_path / form).mkdir()
         assert build_kernel.main([*options, "--out", str(tmp_path / form / f"flat.{form}")]) == 0
+    assert "warning" not in capsys.readouterr().out
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     assert run_in_kernel(tmp_path / "ipynb" / "flat.ipynb") == expected
     if len(entries) > 1:  # a script by itself has its own name and arguments
