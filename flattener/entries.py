@@ -73,17 +73,14 @@ def text_of_part(module: Module) -> str:
     text = module.text
     for node in reversed(module.body):
         start, end = module.span(node)
-        if is_future_import(node):
-            alone = not module.lines[node.lineno - 1][: node.col_offset].strip()
-            rest = text[end : module.starts[last_line(node)] - 1].strip()
-            blank = "\n" * text[start:end].count("\n")
-            text = text[:start] + (blank if alone and (not rest or rest.startswith("#")) else "pass") + text[end:]
-    if module.docstring:
-        start, end = module.span(module.body[0])
-        if re.search(r"\b__doc__\b", text):
+        is_docstring = bool(module.docstring) and node is module.body[0]
+        if is_docstring and re.search(r"\b__doc__\b", text):
             text = f"{text[:start]}__doc__ = {text[start:]}"
-        else:
-            text = text[:start] + "\n" * text[start:end].count("\n") + text[end:].removeprefix(";")
+        elif is_docstring or is_future_import(node):
+            before = module.text[module.starts[node.lineno - 1] : start].strip()
+            behind = module.text[end : module.starts[last_line(node)] - 1].strip()
+            alone = not before and (not behind or behind.startswith("#"))
+            text = text[:start] + ("" if alone else "pass") + "\n" * text[start:end].count("\n") + text[end:]
     return text
 
 
@@ -96,8 +93,8 @@ def check_together(modules: list[Module], packages: Collection[str]) -> None:
     left: dict[str, str] = {}
     for module, following in itertools.pairwise(modules):
         for node in module.body:
-            star = isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
-            if star and getattr(node, "module", "").partition(".")[0] not in packages:
+            origin = node.module or "" if isinstance(node, ast.ImportFrom) and node.names[0].name == "*" else None
+            if origin is not None and origin.partition(".")[0] not in packages:
                 reason = "a star import, whose names the next entry would find"
                 module.refuse(node, reason, "import the names that are used, or build a file of each entry")
         left |= dict.fromkeys(global_names(module.table)[0], module.label)
@@ -105,9 +102,9 @@ def check_together(modules: list[Module], packages: Collection[str]) -> None:
         taken = sorted(name for name in (read - bound) & set(left) if not name.startswith("__"))
         if taken:
             name = taken[0]
-            number = next(at for at, line in enumerate(following.lines, 1) if re.search(rf"\b{name}\b", line))
+            rows = [at for at, line in enumerate(following.lines, 1) if re.search(rf"\b{name}\b", line)]
             reason = f"reads {name!r}, which {left[name]} binds in the namespace that both share"
-            following.refuse(number, reason, "rename it there, or build a file of each entry")
+            following.refuse(min(rows, default=1), reason, "rename it there, or build a file of each entry")
 
 
 def global_names(table: symtable.SymbolTable, top: bool = True) -> tuple[set[str], set[str]]:
