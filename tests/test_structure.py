@@ -149,6 +149,20 @@ def test_the_package_requires_what_the_requirements_say():
     assert project["dependencies"] == requirements
 
 
+@pytest.mark.parametrize(
+    ("name", "tensorflow"), [("environment.yml", "tensorflow"), ("environment-cuda.yml", "tensorflow[and-cuda]")]
+)
+def test_the_environments_hold_what_the_requirements_say(name, tensorflow):
+    lines = [
+        line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    ]
+    text = (ROOT / name).read_text(encoding="utf-8")
+    listed = re.findall(r'^    - "(.*)"$', text, flags=re.MULTILINE)
+    assert listed == [line.replace("tensorflow>", f"{tensorflow}>") for line in lines if line]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"- python{project['requires-python']}\n" in text
+
+
 def test_the_package_imports_only_what_it_requires():
     allowed = {"keras", "numpy", "pandas", "cv2", "sklearn", "matplotlib", "tqdm", "cloudpickle", "tensorflow"}
     allowed |= {"optuna", "salt"}
