@@ -196,9 +196,10 @@ def open_zip(file: pathlib.Path | io.BytesIO, label: str, size: int) -> zipfile.
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, EOFError, struct.error) as error:
         raise DataError(f"{label} ({size:,} bytes) is not a whole zip ({error}); download it again") from error
-    for member in archive.infolist():  # some programs on Windows write "images\a.png"
-        if "\\" in member.filename:
+    for member in archive.infolist():  # some programs write "images\a.png", others "./images/a.png"
+        plain = re.sub(r"^(\./|/)+", "", member.filename.replace("\\", "/"))
+        if plain != member.filename:
             del archive.NameToInfo[member.filename]
-            member.filename = member.filename.replace("\\", "/")
-            archive.NameToInfo[member.filename] = member
+            member.filename = plain
+            archive.NameToInfo[plain] = member
     return archive

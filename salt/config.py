@@ -65,6 +65,8 @@ class Config:
     learning_rate: float = 1e-3  # at its peak
     encoder_rate: float = 1.0  # factor on the learning rate of a pre-trained encoder
     weight_decay: float = 1e-4
+    clip_norm: float = 0.0  # largest norm of a step's gradients, of all weights together; 0: any
+    accumulate: int = 1  # batches whose mean gradient makes one step of the optimizer, as if they were one large batch
     warmup: float = 0.05  # share of the steps in which the rate rises from 0 to its peak; cosines to 0 follow
     lovasz: float = 0.5  # share of the steps, the last ones, that train with Lovasz instead of BCE + Dice
     deep_weight: float = 0.1  # of the mean loss of the coarser levels' logits, with deep_supervision
@@ -85,7 +87,7 @@ class Config:
     # --- folds, inference, randomness ---
     folds: int = 5  # into how many parts the training tiles are split
     train_folds: tuple[int, ...] = (0, 1, 2, 3, 4)  # which of them are held out, one model for each
-    tta: str = "flip"  # test-time augmentation: "none" or "flip"
+    tta: str = "flip"  # test-time augmentation: "none", "flip" (left and right), or "d4" where up is not special
     level: int = 0  # a pixel is salt if round(255 p) is at least this; 0: the best for the out-of-fold predictions
     minimum_area: int = -1  # pixels; a tile with less predicted salt is predicted empty; -1: the best for them
     seed: int = 0  # of folds, weights, order and augmentation
@@ -137,7 +139,7 @@ CHOICES = {
     "space": ("original", "original_transfer", "recipe", "findings"),
     "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
     "optimizer": ("adamw", "nadam", "rmsprop", "sgd"),
-    "tta": ("none", "flip"),
+    "tta": ("none", "flip", "d4"),
 }
 LIMITS: dict[str, tuple[float, float]] = {
     "filter_scaling": (1, 256),
@@ -160,6 +162,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "learning_rate": (1e-8, 10.0),
     "encoder_rate": (0.0, 1.0),
     "weight_decay": (0.0, 1.0),
+    "clip_norm": (0.0, 1e6),
+    "accumulate": (1, 1000),
     "warmup": (0.0, 0.9),
     "lovasz": (0.0, 1.0),
     "deep_weight": (0.0, 10.0),

@@ -9,7 +9,7 @@ import functools
 import json
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -56,6 +56,7 @@ def fit_folds(
     clock: Callable[[], float] | None = None,
     began: float | None = None,
     watch: Callable[[], None] | None = None,
+    callbacks: Callable[[int], Sequence[keras.callbacks.Callback]] | None = None,
 ) -> Outcome:
     """Trains the folds that the configuration names and predicts what each of them holds out.
 
@@ -77,6 +78,7 @@ def fit_folds(
             where `config.minutes` count; None: `config.limit_minutes` does not count either.
         began: what the clock said when the run began; None: now.
         watch: as for `FoldJob`; a fold whose training it ends has failed, and what it raised is the cause.
+        callbacks: as for `FoldJob`: a function of the held-out fold that gives further Keras callbacks.
 
     Returns:
         The out-of-fold predictions, the history, and what is not finished.
@@ -100,7 +102,7 @@ def fit_folds(
     to_do = [held_out for held_out, each in files.items() if not each.finished()]
     if clock is not None and began is None:
         began = clock()
-    job = FoldJob(config, tiles, fold, weights, pseudo, clock, began, watch)
+    job = FoldJob(config, tiles, fold, weights, pseudo, clock, began, watch, callbacks)
     fit = functools.partial(fit_share, job=job, folder=folder, state_folder=state_folder)
     failure = fit_in_parallel(fit, to_do, config.workers) if to_do else None
     unfinished = [held_out for held_out, each in files.items() if not each.finished()]

@@ -23,7 +23,7 @@ def predict_probabilities(
         models: Keras models from `[B, S, S, 1]` grey 0 to 255 to logits `[B, S, S, 1]`, where S is `padded_size`, or to
             a dict with such `"logits"`.
         images: uint8 `[N, 101, 101]`.
-        tta: name of the test-time augmentation, `"none"` or `"flip"`.
+        tta: name of the test-time augmentation, `"none"`, `"flip"` or `"d4"`.
         padded_size: pixels; the input size of the models.
         padding: `"reflect"` or `"edge"`, as in training.
         batch_size: tiles a step; limits the memory.
@@ -44,12 +44,13 @@ def predict_probabilities(
         batch = images[start : start + batch_size]
         total = np.zeros(batch.shape, np.float64)
         for transform in transforms:
-            padded = pad_images(transform.apply(batch), padded_size, padding)[..., None]
+            turned = transform.apply(batch)
+            padded = pad_images(turned, padded_size, padding)[..., None]
             for model in models:
                 logits = model.predict_on_batch(padded)
                 if isinstance(logits, dict):
                     logits = logits["logits"]
-                logits = crop_images(np.asarray(logits, np.float32)[..., 0], batch.shape[1:3])
+                logits = crop_images(np.asarray(logits, np.float32)[..., 0], turned.shape[1:3])
                 if not np.isfinite(logits).all():
                     raise ValueError(f"model {model.name!r} gives logits that are not finite: its training diverged")
                 total += transform.undo(sigmoid(logits))

@@ -266,17 +266,23 @@ OPTIMIZERS: dict[str, Callable[..., PlannedOptimizer]] = {
 def training_optimizer(config: Config, steps: int = 1, slow: Iterable[keras.Variable] = ()) -> PlannedOptimizer:
     """The configuration's optimizer with a linear warm-up, a cosine to 0, and a running average of the weights.
 
+    Gradients may be clipped, and accumulated over several batches; warm-up and cosine count batches all the same.
+
     Args:
         config: the run's settings.
         steps: of the whole training, until `follow_segment` says otherwise.
         slow: the variables that learn at `encoder_rate` times the rate.
     """
-    average: dict[str, object] = {}
+    more: dict[str, object] = {}
     if config.ema_momentum:
-        average = dict(use_ema=True, ema_momentum=config.ema_momentum)
+        more |= dict(use_ema=True, ema_momentum=config.ema_momentum)
+    if config.clip_norm:
+        more |= dict(global_clipnorm=config.clip_norm)
+    if config.accumulate > 1:
+        more |= dict(gradient_accumulation_steps=config.accumulate)
     schedule = PlannedCosine(config.learning_rate, config.warmup)
     schedule.segment.assign(np.array([0, 0, steps, config.warmup, 1], "float32"))
-    return OPTIMIZERS[config.optimizer](schedule, config.weight_decay, slow, config.encoder_rate, **average)
+    return OPTIMIZERS[config.optimizer](schedule, config.weight_decay, slow, config.encoder_rate, **more)
 
 
 def follow_segment(optimizer: keras.optimizers.Optimizer, segment: Segment, span: tuple[float, float]) -> None:

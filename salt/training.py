@@ -11,7 +11,7 @@ import json
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -76,6 +76,9 @@ class FoldJob:
         began: what the clock said when the run began.
         watch: None, or a function that is called after each epoch, when its checkpoint is written; an exception that
             it raises ends the training.
+        callbacks: None, or a function of the held-out fold that gives Keras callbacks for its training, such as
+            `keras.callbacks.TensorBoard`. They come last: at an epoch's end its checkpoint is written. It must be
+            possible to pickle the function (by cloudpickle) where folds are trained in processes of their own.
     """
 
     config: Config
@@ -86,6 +89,7 @@ class FoldJob:
     clock: Callable[[], float] | None = None
     began: float | None = None
     watch: Callable[[], None] | None = None
+    callbacks: Callable[[int], Sequence[keras.callbacks.Callback]] | None = None
 
 
 def fit_fold(
@@ -156,6 +160,8 @@ def fit_fold(
         callbacks.insert(0, keras.callbacks.SwapEMAWeights())
     if job.watch is not None:
         callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: job.watch()))
+    if job.callbacks is not None:
+        callbacks += job.callbacks(held_out)
     epochs = UNLIMITED_EPOCHS if correct else math.ceil(plan.end / len(batches))
     task.fit(batches, validation_data=validation, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=0)
     history = checkpoint.history

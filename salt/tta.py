@@ -4,6 +4,8 @@ Apply a transform to the tiles, predict, apply its inverse to the predictions, a
 only; the arrays' last two axes are rows and columns.
 """
 
+import functools
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -32,18 +34,38 @@ def mirror_columns(array: np.ndarray) -> np.ndarray:
     return array[..., ::-1]
 
 
+def turn_array(array: np.ndarray, transposed: bool, row_step: int, column_step: int) -> np.ndarray:
+    """The array transposed or not, then with rows and columns in their order (1) or the other one (-1), as a view."""
+    return (array.swapaxes(-1, -2) if transposed else array)[..., ::row_step, ::column_step]
+
+
+def turn_back(array: np.ndarray, transposed: bool, row_step: int, column_step: int) -> np.ndarray:
+    """What `turn_array` made its argument of, as a view."""
+    array = array[..., ::row_step, ::column_step]
+    return array.swapaxes(-1, -2) if transposed else array
+
+
 IDENTITY = Transform("identity", keep_array, keep_array)
 HORIZONTAL_FLIP = Transform("horizontal flip", mirror_columns, mirror_columns)
 
-# No vertical flip: depth has a direction in a seismic section, and the networks are not trained on flipped ones.
-TTA_SETS = {"none": (IDENTITY,), "flip": (IDENTITY, HORIZONTAL_FLIP)}
+# The eight flips and quarter turns of a square. For pictures in which up is not special: depth has a direction in a
+# seismic section, and the networks here are not trained on flipped ones.
+DIHEDRAL = tuple(
+    Transform(
+        f"{'transposed, ' * transposed}rows {row_step}, columns {column_step}",
+        functools.partial(turn_array, transposed=transposed, row_step=row_step, column_step=column_step),
+        functools.partial(turn_back, transposed=transposed, row_step=row_step, column_step=column_step),
+    )
+    for transposed, row_step, column_step in itertools.product((False, True), (1, -1), (1, -1))
+)
+TTA_SETS = {"none": (IDENTITY,), "flip": (IDENTITY, HORIZONTAL_FLIP), "d4": DIHEDRAL}
 
 
 def tta_transforms(name: str) -> tuple[Transform, ...]:
     """The transforms of a set, whose predictions have equal weight.
 
     Args:
-        name: `"none"` or `"flip"`.
+        name: `"none"`, `"flip"` (left and right) or `"d4"` (all flips and quarter turns).
 
     Returns:
         A tuple of `Transform`, the identity first.

@@ -153,6 +153,14 @@ def test_folds_come_from_a_table_from_the_file_or_are_not_known(tmp_path, run, s
     assert "whole numbers" in run(tmp_path / "b.npz")[1]
 
 
+def test_the_order_of_the_tiles_is_free(tmp_path, run, synthetic_train, predicted):
+    order = np.random.default_rng(1).permutation(len(predicted))
+    np.savez(tmp_path / "p.npz", ids=synthetic_train.ids[order], probabilities=predicted[order])
+    oof = read_oof(run(tmp_path / "p.npz")[2] / "oof.npz")
+    assert oof.ids.tolist() == synthetic_train.ids[order].tolist()
+    np.testing.assert_array_equal(oof.masks, synthetic_train.masks[order])
+
+
 def test_run_lengths_are_scored_without_a_threshold_to_choose(tmp_path, run, synthetic_train):
     write_submission(tmp_path / "m.csv", synthetic_train.ids, synthetic_train.masks)
     status, _, made = run(tmp_path / "m.csv")

@@ -21,7 +21,7 @@ def test_sigmoid_is_exact_in_the_middle_and_finite_at_the_ends():
     np.testing.assert_allclose(sigmoid(np.array([-1000.0, -2.0, 0.0, 2.0, 1000.0])), expected)
 
 
-@pytest.mark.parametrize("tta", ["none", "flip"])
+@pytest.mark.parametrize("tta", ["none", "flip", "d4"])
 @pytest.mark.parametrize("padding", ["reflect", "edge"])
 def test_a_model_of_single_pixels_gets_each_pixel_back_in_its_place(images, tta, padding):
     model = model_of(lambda tiles: ops.cast(tiles, "float32") / 64.0 - 2.0)

@@ -203,6 +203,11 @@ def backslashes(folder):
         (folder / f"{split}.zip").write_bytes(content.replace(b"images/", b"images\\").replace(b"masks/", b"masks\\"))
 
 
+def dots_before_names(folder):
+    for split in ("train", "test"):
+        change_names(folder / f"{split}.zip", lambda name: f"./{name}")
+
+
 def saved_by_a_table_program(folder):
     for name in TABLES:
         text = (folder / name).read_text().replace("id,", "id, ", 1).replace("\n", "\r\n")
@@ -215,7 +220,7 @@ LAYOUTS = [
     *(folders_in_folders, merged, training_in_place_and_test_zipped, only_test_in_place),
     *(zips_of_images_and_masks, top_folders, deeper, zipped_tables, tables_unpacked_into_folders),
     *(left_by_finder_and_explorer, other_case, other_case_in_zips, second_downloads, downloaded_twice, backslashes),
-    saved_by_a_table_program,
+    *(dots_before_names, saved_by_a_table_program),
 ]
 
 

@@ -65,6 +65,38 @@ TESTS = {  # of modules that are tested through the verb that they serve, or in 
 
 
 BUGS = {
+    # --- data as people have it, predictions of others ---
+    "what Finder adds is read": Bug(
+        "salt/archives.py", 'name.startswith(".") or ', "", "finder", test_file="tests/test_layouts.py"
+    ),
+    "the larger of two zips wins in silence": Bug(
+        "salt/competition.py",
+        "other != place and not same_zip",
+        "False and not same_zip",
+        "two_bulk",
+        test_file="tests/test_layouts.py",
+    ),
+    "the names of tiles are compared to the letter": Bug(
+        "salt/data.py",
+        "found = others.get(plain_stem(tile_id), [])",
+        "found = []",
+        "case or umlauts",
+        test_file="tests/test_layouts.py",
+    ),
+    "turned predictions are imported in silence": Bug(
+        "desk/importing.py",
+        "if request.as_is or not len(salt):",
+        "if True:",
+        "turned",
+        test_file="tests/test_import_predictions.py",
+    ),
+    "imported tiles keep the order of train.csv": Bug(
+        "desk/importing.py",
+        "masks[[place[each] for each in found.ids]]",
+        "masks[: len(found.ids)]",
+        "order",
+        test_file="tests/test_import_predictions.py",
+    ),
     # --- rle ---
     "encode_rle goes along the rows": Bug(
         "salt/rle.py", "chunk.transpose(0, 2, 1).reshape(count, pixels)", "chunk.reshape(count, pixels)"

@@ -1,5 +1,6 @@
 """Courses, rates and budgets; the clock is made up."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -285,3 +286,31 @@ def test_a_plan_is_corrected_when_the_machine_changes_and_not_for_noise():
     clock.now += 100_000  # far too late already: the next step is the last one
     assert budget.corrected_plan(plan, 1000, Pace(1.0, 0.0, 0.0), 100).end == 1001
     assert budget.corrected_plan(plan, 5400, Pace(1.0, 0.0, 0.0), 100) is plan
+
+
+# --- clipping and accumulation ---
+
+
+def moved(gradients, **settings):
+    """Where a weight of [1, 1] is after each of several batches' gradients, at a constant rate of 0.1."""
+    config = preset("smoke", optimizer="sgd", learning_rate=0.1, weight_decay=0.0, ema_momentum=0.0, warmup=0.0)
+    config = dataclasses.replace(config, **settings)
+    weight = keras.Variable(np.ones(2, "float32"))
+    optimizer = training_optimizer(config, 10**9)
+    places = []
+    for gradient in gradients:
+        optimizer.apply([ops.convert_to_tensor(np.array(gradient, "float32"))], [weight])
+        places.append(ops.convert_to_numpy(weight))
+    return places
+
+
+def test_gradients_are_clipped_to_their_largest_norm():
+    np.testing.assert_allclose(moved([[30.0, 40.0]], clip_norm=5.0)[0], [0.7, 0.6], rtol=1e-5)
+    np.testing.assert_allclose(moved([[3.0, 4.0]], clip_norm=50.0)[0], [0.7, 0.6], rtol=1e-5)
+
+
+def test_accumulated_batches_make_one_step_of_their_mean():
+    places = moved([[1.0, 0.0], [3.0, 2.0], [9.0, 9.0]], accumulate=2)
+    np.testing.assert_allclose(places, [[1, 1], [0.8, 0.9], [0.8, 0.9]], rtol=1e-5)
+    clipped = moved([[30.0, 40.0], [30.0, 40.0]], accumulate=2, clip_norm=5.0)
+    np.testing.assert_allclose(clipped[1], [0.7, 0.6], rtol=1e-5)

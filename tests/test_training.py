@@ -606,8 +606,17 @@ def test_who_watches_sees_each_epoch_when_it_is_kept_and_ends_the_training_by_an
         if len(seen) == 2:
             raise KeyError("enough")
 
-    config = preset("smoke", **TINY, epochs=5)
-    outcome = fit_folds(config, tiles, tmp_path, tmp_path, watch=watch)
+    config, ended = preset("smoke", **TINY, epochs=5), []
+
+    def record(fold):
+        def note(epoch, logs):
+            kept = cross_validation.fold_files(tmp_path, tmp_path, fold).history()
+            ended.append((fold, epoch, len(kept), "val_score" in logs))
+
+        return [keras.callbacks.LambdaCallback(on_epoch_end=note)]
+
+    outcome = fit_folds(config, tiles, tmp_path, tmp_path, watch=watch, callbacks=record)
+    assert ended[0] == (0, 0, 1, True)  # callbacks of one's own come behind the checkpoint
     assert len(seen) == len(outcome.history) == 2 and seen == outcome.history["step"].tolist()
     assert outcome.unfinished == [0] and outcome.oof is None
     assert isinstance(outcome.failure.__cause__, KeyError)

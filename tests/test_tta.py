@@ -10,7 +10,7 @@ def arrays():
     return np.random.default_rng(0).integers(0, 256, (3, 7, 7), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("name", ["none", "flip"])
+@pytest.mark.parametrize("name", ["none", "flip", "d4"])
 def test_undo_takes_every_transform_of_a_set_back(name):
     images = arrays()
     for transform in tta_transforms(name):
@@ -27,6 +27,14 @@ def test_flip_is_the_identity_and_then_left_and_right_exchanged():
     assert not np.array_equal(flipped, images)
 
 
+def test_d4_is_the_eight_flips_and_quarter_turns_of_a_square():
+    square = np.arange(9).reshape(3, 3)
+    turned = [np.rot90(each, quarters) for each in (square, square.T) for quarters in range(4)]
+    found = [transform.apply(square) for transform in tta_transforms("d4")]
+    assert sorted(each.tolist() for each in found) == sorted(each.tolist() for each in turned)
+    assert np.array_equal(found[0], square), "the identity first"
+
+
 def test_transforms_act_on_the_last_two_axes_of_any_stack():
     stack = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
     assert np.array_equal(HORIZONTAL_FLIP.apply(stack)[1, 2], stack[1, 2, :, ::-1])
@@ -38,7 +46,7 @@ def test_none_is_the_identity_alone():
 
 
 def test_an_unknown_set_is_refused_and_the_known_ones_are_named():
-    with pytest.raises(TTAError, match="tta='vertical'.*'none', 'flip'"):
+    with pytest.raises(TTAError, match="tta='vertical'.*'none', 'flip', 'd4'"):
         tta_transforms("vertical")
 
 
