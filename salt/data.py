@@ -22,7 +22,6 @@ from tqdm import tqdm
 from salt.archives import UNREADABLE, DataError, Folder, Place, file_names, open_archive, plain_stem
 from salt.competition import Competition, raise_problems, raise_repeated_ids
 from salt.competition import find_competition as find_competition  # here, too, for scripts from before 28 November 2026
-from salt.layout import write_competition as write_competition
 from salt.rle import decode_rles
 from salt.tiles import TILE_SIZE, Tiles
 from salt.tiles import crop_images as crop_images
