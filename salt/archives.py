@@ -28,6 +28,10 @@ class DataError(ValueError):
     """A competition that is missing, incomplete or inconsistent, or arrays that do not make one."""
 
 
+class ArchiveError(DataError):
+    """A zip that is truncated, damaged or none at all."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a file or a folder is: on disk, in a zip, or in a zip inside of one."""
@@ -88,8 +92,9 @@ class Folder:
         return Folder(place, self.names) if is_folder else place
 
     def files(self, *names: str) -> list[Place]:
-        """The files in it that have one of these names, see `plain_name`."""
-        return [each for name, each in self.entries if isinstance(each, Place) and plain_name(name) in names]
+        """The files in it that have one of these names, see `plain_name`; without names: all."""
+        found = [(name, each) for name, each in self.entries if isinstance(each, Place)]
+        return [each for name, each in found if not names or plain_name(name) in names]
 
     def folders(self, *names: str) -> list["Folder"]:
         """The folders in it that have one of these names, see `plain_name`; without names: all."""
@@ -149,7 +154,7 @@ def unzipped(place: Place) -> Folder:
     """A zip as a folder.
 
     Raises:
-        DataError: it is truncated or no zip at all.
+        ArchiveError: it is truncated or no zip at all.
     """
     return folder_at(Place(place.path, (*place.zips, place.inside) if place.inside else place.zips))
 
@@ -176,7 +181,7 @@ def open_archive(path: pathlib.Path, zips: tuple[str, ...] = ()) -> zipfile.ZipF
     """Opens a zip for reading, or one inside of it, which is then held in memory.
 
     Raises:
-        DataError: it is truncated or no zip at all.
+        ArchiveError: it is truncated or no zip at all.
     """
     archive = open_zip(path, str(path), os.path.getsize(path))
     for depth, name in enumerate(zips, start=1):
@@ -185,17 +190,17 @@ def open_archive(path: pathlib.Path, zips: tuple[str, ...] = ()) -> zipfile.ZipF
             with archive:
                 content = archive.read(name)
         except UNREADABLE as error:
-            raise DataError(f"{label}: cannot be read ({error}); download it again") from error
+            raise ArchiveError(f"{label}: cannot be read ({error}); download it again") from error
         archive = open_zip(io.BytesIO(content), label, len(content))
     return archive
 
 
 def open_zip(file: pathlib.Path | io.BytesIO, label: str, size: int) -> zipfile.ZipFile:
-    """Opens a zip for reading; `label` and `size`, bytes, are for the message of the `DataError`."""
+    """Opens a zip for reading; `label` and `size`, bytes, are for the message of the `ArchiveError`."""
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, EOFError, struct.error) as error:
-        raise DataError(f"{label} ({size:,} bytes) is not a whole zip ({error}); download it again") from error
+        raise ArchiveError(f"{label} ({size:,} bytes) is not a whole zip ({error}); download it again") from error
     for member in archive.infolist():  # some programs write "images\a.png", others "./images/a.png"
         plain = re.sub(r"^(\./|/)+", "", member.filename.replace("\\", "/"))
         if plain != member.filename:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from salt.archives import (
     LISTED_ENTRIES,
+    ArchiveError,
     DataError,
     Folder,
     Place,
@@ -177,7 +178,7 @@ def locate(path: pathlib.Path, into_zips: bool, shortcomings: dict[pathlib.Path,
         if path.is_dir():
             parts = locate_parts(Folder(Place(path)), into_zips)
         if into_zips:
-            parts = {**parts_in_zips(path, parts), **parts}
+            parts = {**parts_in_zips(path, parts, shortcomings), **parts}
     except DataError as error:
         if into_zips and not parts:  # of something else, perhaps
             shortcomings[path] = f"cannot be used: {error}"
@@ -210,16 +211,24 @@ def locate_parts(folder: Folder, without_tables: bool) -> dict[str, Place]:
     return {}
 
 
-def parts_in_zips(path: pathlib.Path, known: dict[str, Place]) -> dict[str, Place]:
+def parts_in_zips(
+    path: pathlib.Path, known: dict[str, Place], shortcomings: dict[pathlib.Path, str]
+) -> dict[str, Place]:
     """The parts beyond those that are known, in the zips in a folder that have other names than a part's, or in a zip.
 
+    Of a zip that cannot be read `shortcomings` tells: it may be of something else.
+
     Raises:
-        DataError: two zips hold the same part, or one cannot be read.
+        DataError: two zips hold the same part, and differ.
     """
-    if path.is_file():
-        return parts_in_zip(Place(path))
-    zips = [entry for _, entry in Folder(Place(path)).entries if isinstance(entry, Place) and is_other_zip(entry)]
-    return merged([parts_in_zip(place) for place in zips], known)
+    zips = [Place(path)] if path.is_file() else [place for place in Folder(Place(path)).files() if is_other_zip(place)]
+    offers = []
+    for place in zips:
+        try:
+            offers.append(parts_in_zip(place))
+        except ArchiveError as error:
+            shortcomings[place.path] = f"cannot be used: {error}"
+    return merged(offers, known)
 
 
 def is_other_zip(place: Place) -> bool:

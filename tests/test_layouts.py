@@ -271,7 +271,18 @@ def train_only_in_a_zip(folder):
     zip_away(folder, "training.zip")
 
 
-@pytest.mark.parametrize("layout", [train_only, train_only_in_place, train_only_without_sample, train_only_in_a_zip])
+def train_only_beside_a_broken_zip(folder):
+    train_only(folder)
+    (folder / "flamingo.zip").write_bytes(b"PK")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        *(train_only, train_only_in_place, train_only_without_sample, train_only_in_a_zip),
+        train_only_beside_a_broken_zip,
+    ],
+)
 def test_training_data_alone_are_read_and_what_needs_more_says_so(folder, layout, tmp_path, synthetic_train):
     layout(folder)
     competition = find_competition(folder)
