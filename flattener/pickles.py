@@ -31,7 +31,7 @@ STATE_TAKERS = words("""
 TENSOR_METHODS = words("numpy cpu cuda float half long detach clone shape dtype size unsqueeze squeeze permute")
 # What may call a function whose name no code mentions.
 COMPUTED = words("globals locals vars eval exec __import__")
-COMPUTED_ATTRIBUTES = words("__dict__ attrgetter import_module getmembers")
+COMPUTED_ATTRIBUTES = words("attrgetter import_module getmembers")
 WORDS = ("pickle", "cloudpickle", "dill", "joblib", "shelve", "torch.save", "torch.load")
 
 
@@ -98,10 +98,12 @@ class Pickles:
                 name = getattr(node, "id", "") if isinstance(node, ast.Name) else getattr(node, "attr", "")
                 if name in COMPUTED_ATTRIBUTES or (isinstance(node, ast.Name) and name in COMPUTED):
                     return True
+                read: ast.expr | None = node.value if isinstance(node, ast.Attribute) and name == "__dict__" else None
                 if isinstance(node, ast.Call) and called_name(node) == "getattr" and len(node.args) > 1:
-                    named = self.values.module_named(module, self.values.around.get(node), node.args[0])
-                    if named and named[1] and not isinstance(node.args[1], ast.Constant):
-                        return True
+                    read = None if isinstance(node.args[1], ast.Constant) else node.args[0]
+                named = self.values.module_named(module, self.values.around.get(node), read) if read else None
+                if named and named[1]:
+                    return True
         return False
 
     def dotted(self, module: Module, node: ast.AST) -> str:
