@@ -57,7 +57,7 @@ def find_program(library: Library, form: str) -> tuple[Library, Reach]:
         found = look_for_modules(library, reach, search)
         if not (found.packages or found.wanted.keys() - library.wanted.keys() or found.computed):
             modules = [library.entry, *reach.modules.values()]
-            reach.named = NamedFiles(library, modules, search)
+            reach.named = NamedFiles(library, modules, search, reach.facts)
             found = look_into_files(library, reach.named, search)
             if not (found.packages or found.wanted.keys() - library.wanted.keys()):
                 if reach.named.roots == library.roots:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flattener.entries import place_in_parts
 from flattener.errors import BuildError
-from flattener.facts import called_name
+from flattener.facts import Facts, called_name
 from flattener.library import Library
 from flattener.path_values import UNKNOWN, PathValue, PathValues
 from flattener.search_path import PROJECT_FILES, SearchPath, is_installed_folder, shown
@@ -21,6 +21,8 @@ MOST_BYTES = 200_000  # of one file
 MOST_FILES = 200  # of one folder
 MOST_LINES = 4  # of what is told of one place
 SETTINGS = words(".yaml .yml .toml .ini .cfg")  # what is named so is read, wherever its name stands
+JOINS = words("join joinpath Path PurePath")
+SYSTEM = ("/dev/", "/proc/", "/sys/", "/etc/", "/usr/", "/bin/", "/kaggle/")  # folders that are not the user's
 NO_PATHS = words("prog usage help description epilog metavar")  # texts for whoever runs the program
 CONFIG_FOLDERS = words("conf configs config")
 READS = words("open load loads read parse imread loadtxt genfromtxt fromfile exec from import readlines run")
@@ -32,6 +34,7 @@ WRITES = words("""
 STARTS = words("run call check_call check_output Popen system execv spawnv popen")
 ABOUT_SETTINGS = re.compile(r"conf(ig|_|s|$)|cfg|yaml", re.IGNORECASE)
 PATH_TEXT = re.compile(r"(?!https?:)[^\n\t:<>|\"'{}]{1,200}")
+FILE_NAME = re.compile(r"\w\.\w{1,5}$")
 SECRET_NAMES = re.compile(
     r"kaggle\.json|\.git.*|\.env.*|\.netrc|.*(credential|secret|token).*|id_\w+|.*\.(pem|key|p12)", re.I
 )
@@ -70,7 +73,9 @@ class NamedFiles:
         read: the files at the desk that the build has read.
     """
 
-    def __init__(self, library: Library, modules: list[Module], search: SearchPath) -> None:
+    def __init__(
+        self, library: Library, modules: list[Module], search: SearchPath, facts: dict[str, Facts] | None = None
+    ) -> None:
         self.library, self.search = library, search
         self.values = PathValues(library)
         self.found: list[Naming] = []
@@ -84,7 +89,8 @@ class NamedFiles:
         self.took: dict[str, list[Path]] = {}
         self.warnings: list[str] = []
         self.read: set[Path] = set()
-        for module in modules:
+        some = facts is None or any(self.may_name_files(facts[module.name]) for module in modules)
+        for module in modules if some else []:
             self.module = module
             self.docstrings = {id(node.value) for node in ast.walk(module.tree) if isinstance(node, ast.Expr)}
             for node in module.body:
@@ -96,6 +102,22 @@ class NamedFiles:
         self.choose(search.data)
 
     # --- what the source names ---
+
+    def may_name_files(self, facts: Facts) -> bool:
+        """Whether a module has `__file__`, or a string that is at the desk a file or a folder, or part of its path."""
+        if "__file__" in facts.words:
+            return True
+        joins = bool(JOINS & set(facts.words)) and any(FILE_NAME.search(text) for text in facts.strings)
+        for text in {word for line in facts.strings if len(line) < 300 for word in line.split()}:
+            if text in SETTINGS or text == ".json":
+                return True  # the end of a name that is put together
+            is_package = text in self.library.packages and not joins
+            looks_so = (
+                not is_package and text.strip("./*") and not text.startswith(SYSTEM) and PATH_TEXT.fullmatch(text)
+            )
+            if looks_so and any((base / text).exists() for base in self.bases()):
+                return True
+        return False
 
     def visit(self, node: ast.AST, use: str) -> None:
         """Notes the paths in a part of the syntax tree; `use` is what is done with its value."""
@@ -427,11 +449,7 @@ def started_words(text: str) -> list[str]:
 
 def is_own_absolute(path: Path) -> bool:
     """Whether an absolute path leads to a file of the user's, not of the system's."""
-    return (
-        len(path.parts) > 2
-        and path.parts[1] not in ("dev", "proc", "sys", "etc", "usr", "bin", "kaggle")
-        and path.is_file()
-    )
+    return not path.as_posix().startswith(SYSTEM) and path.is_file()
 
 
 def matching(base: Path, pattern: str) -> list[Path]:
