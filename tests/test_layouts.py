@@ -17,6 +17,7 @@ from desk.local.competitions import write_part
 from desk.local.mounts import mount_competition
 from desk.pages.explore import write_exploration
 from desk.submitting import find_sample
+from salt.artifacts import read_oof
 from salt.competition import DataError, find_competition
 from salt.data import read_test, read_train
 from salt.submission import check_submission, write_submission
@@ -401,19 +402,21 @@ def test_the_page_about_the_data_does_not_tell_how_they_lay(folder, tmp_path, sy
 @pytest.mark.parametrize("layout", [bulk, folders, merged, train_only, top_folders, deeper])
 def test_a_notebook_trains_to_the_same_bits_on_every_layout(folder, layout, synthetic_folder, tmp_path):
     layout(folder)
-    found = []
-    for name, data in (("plain", synthetic_folder), ("other", folder)):
-        settings = ("epochs=3", "folds=2", "train_folds=[0]", "limit_minutes=0")
-        command = [sys.executable, "scripts/run_local.py", "train", "--preset", "smoke", "--data", str(data)]
-        command += ["--set", *settings, "--runs", str(tmp_path / name)]
+
+    def call(script, *arguments):
+        command = [sys.executable, f"scripts/{script}.py", *map(str, arguments)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-        (run,) = (path for path in (tmp_path / name).iterdir() if path.name.startswith("train"))
-        report = [sys.executable, "scripts/report.py", str(run), "--data", str(data)]
-        assert subprocess.run(report, cwd=ROOT, capture_output=True).returncode == 0
-        found.append(
-            [np.load(run / "oof.npz")["probabilities"], (run / "report.html").read_text().replace(run.name, "")]
-        )
-    np.testing.assert_array_equal(found[0][0], found[1][0])
-    weights = [next((tmp_path / name).glob("train*/fold0.weights.h5")).read_bytes() for name in ("plain", "other")]
-    assert weights[0] == weights[1]
+
+    runs = []
+    for name, data in (("plain", synthetic_folder), ("other", folder)):
+        call("run_local", "train", "--preset", "smoke", "--data", data, "--set", "epochs=3", "--runs", tmp_path / name)
+        runs += [path for path in (tmp_path / name).iterdir() if path.name.startswith("train")]
+    first, second = runs
+    np.testing.assert_array_equal(*(read_oof(run / "oof.npz").probabilities for run in runs))
+    assert (first / "fold0.weights.h5").read_bytes() == (second / "fold0.weights.h5").read_bytes()
+    pages = []
+    for data in (synthetic_folder, folder):
+        call("report", first, "--data", data)
+        pages.append((first / "report.html").read_bytes())
+    assert pages[0] == pages[1]
