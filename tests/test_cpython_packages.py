@@ -143,13 +143,16 @@ def check_file(package, python, site, parts, path) -> real.FileResult:
     test_root = python.parents[1] / "lib/python3.12/test"
     inside = path.relative_to(test_root)
     base = real.fresh(WORK / name / re.sub(r"\W", "_", str(inside.with_suffix(""))))
-    dotted = ".".join([TESTS_NAME, *inside.parts[1:-1]]) if len(inside.parts) > 1 else ""
+    dotted = ".".join([TESTS_NAME, *inside.parts[1:-1]]) if len(inside.parts) > 1 else "test"
     text = real.absolute_imports(renamed(path.read_text(encoding="utf-8"), name), dotted)
     stem = path.stem if path.stem != "__init__" else path.parent.name
     entry = real.fresh(base / "entry") / f"{stem}.py"
     entry.write_text(text, encoding="utf-8")
-    original = real.fresh(base / "original")
+    original, folder = real.fresh(base / "original"), real.fresh(base / "flat")
     shutil.copy(entry, original)
+    for data in package.get("data", []):
+        for target in (original, folder):
+            shutil.copytree(path.parent / data, target / data)
     results, reason = run_tests(python, original, entry, f"own_{name}", [site])
     unstable = package.get("unstable", {})
     passed = [
@@ -159,7 +162,6 @@ def check_file(package, python, site, parts, path) -> real.FileResult:
     ]
     if not passed:
         return real.FileResult(str(inside), [], {}, 0.0, reason or "no test passes")
-    folder = real.fresh(base / "flat")
     command = [python, real.ROOT / "build_kernel.py", "--entry", entry, "--out", folder / entry.name]
     for part in parts:
         command += ["--package", part]
