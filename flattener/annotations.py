@@ -62,7 +62,7 @@ class Exposure:
         for module in self.meanings.modules:
             harmless = self.harmless_places(module)
             theirs = self.names_of_results(module)
-            for node in ast.walk(module.tree):
+            for node in module.nodes:
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                     bases = getattr(node, "bases", [])
                     if not all(map(functools.partial(self.is_harmless_decorator, module), node.decorator_list)) or any(
@@ -97,7 +97,7 @@ class Exposure:
     def names_of_results(self, module: Module) -> set[str]:
         """The names of variables that hold what third-party code has made."""
         found = set()
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             called = node.value.func if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) else None
             if called is not None and self.is_unknown(self.purity.dotted(module, called)):
                 found |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and not is_read(part)}
@@ -120,7 +120,7 @@ class Exposure:
     def harmless_places(self, module: Module) -> set[ast.AST]:
         """The expressions that give no class or function away: what is called, a base class, an annotation, ..."""
         found: set[ast.AST] = set()
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             match node:
                 case ast.Call():
                     found.add(node.func)
@@ -160,14 +160,14 @@ def root_name(node: ast.AST) -> str:
 
 def has_annotated_class(module: Module) -> bool:
     """Whether a class of a module annotates its attributes."""
-    classes = [node for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
+    classes = [node for node in module.nodes if isinstance(node, ast.ClassDef)]
     return any(isinstance(part, ast.AnnAssign) for node in classes for part in node.body)
 
 
 def annotated_functions(module: Module) -> set[str]:
     """The names of a module's functions and methods with annotations."""
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return {node.name for node in ast.walk(module.tree) if isinstance(node, functions) and is_annotated(node)}
+    return {node.name for node in module.nodes if isinstance(node, functions) and is_annotated(node)}
 
 
 def is_annotated(node: ast.AST) -> bool:

@@ -416,7 +416,7 @@ class EntryEmitter(Emitter):
         super().__init__(entry, skipped)
         self.edit_config_paths(named)
         self.drop_globals()
-        for node in ast.walk(entry.tree):
+        for node in entry.nodes:
             if isinstance(node, ast.ImportFrom) and is_future_import(node):
                 self.replace_statement(node, [])
             elif isinstance(node, ast.ImportFrom) and node.level:

@@ -46,8 +46,8 @@ def exiting_statements(entry: Module, modules: Iterable[Module]) -> list[int]:
     for module in [entry, *modules]:
         if not any(word in module.text for word in (*EXITS, *APPS, "app.run", "unittest")):
             continue
-        uses_app = any(imports_app(node) for node in ast.walk(module.tree))
-        for node in ast.walk(module.tree):
+        uses_app = any(imports_app(node) for node in module.nodes)
+        for node in module.nodes:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 mentioned.setdefault(node.name, set()).update(names_in(node))
                 if may_exit(node) or (uses_app and any(names_in(each) & MAKERS for each in node.decorator_list)):

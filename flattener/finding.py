@@ -126,7 +126,7 @@ def look_at_names(library: Library, reach: Reach, search: SearchPath, found: Fou
             add_wanted(library, search, found, dotted, module.label)
     if not ((NAME_TAKERS & set(facts.words)) or "-m" in facts.strings):
         return
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.List | ast.Tuple):
             texts = [part.value if isinstance(part, ast.Constant) else None for part in node.elts]
             for option, dotted in itertools.pairwise(texts):

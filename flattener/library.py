@@ -100,7 +100,7 @@ class Library:
         self.folder = entry.parent
         self.entry = self.read_entry(entry, entry_label, entry_text)
         self.entry_package = self.package_of(entry)
-        dots = [node.level for node in ast.walk(self.entry.tree) if isinstance(node, ast.ImportFrom) and node.level]
+        dots = [node.level for node in self.entry.nodes if isinstance(node, ast.ImportFrom) and node.level]
         if dots and search and len(self.entry_package.split(".")) - (not self.entry_package) < max(dots):
             name, folder = search.package_of_entry(max(dots))
             self.packages = {**packages, name: folder}

@@ -59,9 +59,9 @@ def names_of_objects(meanings: Meanings) -> set[str]:
     """The names of functions that some module treats as an object; those of constants are not among them."""
     found: set[str] = set()
     for module in meanings.modules:
-        called = {node.func for node in ast.walk(module.tree) if isinstance(node, ast.Call)}
-        defined = {node.name for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef)}
-        for node in ast.walk(module.tree):
+        called = {node.func for node in module.nodes if isinstance(node, ast.Call)}
+        defined = {node.name for node in module.nodes if isinstance(node, ast.FunctionDef)}
+        for node in module.nodes:
             if node not in called and isinstance(node, ast.Attribute | ast.Name):
                 found.add(node.attr if isinstance(node, ast.Attribute) else node.id)
         constants = {target for node in module.body if isinstance(node, ast.Assign) for target in [bound_name(node)]}

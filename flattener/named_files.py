@@ -92,7 +92,7 @@ class NamedFiles:
         some = facts is None or any(self.may_name_files(facts[module.name]) for module in modules)
         for module in modules if some else []:
             self.module = module
-            self.docstrings = {id(node.value) for node in ast.walk(module.tree) if isinstance(node, ast.Expr)}
+            self.docstrings = {id(node.value) for node in module.nodes if isinstance(node, ast.Expr)}
             for node in module.body:
                 if not module.is_entry or place_in_parts(library.parts, node.lineno)[1]:  # no line that a build adds
                     self.visit(node, "")

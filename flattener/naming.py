@@ -281,7 +281,7 @@ class Naming:
         outside = {meaning.module.partition(".")[0] for meaning in self.externals}
         unknown = sorted(outside - KEEP_FUNCTIONS - sys.stdlib_module_names)
         for other in self.program.modules:
-            for node in [part for part in ast.walk(other.tree) if isinstance(part, ast.Call)]:
+            for node in [part for part in other.nodes if isinstance(part, ast.Call)]:
                 # A function of the packages may hand it on.
                 called = self.program.purity.dotted(other, node.func) or next(iter(unknown), "")
                 top = called.partition(".")[0]

@@ -137,7 +137,7 @@ def configured(library: Library, facts: dict[str, Facts], modules: dict[str, Mod
                     about = f"{path.name}: {dotted} may be imported by its name"
                     yield Notice("import", about, undecided=about, opens=True)
                     break
-    layers = {base for module in modules.values() for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)
+    layers = {base for module in modules.values() for node in module.nodes if isinstance(node, ast.ClassDef)
               for base in map(ast.unparse, node.bases) if KERAS_BASES.search(base)}  # fmt: skip
     for name, each in facts.items():
         line = each.words.get("load_model without custom_objects", 0)
@@ -172,7 +172,7 @@ def shown_classes(library: Library, facts: dict[str, Facts], modules: dict[str, 
     everything: set[str] = set().union(*(each.words for each in facts.values()))
     pools = find_pools(facts)
     for name, module in modules.items():
-        nodes = list(ast.walk(module.tree))
+        nodes = module.nodes
         by_call = any(isinstance(node, ast.Call) and makes_class(node) for node in nodes)
         quotes = "annotations" in everything or any(map(has_quoted_annotation, nodes))
         for node in nodes if not by_call else []:
@@ -215,8 +215,8 @@ def find_pools(facts: dict[str, Facts]) -> frozenset[str]:
 
 def refuse_spawned(entry: Module) -> None:
     """Raises a `BuildError` if a new process would have to find a function or class that a notebook's entry defines."""
-    defined = {node.name for node in ast.walk(entry.tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    for node in ast.walk(entry.tree):
+    defined = {node.name for node in entry.nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for node in entry.nodes:
         if isinstance(node, ast.Call) and (called_name(node) in RUNNERS or POOLS.fullmatch(called_name(node))):
             for part in [*node.args, *(keyword.value for keyword in node.keywords)]:
                 names = {each.id for each in ast.walk(part) if isinstance(each, ast.Name)} & defined

@@ -126,7 +126,7 @@ class PathValues:
             return
         assigned: dict[str, ast.expr | None] = {}
         imported: dict[str, tuple[str, str]] = {}
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
                 name = node.targets[0].id
                 assigned[name] = None if name in assigned else node.value

@@ -77,10 +77,7 @@ class Pickles:
     def __init__(self, library: Library, modules: list[Module]) -> None:
         self.values = Values(library, modules)
         self.parents = {
-            child: parent
-            for module in modules
-            for parent in ast.walk(module.tree)
-            for child in ast.iter_child_nodes(parent)
+            child: parent for module in modules for parent in module.nodes for child in ast.iter_child_nodes(parent)
         }
         live = live_statements(modules, self.computes_names(modules))
         self.found = [
@@ -94,7 +91,7 @@ class Pickles:
     def computes_names(self, modules: list[Module]) -> bool:
         """Whether some code may call a function whose name no code mentions."""
         for module in modules:
-            for node in ast.walk(module.tree):
+            for node in module.nodes:
                 name = getattr(node, "id", "") if isinstance(node, ast.Name) else getattr(node, "attr", "")
                 if name in COMPUTED_ATTRIBUTES or (isinstance(node, ast.Name) and name in COMPUTED):
                     return True
@@ -262,7 +259,7 @@ class Pickles:
         reads = [
             (module, node)
             for module in self.values.modules.values()
-            for node in ast.walk(module.tree)
+            for node in module.nodes
             if isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Load)
         ]
         return all(self.is_state(module, node, parts_too, seen) for module, node in reads)

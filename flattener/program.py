@@ -71,7 +71,7 @@ class Program:
 
     def check_future(self) -> None:
         """Refuses modules of which only some import `annotations` from `__future__`: it holds for a whole program."""
-        annotated = [module for module in self.modules if any(map(is_annotated, ast.walk(module.tree)))]
+        annotated = [module for module in self.modules if any(map(is_annotated, module.nodes))]
         self.future = sorted({name for module in self.modules for name in module.future})
         with_it = [module for module in annotated if "annotations" in module.future]
         without = [module for module in annotated if "annotations" not in module.future]
@@ -90,8 +90,8 @@ class Program:
             blame = with_it[0].name if module.is_entry else None
             if self.exposure.exposes(module):
                 reason += ", and third-party code may read its annotations"
-                module.refuse(next(filter(is_annotated, ast.walk(module.tree))), reason, remedy, blame)
-            for node in ast.walk(module.tree):
+                module.refuse(next(filter(is_annotated, module.nodes)), reason, remedy, blame)
+            for node in module.nodes:
                 if not all(self.purity.expression(module, part) for part in annotations_of(node)):
                     module.refuse(node, f"{reason}, and evaluating an annotation may have an effect", remedy, blame)
 

@@ -67,7 +67,7 @@ def refuse_constructs(names: Names, library: Library, purity: Purity, form: str)
     own_local = any(
         not site.at_load and any(map(library.is_flat, library.named(module, site.node))) for site in names.sites
     )
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Call):
             refuse_call(module, node, library, purity, form)
             lists_names = purity.dotted(module, node.func) in ("vars", "dir", "locals") and not node.args

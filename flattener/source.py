@@ -90,6 +90,11 @@ class Module:
             ) from None
 
     @functools.cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All nodes of the tree, in the order of `ast.walk`, which takes a while: many phases look at all of them."""
+        return list(ast.walk(self.tree))
+
+    @functools.cached_property
     def tokens(self) -> list[tokenize.TokenInfo]:
         """The tokens of the text."""
         try:

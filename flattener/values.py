@@ -68,7 +68,7 @@ class Values:
     def index(self, module: Module) -> None:
         """Adds all of a module to the index."""
         todo: list[tuple[ast.AST, Any, Any]] = [(node, None, None) for node in module.body]
-        called = {node.func for node in ast.walk(module.tree) if isinstance(node, ast.Call)}
+        called = {node.func for node in module.nodes if isinstance(node, ast.Call)}
         while todo:
             node, function, owner = todo.pop()
             self.around[node] = function
