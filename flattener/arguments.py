@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from flattener.facts import Facts, called_name
 from flattener.source import Module, words
 
-READERS = words("""
+ARGUMENT_READERS = words("""
     absl argh argparse cappa chz click cliff clize configargparse cyclopts datargs defopt docopt draccus fileinput fire
     getopt hydra jsonargparse optparse plac simple_parsing tap typer tyro
 """)
@@ -23,7 +23,9 @@ def reads_arguments(facts: Iterable[Facts]) -> bool:
             return True
         for node in each.imports:
             origin = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if any(name.partition(".")[0] in READERS for name in origin or [alias.name for alias in node.names]):
+            if any(
+                name.partition(".")[0] in ARGUMENT_READERS for name in origin or [alias.name for alias in node.names]
+            ):
                 return True
     return False
 

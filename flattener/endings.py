@@ -10,15 +10,14 @@ from collections.abc import Iterable
 
 from flattener.facts import Facts, called_name
 from flattener.lines import Line
+from flattener.modules_style import INDENT
 from flattener.source import Module, words
 
 EXITS = words("exit quit SystemExit")
-RUNNERS = words(
-    "app.run unittest.main tf.app.run fire.Fire Fire"
-)  # they end by an exit, with status 0 if all went well
+# They end by an exit, with status 0 if all went well.
+EXITING_RUNNERS = words("app.run unittest.main tf.app.run fire.Fire Fire")
 APPS = words("click typer cyclopts")  # what they make of a function ends by an exit, too
 MAKERS = words("command group Typer App")
-INDENT = "    "
 
 
 def calls_exit(facts: Facts) -> bool:
@@ -96,7 +95,7 @@ def may_exit(node: ast.AST) -> bool:
             fails = isinstance(status, ast.JoinedStr) or (isinstance(status, ast.Constant) and bool(status.value))
             if not fails and ast.unparse(part.func) != "os._exit":
                 return True
-        elif ast.unparse(part.func) in RUNNERS and not any(keyword.arg == "exit" for keyword in part.keywords):
+        elif ast.unparse(part.func) in EXITING_RUNNERS and not any(keyword.arg == "exit" for keyword in part.keywords):
             return True
     return False
 

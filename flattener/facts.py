@@ -23,7 +23,7 @@ CONFIG_IMPORTERS = CONFIG_CALLS | words("""
 """)
 CONFIG_KEYS = words("_target_ class_path custom_imports _component_")
 ALLOWED = re.compile(r"#\s*flat: ok\b")
-DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+(:[^\W\d][\w.]*)?")
+DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+(:[^\W\d][\w.]*)?")
 SHOWN = re.compile(r"repr|str|print|format|ascii|pprint|pformat")
 
 
@@ -164,7 +164,7 @@ class Facts:
             self.names_modules = self.names_modules or node.lineno
         if text in SPAWNS:
             self.spawns.setdefault(text, node.lineno)
-        if DOTTED.fullmatch(text):
+        if DOTTED_NAME.fullmatch(text):
             self.named.setdefault(text, node.lineno)
 
     def look_at_import(self, node: ast.Import | ast.ImportFrom, dotted: str) -> None:

@@ -11,7 +11,7 @@ from flattener.errors import BuildError
 from flattener.facts import IMPORTERS, called_name
 from flattener.library import Library
 from flattener.named_files import MOST_BYTES, NamedFiles
-from flattener.path_values import UNKNOWN, PathValues
+from flattener.path_values import UNKNOWN_PART, PathValues
 from flattener.reach import Reach
 from flattener.search_path import SearchPath, edits_of_sys_path, shown
 from flattener.source import Module, is_type_checking, words
@@ -83,7 +83,7 @@ def look_for_modules(library: Library, reach: Reach, search: SearchPath) -> Foun
     for module in modules:
         for node, first in edits_of_sys_path(module.tree) if "path" in reach.facts[module.name].words else []:
             value = values.of(module, node)
-            if value and UNKNOWN not in value.text:
+            if value and UNKNOWN_PART not in value.text:
                 for base in (search.here, search.entry.parent):
                     search.add_edit(Path(base, value.text).resolve(), first)
     for module in modules:

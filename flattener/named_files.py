@@ -13,7 +13,7 @@ from flattener.entries import place_in_parts
 from flattener.errors import BuildError
 from flattener.facts import Facts, called_name
 from flattener.library import Library
-from flattener.path_values import UNKNOWN, PathValue, PathValues
+from flattener.path_values import UNKNOWN_PART, PathValue, PathValues
 from flattener.search_path import PROJECT_FILES, SearchPath, is_installed_folder, shown
 from flattener.source import Module, words
 
@@ -24,7 +24,7 @@ SETTINGS = words(".yaml .yml .toml .ini .cfg")  # what is named so is read, wher
 JOINS = words("join joinpath Path PurePath")
 SYSTEM = ("/dev/", "/proc/", "/sys/", "/etc/", "/usr/", "/bin/", "/kaggle/")  # folders that are not the user's
 NO_PATHS = words("prog usage help description epilog metavar")  # texts for whoever runs the program
-CONFIG_FOLDERS = words("conf configs config")
+SHIPPED_FOLDERS = words("conf configs config")
 READS = words("open load loads read parse imread loadtxt genfromtxt fromfile exec from import readlines run")
 LISTS = words("glob iglob rglob listdir scandir walk iterdir")
 WRITES = words("""
@@ -41,7 +41,7 @@ SECRET_NAMES = re.compile(
 
 
 @dataclass(frozen=True)
-class Naming:
+class NamedFile:
     """A place in the source that names files.
 
     Attributes:
@@ -78,8 +78,8 @@ class NamedFiles:
     ) -> None:
         self.library, self.search = library, search
         self.values = PathValues(library)
-        self.found: list[Naming] = []
-        self.large: list[Naming] = []  # folders that are too large, each with what there is to say in its `target`
+        self.found: list[NamedFile] = []
+        self.large: list[NamedFile] = []  # folders that are too large, each with what there is to say in its `target`
         self.files: dict[str, bytes] = {}
         self.module_files: dict[str, bytes] = {}
         self.entry_file = ""
@@ -218,21 +218,25 @@ class NamedFiles:
     def note(self, node: ast.expr, value: PathValue, use: str) -> None:
         """Notes the files at the desk that a path means."""
         text = value.text
-        if not text.strip("*./ ") or not PATH_TEXT.fullmatch(text.replace(UNKNOWN, "x")):
+        if not text.strip("*./ ") or not PATH_TEXT.fullmatch(text.replace(UNKNOWN_PART, "x")):
             return
         is_plain = value.source is None
         suffix = posixpath.splitext(text)[1]
         name = posixpath.basename(text)
         bare = "/" not in text and not re.fullmatch(r"\.\w{1,10}", suffix)
-        if is_plain and not use and (UNKNOWN in text or name in PROJECT_FILES or (bare and text not in CONFIG_FOLDERS)):
+        if (
+            is_plain
+            and not use
+            and (UNKNOWN_PART in text or name in PROJECT_FILES or (bare and text not in SHIPPED_FOLDERS))
+        ):
             return
         where = f"{self.module.label}:{node.lineno}"
         is_settings = suffix in SETTINGS
-        is_settings |= text in CONFIG_FOLDERS or bool(suffix == ".json" and ABOUT_SETTINGS.search(name))
+        is_settings |= text in SHIPPED_FOLDERS or bool(suffix == ".json" and ABOUT_SETTINGS.search(name))
         use = use or ("read" if is_settings else "")
         bases = self.bases()
         if os.path.isabs(text):
-            if is_plain and not (use == "read" and UNKNOWN not in text and is_own_absolute(Path(text))):
+            if is_plain and not (use == "read" and UNKNOWN_PART not in text and is_own_absolute(Path(text))):
                 return
             bases = [value.source.parent if value.source else Path("/")]
             text = os.path.relpath(text, bases[0]) if value.source else text
@@ -255,11 +259,11 @@ class NamedFiles:
         if use != "write" and several and (len(files) > MOST_FILES or size > MOST_BYTES):
             folder = found[0] if len(found) == 1 else found[0].parent
             reason = f"reads {shown(folder)}/, of which nothing is shipped: it holds more than {MOST_BYTES:,} bytes"
-            self.large.append(Naming(folder, reason, use, source, where))
+            self.large.append(NamedFile(folder, reason, use, source, where))
             return
         for path in files if use != "write" else [*found, *files]:
             target = Path(os.path.relpath(path, base)).as_posix() if base else "" if source else path.as_posix()
-            self.found.append(Naming(path, target, use, source, where))
+            self.found.append(NamedFile(path, target, use, source, where))
 
     # --- what of it is shipped ---
 
@@ -267,14 +271,14 @@ class NamedFiles:
         """Chooses the files that are shipped, and warns of the others."""
         written = {each.path for each in self.found if each.use == "write"}
         asked = self.asked_for(data)
-        namings: dict[Path, list[Naming]] = {}
+        namings: dict[Path, list[NamedFile]] = {}
         for each in self.found:
             if each.use != "write" and (each.path not in written or each.path in asked) and each.path.is_file():
                 namings.setdefault(each.path, []).append(each)
         for each in self.large:
             if not asked and not self.is_shipped_with_package(each) and not self.is_mount(each.path):
                 self.warn(each, each.target, "make a Kaggle dataset of it, and read it from /kaggle/input/NAME")
-        shipped: dict[Path, list[Naming]] = {}
+        shipped: dict[Path, list[NamedFile]] = {}
         for path, all_namings in namings.items():
             wanted = [each for each in all_namings if not self.is_shipped_with_package(each)]
             if wanted and self.is_shipped(path, wanted, path in asked):
@@ -289,7 +293,7 @@ class NamedFiles:
             if folder.is_relative_to(self.entry_folder()):
                 self.config_paths[node] = (module, folder.relative_to(self.entry_folder()).as_posix())
 
-    def is_shipped(self, path: Path, namings: list[Naming], asked: bool) -> bool:
+    def is_shipped(self, path: Path, namings: list[NamedFile], asked: bool) -> bool:
         """Whether a file that the program names is shipped; warns if not."""
         first = next((each for each in namings if each.use == "read"), namings[0])
         size = path.stat().st_size
@@ -335,7 +339,7 @@ class NamedFiles:
                 found[path] = path.relative_to(base).as_posix()
         return found
 
-    def is_shipped_with_package(self, naming: Naming) -> bool:
+    def is_shipped_with_package(self, naming: NamedFile) -> bool:
         """Whether a module finds a file of its own package, all of which then travel with it."""
         if naming.source is None or naming.source == self.search.entry:
             return False
@@ -348,7 +352,7 @@ class NamedFiles:
         """Whether a path lies where Kaggle mounts datasets, seen from the working folder: in `../input`."""
         return any(path.is_relative_to(base.parent / "input") for base in (self.search.here, self.search.entry.parent))
 
-    def by_entry(self, namings: list[Naming]) -> bool:
+    def by_entry(self, namings: list[NamedFile]) -> bool:
         """Whether the entry finds a file by its own `__file__`."""
         return any(each.source == self.search.entry for each in namings)
 
@@ -365,7 +369,7 @@ class NamedFiles:
         entry = self.search.entry
         return entry.parents[self.entry_file.count("/")] if self.entry_file else entry.parent
 
-    def ship(self, path: Path, namings: list[Naming], asked: bool) -> None:
+    def ship(self, path: Path, namings: list[NamedFile], asked: bool) -> None:
         """Adds a file to wherever the program looks for it."""
         for each in namings:
             if each.source is None:
@@ -377,7 +381,7 @@ class NamedFiles:
         if not asked:
             self.took.setdefault(namings[0].where, []).append(path)
 
-    def ship_for_module(self, path: Path, naming: Naming) -> None:
+    def ship_for_module(self, path: Path, naming: NamedFile) -> None:
         """Adds a file that a module finds by its `__file__`, outside of its package."""
         assert naming.source is not None
         packages = self.library.packages.items()
@@ -410,7 +414,7 @@ class NamedFiles:
         return lines
 
     def warn(
-        self, naming: Naming, reason: str, remedy: str = "give it by --data, or make a Kaggle dataset of it"
+        self, naming: NamedFile, reason: str, remedy: str = "give it by --data, or make a Kaggle dataset of it"
     ) -> None:
         warning = f"{naming.where}: {reason}. Remedy: {remedy}."
         if warning not in self.warnings:
@@ -455,12 +459,12 @@ def is_own_absolute(path: Path) -> bool:
 def matching(base: Path, pattern: str) -> list[Path]:
     """The files and folders that a path with `*` means."""
     try:
-        if UNKNOWN not in pattern:
+        if UNKNOWN_PART not in pattern:
             path = Path(os.path.normpath(base / pattern))
             return [path] if path.exists() else []
         if not re.search(r"\w/|\.\w+$", pattern):
             return []
-        literal = "".join("*" if part == UNKNOWN else glob.escape(part) for part in re.split(r"(\*)", pattern))
+        literal = "".join("*" if part == UNKNOWN_PART else glob.escape(part) for part in re.split(r"(\*)", pattern))
         found = sorted(glob.glob(str(base / literal)))
     except (OSError, ValueError):
         return []

@@ -9,7 +9,7 @@ from flattener.facts import called_name
 from flattener.library import Library
 from flattener.source import Module, words
 
-UNKNOWN = "*"  # a part of a path that only the running program knows
+UNKNOWN_PART = "*"  # a part of a path that only the running program knows
 WRAPPERS = words(
     "Path PurePath PosixPath PurePosixPath str fspath abspath realpath normpath expanduser to_absolute_path"
 )
@@ -55,16 +55,20 @@ class PathValues:
             case ast.Name():
                 return self.of_name(module, node.id, steps)
             case ast.JoinedStr():
-                parts = [self.of(module, part, steps + 1) or PathValue(UNKNOWN) for part in node.values]
+                parts = [self.of(module, part, steps + 1) or PathValue(UNKNOWN_PART) for part in node.values]
                 return joined(parts, "")
             case ast.FormattedValue():
                 return self.of(module, node.value, steps + 1)
             case ast.BinOp(op=ast.Add()):
                 left, right = (self.of(module, part, steps + 1) for part in (node.left, node.right))
-                return joined([left or PathValue(UNKNOWN), right or PathValue(UNKNOWN)], "") if left or right else None
+                return (
+                    joined([left or PathValue(UNKNOWN_PART), right or PathValue(UNKNOWN_PART)], "")
+                    if left or right
+                    else None
+                )
             case ast.BinOp(op=ast.Div()):
                 left, right = (self.of(module, part, steps + 1) for part in (node.left, node.right))
-                return joined([left, right or PathValue(UNKNOWN)], "/") if left else None
+                return joined([left, right or PathValue(UNKNOWN_PART)], "/") if left else None
             case ast.BinOp(op=ast.Mod(), left=ast.Constant(value=str(text))):
                 return PathValue(wildcards(text, "%"))
             case ast.Attribute():
@@ -112,11 +116,11 @@ class PathValues:
         if (called in WRAPPERS or called == "join") and node.args:
             if called == "join" and isinstance(inner, ast.Constant):
                 return None  # ", ".join(...)
-            parts = [self.of(module, part, steps + 1) or PathValue(UNKNOWN) for part in node.args]
-            return joined(parts, "/") if parts[0].text != UNKNOWN else None
+            parts = [self.of(module, part, steps + 1) or PathValue(UNKNOWN_PART) for part in node.args]
+            return joined(parts, "/") if parts[0].text != UNKNOWN_PART else None
         if inner is not None and called == "joinpath":
             first = self.of(module, inner, steps + 1)
-            parts = [self.of(module, part, steps + 1) or PathValue(UNKNOWN) for part in node.args]
+            parts = [self.of(module, part, steps + 1) or PathValue(UNKNOWN_PART) for part in node.args]
             return joined([first, *parts], "/") if first else None
         return None
 
@@ -173,4 +177,4 @@ def wildcards(text: str, mark: str) -> str:
         head, _, rest = rest.partition(mark)
         rest = rest.partition("}")[2] if mark == "{" else rest.lstrip("0123456789.-+#")[1:]
         pieces.append(head)
-    return UNKNOWN.join([*pieces, rest])
+    return UNKNOWN_PART.join([*pieces, rest])

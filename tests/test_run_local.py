@@ -69,8 +69,8 @@ def run_cells(monkeypatch, tmp_path, competition):
     """Runs a notebook of the given cells as the kernel "tiny"; a str that begins with "#" is a heading."""
 
     def run(*cells, settings_cell=SETTINGS_CELL, **options):
-        def build(name, out):
-            return write_notebook(name, out, settings_cell, cells)
+        def build(program, out):
+            return write_notebook(program, out, settings_cell, cells)
 
         monkeypatch.setattr(kernels, "build_notebook", build)
         return kernels.run_kernel("tiny", **{"data": competition, "runs": tmp_path / "runs", "minutes": 1, **options})
@@ -78,7 +78,8 @@ def run_cells(monkeypatch, tmp_path, competition):
     return run
 
 
-def write_notebook(name, out, settings_cell, cells):
+def write_notebook(program, out, settings_cell, cells):
+    name = program.kernel
     kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernelspec})
     notebook.cells = [nbformat.v4.new_code_cell(settings_cell, metadata={"tags": ["parameters"]})]
@@ -375,7 +376,7 @@ def start_command(folder, cells, arguments):
         from desk.local import kernels
         from scripts import run_local
         from test_run_local import SETTINGS_CELL, write_notebook
-        kernels.build_notebook = lambda name, out: write_notebook(name, out, SETTINGS_CELL, {cells!r})
+        kernels.build_notebook = lambda program, out: write_notebook(program, out, SETTINGS_CELL, {cells!r})
         sys.exit(run_local.main({arguments!r}))
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]

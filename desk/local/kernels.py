@@ -66,7 +66,7 @@ def run_kernel(
             or left something else than its manifest says.
     """
     program = building.Program(kernel) if isinstance(kernel, str) else kernel
-    name, given = program.kernel, program if program != building.Program(program.kernel) else program.kernel
+    name = program.kernel
     runs = pathlib.Path(runs or paths.RUNS).resolve()
     runs.mkdir(parents=True, exist_ok=True)
     # Beside the finished runs, so that a rename makes a finished run of it; hidden, because it is none yet.
@@ -74,7 +74,7 @@ def run_kernel(
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: remove(root))
         stack.enter_context(hold(root))
-        metadata = {name: build_notebook(given, root / "built")}
+        metadata = {name: build_notebook(program, root / "built")}
         earlier = verified_runs(mounted_runs, runs)
         resumed = None
         if resume is not None:
