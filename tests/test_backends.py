@@ -158,10 +158,12 @@ def test_float32_is_off_by_no_more_than_its_rounding_explains(steps, backend, ep
     found = group(steps[backend], "float32", epoch)
     sizes = sizes_of(exact)
     assert set(found) == set(rounded) == set(exact) - {"logits"}
-    # What layers give is rounded once in `rounded`, but in float32 each step of each sum over a map's pixels is, too.
+    # What layers give is rounded once in `rounded`, but in float32 each step of each sum over a map's pixels is, too:
+    # errors that add up to the root of their number where they are independent, and to more where a processor's order
+    # of adding makes them alike.
     rounding = max(np.abs(rounded[name] - exact[name]).max() / sizes[name] for name in rounded)
     assert 1e-8 < rounding < 1e-5
-    limit = 8 * np.sqrt(2 * 102 * 102) * rounding
+    limit = 32 * np.sqrt(2 * 102 * 102) * rounding
     for name, array in found.items():
         assert array.dtype == np.float32
         np.testing.assert_allclose(array, exact[name], rtol=0, atol=limit * sizes[name], err_msg=name)

@@ -377,6 +377,7 @@ def start_command(folder, cells, arguments):
         from scripts import run_local
         from test_run_local import SETTINGS_CELL, write_notebook
         kernels.build_notebook = lambda program, out: write_notebook(program, out, SETTINGS_CELL, {cells!r})
+        run_local.kernel_competitions = lambda program: ["some-competition"]
         sys.exit(run_local.main({arguments!r}))
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]

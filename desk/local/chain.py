@@ -5,7 +5,7 @@ import pathlib
 import tempfile
 
 from desk import paths
-from desk.building import read_parameters
+from desk.building import Program, read_parameters
 from desk.errors import LocalRunError
 from desk.local.kernels import build_notebook
 
@@ -15,7 +15,7 @@ def plan_kernels() -> dict[str, tuple[list[str], bool]]:
     names = sorted(path.stem for path in (paths.ROOT / "kernels").glob("*.py"))
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder)
-        metadata = {name: build_notebook(name, out) for name in names}
+        metadata = {name: build_notebook(Program(name), out) for name in names}
         parameters = {name: read_parameters(out / name / f"{name}.ipynb") for name in names}
     return order_kernels(metadata, parameters)
 

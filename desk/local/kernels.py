@@ -116,9 +116,8 @@ def run_kernel(
         return keep_finished(name, root, runs / run_id)
 
 
-def build_notebook(kernel: str | building.Program, out: pathlib.Path) -> dict:
+def build_notebook(program: building.Program, out: pathlib.Path) -> dict:
     """Builds `out`/NAME/NAME.ipynb and returns the content of the kernel-metadata.json beside it."""
-    program = building.Program(kernel) if isinstance(kernel, str) else kernel
     if not program.request().source.is_file():
         kernels = sorted(path.stem for path in (paths.ROOT / "kernels").glob("*.py"))
         raise LocalRunError(f"kernel {program.given!r} does not exist; kernels/ has {', '.join(kernels) or 'none'}")
@@ -134,7 +133,7 @@ def build_notebook(kernel: str | building.Program, out: pathlib.Path) -> dict:
 def kernel_of_run(name: str, out: pathlib.Path) -> dict:
     """The metadata of the kernel that made a run; of one that is not in kernels/, what its name says."""
     if (paths.ROOT / "kernels" / f"{name}.py").is_file():
-        return build_notebook(name, out)
+        return build_notebook(building.Program(name), out)
     return {"id": f"{OWNER}/{slugify(title_of(name))}"}
 
 
