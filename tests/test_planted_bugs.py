@@ -672,8 +672,8 @@ BUGS = {
     ),
     "a class that registers its subclasses has no effect": Bug(
         "flattener/purity.py",
-        'if "__init_subclass__" in names:',
-        "if not names and not node.body:",
+        'or node.keywords or "__init_subclass__" in names:',
+        "or node.keywords:",
         "themselves",
     ),
     "an import runs above the statements that stand before it": Bug(
