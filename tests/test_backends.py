@@ -169,8 +169,8 @@ def test_float32_is_off_by_no_more_than_its_rounding_explains(steps, backend, ep
         np.testing.assert_allclose(array, exact[name], rtol=0, atol=limit * sizes[name], err_msg=name)
 
 
-# On TensorFlow the other tests of training see the same.
-@pytest.mark.parametrize("backend", [pytest.param("tensorflow", marks=pytest.mark.slow), "jax"])
+@pytest.mark.slow  # on TensorFlow faster tests of training see the same
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_the_compiled_step_follows_the_course_and_the_encoders_rate(backend, tmp_path):
     run_on(backend, RATES, tmp_path)
     moved = json.loads((tmp_path / "moved.json").read_text())
