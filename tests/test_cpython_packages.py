@@ -20,7 +20,6 @@ import re
 import shutil
 import sys
 import tokenize
-import tomllib
 
 import pytest
 import test_real_packages as real
@@ -57,22 +56,6 @@ if hasattr(module, "load_tests"):
 found.defaultTestLoader.loadTestsFromModule(module).run(Result())
 json.dump(results, open(report, "w"))
 """
-
-
-def read_list() -> dict:
-    return tomllib.loads(LIST.read_text(encoding="utf-8"))
-
-
-def package_names() -> list[str]:
-    return [package["name"] for package in read_list()["package"]]
-
-
-def known_cause(name: str, test: str) -> str | None:
-    """The cause listed for a test that fails, or None."""
-    for known in read_list().get("known", []):
-        if known["package"] == name and re.fullmatch(known["test"], test, re.DOTALL):
-            return known["cause"]
-    return None
 
 
 def find_python() -> pathlib.Path | None:
@@ -181,7 +164,7 @@ def check_package(name, jobs=2, report=None) -> list[real.FileResult]:
     python = find_python()
     if python is None:
         raise real.Unavailable("no Python 3.12 of pyenv with the tests of its library")
-    package = next(package for package in read_list()["package"] if package["name"] == name)
+    package = next(package for package in real.read_list(LIST)["package"] if package["name"] == name)
     library = python.parents[1] / "lib/python3.12"
     site = real.fresh(WORK / name / "site")
     source = library / name if (library / name).is_dir() else library / f"{name}.py"
@@ -204,19 +187,9 @@ def check_package(name, jobs=2, report=None) -> list[real.FileResult]:
         return results
 
 
-def failures(name: str, results: list[real.FileResult]) -> list[tuple[str, list[str]]]:
-    """What fails, by cause, most frequent first; a cause of the list stands before the one read from the output."""
-    groups: dict[str, list[str]] = {}
-    for result in results:
-        for test, why in result.failed.items():
-            full = f"{result.file}::{test}"
-            groups.setdefault(known_cause(name, full) or why, []).append(full)
-    return sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="Runs CPython's tests of its packages against their flattened form.")
-    parser.add_argument("--only", action="append", choices=package_names(), help="a package; may be repeated")
+    parser.add_argument("--only", action="append", choices=real.package_names(LIST), help="a package; may be repeated")
     parser.add_argument("--jobs", type=int, default=2, help="test files at a time")
     parser.add_argument("-v", "--verbose", action="store_true", help="each test file, and all that fails")
     options = parser.parse_args()
@@ -226,18 +199,10 @@ def main() -> int:
         print(f"    {done:>10}  {result.file}  {result.original}", flush=True)
 
     everything = {}
-    for name in options.only or package_names():
+    for name in options.only or real.package_names(LIST):
         everything[name] = check_package(name, options.jobs, report if options.verbose else None)
         print(real.row(name, everything[name]), flush=True)
-    print(f"\n{real.HEAD}")
-    for name, results in everything.items():
-        print(real.row(name, results))
-    print(real.row("together", [result for results in everything.values() for result in results]))
-    for name, results in everything.items():
-        for why, tests in failures(name, results):
-            print(f"\n{name}: {len(tests)} x {why}")
-            for test in tests if options.verbose else tests[:3]:
-                print(f"    {test}")
+    real.show_results(everything, None if options.verbose else 3, LIST)
     return 0
 
 
@@ -253,20 +218,15 @@ def test_a_package_gets_another_name_in_code_and_in_strings_that_mean_it():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", package_names())
+@pytest.mark.parametrize("name", real.package_names(LIST))
 def test_what_fails_of_a_packages_own_tests_is_listed_by_cause(name):
     try:
         results = check_package(name)
     except real.Unavailable as reason:
         pytest.skip(str(reason))
     assert real.count(results)[0], [result.original for result in results]
-    unlisted = [
-        f"{result.file}::{test}: {why}"
-        for result in results
-        for test, why in result.failed.items()
-        if not known_cause(name, f"{result.file}::{test}")
-    ]
-    assert not unlisted, f"{real.HEAD}\n{real.row(name, results)}\n" + "\n".join(unlisted[:20])
+    surprising = real.unlisted(name, results, LIST)
+    assert not surprising, f"{real.HEAD}\n{real.row(name, results)}\n" + "\n".join(surprising[:20])
 
 
 if __name__ == "__main__":

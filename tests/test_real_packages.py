@@ -82,17 +82,17 @@ class FileResult(NamedTuple):
 # --------------------------------------------------------------------------------------- the list
 
 
-def read_list() -> dict:
-    return tomllib.loads(LIST.read_text(encoding="utf-8"))
+def read_list(path: pathlib.Path = LIST) -> dict:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def package_names() -> list[str]:
-    return [package["name"] for package in read_list()["package"]]
+def package_names(path: pathlib.Path = LIST) -> list[str]:
+    return [package["name"] for package in read_list(path)["package"]]
 
 
-def known_cause(name: str, test: str) -> str | None:
+def known_cause(name: str, test: str, path: pathlib.Path = LIST) -> str | None:
     """The cause listed for a test that fails, or None."""
-    for known in read_list().get("known", []):
+    for known in read_list(path).get("known", []):
         if known["package"] == name and re.fullmatch(known["test"], test, re.DOTALL):
             return known["cause"]
     return None
@@ -441,14 +441,37 @@ def count(results: list[FileResult]) -> tuple[int, int]:
     return total, total - sum(len(result.failed) for result in results)
 
 
-def failures(name: str, results: list[FileResult]) -> list[tuple[str, list[str]]]:
+def failures(name: str, results: list[FileResult], path: pathlib.Path = LIST) -> list[tuple[str, list[str]]]:
     """What fails, by cause, most frequent first; a cause of the list stands before the one read from the output."""
     groups = collections.defaultdict(list)
     for result in results:
         for test, why in result.failed.items():
             full = f"{result.file}::{test}"
-            groups[known_cause(name, full) or why].append(full)
+            groups[known_cause(name, full, path) or why].append(full)
     return sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+
+
+def unlisted(name: str, results: list[FileResult], path: pathlib.Path = LIST) -> list[str]:
+    """What fails without a cause in the list."""
+    return [
+        f"{result.file}::{test}: {why}"
+        for result in results
+        for test, why in result.failed.items()
+        if not known_cause(name, f"{result.file}::{test}", path)
+    ]
+
+
+def show_results(everything: dict[str, list[FileResult]], most: int | None, path: pathlib.Path = LIST) -> None:
+    """Prints the table, and what fails by cause, at most so many tests of each."""
+    print(f"\n{HEAD}")
+    for name, results in everything.items():
+        print(row(name, results))
+    print(row("together", [result for results in everything.values() for result in results]))
+    for name, results in everything.items():
+        for why, tests in failures(name, results, path):
+            print(f"\n{name}: {len(tests)} x {why}")
+            for test in tests[:most]:
+                print(f"    {test}")
 
 
 def row(name: str, results: list[FileResult]) -> str:
@@ -481,15 +504,7 @@ def main() -> int:
             name, options.jobs, options.python, options.build, report if options.verbose else None
         )
         print(f"{HEAD}\n{row(name, everything[name])}   ({time.monotonic() - start:.0f} s)", flush=True)
-    print(f"\n{HEAD}")
-    for name, results in everything.items():
-        print(row(name, results))
-    print(row("together", [result for results in everything.values() for result in results]))
-    for name, results in everything.items():
-        for why, tests in failures(name, results):
-            print(f"\n{name}: {len(tests)} x {why}")
-            for test in tests[: 30 if options.verbose else 3]:
-                print(f"    {test}")
+    show_results(everything, 30 if options.verbose else 3)
     together = count([result for results in everything.values() for result in results])
     return 0 if together[1] >= SHARE * together[0] else 1
 
@@ -539,13 +554,8 @@ def measured(name: str) -> list[FileResult]:
 def test_what_fails_of_a_packages_own_tests_is_listed_by_cause(name):
     results = measured(name)
     assert count(results)[0], [result.original for result in results]
-    unlisted = [
-        f"{result.file}::{test}: {why}"
-        for result in results
-        for test, why in result.failed.items()
-        if not known_cause(name, f"{result.file}::{test}")
-    ]
-    assert not unlisted, f"{HEAD}\n{row(name, results)}\n" + "\n".join(unlisted[:20])
+    surprising = unlisted(name, results)
+    assert not surprising, f"{HEAD}\n{row(name, results)}\n" + "\n".join(surprising[:20])
 
 
 @pytest.mark.slow
