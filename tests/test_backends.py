@@ -95,11 +95,7 @@ def run_on(backend, script, *arguments, **variables):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-# XLA takes a minute or two to compile VGG-16; what surrounds a network is the same for both.
-MODELS = ["unet", pytest.param("transfer_unet", marks=pytest.mark.slow)]
-
-
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=["unet", "transfer_unet"])
 def steps(tmp_path_factory, request):
     """What `backend_step.py` makes on each backend of the same network, weights and tiles."""
     folder = tmp_path_factory.mktemp("steps")
@@ -135,6 +131,9 @@ def sizes_of(arrays):
     return {name: max(np.abs(array).max(), least[name]) for name, array in arrays.items()}
 
 
+# Each network is compiled five times for this, by XLA too: most of a minute, or two for VGG-16. Losses and augmentation
+# are compared in the default run, by test_backends_ops.
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_logits_loss_gradients_and_statistics_agree_in_float64_to_eight_digits(steps, epoch):
     expected, found = (group(steps[backend], "float64", epoch) for backend in ("tensorflow", "jax"))
@@ -150,6 +149,7 @@ def test_logits_loss_gradients_and_statistics_agree_in_float64_to_eight_digits(s
     assert len(moved) > 10 and np.mean(moved) > 0.8  # else there was little to agree about
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [0, 1])
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_float32_is_off_by_no_more_than_its_rounding_explains(steps, backend, epoch):

@@ -41,7 +41,7 @@ def read_cases(text: str) -> dict[str, dict[str, str]]:
 
 def run_python(path: Path, cwd: Path):
     environment = {"PATH": os.defpath, "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, path], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, path], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -1445,7 +1445,7 @@ def failed_run(folder: Path, form: str) -> str:
             cwd=folder / "flat",
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             env={**os.environ, "IPYTHONDIR": str(folder / "ipython")},
         )
         status, error = done.returncode, done.stdout + done.stderr

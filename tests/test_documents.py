@@ -43,7 +43,7 @@ def helps() -> dict[str, str]:
 
     def ask(verb: str) -> str:
         command = [sys.executable, str(ROOT / verb), "--help"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{verb} --help: {done.stderr}"
         return done.stdout
 

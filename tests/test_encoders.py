@@ -201,6 +201,7 @@ def efficientnetv2s(tmp_path_factory):
     return network, str(path)
 
 
+@pytest.mark.slow  # two networks of 500 layers
 def test_efficientnetv2s_takes_keras_weights_and_grey_tiles_as_keras_would(efficientnetv2s):
     network, path = efficientnetv2s
     model = features_of(lambda tiles: efficientnetv2s_encoder(tiles, path, 0, 5, 2), 64)

@@ -39,7 +39,7 @@ import build_kernel as bk
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "flatten_cases"
 FORMS = ("py", "ipynb")
-TIMEOUT = 60
+TIMEOUT = 600  # seconds; the longest takes a few, on a machine at rest
 WORKERS = 2
 
 

@@ -31,6 +31,7 @@ class Bug(NamedTuple):
         select: pytest's `-k` expression; empty for the whole test file.
         times: how often the text occurs; each is replaced.
         test_file: that must catch it; empty: the one that mirrors `file`.
+        slow: whether the tests that catch it are slow ones.
     """
 
     file: str
@@ -39,6 +40,7 @@ class Bug(NamedTuple):
     select: str = ""
     times: int = 1
     test_file: str = ""
+    slow: bool = False
 
     @property
     def tests(self) -> str:
@@ -260,7 +262,11 @@ BUGS = {
         "salt/schedule.py", "Segment(step, self.progress(step), max(", "Segment(step, 0.0, max(", "corrected_plan"
     ),
     "the cosines of snapshots forget Lovasz": Bug(
-        "salt/config.py", "1.0 - left * (lovasz or 1.0) / snapshots", "1.0 - left / snapshots", "cosines_share"
+        "salt/config.py",
+        "1.0 - left * (lovasz or 1.0) / snapshots",
+        "1.0 - left / snapshots",
+        "cosines_share",
+        test_file="tests/test_schedule.py",
     ),
     "the rate goes on falling behind a snapshot": Bug(
         "salt/schedule.py", "low = plan.progress(passed[-1]) if passed else warmup", "low = warmup", "starts_anew"
@@ -279,12 +285,14 @@ BUGS = {
         "        task.optimizer.finalize_variable_values(task.trainable_variables)",
         "        pass",
         "bottoms_of_its_rate",
+        slow=True,
     ),
     "snapshots share the last one's batch norm": Bug(
         "salt/training.py",
         "weights.insert(index, settled_weights())",
         "weights.insert(index, task.network.get_weights())",
         "bottoms_of_its_rate",
+        slow=True,
     ),
     "the encoder learns as fast as the rest": Bug(
         "salt/schedule.py",
@@ -381,6 +389,7 @@ BUGS = {
         "        if isinstance(layer, keras.layers.BatchNormalization):\n            return",
         "        if False:\n            return",
         "efficientnetv2s_takes",
+        slow=True,
     ),
     # --- unet ---
     "the thin decoder looks at no skip": Bug("salt/unet.py", "([x, skip])", "([x, x])", "thin_decoder_uses"),
@@ -581,11 +590,15 @@ BUGS = {
         "salt/study.py", 'if "first_error" not in frozen.user_attrs:', "if False:", "tried_once_more"
     ),
     "measuring leaves its traces": Bug(
-        "salt/training.py", "        variable.assign(value)\n", "        pass\n", "no_trace"
+        "salt/training.py", "        variable.assign(value)\n", "        pass\n", "no_trace", slow=True
     ),
     "the last epoch is always a whole one": Bug("salt/training.py", ">= self.plan.end:", ">= 10**9:", "shorter"),
     "a machine that becomes slower goes on as planned": Bug(
-        "salt/training.py", "            self.plan = self.correct(", "            self.correct(", "becomes_slower"
+        "salt/training.py",
+        "            self.plan = self.correct(",
+        "            self.correct(",
+        "becomes_slower",
+        slow=True,
     ),
     "an unsure prediction is a pseudo-label": Bug(
         "salt/cross_validation.py",
@@ -734,7 +747,7 @@ def planted_source(bug: Bug, root: pathlib.Path = ROOT) -> str:
     return text.replace(bug.old, bug.new)
 
 
-def run_tests(root: pathlib.Path, tests: str, select: str) -> tuple[int, bool, bool, str]:
+def run_tests(root: pathlib.Path, tests: str, select: str, slow: bool) -> tuple[int, bool, bool, str]:
     """Runs tests in a copy of the repository.
 
     Returns:
@@ -742,7 +755,18 @@ def run_tests(root: pathlib.Path, tests: str, select: str) -> tuple[int, bool, b
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     environment["PYTHONPATH"] = str(root)  # before the packages that are installed, which are the checkout's
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "slow" if slow else "not slow",
+        tests,
+    ]
     done = subprocess.run(
         [*command, *(["-k", select] if select else [])],
         cwd=root,
@@ -774,16 +798,16 @@ def healthy(tmp_path_factory):
 def require_green(healthy):
     """A function that fails unless a test file passes without a bug: if it is red anyway, red means nothing.
 
-    It runs each file once, with all that any bug selects from it.
+    It runs each file once, with all that any bug selects from it; the slow tests of a file in a run of their own.
     """
     results = {}
 
-    def require(tests):
-        if tests not in results:
-            selections = {bug.select for bug in BUGS.values() if bug.tests == tests}
+    def require(tests, slow):
+        if (tests, slow) not in results:
+            selections = {bug.select for bug in BUGS.values() if bug.tests == tests and bug.slow == slow}
             select = " or ".join(f"({each})" for each in sorted(selections)) if all(selections) else ""
-            results[tests] = run_tests(healthy, tests, select)
-        status, failed, passed, output = results[tests]
+            results[tests, slow] = run_tests(healthy, tests, select, slow)
+        status, failed, passed, output = results[tests, slow]
         assert status == 0 and passed and not failed, f"{tests} fails without any bug:\n{output[-5000:]}"
 
     return require
@@ -792,17 +816,19 @@ def require_green(healthy):
 @pytest.mark.parametrize("name", BUGS)
 def test_the_place_of_each_bug_is_still_there(name):
     compile(planted_source(BUGS[name]), BUGS[name].file, "exec")
-    assert (ROOT / BUGS[name].tests).is_file()
+    tests = (ROOT / BUGS[name].tests).read_text(encoding="utf-8")
+    words = set(re.findall(r"\w+", BUGS[name].select)) - {"and", "or", "not"}
+    assert all(word in tests for word in words), f"{BUGS[name].tests} has no test named {BUGS[name].select}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BUGS)
 def test_each_planted_bug_is_caught(name, tmp_path, healthy, require_green):
     bug = BUGS[name]
-    require_green(bug.tests)
+    require_green(bug.tests, bug.slow)
     root = shutil.copytree(healthy, tmp_path / "repository")
     (root / bug.file).write_text(planted_source(bug, healthy), encoding="utf-8")
-    status, failed, _, output = run_tests(root, bug.tests, bug.select)
+    status, failed, _, output = run_tests(root, bug.tests, bug.select, bug.slow)
     assert status == 1 and failed, f"nobody notices that {name} (exit status {status}):\n{output[-5000:]}"
     broken = re.search(r"^E .*(NameError|ImportError|UnboundLocalError)", output, re.MULTILINE)
     assert not broken, f"the planted code does not run, so it shows nothing: {broken[0]}"

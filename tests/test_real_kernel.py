@@ -88,7 +88,9 @@ print("never")
 def run_in_kernel(notebook: pathlib.Path) -> str:
     """What the cells of a notebook print, each of which must end well."""
     book = nbformat.read(notebook, 4)
-    NotebookClient(book, timeout=60, kernel_name="python3", resources={"metadata": {"path": notebook.parent}}).execute()
+    NotebookClient(
+        book, timeout=600, kernel_name="python3", resources={"metadata": {"path": notebook.parent}}
+    ).execute()
     printed = [
         output.text for cell in book.cells for output in cell.get("outputs", []) if output.get("name") == "stdout"
     ]

@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-import time
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -303,18 +302,6 @@ def test_the_expected_leaderboard_covers_what_is_known_widens_with_the_score_s_e
     wide, narrow = (expect_leaderboard(0.85, error)["public"]["interval"] for error in (0.011, 0.005))
     assert wide[1] - wide[0] > narrow[1] - narrow[0] + 0.01
     assert expect_leaderboard(0.5, 0.01) is None and expect_leaderboard(0.95, 0.01) is None
-
-
-def test_four_thousand_tiles_are_scored_in_under_five_seconds():
-    generator = np.random.default_rng(0)
-    masks = np.zeros((4000, 101, 101), np.uint8)
-    masks[:2400, :40] = 1
-    probabilities = generator.integers(0, 256, (40, 101, 101), dtype=np.uint8)[np.arange(4000) % 40]
-    oof = Oof(np.arange(4000).astype(str), (np.arange(4000) % 5).astype(np.int8), probabilities, masks)
-    began = time.process_time()
-    score_oof(oof)
-    calibrate(oof)
-    assert time.process_time() - began < 5
 
 
 def test_truth_and_prediction_are_not_swapped_in_the_confusion():

@@ -77,7 +77,7 @@ def test_a_search_that_is_killed_in_a_training_goes_on_from_its_output_to_the_sa
         if in_third and line.startswith("fold 0  epoch 1"):
             process.kill()
             break
-    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert process.wait(timeout=600) == -signal.SIGKILL
     (killed,) = (path for path in search.runs.glob(".search-smoke-*") if path.is_dir())
     folder = search(resume=killed.name.removeprefix("."))
     shown = capfd.readouterr().out

@@ -1,7 +1,6 @@
 """salt.synthetic: tiles that depend on seed and number alone, with the spread of the real ones."""
 
 import os
-import time
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from salt.tiles import is_black, is_vertical
 
 @pytest.fixture(scope="module")
 def thousand():
+    """Enough tiles for shares to be exact to some percent."""
     return synthetic_tiles(1000, seed=0, progress=False)
 
 
@@ -45,16 +45,18 @@ def test_other_seeds_and_numbers_give_other_tiles():
     assert len({synthetic_id(seed, index) for seed in range(3) for index in range(1000)}) == 3000
 
 
-def test_a_tile_has_the_types_of_a_competition(thousand):
+def test_a_tile_has_the_types_of_a_competition():
     image, mask, depth = synthetic_tile(0, 0)
     assert image.shape == mask.shape == (101, 101) and image.dtype == mask.dtype == np.uint8
     assert isinstance(depth, float)
-    assert set(np.unique(thousand.masks)) == {0, 1}
-    assert (thousand.depths == np.round(thousand.depths)).all()
-    assert thousand.depths.min() >= 50 and thousand.depths.max() <= 959
-    assert thousand.ids.shape == (1000,) and set(map(len, thousand.ids)) == {10}
+    tiles = synthetic_tiles(40, seed=0, progress=False)
+    assert set(np.unique(tiles.masks)) == {0, 1}
+    assert (tiles.depths == np.round(tiles.depths)).all()
+    assert tiles.depths.min() >= 50 and tiles.depths.max() <= 959
+    assert tiles.ids.shape == (40,) and set(map(len, tiles.ids)) == {10}
 
 
+@pytest.mark.slow
 def test_the_coverage_classes_are_spread_as_in_the_real_competition(thousand):
     pixels = thousand.masks.sum(axis=(1, 2), dtype=int)
     classes = np.bincount(-(-10 * pixels // 101**2), minlength=11) / 1000
@@ -65,6 +67,7 @@ def test_the_coverage_classes_are_spread_as_in_the_real_competition(thousand):
     assert pixels.max() < 101**2, "no tile is all salt"
 
 
+@pytest.mark.slow
 def test_small_masks_are_as_frequent_as_in_the_real_competition(thousand):
     pixels = thousand.masks.sum(axis=(1, 2), dtype=int)
     pixels = pixels[pixels > 0]
@@ -72,6 +75,7 @@ def test_small_masks_are_as_frequent_as_in_the_real_competition(thousand):
         assert np.mean(pixels <= limit) == pytest.approx(real, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_few_tiles_are_black_and_a_few_masks_vertical(thousand):
     black, vertical = is_black(thousand.images), is_vertical(thousand.masks)
     assert 0.008 < black.mean() < 0.035
@@ -79,6 +83,7 @@ def test_a_few_tiles_are_black_and_a_few_masks_vertical(thousand):
     assert not thousand.masks[black].any()
 
 
+@pytest.mark.slow
 def test_grey_levels_are_near_those_of_the_real_tiles(thousand):
     images = thousand.images[~is_black(thousand.images)].astype(float)
     means, deviations = images.mean(axis=(1, 2)), images.std(axis=(1, 2))
@@ -87,6 +92,7 @@ def test_grey_levels_are_near_those_of_the_real_tiles(thousand):
     assert images.min(axis=(1, 2)).max() == 0 and images.max(axis=(1, 2)).min() == 255
 
 
+@pytest.mark.slow
 def test_salt_is_quieter_than_the_sediments_in_most_tiles(thousand):
     coverage = thousand.masks.mean(axis=(1, 2))
     some = np.flatnonzero((coverage > 0.1) & (coverage < 0.9))
@@ -95,18 +101,10 @@ def test_salt_is_quieter_than_the_sediments_in_most_tiles(thousand):
     assert 0.5 < np.median(ratios) < 0.9
 
 
+@pytest.mark.slow
 def test_shallow_tiles_are_more_often_empty(thousand):
     empty = ~thousand.masks.any(axis=(1, 2))
     assert -0.25 < np.corrcoef(thousand.depths, empty)[0, 1] < -0.03
-
-
-def test_a_tile_takes_less_than_25_ms():
-    def once():
-        begin = time.process_time()
-        synthetic_tiles(20, seed=1, progress=False)
-        return (time.process_time() - begin) / 20
-
-    assert min(once() for _ in range(3)) < 0.025
 
 
 def test_the_wavelet_is_a_ricker_wavelet_and_its_phase_turns_it():
@@ -128,6 +126,7 @@ def test_the_distance_is_positive_outside_and_negative_inside():
     assert distance[[89, 99, 100, 110], 80].tolist() == [10.5, 0.5, -0.5, -10.5]
 
 
+@pytest.mark.slow
 def test_the_picture_changes_more_across_the_outline_of_the_salt_than_elsewhere(thousand):
     ratios = []
     for image, mask in zip(thousand.images.astype(float), thousand.masks.astype(int), strict=True):

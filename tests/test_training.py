@@ -84,6 +84,7 @@ def test_the_last_epoch_of_a_number_of_steps_may_be_shorter(seven_steps):
 # --- snapshots ---
 
 
+@pytest.mark.slow
 def test_a_fold_with_snapshots_ends_with_the_mean_of_the_networks_at_the_bottoms_of_its_rate(tmp_path):
     images, masks = tiles_with_ramps(24)
     fold = np.arange(24) % 3
@@ -250,7 +251,10 @@ def test_a_fold_without_tiles_is_refused(tmp_path, tiles):
         fit_fold(config, tiles.images, tiles.masks, np.zeros(40, int), 0, tmp_path)
 
 
-def test_a_pretrained_encoder_learns_at_its_own_rate_and_one_from_scratch_does_not(tmp_path, tiles, monkeypatch):
+@pytest.mark.parametrize(("weights", "share"), [("some", 0.25), pytest.param(None, 1.0, marks=pytest.mark.slow)])
+def test_a_pretrained_encoder_learns_at_its_own_rate_and_one_from_scratch_does_not(
+    tmp_path, tiles, monkeypatch, weights, share
+):
     def network(config, weights=None):
         convolution = keras.layers.Conv2D(2, 3, padding="same")
         encoder = keras.Sequential([keras.Input((102, 102, 1)), convolution], name="encoder")
@@ -260,13 +264,12 @@ def test_a_pretrained_encoder_learns_at_its_own_rate_and_one_from_scratch_does_n
 
     monkeypatch.setattr(training, "build_model", network)
     config = preset("smoke", **TINY, steps=1, warmup=0.0, weight_decay=0.0, encoder_rate=0.25, ema_momentum=0.0)
-    for weights, expected in ((None, 1.0), ("some", 0.25)):
-        keras.utils.set_random_seed(config.seed)
-        before = network(config).get_weights()
-        trained, _ = fit_fold(config, tiles.images, tiles.masks, np.arange(40) % 2, 0, tmp_path / str(weights), weights)
-        moved = [np.abs(new - old).max() for new, old in zip(trained.get_weights(), before, strict=True)]
-        assert moved[2:] == pytest.approx([config.learning_rate] * 2, rel=1e-2)
-        assert moved[:2] == pytest.approx([expected * config.learning_rate] * 2, rel=1e-2)
+    keras.utils.set_random_seed(config.seed)
+    before = network(config).get_weights()
+    trained, _ = fit_fold(config, tiles.images, tiles.masks, np.arange(40) % 2, 0, tmp_path / "fold", weights)
+    moved = [np.abs(new - old).max() for new, old in zip(trained.get_weights(), before, strict=True)]
+    assert moved[2:] == pytest.approx([config.learning_rate] * 2, rel=1e-2)
+    assert moved[:2] == pytest.approx([share * config.learning_rate] * 2, rel=1e-2)
 
 
 # --- steps and minutes ---
@@ -359,6 +362,7 @@ def test_a_slower_machine_trains_less_and_ends_in_time(tmp_path, tiles, monkeypa
     assert ends[1.0] > 1.8 * ends[3.0] > 0
 
 
+@pytest.mark.slow  # how a plan is corrected: test_schedule
 def test_a_machine_that_becomes_slower_on_the_way_still_ends_in_time_at_rate_0(
     tmp_path, tiles, monkeypatch, optimizers, capsys
 ):
@@ -421,6 +425,7 @@ def test_a_corrected_plan_is_followed_after_a_kill_too(tmp_path, tiles, monkeypa
     assert_same_weights(*([np.array(weight) for weight in network.weights] for network in (whole, resumed)))
 
 
+@pytest.mark.slow
 def test_measuring_leaves_no_trace(tiles):
     config = preset("smoke", **TINY, dropout=0.2)
     task = SegmentationTask(training.build_model(config), config)
@@ -519,8 +524,9 @@ def test_a_fold_that_fails_is_named_and_leaves_the_finished_one(tmp_path, tiles)
     assert isinstance(outcome.failure.__cause__, RuntimeError)
 
 
+@pytest.mark.parametrize("resumed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_processes_train_what_one_does_and_what_a_killed_one_leaves_can_be_gone_on_with(
-    tmp_path, tiles, two_folds, capsys
+    tmp_path, tiles, two_folds, capsys, resumed
 ):
     config = dataclasses.replace(TWO_FOLDS, workers=2)
     clock = FailingClock(tmp_path / "state/fold1/epoch-00002.weights.h5", worker="1", kill=True)
@@ -533,7 +539,11 @@ def test_two_processes_train_what_one_does_and_what_a_killed_one_leaves_can_be_g
     for fold, epochs in ((0, 4), (1, 1)):  # killed behind a checkpoint, before it was told of
         told = rf"fold {fold}  epoch \d  step \d of 8  loss .* val_score 0\.\d{{4}}"
         assert len([line for line in lines if re.fullmatch(told, line)]) == epochs
+    assert_same_weights(*(saved_weights(each, config, 0) for each in (tmp_path, two_folds[0])))
     state = tmp_path / "state" / "fold1"
+    assert [path.name for path in sorted(state.glob("*.weights.h5"))] == ["epoch-00002.weights.h5"]
+    if not resumed:
+        return
     (state / ".half-written-0.weights.h5").write_bytes(b"half")  # what a kill while saving leaves
     (state / "epoch-00003.json").write_text("[]")  # a kill between history and weights
     outcome = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=FailingClock(tmp_path / "never"))
@@ -561,7 +571,15 @@ def test_a_fold_that_diverges_stops_at_once_keeps_its_last_good_checkpoint_and_t
             counter = keras.callbacks.LambdaCallback(on_test_begin=lambda logs: calls.append(self.fold))
             return super().fit(batches, **{**options, "callbacks": [*options["callbacks"], counter]})
 
+    def fit_fold(job, held_out, *arguments):
+        if held_out == 0:
+            return training.fit_fold(job, held_out, *arguments)
+        network = training.build_model(job.config)  # as it was trained before
+        network.load_weights(two_folds[0] / "fold1.weights.h5")
+        return network, cross_validation.fold_files(two_folds[0], two_folds[0] / "state", 1).history()
+
     monkeypatch.setattr(training, "SegmentationTask", Clumsy)
+    monkeypatch.setattr(cross_validation, "fit_fold", fit_fold)
     outcome = fit_folds(TWO_FOLDS, tiles, tmp_path, tmp_path / "state")
     assert (
         outcome.unfinished == [0] and set(outcome.oof.fold) == {1} and set(read_oof(tmp_path / "oof.npz").fold) == {1}
