@@ -410,17 +410,24 @@ def argument_warnings(document: Document) -> list[str]:
 
 
 def entry_command(library: Library, out: Path, style: str) -> str:
-    """The command that makes the same file again, with names instead of paths, which differ between machines."""
+    """The command that makes the same file again, typed in the entry's folder."""
     parts = ["python build_kernel.py"]
     for part in library.parts:
         parts += [f"--entry {part.module.label}"]
         parts += [f"--args {shlex.quote(shlex.join(part.arguments))}"] if part.arguments is not None else []
     if library.search:
-        parts += [f"--package {library.search.absolute(path).name}" for path in library.search.arguments]
-        parts += [f"--data {library.search.absolute(path).name}" for path in library.search.data]
+        parts += [f"--package {path_to_type(library.search, path)}" for path in library.search.arguments]
+        parts += [f"--data {path_to_type(library.search, path)}" for path in library.search.data]
     parts += [f"--out {out.name}", *([f"--style {style}"] if style != "auto" else [])]
     parts += [f"--trust {word}" for word in library.trust] + [f"--keep {shlex.quote(name)}" for name in library.keep]
     return " ".join(parts)
+
+
+def path_to_type(search: SearchPath, path: Path) -> str:
+    """An argument's path from the entry's folder; its name alone where machines differ: outside of the project."""
+    absolute, folder = search.absolute(path), search.entry.parent
+    is_own = absolute.is_relative_to(search.home) or absolute.is_relative_to(folder)
+    return shlex.quote(Path(os.path.relpath(absolute, folder)).as_posix() if is_own else absolute.name)
 
 
 def make_report(

@@ -973,6 +973,9 @@ def test_the_recorded_command_makes_the_same_again(tmp_path):
     (folder / "alone.py").write_text("ONE = 1\n")
     bk.build_entry(folder / "main.py", [folder / "pkg", folder / "alone.py"], folder / "two.py")
     assert "--package pkg --package alone.py --out two.py`" in (folder / "two.py").read_text()
+    shutil.copytree(folder / "pkg", folder / "code" / "lib" / "pkg")
+    bk.build_entry(folder / "main.py", [folder / "code" / "lib" / "pkg"], folder / "deep.py")
+    assert "--entry main.py --package code/lib/pkg --out deep.py`" in (folder / "deep.py").read_text()
     assert "--style" not in flatten(folder)
 
 
