@@ -65,7 +65,9 @@ class TileLoss(keras.losses.Loss):
         return TILE_LOSSES[config["name"]]
 
     def __reduce__(self) -> tuple:
-        return TileLoss, (self.function,)
+        # Without a call of the class: where a notebook's definitions are sent to a worker, it has no methods yet when
+        # its first object is made.
+        return object.__new__, (TileLoss,), self.__dict__
 
 
 @TileLoss

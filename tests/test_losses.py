@@ -1,6 +1,11 @@
 """The losses against slow references straight from their definitions, and what training relies on."""
 
+import importlib
+import io
 import math
+import pathlib
+import pickle
+import weakref
 
 import cloudpickle
 import keras
@@ -8,6 +13,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from salt.cross_validation import fit_share
 from salt.losses import (
     LossError,
     bce_loss,
@@ -18,6 +24,7 @@ from salt.losses import (
     segmentation_loss,
     symmetric_lovasz_loss,
 )
+from salt.parallel import JobPickler
 
 needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="gradients through TensorFlow")
 
@@ -357,3 +364,26 @@ def test_a_loss_without_its_weight_is_refused_by_its_name():
     model.compile("sgd", loss=segmentation_loss, jit_compile=False)
     with pytest.raises(TypeError, match="lovasz_weight"):
         model.evaluate(*tiles(), verbose=0)
+
+
+def test_the_definitions_of_salt_travel_by_value_as_from_a_notebook(monkeypatch):
+    modules = [
+        importlib.import_module(f"salt.{path.stem}")
+        for path in (pathlib.Path(__file__).parents[1] / "salt").glob("[a-z]*.py")
+    ]
+    logits = np.linspace(-2, 2, 32, dtype="float32").reshape(2, 4, 4)
+    masks = (np.arange(32).reshape(2, 4, 4) % 3 == 0).astype("float32")
+    file = io.BytesIO()
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        JobPickler(file).dump((fit_share, segmentation_loss))
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+    # A process that has none of the classes: else cloudpickle would find them again, and make none.
+    monkeypatch.setattr(cloudpickle.cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", weakref.WeakValueDictionary())
+    share, loss = pickle.loads(file.getvalue())
+    assert share is not fit_share and loss is not segmentation_loss
+    for lovasz in (0.0, 1.0):
+        np.testing.assert_array_equal(loss(logits, masks, lovasz), segmentation_loss(logits, masks, lovasz))

@@ -586,6 +586,12 @@ BUGS = {
     "fold 1 of seed 0 begins like fold 0 of seed 1": Bug(
         "salt/task.py", 'int(LIMITS["folds"][1]) * seed + held_out', "seed + held_out", "initial_weights"
     ),
+    "a loss is made in a worker before its class has methods": Bug(
+        "salt/losses.py",
+        "return object.__new__, (TileLoss,), self.__dict__",
+        "return TileLoss, (self.function,)",
+        "travel_by_value",
+    ),
     "a trial that failed by accident is never tried again": Bug(
         "salt/study.py", 'if "first_error" not in frozen.user_attrs:', "if False:", "tried_once_more"
     ),
