@@ -182,7 +182,9 @@ def build_report(request: KernelRequest) -> Report:
     check_document(document, cells)
     leaks = find_leaks(cells, root if request.in_kernels else request.source.parent)
     if leaks:
-        raise BuildError("not for publication: " + "; ".join(leaks))
+        where, _, reason = leaks[0].partition(": ")
+        more = "".join(f"; {leak}" for leak in leaks[1:])
+        raise BuildError(where, f"{reason}, which must not be published{more}", "take it out of the source")
     warnings = magics_of(cells) if form == "script" else []
     cells = with_magics(cells) if form == "notebook" else cells
     owner = find_owner(request.owner)
@@ -193,7 +195,8 @@ def build_report(request: KernelRequest) -> Report:
         compile_text(text, code_file)
     size = len(text.encode())
     if size > MAX_BYTES:
-        raise BuildError(f"{code_file} has {size:,} bytes; Kaggle takes {MAX_BYTES:,}. Remedy: ship data as a dataset.")
+        reason = f"has {size:,} bytes, and Kaggle takes {MAX_BYTES:,}"
+        raise BuildError(code_file, reason, "ship data as a Kaggle dataset")
     files = {
         code_file: text,
         "kernel-metadata.json": json.dumps(metadata, indent=2, ensure_ascii=False) + "\n",
@@ -209,8 +212,8 @@ def kernel_library(request: KernelRequest) -> Library:
     root, source = request.root.resolve(), request.source
     if not source.is_file():
         known = ", ".join(sorted(path.stem for path in (root / "kernels").glob("*.py"))) or "none"
-        reason = f"there is no kernel {request.name!r} in kernels/; there are: {known}"
-        raise BuildError(f"{reason}. Remedy: name one of these, or give the path of a Python file.")
+        reason = f"there is no kernel of this name in kernels/; there are: {known}"
+        raise BuildError(f"kernel {request.name!r}", reason, "name one of these, or give the path of a Python file")
     if not request.in_kernels:
         search = SearchPath(source, list(request.packages), list(request.data))
         return Library(source, search.given, source.name, search=search, entry_text=entry_text(source))
@@ -249,7 +252,7 @@ def write_folder(folder: Path, files: dict[str, str]) -> Path:
             (temporary / name).write_text(text, encoding="utf-8", newline="\n")
         if folder.exists():
             if not (folder / "kernel-metadata.json").is_file() and any(folder.iterdir()):
-                raise BuildError(f"{folder.name}: this folder is no earlier build. Remedy: choose another --out.")
+                raise BuildError(f"--out {folder.name}", "this folder is no earlier build", "choose another one")
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
             os.replace(folder, old / folder.name)
             os.replace(temporary, folder)
@@ -309,13 +312,13 @@ def build_entry(
     """
     form = {".py": "script", ".ipynb": "notebook"}.get(out.suffix)
     if form is None:
-        raise BuildError(f"--out {out.name}: the name tells no form. Remedy: give one that ends in .py or .ipynb.")
+        raise BuildError(f"--out {out.name}", "the name tells no form", "give one that ends in .py or .ipynb")
     for path in [entry, *(other for other, _ in others)]:
         if not path.is_file():
-            raise BuildError(f"--entry {path}: there is no such file. Remedy: give a Python file, or a notebook.")
+            raise BuildError(f"--entry {path}", "there is no such file", "give a Python file, or a notebook")
     unknown = sorted(set(trust) - set(TRUSTED))
     if unknown:
-        raise BuildError(f"--trust {unknown[0]}: not known. Remedy: one of {', '.join(TRUSTED)}.")
+        raise BuildError(f"--trust {unknown[0]}", "not known", f"give one of {', '.join(TRUSTED)}")
     path = Path(os.path.abspath(entry))
     search = SearchPath(path, packages, list(data))
     library = Library(path, search.given, entry.name, search=search, entry_text=entry_text(path))
@@ -339,7 +342,7 @@ def add_entries(
         absolute = Path(os.path.abspath(path))
         if library.package_of(absolute) != library.entry_package:
             reason = f"lies in another package than {library.entry.label}"
-            raise BuildError(f"--entry {path.name}: {reason}. Remedy: build a file of each.")
+            raise BuildError(f"--entry {path.name}", reason, "build a file of each")
         scripts.append((library.read_entry(absolute, path.name, entry_text(absolute)), given))
     library.entry, library.parts = join_entries(scripts, library.packages, form)
     library.sources["__main__"] = library.entry
@@ -393,9 +396,9 @@ def check_out(out: Path, document: Document) -> None:
     paths += [*document.reach.unreadable, *(named.read if named else ())]
     for target in (out, map_path(out)):
         if target.exists() and any(os.path.samefile(target, path) for path in paths):
-            raise BuildError(f"--out {out}: {target.name} is a source of this build. Remedy: give another name.")
+            raise BuildError(f"--out {out}", f"{target.name} is a source of this build", "give another name")
     if out.is_dir() or (out.exists() and BUILT_BY not in out.read_text(encoding="utf-8", errors="replace")[:20_000]):
-        raise BuildError(f"--out {out}: is there and is no earlier build. Remedy: remove it, or give another name.")
+        raise BuildError(f"--out {out}", "is there and is no earlier build", "remove it, or give another name")
 
 
 def argument_warnings(document: Document) -> list[str]:

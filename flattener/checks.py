@@ -23,6 +23,7 @@ IMPLICIT_NAMES = {
     "__spec__",
     "__package__",
 }
+REPORT = "report this as a bug of build_kernel.py"
 SECRETS = {
     "a Kaggle key": r"""["']key["']\s*:\s*["'][0-9a-f]{32}["']|KAGGLE_KEY["'\]\s]*=\s*["'][0-9a-f]{32}""",
     "a Kaggle token": r"KGAT_[0-9A-Za-z]{16,}",
@@ -40,9 +41,8 @@ def check_document(document: Document, cells: list[Cell]) -> None:
                 compile("\n".join(line.text for line in lines), cell.id, "exec", dont_inherit=True)
             except SyntaxError as error:
                 line = lines[min(error.lineno or 1, len(lines)) - 1]
-                raise BuildError(
-                    f"{line.label}:{line.number}: the built cell {cell.id} is not valid Python: {error.msg}"
-                ) from None
+                reason = f"the built cell {cell.id} is not valid Python: {error.msg}"
+                raise BuildError(f"{line.label}:{line.number}", reason, REPORT) from None
     running = [cell for cell in cells if cell.kind == "code" and not cell.is_file]
     compile_text("\n".join(cell.text for cell in running), "the flat program")
     if document.form == "script" and library.apart:
@@ -54,11 +54,13 @@ def check_document(document: Document, cells: list[Cell]) -> None:
             names = [node.module or "." * node.level]
         for name in names:
             if (library.is_flat(name) and library.find(name)) or name.startswith("."):
-                raise BuildError(f"an import of {name} is left in the output; report this as a bug of build_kernel.py")
+                place = f"{document.library.entry.label}:1"
+                raise BuildError(place, f"an import of {name} is left in the output", REPORT)
     known = set().union(*(unresolved_names(module.text) for module in library.sources.values()))
     unknown = unresolved_names(text) - known
     if unknown:
-        raise BuildError(f"names without a meaning in the output: {', '.join(sorted(unknown))}")
+        reason = f"names without a meaning in the output: {', '.join(sorted(unknown))}"
+        raise BuildError(f"{document.library.entry.label}:1", reason, REPORT)
 
 
 def check_unpacked(document: Document, text: str) -> None:
@@ -68,10 +70,8 @@ def check_unpacked(document: Document, text: str) -> None:
     wanted = {name: content for name, content in document.files.items() if content}
     for name in sorted(set(found) | set(wanted)):
         if found.get(name) != wanted.get(name):
-            raise BuildError(
-                f"{name}: its text cannot be carried in a script. Remedy: build a notebook, or look there for lines "
-                "that begin with a form feed or look like a module's head."
-            )
+            remedy = "build a notebook, or change lines that begin with a form feed or look like a module's head"
+            raise BuildError(f"{name}:1", "its text cannot be carried in a script", remedy)
 
 
 def compile_text(text: str, name: str) -> None:
@@ -79,7 +79,8 @@ def compile_text(text: str, name: str) -> None:
     try:
         compile(text, name, "exec", dont_inherit=True)
     except SyntaxError as error:
-        raise BuildError(f"{name} is not valid Python: {error.msg}: {(error.text or '').strip()}") from None
+        reason = f"what was built is not valid Python: {error.msg}: {(error.text or '').strip()}"
+        raise BuildError(f"{name}:{error.lineno or 1}", reason, REPORT) from None
 
 
 def unresolved_names(text: str) -> set[str]:

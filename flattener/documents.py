@@ -386,7 +386,7 @@ class FlatDocument(Document):
                 naming,
                 module,
                 self.hidden_lines() if module.is_entry else set(),
-                bool(reach.shows),
+                module.name in reach.shows,
                 reach.named,
             )
             for module in program.modules

@@ -141,6 +141,5 @@ def relabelled(text: str, label: str, parts: Sequence[Part]) -> str:
 
 def relabelled_error(error: BuildError, label: str, parts: Sequence[Part]) -> BuildError:
     """An error with the script's own name and line in its message."""
-    renamed = BuildError(relabelled(str(error), label, parts))
-    renamed.blame = error.blame
-    return renamed
+    error.args = (relabelled(str(error), label, parts),)
+    return error

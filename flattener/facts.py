@@ -21,6 +21,7 @@ CONFIG_IMPORTERS = CONFIG_CALLS | words("""
     hydra.utils hydra_zen gin jsonargparse detectron2.config pytorch_lightning.cli lightning.pytorch.cli mmengine mmcv
     lightning_fabric.cli fiddle stevedore allennlp fairseq entry_points
 """)
+CONFIG_FOLDERS = words("conf config configs configuration cfg cfgs settings")
 CONFIG_KEYS = words("_target_ class_path custom_imports _component_")
 ALLOWED = re.compile(r"#\s*flat: ok\b")
 DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+(:[^\W\d][\w.]*)?")
@@ -38,7 +39,7 @@ class Facts:
         words: identifier, `.attribute`, `name.attribute` or dotted name of an import -> a line that holds it.
         strings: all but docstrings.
         names_modules: the line in which a module may be imported by a computed name; 0: nowhere.
-        shows_class: the line in which a class itself is printed; 0: nowhere.
+        shown_types: the objects whose class itself is shown, as `print(type(x))` does.
         spawns: "spawn" or "forkserver", where it starts processes -> the line.
         runs_module: the line in which a command line has `-m` before a computed name; 0: nowhere.
         named: a string that is nothing but a dotted name -> its line, unless it is a logger's or compared.
@@ -50,7 +51,7 @@ class Facts:
         self.words: dict[str, int] = {}
         self.strings: list[str] = []
         self.names_modules = 0
-        self.shows_class = 0
+        self.shown_types: list[ast.expr] = []
         self.spawns: dict[str, int] = {}
         self.runs_module = 0
         self.named: dict[str, int] = {}
@@ -58,7 +59,9 @@ class Facts:
         self.spawn_calls: list[ast.Call] = []
         self.config_calls: list[ast.Call] = []
         self.model_loads: list[ast.Call] = []
-        self.joined: set[str] = set()  # strings that are the first part of a computed one
+        self.joined: dict[str, int] = {}  # strings that are the first part of a computed one -> the line
+        self.called: set[str] = set()  # the last parts of the names of what is called, or imported
+        self.types: list[tuple[str, ast.expr]] = []  # a variable that is given the class of an object, and the object
         self.outside_importers: dict[str, int] = {}  # what third-party code imports by name: dotted name -> line
         self.allowed = {comment.line for comment in module.comments if ALLOWED.search(comment.text)}
         self.harmless: set[ast.AST] = set()  # expressions that do not show which class they are of
@@ -77,6 +80,9 @@ class Facts:
         imports_in_text = self.runs_text() and any("import " in text for text in self.strings)
         if imports_late or imports_in_text:
             self.names_modules = self.names_modules or 1
+        read = {node.id for node in module.nodes if isinstance(node, ast.Name) and node not in self.harmless
+                and isinstance(node.ctx, ast.Load)}  # fmt: skip
+        self.shown_types += [given for name, given in self.types if name in read and given.lineno not in self.allowed]
         self.imports.sort(key=lambda node: (node.lineno, node.col_offset))
         for call in self.spawn_calls:
             if "multiproc" in self.dotted(call.func) and call.lineno not in self.allowed:
@@ -122,6 +128,11 @@ class Facts:
                 self.note(f".{node.attr}", node)
                 if isinstance(node.value, ast.Name):
                     self.note(f"{node.value.id}.{node.attr}", node)
+            case ast.Assign(targets=[ast.Name(id="__package__")]):
+                self.harmless.add(node.value)
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(args=[given]) as call) if is_type_call(call):
+                self.types.append((name, given))
+                self.harmless.add(call)
             case ast.Compare():
                 self.harmless |= {node.left, *node.comparators}
             case ast.Constant(value=str(text)):
@@ -132,6 +143,8 @@ class Facts:
                 self.imports.append(node)
                 base = getattr(node, "module", None) or ""
                 self.importers += any(alias.name in IMPORTERS and alias.asname for alias in node.names)
+                if node.lineno not in self.allowed:
+                    self.called |= {base, *(alias.name for alias in node.names)}
                 for dotted in [base, *(f"{base}.{alias.name}" if base else alias.name for alias in node.names)]:
                     for word in (dotted, *dotted.split(".")):
                         self.note(word, node)
@@ -150,7 +163,7 @@ class Facts:
                 ast.BinOp(op=ast.Add(), left=ast.Constant(value=str(text)))
                 | ast.JoinedStr(values=[ast.Constant(value=str(text)), _, *_])
             ):
-                self.joined.add(text)
+                self.joined.setdefault(text, node.lineno)
                 if text.endswith("-m ") and node.lineno not in self.allowed:
                     self.runs_module = node.lineno
             case ast.List() | ast.Tuple():
@@ -188,6 +201,8 @@ class Facts:
     def look_at_call(self, node: ast.Call) -> None:
         """Notes what a call says of modules and classes."""
         called = called_name(node)
+        if node.lineno not in self.allowed:
+            self.called |= {called, *attributes_of(node.func)}
         self.harmless.add(node.func)
         self.look_at_command(node.args)
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
@@ -203,9 +218,8 @@ class Facts:
             self.model_loads.append(node)
         if called in TAKE_CLASSES:
             self.harmless |= set(node.args)
-        is_type = isinstance(node.func, ast.Name) and called == "type" and len(node.args) == 1
-        if is_type and node not in self.harmless and node.lineno not in self.allowed:
-            self.shows_class = node.lineno  # unless only its name is asked for, or it is compared or called
+        if is_type_call(node) and node not in self.harmless and node.lineno not in self.allowed:
+            self.shown_types.append(node.args[0])  # unless only its name is asked for, or it is compared or called
         if called == "filterwarnings" and any(keyword.arg == "module" for keyword in node.keywords):
             self.note("filterwarnings of a module", node)
         first = node.args[0] if node.args else None
@@ -214,7 +228,9 @@ class Facts:
             if not isinstance(text, str) or text.startswith("."):
                 self.names_modules = node.lineno
         if called == "join" and isinstance(first, ast.List | ast.Tuple):
-            self.joined |= {str(part.value) for part in first.elts if isinstance(part, ast.Constant)}
+            for part in first.elts:
+                if isinstance(part, ast.Constant):
+                    self.joined.setdefault(str(part.value), part.lineno)
         if SHOWN.fullmatch(called):
             for argument in node.args:
                 self.look_at_shown(argument)
@@ -222,13 +238,27 @@ class Facts:
     def look_at_shown(self, node: ast.AST) -> None:
         """`print(type(x))` shows the module's name; so does the name of a class, which looks like this: `Unet`."""
         if isinstance(node, ast.Attribute):
-            if node.attr == "__class__":
-                self.shows_class = node.lineno
+            if node.attr == "__class__" and node.lineno not in self.allowed:
+                self.shown_types.append(node.value)
         elif isinstance(node, ast.Name):
             self.note(f"shown {node.id}", node)
         elif not isinstance(node, ast.Call):
             for part in ast.iter_child_nodes(node):
                 self.look_at_shown(part)
+
+
+def attributes_of(node: ast.AST) -> list[str]:
+    """The attributes in `a.b.c`: b and c."""
+    found = []
+    while isinstance(node, ast.Attribute):
+        found.append(node.attr)
+        node = node.value
+    return found
+
+
+def is_type_call(node: ast.Call) -> bool:
+    """Whether a call asks for the class of an object: `type(x)`."""
+    return isinstance(node.func, ast.Name) and node.func.id == "type" and len(node.args) == 1
 
 
 def called_name(node: ast.Call) -> str:

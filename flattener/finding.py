@@ -11,13 +11,15 @@ from flattener.errors import BuildError
 from flattener.facts import IMPORTERS, called_name
 from flattener.library import Library
 from flattener.named_files import MOST_BYTES, NamedFiles
-from flattener.path_values import UNKNOWN_PART, PathValues
+from flattener.path_values import PathValues
 from flattener.reach import Reach
 from flattener.search_path import SearchPath, edits_of_sys_path, shown
 from flattener.source import Module, is_type_checking, words
 
 NAME_TAKERS = IMPORTERS | {"run_module"}
 DOTTED = re.compile(r"(?<![\w./])[^\W\d]\w*(?:\.[^\W\d]\w*)+")
+DASH_M = re.compile(r"(?<!\S)-m\s+([\w.]+)")
+NOTHING = re.compile(r"(?!)")
 MAKES_NAMES = words("globals vars exec eval setattr sys.modules __dict__ __getattr__ __path__ locals")
 IMPORT_ERRORS = words("ImportError ModuleNotFoundError Exception BaseException")
 
@@ -82,8 +84,7 @@ def look_for_modules(library: Library, reach: Reach, search: SearchPath) -> Foun
     modules = [library.entry, *reach.modules.values()]
     for module in modules:
         for node, first in edits_of_sys_path(module.tree) if "path" in reach.facts[module.name].words else []:
-            value = values.of(module, node)
-            if value and UNKNOWN_PART not in value.text:
+            for value in values.all_of(module, node, modules):
                 for base in (search.here, search.entry.parent):
                     search.add_edit(Path(base, value.text).resolve(), first)
     for module in modules:
@@ -119,10 +120,11 @@ def add_package(library: Library, search: SearchPath, found: Found, dotted: str,
 def look_at_names(library: Library, reach: Reach, search: SearchPath, found: Found, module: Module) -> None:
     """Looks for modules that a module names in strings, or by names that it computes."""
     facts = reach.facts[module.name]
+    starts = DASH_M if reach.starts_processes else NOTHING  # else it is how to use the program
     for text in facts.strings:
         for dotted in DOTTED.findall(text) if "." in text else []:
             add_named(library, search, found, dotted, module.label)
-        for dotted in re.findall(r"(?<!\S)-m\s+([\w.]+)", text) if "-m " in text else []:
+        for dotted in starts.findall(text) if "-m " in text else []:
             add_wanted(library, search, found, dotted, module.label)
     if not ((NAME_TAKERS & set(facts.words)) or "-m" in facts.strings):
         return
@@ -299,12 +301,15 @@ def check_imports(library: Library, reach: Reach) -> list[str]:
     for name in ["__main__", *reach.modules]:
         module = library.source(name)
         for node, certainty in imports_by_certainty(module.body, "sure", module.is_entry):
-            problem = missing(library, reach, module, node) if certainty != "optional" else ""
-            if not problem:
+            if certainty == "optional":
                 continue
             where = f"{module.label}:{node.lineno}"
+            warnings += [f"{where}: {lost}" for lost in lost_modules(library, module, node)]
+            problem = missing(library, reach, module, node)
+            if not problem:
+                continue
             if certainty == "sure" and name in sure and "compiled" not in problem:
-                raise BuildError(f"{where}: {problem}. Remedy: correct the import, or catch its ImportError.")
+                raise BuildError(where, problem, "correct the import, or catch its ImportError")
             warnings.append(f"{where}: {problem}. Remedy: correct the import, if it is ever run.")
     return warnings
 
@@ -343,6 +348,17 @@ def catches_import_errors(handler: ast.ExceptHandler) -> bool:
     return handler.type is None or bool(
         IMPORT_ERRORS & {getattr(part, "id", getattr(part, "attr", "")) for part in ast.walk(handler.type)}
     )
+
+
+def lost_modules(library: Library, module: Module, node: ast.Import | ast.ImportFrom) -> list[str]:
+    """What is to be said of the modules that an import names, and that lie where Python would not look for them."""
+    search, found = library.search, list[str]()
+    for dotted in library.named(module, node) if not getattr(node, "level", 0) else []:
+        path = search.lost(dotted) if search and not library.contains(dotted) else None
+        if path:
+            remedy = f"Remedy: --package {shown(path)}, if it is this one."
+            found.append(f"{dotted} is not where Python looks, and not shipped; it may be {shown(path)}. {remedy}")
+    return found
 
 
 def missing(library: Library, reach: Reach, module: Module, node: ast.Import | ast.ImportFrom) -> str:

@@ -90,7 +90,7 @@ def find_owner(flag: str | None) -> str | None:
             if owner:
                 break
     if owner and not re.fullmatch(OWNER, owner):
-        raise BuildError(f"owner {owner!r} is no Kaggle name. Remedy: give it as in kaggle.com/NAME.")
+        raise BuildError(f"--owner {owner}", "is no Kaggle name", "give it as in kaggle.com/NAME")
     return owner or None
 
 

@@ -131,7 +131,7 @@ class Library:
                 with tokenize.open(path) as file:
                     text = file.read()
             except (OSError, SyntaxError, UnicodeDecodeError) as error:
-                raise BuildError(f"{label}:1: cannot be read: {error}. Remedy: save it as UTF-8.") from None
+                raise BuildError(f"{label}:1", f"cannot be read: {error}", "save it as UTF-8") from None
         return Module(name, label, text.removeprefix("\ufeff"), **kind)
 
     def package_of(self, entry: Path) -> str:

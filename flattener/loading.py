@@ -2,9 +2,12 @@
 
 import ast
 import builtins
+import copy
 import sys
 from dataclasses import dataclass
+from typing import Any
 
+from flattener.errors import BuildError
 from flattener.library import External, Library, NameTables
 from flattener.names import ImportSite
 from flattener.purity import Purity
@@ -60,6 +63,7 @@ class Loader:
         self.outside: set[str] = set()  # third-party modules imported at module level so far
         self.hoisted: set[ImportSite] = set()
         self.unfinished: dict[ImportSite, frozenset[str]] = {}
+        self.early: list[str] = []  # third-party modules that the module loaded last would import early
         self.late: list[tuple[Module, str]] = []  # (module, what it imports in functions), not loaded yet
         if library.runs_as_module and library.is_flat(library.entry_package):
             self.load(library.entry_package)
@@ -76,9 +80,10 @@ class Loader:
                 return
         module = self.names[name].module
         self.loading.append(name)
+        waiting: dict[str, BuildError] = {}  # what is imported late, and would import something third-party early
         for dotted in self.wanted(module, at_load=False):
             if not self.reaches(dotted, set(self.loading)):
-                self.load_silent(module, dotted)
+                self.try_silent(module, dotted, waiting)
         pending: list[int] = []
         for index, statement in enumerate(module.body):
             if index in module.dead:
@@ -99,11 +104,16 @@ class Loader:
                 if site.plain and not apart and (not self.disturbed or modules_only):
                     self.hoisted.add(site)
                 self.disturbed |= apart  # a module in modules style may do anything when it is loaded
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                for dotted in list(waiting):
+                    self.try_silent(module, dotted, waiting)
             if not self.purity.before_imports(module, statement):
                 self.disturbed = True
             self.events += 1
             self.bound_at[name, index] = self.events
             pending.append(index)
+        for error in waiting.values():
+            raise error
         self.flush(module, pending)
         self.loading.remove(name)
         self.events += 1
@@ -141,11 +151,29 @@ class Loader:
             self.load(dotted)
         return pending
 
+    def try_silent(self, module: Module, dotted: str, waiting: dict[str, BuildError]) -> None:
+        """Loads a module before Python would; it waits if only what it imports would come early."""
+        kept: dict[str, Any] = {
+            name: copy.copy(value) for name, value in vars(self).items() if isinstance(value, int | list | dict | set)
+        }
+        try:
+            self.load_silent(module, dotted)
+            waiting.pop(dotted, None)
+        except BuildError as error:
+            if not self.early:
+                raise
+            waiting[dotted] = error
+            tables, before = self.names, dict(kept["names"])
+            vars(self).update(kept)
+            self.names = tables  # others have it too
+            tables.clear()
+            tables.update(before)
+
     def load_silent(self, module: Module, dotted: str, site: ImportSite | None = None) -> None:
         """Loads a module before Python would, which may never load it: it must do nothing but define."""
         if dotted in self.loaded or dotted in self.loading:
             return
-        before, known = len(self.chunks), set(self.outside)
+        before, known, self.early = len(self.chunks), set(self.outside), list[str]()
         self.load(dotted)
         loaded = {chunk.module.name: chunk.module for chunk in self.chunks[before:]}
         some = {
@@ -154,9 +182,9 @@ class Loader:
             for node in self.sites(each)
             for name in self.library.named(each, node.node)
         }
-        new = sorted(self.outside - known | some & NOT_EVERYWHERE)
-        if new:
-            reason = f"{dotted} is imported late, and it imports {new[0]}, which would come early"
+        self.early = sorted(self.outside - known | some & NOT_EVERYWHERE)
+        if self.early:
+            reason = f"{dotted} is imported late, and it imports {self.early[0]}, which would come early"
             module.refuse(self.import_of(module, dotted, site), reason, "import it at the head of the module", dotted)
         for chunk in self.chunks[before:]:
             for index in chunk.indices:

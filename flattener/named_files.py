@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flattener.entries import place_in_parts
 from flattener.errors import BuildError
-from flattener.facts import Facts, called_name
+from flattener.facts import CONFIG_FOLDERS, Facts, called_name
 from flattener.library import Library
 from flattener.path_values import UNKNOWN_PART, PathValue, PathValues
 from flattener.search_path import PROJECT_FILES, SearchPath, is_installed_folder, shown
@@ -24,13 +24,13 @@ SETTINGS = words(".yaml .yml .toml .ini .cfg")  # what is named so is read, wher
 JOINS = words("join joinpath Path PurePath")
 SYSTEM = ("/dev/", "/proc/", "/sys/", "/etc/", "/usr/", "/bin/", "/kaggle/")  # folders that are not the user's
 NO_PATHS = words("prog usage help description epilog metavar")  # texts for whoever runs the program
-SHIPPED_FOLDERS = words("conf configs config")
 READS = words("open load loads read parse imread loadtxt genfromtxt fromfile exec from import readlines run")
 LISTS = words("glob iglob rglob listdir scandir walk iterdir")
 WRITES = words("""
     save write dump to savefig savetxt savez mkdir makedirs remove unlink rmtree touch rename replace imwrite export
     writer copyfile move handler
 """)
+COPIES = words("copy copy2 copyfile copytree")
 STARTS = words("run call check_call check_output Popen system execv spawnv popen")
 ABOUT_SETTINGS = re.compile(r"conf(ig|_|s|$)|cfg|yaml", re.IGNORECASE)
 PATH_TEXT = re.compile(r"(?!https?:)[^\n\t:<>|\"'{}]{1,200}")
@@ -169,8 +169,11 @@ class NamedFiles:
         if isinstance(node.func, ast.Attribute):
             self.visit(node.func.value, kind)
         is_option = called == "add_argument" and ABOUT_SETTINGS.search(ast.dump(node.args[0]) if node.args else "")
-        for part in node.args:
-            if called in STARTS and isinstance(part, ast.Constant) and isinstance(part.value, str):
+        copies = called in COPIES and len(node.args) > 1  # other methods of these names take less
+        for position, part in enumerate(node.args):
+            if copies:
+                self.visit(part, ("copy", "write", "")[min(position, 2)])
+            elif called in STARTS and isinstance(part, ast.Constant) and isinstance(part.value, str):
                 for word in started_words(part.value):
                     self.note(part, PathValue(word), "read" if word.endswith(".py") else "")
             elif called in STARTS and isinstance(part, ast.List):
@@ -227,12 +230,12 @@ class NamedFiles:
         if (
             is_plain
             and not use
-            and (UNKNOWN_PART in text or name in PROJECT_FILES or (bare and text not in SHIPPED_FOLDERS))
+            and (UNKNOWN_PART in text or name in PROJECT_FILES or (bare and text not in CONFIG_FOLDERS))
         ):
             return
         where = f"{self.module.label}:{node.lineno}"
         is_settings = suffix in SETTINGS
-        is_settings |= text in SHIPPED_FOLDERS or bool(suffix == ".json" and ABOUT_SETTINGS.search(name))
+        is_settings |= text in CONFIG_FOLDERS or bool(suffix == ".json" and ABOUT_SETTINGS.search(name))
         use = use or ("read" if is_settings else "")
         bases = self.bases()
         if os.path.isabs(text):
@@ -251,7 +254,13 @@ class NamedFiles:
         found = [path for path in found if path.is_file() or not self.search.entry.is_relative_to(path)]
         if not use:
             found = [path for path in found if path.is_file() and path != source]
-        files = [each for path in found for each in files_below(path) if each == path or each.suffix != ".py"]
+        files = [
+            each
+            for path in found
+            for each in files_below(path)
+            if each == path or each.suffix != ".py" or use == "copy"
+        ]
+        use = "read" if use == "copy" else use
         if use == "list":  # the names of modules are asked for, not their text
             files, use = [path for path in files if path.suffix != ".py"], "read"
         several = len(found) > 1 or found[:1] != files[:1]
@@ -321,20 +330,17 @@ class NamedFiles:
         for given in data:
             top = Path(os.path.abspath(given))
             if not top.exists():
-                raise BuildError(f"--data {given}: does not exist. Remedy: give a file or a folder.")
+                raise BuildError(f"--data {given}", "does not exist", "give a file or a folder")
             for path in files_below(top):
                 size = path.stat().st_size
                 if size > MOST_BYTES:
-                    raise BuildError(
-                        f"--data {given}: {shown(path)} has {size:,} bytes, and a file may have {MOST_BYTES:,}. "
-                        "Remedy: put it into a Kaggle dataset, and read it from /kaggle/input/NAME."
-                    )
+                    reason = f"{shown(path)} has {size:,} bytes, and a file may have {MOST_BYTES:,}"
+                    remedy = "put it into a Kaggle dataset, and read it from /kaggle/input/NAME"
+                    raise BuildError(f"--data {given}", reason, remedy)
                 bases = [base for base in (self.search.entry.parent, self.search.here) if path.is_relative_to(base)]
                 if not bases and not path.is_relative_to(self.search.home):
-                    raise BuildError(
-                        f"--data {given}: lies neither below the entry's folder nor below the working folder. Remedy: "
-                        "move it there."
-                    )
+                    reason = "lies neither below the entry's folder nor below the working folder"
+                    raise BuildError(f"--data {given}", reason, "move it there")
                 base = bases[0] if bases else self.search.home
                 found[path] = path.relative_to(base).as_posix()
         return found

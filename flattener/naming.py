@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from flattener.library import External, Var
 from flattener.names import ImportSite, Use
-from flattener.observers import is_data_class
+from flattener.observers import POOL_PACKAGES, is_data_class
+from flattener.pickles import FINDS_BY_NAME
 from flattener.program import Program, Reference
 from flattener.shell import SHELL_NAMES
 from flattener.source import Module, words
@@ -19,7 +20,6 @@ KEEP_FUNCTIONS = words("""
     numpy scipy pandas polars matplotlib sklearn keras tensorflow jax flax optax torch torchvision timm cv2 PIL
     albumentations xgboost lightgbm catboost optuna tqdm hydra click
 """)
-PICKLING_PACKAGES = {"pickle", "multiprocessing", "concurrent", "joblib", "dill", "cloudpickle", "shelve", "copyreg"}
 
 
 class Naming:
@@ -257,7 +257,7 @@ class Naming:
         for other in self.program.modules:
             for each in [each for site in self.program.names[other.name].sites for each in site.uses]:
                 target = self.program.library.target(other, each)
-                if isinstance(target, External) and target.module.partition(".")[0] in PICKLING_PACKAGES:
+                if isinstance(target, External) and target.module.partition(".")[0] in FINDS_BY_NAME | POOL_PACKAGES:
                     reason = f"{use.name!r} collides with another, and {target.module}, which {other.label} imports, "
                     module.refuse(use.node, reason + "finds classes and functions by their names", remedy)
         if isinstance(use.node, ast.ClassDef) and not is_data_class(use.node):

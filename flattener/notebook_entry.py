@@ -30,9 +30,9 @@ def notebook_source(path: Path) -> str:
         language = book.get("metadata", {}).get("kernelspec", {}).get("language", "python")
         cells = [(cell["cell_type"], "".join(cell["source"])) for cell in book["cells"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BuildError(f"{path.name}:1: cannot be read as a notebook: {error}. Remedy: save it anew.") from None
+        raise BuildError(f"{path.name}:1", f"cannot be read as a notebook: {error}", "save it anew") from None
     if language != "python":
-        raise BuildError(f"{path.name}:1: a notebook in {language}. Remedy: give one in Python.")
+        raise BuildError(f"{path.name}:1", f"a notebook in {language}", "give one in Python")
     lines: list[str] = []
     for kind, source in cells:
         if kind == "markdown":

@@ -6,14 +6,15 @@ can decide it with `--trust WORD`.
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from flattener import pickles
-from flattener.facts import Facts, called_name
+from flattener.facts import CONFIG_FOLDERS, Facts, called_name
 from flattener.library import Library
 from flattener.source import Module, words
+from flattener.values import UNKNOWN, Values, last_name, makes_class
 
 # Code that reads these sees that the modules have become one: where a class or function comes from, its source, its
 # callers.
@@ -28,18 +29,16 @@ LOG_CALLS = words(".debug .info .warning .warn .error .exception .critical .log"
 # What finds a class's module in `sys.modules` by its `__module__`, which then must not name a module that is flat.
 MODULE_LOOKUPS = words("""
     get_type_hints get_annotations pydantic attr attrs msgspec typeguard beartype typer fastapi jit transformers
-    load_model clone_model model_from_json deserialize register_keras_serializable
 """)
+KERAS_LOOKUPS = words("load_model clone_model model_from_json deserialize register_keras_serializable")
 POOLS = re.compile(
     r"(?i:(?!.*thread)(.*(process_?map|process_?pool|multiproc|imap|starmap|map_async|apply_async|parallel_a).*|spawn))"
     r"|DataLoader"
 )
 POOL_PACKAGES = words("multiprocessing multiprocess concurrent mpire pandarallel pathos ray dask billiard p_tqdm loky")
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json", ".toml", ".gin", ".ini", ".cfg")
-CONFIG_FOLDERS = words("conf config configs configuration cfg cfgs settings")
 KERAS_BASES = re.compile(r"(?:Layer|Model|Loss|Metric|Initializer|Regularizer|Constraint|LearningRateSchedule)$")
 RUNNERS = words("Process map submit apply run imap_unordered launch start_processes")
-CLASS_MAKERS = words("namedtuple NamedTuple TypedDict make_dataclass NewType new_class")
 OTHERS = ("load_model", "type", "spawn", "logging", "DeprecationWarning", "-m", "import")
 TRUSTED = sorted({*OBSERVERS, *pickles.WORDS, *OTHERS})
 
@@ -63,22 +62,27 @@ class Notice:
     opens: bool = False
 
 
-def find_notices(library: Library, facts: dict[str, Facts], modules: dict[str, Module], form: str) -> list[Notice]:
+def find_notices(
+    library: Library, facts: dict[str, Facts], modules: dict[str, Module], values: Callable[[], Values], form: str
+) -> list[Notice]:
     """All such code of a program, in the order of its modules.
 
     Args:
         library: the entry and its packages.
         facts: of the entry and of each module.
         modules: those of the packages that the entry may load.
+        values: makes the index of the program's values, which takes a while.
         form: of the output, "notebook" or "script".
     """
+    facts = {name: facts[name] for name in ["__main__", *modules]}
     found: list[Notice] = []
-    for name in ["__main__", *modules]:
-        found += in_module(library, library.source(name), facts[name], form)
-    if any(pickles.is_mentioned(facts[name]) for name in ["__main__", *modules]):
-        found += pickled(library, modules)
-    found += configured(library, {name: facts[name] for name in ["__main__", *modules]}, modules)
-    found += shown_classes(library, {name: facts[name] for name in ["__main__", *modules]}, modules)
+    for name, each in facts.items():
+        found += in_module(library, library.source(name), each, form)
+    if any(map(pickles.is_mentioned, facts.values())):
+        found += pickled(values())
+    found += configured(library, facts, modules)
+    found += shown_in_logs(library, facts, modules)
+    found += shown_classes(facts, modules, show_classes(library, facts, modules, values))
     return found
 
 
@@ -109,9 +113,9 @@ def longest_module(library: Library, dotted: str) -> str:
     return next((name for name in names if library.path_of(name)), "")
 
 
-def pickled(library: Library, modules: dict[str, Module]) -> Iterator[Notice]:
+def pickled(values: Values) -> Iterator[Notice]:
     """What is pickled and unpickled."""
-    for each in pickles.Pickles(library, [library.entry, *modules.values()]).found:
+    for each in pickles.Pickles(values).found:
         place = f"{each.module.label}:{each.line}"
         if each.loads:
             text = f"{place}: {each.word} may load objects of any class of the packages"
@@ -159,47 +163,83 @@ def configuration_files(folder: Path, text: str) -> list[Path]:
     ]
 
 
-def shown_classes(library: Library, facts: dict[str, Facts], modules: dict[str, Module]) -> Iterator[Notice]:
-    """Log messages that show a module, and the classes that are shown and whose `__module__` cannot be kept right."""
-    for name in ["__main__", *modules]:
-        if any(LOG_PLACE.search(text) for text in facts[name].strings):
+def shown_in_logs(library: Library, facts: dict[str, Facts], modules: dict[str, Module]) -> Iterator[Notice]:
+    """Log messages that show in which file they were made."""
+    for name, each in facts.items():
+        if any(LOG_PLACE.search(text) for text in each.strings):
             text = f"{library.source(name).label}: log messages show in which file they were made"
             logs = frozenset(other for other in modules if LOG_CALLS & facts[other].words.keys())
             yield Notice("logging", text, modules=logs)
-    place = shows_class(library, facts)
-    if not place:
-        return
-    everything: set[str] = set().union(*(each.words for each in facts.values()))
-    pools = find_pools(facts)
-    for name, module in modules.items():
-        nodes = module.nodes
+
+
+def shown_classes(facts: dict[str, Facts], modules: dict[str, Module], shown: dict[str, str]) -> Iterator[Notice]:
+    """The modules with classes that are shown and whose `__module__` cannot be kept right.
+
+    Args:
+        facts: of the entry and of each module.
+        modules: those of the packages that the entry may load.
+        shown: what `show_classes` found.
+    """
+    everything: set[str] = set().union(*(each.words for each in facts.values())) if shown else set()
+    pools = find_pools(facts) if shown else frozenset[str]()
+    plain = plain_classes(modules) if KERAS_LOOKUPS & everything else frozenset[str]()
+    for name, place in shown.items():
+        nodes = modules[name].nodes
         by_call = any(isinstance(node, ast.Call) and makes_class(node) for node in nodes)
         quotes = "annotations" in everything or any(map(has_quoted_annotation, nodes))
         for node in nodes if not by_call else []:
             if isinstance(node, ast.ClassDef):
                 by_call |= bool(MODULE_LOOKUPS & everything or node.keywords or (pools and is_data_class(node)))
+                by_call |= bool(KERAS_LOOKUPS & everything and node.name not in plain)
                 by_call |= quotes and any("dataclass" in ast.unparse(each) for each in node.decorator_list)
         if by_call:
             yield Notice("type", f"{place}: a class is shown with its module's name", modules=frozenset([name]))
 
 
-def shows_class(library: Library, facts: dict[str, Facts]) -> str:
-    """The place at which a class of the packages may be shown with its module's name; empty if there is none.
+def plain_classes(modules: dict[str, Module]) -> frozenset[str]:
+    """The names that are only those of classes without decorators, and without bases from outside of the packages."""
+    classes = [node for module in modules.values() for node in module.nodes if isinstance(node, ast.ClassDef)]
+    plain = {node.name for node in classes} | {"object"}
+    while True:
+        others = {
+            node.name for node in classes if node.decorator_list or {last_name(base) for base in node.bases} - plain
+        } & plain
+        if not others:
+            return frozenset(plain)
+        plain -= others
+
+
+def show_classes(
+    library: Library, facts: dict[str, Facts], modules: dict[str, Module], values: Callable[[], Values]
+) -> dict[str, str]:
+    """The modules of the packages a class of which may be shown with its module's name -> the place that shows it.
 
     Args:
         library: the entry and its packages.
-        facts: of the entry and of the modules.
+        facts: of the entry and of each module.
+        modules: those of the packages that the entry may load.
+        values: makes the index of the program's values.
     """
-    others = [name for name in facts if name != "__main__"]
-    classes = sorted(name for other in others for name in re.findall(r"\bclass\s+(\w+)", library.source(other).text))
-    if not classes and not any((CLASS_MAKERS | {"type", "Enum"}) & facts[name].words.keys() for name in others):
-        return ""
-    for name, each in facts.items():
-        shown = [each.words[f"shown {known}"] for known in classes if f"shown {known}" in each.words]
-        line = each.shows_class or min(shown, default=0) or each.words.get(".__repr__", 0)
-        if line:
-            return f"{library.source(name).label}:{line}"
-    return ""
+    owners: dict[str, set[str]] = {}  # class -> modules
+    for name, module in modules.items():
+        for node in module.nodes:
+            if isinstance(node, ast.ClassDef):
+                owners.setdefault(node.name, set()).add(name)
+            elif isinstance(node, ast.Call) and makes_class(node):
+                owners.setdefault("", set()).add(name)
+    everything = set[str]().union(*owners.values())
+    found: dict[str, str] = {}
+    for name, each in facts.items() if everything else []:
+        shown = {line: owners[known] for known in owners if (line := each.words.get(f"shown {known}", 0))}
+        if ".__repr__" in each.words:
+            shown[each.words[".__repr__"]] = everything
+        for node in each.shown_types:
+            held = values().held_by(library.source(name), node)
+            shown[node.lineno] = everything & held if UNKNOWN not in held else everything
+        for line, owner in shown.items():
+            for other in owner:
+                found.setdefault(other, f"{library.source(name).label}:{line}")
+    return {name: found[name] for name in modules if name in found}
 
 
 def find_pools(facts: dict[str, Facts]) -> frozenset[str]:
@@ -209,7 +249,7 @@ def find_pools(facts: dict[str, Facts]) -> frozenset[str]:
         imported = [alias.name for site in each.imports for alias in site.names if isinstance(site, ast.Import)]
         imported += [site.module or "" for site in each.imports if isinstance(site, ast.ImportFrom) and not site.level]
         found |= {name.partition(".")[0] for name in imported} & POOL_PACKAGES
-        found |= {word for word in each.words if POOLS.fullmatch(word)}
+        found |= {word for word in each.called if POOLS.fullmatch(word)}
     return frozenset(found)
 
 
@@ -225,11 +265,6 @@ def refuse_spawned(entry: Module) -> None:
                     entry.refuse(part, reason, "move it into a module of the package, or build a .py file")
 
 
-def makes_class(node: ast.Call) -> bool:
-    """Whether a call makes a class, which then says that it is of the module that it is made in."""
-    return called_name(node) in CLASS_MAKERS or (called_name(node) in ("type", "Enum") and len(node.args) > 1)
-
-
 def has_quoted_annotation(node: ast.AST) -> bool:
     """Whether an annotation of a variable is written in quotes, or holds quotes."""
     return isinstance(node, ast.AnnAssign) and any(
@@ -239,7 +274,7 @@ def has_quoted_annotation(node: ast.AST) -> bool:
 
 def is_data_class(node: ast.ClassDef) -> bool:
     """Whether objects of a class may be what a process sends to another: no layer and no data set is."""
-    names = {getattr(base, "attr", getattr(base, "id", "")) for base in node.bases}
+    names = {last_name(base) for base in node.bases}
     return (
         not names or bool(node.decorator_list) or any(re.search(r"Error$|Exception$|Tuple|Enum|dict", n) for n in names)
     )

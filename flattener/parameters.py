@@ -20,16 +20,19 @@ def settings_values(cell: Cell | None) -> dict[str, Any]:
     return {target.id: ast.literal_eval(value) for target, value in names if isinstance(target, ast.Name)}
 
 
+PRESETS = "give it `PRESETS` and `preset(name, **changes)`, as salt/config.py has them"
+
+
 def fill_settings(entry: Module, cell: Cell | None, values: dict[str, Any]) -> Cell | None:
     """The settings cell of an entry with some values written into it."""
     for name, value in values.items():
         if cell is None:
             entry.refuse(1, f"no settings cell for {name}", 'begin one with # %% tags=["parameters"]')
-        cell = with_setting(cell, name, value)
+        cell = with_setting(entry, cell, name, value)
     return cell
 
 
-def with_setting(cell: Cell, name: str, value: Any) -> Cell:
+def with_setting(entry: Module, cell: Cell, name: str, value: Any) -> Cell:
     """The settings cell with a value in its line `NAME = ...`; the comment behind it stays."""
     lines = list(cell.lines)
     for node in ast.parse(cell.text).body:
@@ -44,7 +47,7 @@ def with_setting(cell: Cell, name: str, value: Any) -> Cell:
             text = (row[:start] + python_literal(value).encode() + row[end:]).decode()
             lines[node.lineno - 1] = dataclasses.replace(line, text=text)
             return dataclasses.replace(cell, lines=lines)
-    raise BuildError(f"the settings cell has no line {name} = ...: write one, on one line, in the kernel")
+    entry.refuse(cell.lines[0].number if cell.lines else 1, f"the settings cell has no line {name} = ...", "write one")
 
 
 def check_run_settings(library: Library, values: dict[str, Any]) -> None:
@@ -55,12 +58,12 @@ def check_run_settings(library: Library, values: dict[str, Any]) -> None:
     if path is None:
         if values.get("SET"):
             raise BuildError(
-                "--set: none of the kernel's packages has a config.py with `preset`, to check the settings by"
+                "--set", "none of the kernel's packages has a config.py, to check the settings by", PRESETS
             )
         return
     config = load_config(path)
     if not {"preset", "PRESETS"} <= config.keys():
-        raise BuildError(f"{path.name}: has no `preset` and `PRESETS`, to check the settings by")
+        raise BuildError(f"{path.name}:1", "has no `preset` and `PRESETS`, to check the settings by", PRESETS)
     # A kernel without a PRESET line changes settings that it finds at its start: some preset must take the changes.
     candidates = [values["PRESET"]] if "PRESET" in values else list(config["PRESETS"])
     refused = None
@@ -70,7 +73,8 @@ def check_run_settings(library: Library, values: dict[str, Any]) -> None:
             return
         except (ValueError, TypeError) as error:
             refused = error
-    raise BuildError(f"settings: {refused}")
+    option = "--set" if values.get("SET") else "--preset"
+    raise BuildError(option, str(refused).rstrip("."), f"give what {path.name} takes")
 
 
 def load_config(path: Path) -> dict[str, Any]:
@@ -80,4 +84,4 @@ def load_config(path: Path) -> dict[str, Any]:
         return runpy.run_path(str(path), run_name=name)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise BuildError(f"{path.name}: cannot be run to check the settings: {reason}") from error
+        raise BuildError(f"{path.name}:1", f"cannot be run to check the settings: {reason}", "correct it") from error

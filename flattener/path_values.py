@@ -35,7 +35,7 @@ class PathValues:
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self.assigned: dict[str, dict[str, ast.expr | None]] = {}
+        self.assigned: dict[str, dict[str, ast.expr | PathValue | None]] = {}
         self.imported: dict[str, dict[str, tuple[str, str]]] = {}
 
     def file_of(self, module: Module) -> Path | None:
@@ -79,6 +79,47 @@ class PathValues:
                 return self.of_call(module, node, steps)
         return None
 
+    def all_of(self, module: Module, node: ast.expr, modules: list[Module]) -> list[PathValue]:
+        """The paths that an expression may mean, be it by a loop's variable, or by what calls give to a function.
+
+        Args:
+            module: in which it stands.
+            node: the expression.
+            modules: all of the program, in which the function may be called.
+        """
+        value = self.of(module, node)
+        if value is not None and UNKNOWN_PART not in value.text:
+            return [value]
+        names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        found: list[PathValue] = []
+        for name in sorted(names & self.assigned.get(module.name, {}).keys()):
+            for each in self.given_to(module, node, name, modules):
+                before, self.assigned[module.name][name] = self.assigned[module.name][name], each
+                value = self.of(module, node)
+                self.assigned[module.name][name] = before
+                found += [value] if value is not None and UNKNOWN_PART not in value.text else []
+        return found
+
+    def given_to(self, module: Module, node: ast.expr, name: str, modules: list[Module]) -> list[PathValue]:
+        """The paths that a loop, or calls, give to the variable of an expression."""
+        pairs: list[tuple[Module, ast.expr]] = []
+        for around in module.nodes:
+            match around:
+                case ast.For(target=ast.Name(id=target), iter=ast.List() | ast.Tuple() as several) if target == name:
+                    pairs += [(module, part) for part in several.elts]
+                case ast.FunctionDef() if node in ast.walk(around):
+                    arguments = [each.arg for each in (*around.args.posonlyargs, *around.args.args)]
+                    place = arguments.index(name) if name in arguments else -1
+                    calls = [
+                        (other, call) for other in modules for call in other.nodes
+                        if isinstance(call, ast.Call) and called_name(call) == around.name
+                    ] if name in arguments else []  # fmt: skip
+                    for other, call in calls:
+                        parts = [*call.args[place : place + 1], *(k.value for k in call.keywords if k.arg == name)]
+                        pairs += [(other, part) for part in parts]
+        values = [self.of(other, part) for other, part in pairs]
+        return [value for value in values if value is not None]
+
     def of_attribute(self, module: Module, node: ast.Attribute, steps: int) -> PathValue | None:
         if node.attr == "parent":
             return upwards(self.of(module, node.value, steps + 1), 1)
@@ -93,6 +134,8 @@ class PathValues:
     def of_name(self, module: Module, name: str, steps: int) -> PathValue | None:
         self.read(module)
         value = self.assigned[module.name].get(name)
+        if isinstance(value, PathValue):
+            return value
         if value is not None:
             return self.of(module, value, steps + 1)
         origin, imported = self.imported[module.name].get(name, ("", ""))
@@ -103,7 +146,7 @@ class PathValues:
     def of_call(self, module: Module, node: ast.Call, steps: int) -> PathValue | None:
         called = called_name(node)
         inner = node.func.value if isinstance(node.func, ast.Attribute) else None
-        if called in ("getcwd", "cwd") and not node.args:
+        if called in ("getcwd", "cwd", "get_original_cwd") and not node.args:
             return PathValue(".")
         if called == "dirname" and node.args:
             return upwards(self.of(module, node.args[0], steps + 1), 1)
@@ -128,7 +171,7 @@ class PathValues:
         """Notes what a module assigns to names, and what it imports from the packages."""
         if module.name in self.assigned:
             return
-        assigned: dict[str, ast.expr | None] = {}
+        assigned: dict[str, ast.expr | PathValue | None] = {}
         imported: dict[str, tuple[str, str]] = {}
         for node in module.nodes:
             if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
@@ -138,6 +181,8 @@ class PathValues:
                 assigned[node.target.id] = None if node.target.id in assigned else node.value
             elif isinstance(node, ast.arg):
                 assigned[node.arg] = None
+            elif isinstance(node, ast.For) and isinstance(node.target, ast.Name):
+                assigned[node.target.id] = None
             elif isinstance(node, ast.ImportFrom) and not (module.is_entry and node.level):
                 origin = self.library.origin(module, node)
                 imported.update((alias.asname or alias.name, (origin, alias.name)) for alias in node.names)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from flattener.facts import Facts, called_name
-from flattener.library import Library
 from flattener.source import Module, words
 from flattener.values import PLAIN_BUILTINS, UNKNOWN, Values
 
@@ -20,13 +19,14 @@ PICKLERS = {
 SAVES = words("dump dumps save to_pickle")
 LOADS = words("load loads read_pickle")
 PICKLE_ONLY = words("pickle cPickle _pickle pickle5 cloudpickle dill compress_pickle shelve")
+FINDS_BY_NAME = PICKLE_ONLY | words("joblib copyreg")  # a class or function must have the name that it was kept by
 BY_VALUE = words("cloudpickle dill")  # what the main program defines is sent whole, so that no module is named
 HARMLESS = words("""
     HIGHEST_PROTOCOL DEFAULT_PROTOCOL PickleError PicklingError UnpicklingError format_version compatible_formats
 """)
 STATE_TAKERS = words("""
     load_state_dict load_weights set_weights DataFrame Series array asarray from_numpy tensor as_tensor set_state len
-    restore_state
+    restore_state isinstance
 """)
 TENSOR_METHODS = words("numpy cpu cuda float half long detach clone shape dtype size unsqueeze squeeze permute")
 # What may call a function whose name no code mentions.
@@ -74,8 +74,8 @@ class Pickling:
 class Pickles:
     """Finds all of them in the modules of a program, the entry among them."""
 
-    def __init__(self, library: Library, modules: list[Module]) -> None:
-        self.values = Values(library, modules)
+    def __init__(self, values: Values) -> None:
+        self.values, modules = values, list(values.modules.values())
         self.parents = {
             child: parent for module in modules for parent in module.nodes for child in ast.iter_child_nodes(parent)
         }

@@ -165,7 +165,7 @@ class Program:
                 module.refuse(
                     use.node,
                     f"the module {place.name} is used as an object",
-                    f"import the names that are needed: from {place.name} import ...",
+                    f"import the names that are needed, as in `from {place.name} import NAME`",
                     blame=place.name,
                 )
             attribute, end = chain.pop(0)

@@ -13,8 +13,9 @@ from flattener.errors import BuildError
 from flattener.facts import Facts
 from flattener.library import Library
 from flattener.named_files import NamedFiles
-from flattener.observers import Notice, find_notices, find_pools, longest_module, shows_class
+from flattener.observers import Notice, find_notices, find_pools, longest_module, show_classes
 from flattener.source import Module, is_docstring, words
+from flattener.values import Values
 
 TEST_TOOLS = words("pytest unittest nose doctest hypothesis")
 SEARCHERS = words("""
@@ -54,7 +55,7 @@ class Reach:
         notices: the code that would notice the flat form, without that which the user trusts.
         reason: why no module can be flat; empty if some can.
         reasons: module -> why this one cannot.
-        shows: the place at which a class of the packages is shown with its module's name; empty if there is none.
+        shows: module a class of which may be shown with the module's name -> the place that shows it.
         pools: words of what may send functions and objects to other processes.
         opens: whether something may name what no source mentions, so that nothing may be left out.
     """
@@ -66,6 +67,7 @@ class Reach:
         self.warnings: list[str] = []
         self.modules: dict[str, Module] = {}
         self.unreadable: list[Path] = []
+        self.indexed: Values | None = None
         self.tops = f"(?:{'|'.join(map(re.escape, library.packages)) or '!'})"  # a pattern for any package's name
         self.dotted_name = re.compile(rf"\b{self.tops}(?:\.[^\W\d]\w*)+")
         self.suite = self.is_suite(self.facts_of("__main__"))
@@ -93,7 +95,7 @@ class Reach:
         self.opens = self.names_package or bool(self.searched) or any(notice.opens for notice in self.notices)
         self.opens = self.opens or self.hands_out_modules()
         everything = {name: self.facts[name] for name in ["__main__", *self.modules]}
-        self.shows = shows_class(library, everything) if "type" not in self.trust else ""
+        self.shows = show_classes(library, everything, self.modules, self.values) if "type" not in self.trust else {}
         self.pools = find_pools(everything)
         self.reason = self.find_reason()
         self.reasons = {name: notice.text for notice in reversed(self.notices) for name in notice.modules or ()}
@@ -101,8 +103,14 @@ class Reach:
 
     def find_notices(self) -> list[Notice]:
         """See `notices`."""
-        found = find_notices(self.library, self.facts, self.modules, self.form)
+        found = find_notices(self.library, self.facts, self.modules, self.values, self.form)
         return [notice for notice in found if notice.word not in self.trust]
+
+    def values(self) -> Values:
+        """The index of the values of the program, as far as its modules are known."""
+        if self.indexed is None or self.indexed.modules.keys() - {"__main__"} != self.modules.keys():
+            self.indexed = Values(self.library, [self.library.entry, *self.modules.values()])
+        return self.indexed
 
     def hands_out_modules(self) -> bool:
         """Whether a module of the packages is given to a call: others may then look up anything in it by its name."""
@@ -133,11 +141,11 @@ class Reach:
         for text in self.library.keep:
             dotted, _, name = text.partition(":")
             if not self.library.path_of(dotted):
-                raise BuildError(f"--keep {text}: there is no module {dotted}. Remedy: write pkg.module:Name.")
+                raise BuildError(f"--keep {text}", f"there is no module {dotted}", "write pkg.module:Name")
             self.visit(dotted)
             bound = self.library.names(dotted).bindings
             if name and name.partition(".")[0] not in bound:
-                raise BuildError(f"--keep {text}: {dotted} has no {name}. Remedy: write pkg.module:Name.")
+                raise BuildError(f"--keep {text}", f"{dotted} has no {name}", "write pkg.module:Name")
             found.setdefault(dotted, set()).update([name.partition(".")[0]] if name else bound)
         return found
 
@@ -214,8 +222,7 @@ class Reach:
         if name != "__main__" and "__file__" in facts.words and listed:
             found.append(facts.words["__file__"])
         found += [line for dotted, line in facts.outside_importers.items() if not self.library.contains(dotted)]
-        if {top, f"{top}."} & facts.joined:
-            found.append(1)
+        found += [facts.joined[text] for text in (top, f"{top}.") if text in facts.joined]
         return facts.names_modules or min(found, default=0)
 
     def visit(self, name: str) -> None:

@@ -1,6 +1,7 @@
 """Where the user's own modules lie: in the packages that are given, and where Python would look at the desk."""
 
 import ast
+import functools
 import os
 import re
 import sys
@@ -16,6 +17,7 @@ LOADED_EARLY = words("""
     keyword reprlib warnings contextlib importlib runpy __future__ linecache zipimport
 """)
 ADDERS = words("append insert extend addsitedir")
+MOST_FOLDERS = 2000  # of a project that are searched for a module that no import finds
 
 
 class SearchPath:
@@ -61,19 +63,17 @@ class SearchPath:
         """Takes an argument of `--package`."""
         absolute = self.absolute(path)
         if not absolute.exists():
-            raise BuildError(f"--package {path}: does not exist. Remedy: give the folder of a package, or a .py file.")
+            raise BuildError(f"--package {path}", "does not exist", "give the folder of a package, or a .py file")
         if absolute.is_file() and absolute.suffix != ".py":
-            raise BuildError(f"--package {path}: is no Python file. Remedy: ship other files by --data {path}.")
+            raise BuildError(f"--package {path}", "is no Python file", f"ship other files by --data {path}")
         name = absolute.name.removesuffix(".py") if absolute.is_file() else absolute.name
         if absolute.is_dir() and not (absolute / "__init__.py").is_file():
             self.holders.append(absolute)
             return
         other = self.given.get(name)
         if other is not None and other.resolve() != absolute.resolve():
-            raise BuildError(
-                f"--package {path}: {shown(other)} has the name {name!r}, too, and Python would import only one of "
-                "them. Remedy: give one, or rename a folder."
-            )
+            reason = f"{shown(other)} has the name {name!r}, too, and Python would import only one of them"
+            raise BuildError(f"--package {path}", reason, "give one, or rename a folder")
         self.given[name] = absolute
 
     def package_of_entry(self, relative: int) -> tuple[str, Path]:
@@ -137,6 +137,35 @@ class SearchPath:
         found = self.find(top)
         places = [folder / top for folder in (*self.folders(), *self.possible)]
         return found or next((place for place in places if place.is_dir() and any(place.glob("*.py"))), None)
+
+    def lost(self, dotted: str) -> Path | None:
+        """The package or module of the project that an import may mean, although Python would not look there."""
+        top, *rest = dotted.split(".")
+        known = top in sys.stdlib_module_names or not top.isidentifier() or self.installed(top)
+        for folder in [] if known else self.holding_modules:
+            path = folder.joinpath(top, *rest)
+            is_there = path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file()
+            if is_there or (rest and (folder / top / f"{rest[0]}.py").is_file()):
+                return regular(folder, top) or folder / top
+        return None
+
+    @functools.cached_property
+    def holding_modules(self) -> list[Path]:
+        """The folders of the project, those near its own first, but for what no import means."""
+        found, todo = list[Path](), [self.home]
+        for folder in todo:
+            if len(todo) > MOST_FOLDERS:
+                break
+            found.append(folder)
+            try:
+                inner = sorted(each for each in folder.iterdir() if each.is_dir() and not each.is_symlink())
+            except OSError:
+                continue
+            for each in inner:
+                skipped = not re.fullmatch(r"\w[\w-]*", each.name)
+                if not skipped and each.name != "node_modules" and not (each / "pyvenv.cfg").is_file():
+                    todo.append(each)
+        return found
 
     def installed(self, top: str) -> bool:
         """Whether an installed package has this name."""

@@ -58,11 +58,10 @@ class Module:
                 self.tree = ast.parse(text)
                 compile(self.tree, label, "exec", dont_inherit=True)  # what parses does not always compile
         except (SyntaxError, ValueError) as error:
-            raise BuildError(
-                f"{label}:{getattr(error, 'lineno', None) or 1}: not valid Python: {error}. Remedy: correct it."
-            ) from None
+            line = getattr(error, "lineno", None) or 1
+            raise BuildError(f"{label}:{line}", f"not valid Python: {error}", "correct it") from None
         except RecursionError:
-            raise BuildError(f"{label}:1: an expression is nested too deeply. Remedy: split it.") from None
+            raise BuildError(f"{label}:1", "an expression is nested too deeply", "split it") from None
         found = [f"{label}:{each.lineno}: {each.message}" for each in caught if each.category is SyntaxWarning]
         self.warnings = list(dict.fromkeys(found))
         self.body = self.tree.body
@@ -85,9 +84,8 @@ class Module:
         try:
             return symtable.symtable(self.text, self.label, "exec")
         except SyntaxError as error:
-            raise BuildError(
-                f"{self.label}:{error.lineno or 1}: not valid Python: {error}. Remedy: correct it."
-            ) from None
+            place = f"{self.label}:{error.lineno or 1}"
+            raise BuildError(place, f"not valid Python: {error}", "correct it") from None
 
     @functools.cached_property
     def nodes(self) -> list[ast.AST]:
@@ -100,7 +98,8 @@ class Module:
         try:
             return list(tokenize.generate_tokens(io.StringIO(self.text).readline))
         except (SyntaxError, tokenize.TokenError) as error:
-            raise BuildError(f"{self.label}: cannot be read as tokens: {error}. Remedy: correct it.") from None
+            line = error.lineno if isinstance(error, SyntaxError) else error.args[1][0]
+            raise BuildError(f"{self.label}:{line or 1}", f"cannot be read as tokens: {error}", "correct it") from None
 
     @functools.cached_property
     def comments(self) -> list[Comment]:
@@ -132,7 +131,7 @@ class Module:
     def refuse(self, node: Any, reason: str, remedy: str, blame: str | None = None) -> NoReturn:
         """Raises a `BuildError` for a node of the syntax tree, or a line number; `blame` is this module by default."""
         line = node if isinstance(node, int) else node.lineno
-        error = BuildError(f"{self.label}:{line}: {reason}. Remedy: {remedy}.")
+        error = BuildError(f"{self.label}:{line}", reason, remedy)
         error.blame = blame or self.name
         raise error
 

@@ -99,14 +99,17 @@ def trace_log(log: Path, map_file: Path | None, builds: Path | None = None) -> s
             found = sorted(builds.glob("*/*.map.json"))
         if len(found) != 1:
             names = ", ".join(path.name for path in found) or "none"
-            raise BuildError(f"--trace {log.name}: which map? There are: {names}. Remedy: give one by --map.")
+            raise BuildError(f"--trace {log.name}", f"which map? There are: {names}", "give one by --map")
         map_file = found[0]
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
         known = json.loads(map_file.read_text(encoding="utf-8"))
         texts, hashes = known["texts"], known["hashes"]
     except (OSError, ValueError, KeyError) as error:
-        raise BuildError(f"--trace: {getattr(error, 'filename', None) or map_file.name}: {error}") from None
+        option = f"--trace {log.name}" if getattr(error, "filename", "") == str(log) else f"--map {map_file.name}"
+        raise BuildError(
+            option, f"cannot be read: {error}", "give the log of a run, and the .map.json of its build"
+        ) from None
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         text = "".join(part.get("data", "") for part in json.loads(text))
 

@@ -27,6 +27,7 @@ CONTAINER_MAKERS = words("array asarray concatenate stack append choice sample s
 PLAIN_BUILTINS = words(
     "len int float str bool bytes repr round abs sum range ord chr hash id isinstance format any all"
 )
+CLASS_MAKERS = words("namedtuple NamedTuple TypedDict make_dataclass NewType new_class")
 PLAIN_TYPES = words("int float str bool bytes complex None Path Tensor ndarray DataFrame Series datetime Namespace")
 PLAIN_GENERICS = words(
     "list List dict Dict tuple Tuple set Set Optional Union Sequence Mapping np npt torch pd pathlib"
@@ -53,6 +54,7 @@ class Values:
         self.called: dict[str, list[tuple[Module, ast.Call]]] = collections.defaultdict(list)
         self.defined: dict[str, list[Any]] = collections.defaultdict(list)
         self.returned: dict[Any, list[Flow]] = collections.defaultdict(list)
+        self.reads: set[tuple[str, Any, str]] = set()  # module, function around, name that is read and not called
         self.given: set[str] = set()  # names of functions that are handed around
         self.given_by_self: dict[str, list[ast.ClassDef]] = collections.defaultdict(list)  # `self.method`, by its class
         self.classes: dict[str, list[ast.ClassDef]] = collections.defaultdict(list)
@@ -62,6 +64,7 @@ class Values:
             self.index(module)
         for name, function, variable in self.declared:
             self.bound[name, None, variable] += self.bound.pop((name, function, variable), [])
+        self.given |= {name for origin, function, name in self.reads if self.may_mean_function(origin, function, name)}
 
     # --- the index ---
 
@@ -86,7 +89,9 @@ class Values:
                 case ast.Call():
                     self.called[called_name(node)].append((module, node))
                 case ast.Name() if isinstance(node.ctx, ast.Load) and node not in called:
-                    self.given.add(node.id)
+                    self.reads.add((module.name, function, node.id))
+                    if owner is not None:
+                        self.given.add(node.id)  # in the body of a class, it may be a method
                 case ast.Attribute() if isinstance(node.ctx, ast.Load) and node not in called:
                     if isinstance(node.value, ast.Name) and node.value.id == "self" and function in self.class_of:
                         self.given_by_self[node.attr].append(self.class_of[function])
@@ -166,6 +171,13 @@ class Values:
                     self.bind(module, function, owner, part, flow)
 
     # --- following ---
+
+    def may_mean_function(self, origin: str, function: Any, name: str) -> bool:
+        """Whether a name that is read may be that of a function, and not of another variable of a function."""
+        while function is not None and not {(origin, function, name)} & (self.bound.keys() | self.imported.keys()):
+            function = self.around[function]
+        flows = self.bound.get((origin, function, name), [])
+        return function is None or not flows or any(isinstance(each[2], Function) for each in flows)
 
     def held_by(self, module: Module, node: ast.AST) -> set[str]:
         """The modules whose classes or functions a value may hold; `UNKNOWN` among them if it may be any."""
@@ -295,6 +307,8 @@ class Values:
         arguments: list[Flow] = [(module, function, part) for part in node.args]
         arguments += [(module, function, keyword.value) for keyword in node.keywords]
         name = called_name(node)
+        if makes_class(node):
+            yield from own(module)
         if isinstance(node.func, ast.Name):
             if name in PLAIN_BUILTINS and not self.is_bound(module, function, name):
                 return
@@ -413,9 +427,19 @@ class Values:
             yield from given_to(call, parameter.arg, position, (other, self.around[call]), arguments)
 
 
+def makes_class(node: ast.Call) -> bool:
+    """Whether a call makes a class, which then says that it is of the module that it is made in."""
+    return called_name(node) in CLASS_MAKERS or (called_name(node) in ("type", "Enum") and len(node.args) > 1)
+
+
 def base_names(node: ast.ClassDef) -> set[str]:
     """The last parts of the names of a class's bases."""
-    return {getattr(base, "attr", getattr(base, "id", "")) for base in node.bases}
+    return {last_name(base) for base in node.bases}
+
+
+def last_name(node: ast.AST) -> str:
+    """`c` of `a.b.c`; empty for all but names and attributes."""
+    return str(getattr(node, "attr", getattr(node, "id", "")))
 
 
 def own(module: Module) -> list[str]:

@@ -101,6 +101,11 @@ WARNED = {
         [],
         "main.py:4: there is no module pkg.gone",
     ),
+    "a module where Python does not look": (
+        {"main.py": "import sys\nfrom core.config import x\n", "lib/core/config.py": "x = 1\n", "pyproject.toml": ""},
+        [],
+        "main.py:2: core.config is not where Python looks, and not shipped; it may be lib/core. Remedy: --package lib",
+    ),
     "a compiled module": (
         {"main.py": "from pkg.fast import f\n", "pkg/__init__.py": "", "pkg/fast.so": ""},
         [],
@@ -121,6 +126,7 @@ SILENT = {
     "an optional module": {"main.py": "try:\n    import pkg.fast\nexcept ImportError:\n    pass\n", **PKG},
     "a file that is written": {"main.py": "open('out.csv', 'w').write('1')\nopen('out.csv')\n", "out.csv": "0"},
     "a folder of a common word": {"main.py": "MODE = 'train'\n", "train/x.png": "1"},
+    "a module that is not installed": {"main.py": "import hydra\n", "hydra.yaml": "", "conf/hydra/x.yaml": ""},
     "a mounted dataset": {"main.py": "open('../input/x.csv')\n"},
 }
 

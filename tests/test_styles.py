@@ -61,6 +61,8 @@ CHECKPOINTS = {
     "net = Net()\nnet.load_state_dict(torch.load('a'))": set(),
     "state = torch.load('a')\nNet().load_state_dict(state['net'])\nstart = state['epoch'] + 1": set(),
     "net = torch.load('a', weights_only=True)\nprint(net.width)": set(),
+    "def train(net, args):\n    torch.save({'net': net.state_dict(), 'args': args}, 'a')\n\n\n"
+    "def read():\n    train = Net()\n    return [train]\n\n\ntrain(Net(), 3)": set(),
     "torch.save(Net(), 'a')": {"pkg/model.py"},
     "net = Net()\ntorch.save({'net': net}, 'a')": {"pkg/model.py"},
     "net = nn.DataParallel(Net())\ntorch.save(obj=net, f='a')": {"pkg/model.py"},
@@ -85,6 +87,23 @@ FLAT = {
     "a listed folder": "from pkg.a import f\nprint(f())\n--\nimport glob\ndef f():\n    return glob.glob('*')\n",
     "a frame": "import pandas as pd\nfrom pkg.a import f\nf(pd.DataFrame()).to_pickle('a')\npd.read_pickle('a')\n"
     "--\ndef f(x):\n    return x\n",
+    "a class that is only compared": "from pkg.a import f\nprint(f(1))\n--\nimport multiprocessing\nclass Own: pass\n"
+    "def f(x):\n    kind = type(x)\n    return 1 if kind is Own else multiprocessing.Pool(1)\n",
+    "a variable with the name of a class in a text": "from pkg.a import f\nfor i in [1]: print(str(i), f(i))\n--\n"
+    "import multiprocessing\nclass Own: pass\ndef f(x):\n    'The class i.'\n    return multiprocessing.Pool()\n",
+    "the class of a number": "from pkg.a import f\nprint(f(1))\n--\nimport multiprocessing\nclass Own: pass\n"
+    "def f(x):\n    if x: raise TypeError(f'{type(x)} is no number')\n    return multiprocessing.cpu_count()\n",
+    "a switch for processes": "from pkg.a import f\nprint(f(1))\n--\nclass Own: pass\n"
+    "def f(x, use_multiprocessing=False): return f'{type(x)} {Own()} {use_multiprocessing}'\n",
+    "how to use a program": "import argparse\nfrom pkg.a import f\n"
+    "argparse.ArgumentParser(usage='python -m pkg.a <command>')\n--\ndef f(x): return x\n",
+    "the package of the entry": "from pkg.a import f\nif __name__ == '__main__' and __package__ is None:\n"
+    "    __package__ = 'pkg.a'\nprint(f(1))\n--\ndef f(x): return x\n",
+    "a plain class in a program of Keras": "from keras.models import load_model\nfrom pkg.a import f\n"
+    "print(type(f()))\nload_model('x', custom_objects={})\n--\n"
+    "class Base: pass\nclass Own(Base): pass\ndef f(): return Own()\n",
+    "a late import of what comes anyway": "import anything\ndef late():\n    from pkg.a import f\n    return f(1)\n"
+    "print(late())\n--\nimport anything\ndef f(x): return anything.make(x)\n",
     "workers of joblib": "from joblib import Parallel, delayed\nfrom pkg.a import f\n"
     "print(Parallel(2)(delayed(f)(x) for x in 'a'))\n--\ndef f(x):\n    return x\n",
 }  # fmt: skip
@@ -141,7 +160,7 @@ def test_the_user_decides_what_stays_open_and_sees_it_in_one_line(tmp_path, caps
     assert "modules style" not in said and "undecided" not in said
     assert "--out flat.py --trust torch.load`" in (tmp_path / "flat.py").read_text()
     assert run_command([*command, "--trust", "torch.lod"], tmp_path) == 1
-    assert "--trust torch.lod: not known. Remedy: one of" in capsys.readouterr().err
+    assert "--trust torch.lod: not known. Remedy: give one of" in capsys.readouterr().err
 
 
 def test_what_must_be_found_by_its_name_can_be_kept(tmp_path):
