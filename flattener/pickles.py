@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -142,11 +143,52 @@ class Pickles:
         elif name in LOADS:
             if top == "pandas" or (call is not None and self.is_plain_load(module, call, top)):
                 return
-            yield Pickling(module, node.lineno, word, True, None)
+            kept = self.kept_in_file(module, call)
+            if kept is None or kept:
+                yield Pickling(module, node.lineno, word, kept is None, kept)
         elif top in PICKLE_ONLY and name not in HARMLESS and not (top in BY_VALUE and name == "Pickler"):
             yield Pickling(module, node.lineno, word, name not in ("Pickler",), None)
 
     # --- what is loaded ---
+
+    def kept_in_file(self, module: Module, call: ast.Call | None) -> frozenset[str] | None:
+        """The modules of what the program itself keeps in the file that a call loads; None if it is not known."""
+        key = self.file_of(module, call.args[0]) if call is not None and call.args else None
+        kept = self.kept.get(key, []) if key else []
+        held = set[str]().union(*(self.values.held_by(other, value) for other, value in kept))
+        return frozenset(held) if kept and UNKNOWN not in held else None
+
+    @functools.cached_property
+    def kept(self) -> dict[Any, list[tuple[Module, ast.expr]]]:
+        """What the program pickles into each file."""
+        found: dict[Any, list[tuple[Module, ast.expr]]] = collections.defaultdict(list)
+        for name in sorted(SAVES):
+            for module, call in self.values.called.get(name, []):
+                top, _, saves = self.dotted(module, call.func).rpartition(".")
+                if top in PICKLERS and saves in ("dump", "save") and len(call.args) > 1:
+                    key = self.file_of(module, call.args[1])
+                    found[key] += [(module, call.args[0])] if key else []
+        return found
+
+    def file_of(self, module: Module, node: ast.expr) -> Any:
+        """The path of a file that is open, or its path itself, in a form to compare; None if it cannot be told."""
+        function = self.values.around.get(node)
+        around: Any = node
+        while isinstance(node, ast.Name) and around is not None:
+            items = around.items if isinstance(around, ast.With) else []
+            for item in items:
+                if isinstance(item.optional_vars, ast.Name) and item.optional_vars.id == node.id:
+                    around, node = None, item.context_expr
+                    break
+            around = self.parents.get(around) if around is not None else None
+        if isinstance(node, ast.Call):
+            is_open = called_name(node) == "open"
+            holder = node.func.value if isinstance(node.func, ast.Attribute) else None
+            node = (holder or node.args[0]) if is_open and (holder or node.args) else node
+        plain = all(isinstance(part, ast.Name | ast.Attribute | ast.expr_context) for part in ast.walk(node))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return node.value
+        return (module.name, function, ast.unparse(node)) if plain else None
 
     def is_plain_load(self, module: Module, call: ast.Call, top: str) -> bool:
         """Whether what a call unpickles shows by its use that it is a state, a table or an array."""

@@ -63,6 +63,12 @@ CHECKPOINTS = {
     "net = torch.load('a', weights_only=True)\nprint(net.width)": set(),
     "def train(net, args):\n    torch.save({'net': net.state_dict(), 'args': args}, 'a')\n\n\n"
     "def read():\n    train = Net()\n    return [train]\n\n\ntrain(Net(), 3)": set(),
+    "with open('a', 'wb') as f:\n    torch.save(Net(), f)\nwith open('a', 'rb') as f:\n    net = torch.load(f)\n"
+    "print(net(3))": {"pkg/model.py"},
+    "import pickle\npath = 'a'\npickle.dump({'names': ['b']}, open(path, 'wb'))\nprint(Net)\n"
+    "found = pickle.load(open(path, 'rb'))\nprint(found.popitem())": set(),
+    "import pickle\npath, other = 'a', 'b'\npickle.dump({'names': ['b']}, open(path, 'wb'))\nprint(Net)\n"
+    "found = pickle.load(open(other, 'rb'))\nprint(found.popitem())": {"pkg/model.py", "pkg/other.py"},
     "torch.save(Net(), 'a')": {"pkg/model.py"},
     "net = Net()\ntorch.save({'net': net}, 'a')": {"pkg/model.py"},
     "net = nn.DataParallel(Net())\ntorch.save(obj=net, f='a')": {"pkg/model.py"},
@@ -79,6 +85,21 @@ def test_a_checkpoint_matters_to_the_modules_whose_classes_it_names(code, tmp_pa
     files = {"main.py": TORCH + "from pkg.other import double\n" + code + "\nprint(double(1))\n", "pkg/model.py": MODEL}
     report, _ = build(tmp_path, {**files, "pkg/other.py": "def double(x):\n    return 2 * x\n"})
     assert styled(report) == CHECKPOINTS[code]
+
+
+def test_a_network_is_saved_without_the_modules_that_only_call_it(tmp_path):
+    files = {
+        "main.py": "import torch\nfrom pkg.model import Net\nfrom pkg.read import batches\nnet = Net()\n"
+        "for x in batches():\n    net(x)\ntorch.save(net, 'a')\n",
+        "pkg/model.py": MODEL
+        + "        self.mask = None\n    def forward(self, x):\n        self.mask = self.make(x)\n"
+        "        return self.mask\n    def make(self, x):\n        return x + 1\n    def unfreeze(self, on=True):\n"
+        "        self.on = on\n",
+        "pkg/read.py": "class Reader: pass\ndef batches():\n    yield 1\nprint(Reader())\n",
+    }
+    assert styled(build(tmp_path, files)[0]) == {"pkg/model.py"}
+    files["main.py"] += "getattr(net, input())(batches)\n"  # then any method may be called with anything
+    assert styled(build(tmp_path, files)[0]) == {"pkg/model.py", "pkg/read.py"}
 
 
 FLAT = {

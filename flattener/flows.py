@@ -1,0 +1,185 @@
+"""An index of the definitions, assignments and calls of a program: where a value comes from, one step back."""
+
+import ast
+import collections
+from typing import Any
+
+from flattener.facts import called_name
+from flattener.library import Library
+from flattener.source import Module, all_arguments, words
+
+PLAIN_TYPES = words("int float str bool bytes complex None Path Tensor ndarray DataFrame Series datetime Namespace")
+PLAIN_GENERICS = words(
+    "list List dict Dict tuple Tuple set Set Optional Union Sequence Mapping np npt torch pd pathlib"
+)
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+Flow = tuple[Module, Any, Any]  # a module, the function around (None: the module itself), and a node or a parameter
+
+
+class Flows:
+    """An index of all definitions, assignments and calls of a program, to follow values backwards."""
+
+    def __init__(self, library: Library, modules: list[Module]) -> None:
+        self.library = library
+        self.modules = {module.name: module for module in modules}
+        self.around: dict[ast.AST, Function | None] = {}  # node -> the function around it
+        self.bound: dict[tuple[str, Any, str], list[Flow]] = collections.defaultdict(list)
+        self.imported: dict[tuple[str, Any, str], tuple[str, str | None]] = {}
+        self.fed: dict[tuple[str, str], list[Flow]] = collections.defaultdict(list)  # `name.method(value)`
+        self.attributes: dict[str, list[Flow]] = collections.defaultdict(list)
+        self.of_self: dict[ast.ClassDef, list[Flow]] = collections.defaultdict(list)
+        self.class_of: dict[ast.AST, ast.ClassDef] = {}  # function -> the class whose method it is
+        self.home: dict[ast.AST, Module] = {}  # function or class -> its module
+        self.called: dict[str, list[tuple[Module, ast.Call]]] = collections.defaultdict(list)
+        self.defined: dict[str, list[Any]] = collections.defaultdict(list)
+        self.returned: dict[Any, list[Flow]] = collections.defaultdict(list)
+        self.reads: set[tuple[str, Any, str]] = set()  # module, function around, name that is read and not called
+        self.given: set[str] = set()  # names of functions that are handed around
+        self.given_by_self: dict[str, list[ast.ClassDef]] = collections.defaultdict(list)  # `self.method`, by its class
+        self.classes: dict[str, list[ast.ClassDef]] = collections.defaultdict(list)
+        self.stars: dict[str, list[str]] = collections.defaultdict(list)
+        self.declared: list[tuple[str, Any, str]] = []  # the names that a function declares as global
+        for module in modules:
+            self.index(module)
+        for name, function, variable in self.declared:
+            self.bound[name, None, variable] += self.bound.pop((name, function, variable), [])
+        self.given |= {name for origin, function, name in self.reads if self.may_mean_function(origin, function, name)}
+
+    # --- the index ---
+
+    def index(self, module: Module) -> None:
+        """Adds all of a module to the index."""
+        todo: list[tuple[ast.AST, Any, Any]] = [(node, None, None) for node in module.body]
+        called = {node.func for node in module.nodes if isinstance(node, ast.Call)}
+        while todo:
+            node, function, owner = todo.pop()
+            self.around[node] = function
+            inner, class_around = function, owner
+            match node:
+                case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                    inner, class_around = node, None
+                    self.add_function(module, function, node, owner)
+                case ast.ClassDef():
+                    class_around = node
+                    self.home[node] = module
+                    self.classes[node.name].append(node)
+                    if owner is None:
+                        self.bound[module.name, function, node.name].append((module, function, node))
+                case ast.Call():
+                    self.called[called_name(node)].append((module, node))
+                case ast.Name() if isinstance(node.ctx, ast.Load) and node not in called:
+                    self.reads.add((module.name, function, node.id))
+                    if owner is not None:
+                        self.given.add(node.id)  # in the body of a class, it may be a method
+                case ast.Attribute() if isinstance(node.ctx, ast.Load) and node not in called:
+                    if isinstance(node.value, ast.Name) and node.value.id == "self" and function in self.class_of:
+                        self.given_by_self[node.attr].append(self.class_of[function])
+                    else:
+                        self.given.add(node.attr)
+            self.add_bindings(module, function, owner, node)
+            todo += [(child, inner, class_around) for child in ast.iter_child_nodes(node)]
+
+    def add_function(self, module: Module, around: Any, node: Function, owner: ast.ClassDef | None) -> None:
+        self.home[node] = module
+        for argument in all_arguments(node.args):
+            self.bound[module.name, node, argument.arg].append((module, node, argument))
+        if isinstance(node, ast.Lambda):
+            self.returned[node].append((module, node, node.body))
+            return
+        self.defined[node.name].append(node)
+        if owner is not None:
+            self.class_of[node] = owner
+        else:
+            self.bound[module.name, around, node.name].append((module, around, node))
+
+    def add_bindings(self, module: Module, function: Any, owner: ast.ClassDef | None, node: ast.AST) -> None:
+        """Adds what a node binds or hands on."""
+        pairs: list[tuple[ast.AST, ast.AST]] = []
+        match node:
+            case ast.Assign():
+                pairs = [(target, node.value) for target in node.targets]
+            case ast.AnnAssign() if node.value is not None or owner is not None:
+                plain = is_plain_annotation(node.annotation)
+                pairs = [(node.target, ast.Constant(None) if plain else node.value or node)]
+            case ast.AugAssign() | ast.NamedExpr():
+                pairs = [(node.target, node.value)]
+            case ast.For() | ast.AsyncFor() | ast.comprehension():
+                pairs = [(node.target, node.iter)]
+            case ast.withitem() if node.optional_vars is not None:
+                pairs = [(node.optional_vars, node.context_expr)]
+            case ast.Call(func=ast.Attribute(value=receiver)):
+                values = [*node.args, *(keyword.value for keyword in node.keywords)]
+                pairs = [(receiver, value) for value in values if isinstance(receiver, ast.Attribute)]
+                if isinstance(receiver, ast.Name):
+                    self.fed[module.name, receiver.id] += [(module, function, value) for value in values]
+            case ast.Global():
+                self.declared += [(module.name, function, name) for name in node.names]
+            case ast.ExceptHandler() if node.name:
+                pairs = [(ast.Name(node.name, ast.Store()), ast.Constant(None))]
+            case ast.Return() | ast.Yield() | ast.YieldFrom() if node.value is not None:
+                self.returned[function].append((module, function, node.value))
+            case ast.Import():
+                for alias in node.names:
+                    dotted = alias.name if alias.asname else alias.name.partition(".")[0]
+                    self.imported[module.name, function, alias.asname or dotted] = (dotted, None)
+            case ast.ImportFrom():
+                origin = self.library.origin(module, node)
+                for alias in node.names:
+                    if alias.name == "*":
+                        self.stars[module.name].append(origin)
+                    self.imported[module.name, function, alias.asname or alias.name] = (origin, alias.name)
+        for target, value in pairs:
+            self.bind(module, function, owner, target, (module, function, value))
+
+    def bind(self, module: Module, function: Any, owner: ast.ClassDef | None, target: ast.AST, flow: Flow) -> None:
+        """Adds the flow of a value to a target of an assignment."""
+        match target:
+            case ast.Name():
+                if owner is not None:
+                    self.attributes[target.id].append(flow)
+                    return
+                self.bound[module.name, function, target.id].append(flow)
+            case ast.Attribute():
+                self.attributes[target.attr].append(flow)
+                if isinstance(target.value, ast.Name) and function in self.class_of:
+                    self.of_self[self.class_of[function]].append(flow)
+            case ast.Subscript() | ast.Starred():
+                self.bind(module, function, owner, target.value, flow)
+            case ast.Tuple() | ast.List():
+                for part in target.elts:
+                    self.bind(module, function, owner, part, flow)
+
+    def may_mean_function(self, origin: str, function: Any, name: str) -> bool:
+        """Whether a name that is read may be that of a function, and not of another variable of a function."""
+        while function is not None and not {(origin, function, name)} & (self.bound.keys() | self.imported.keys()):
+            function = self.around[function]
+        flows = self.bound.get((origin, function, name), [])
+        return function is None or not flows or any(isinstance(each[2], Function) for each in flows)
+
+    def module_named(self, module: Module, function: Any, node: ast.AST) -> tuple[str, bool] | None:
+        """The dotted name that a chain of attributes of an imported module means, and whether it is the packages'."""
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.insert(0, node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            return None
+        scope = function
+        while (module.name, scope, node.id) not in self.imported:
+            if (module.name, scope, node.id) in self.bound or scope is None:
+                return None
+            scope = self.around[scope]
+        origin, name = self.imported[module.name, scope, node.id]
+        dotted = ".".join([origin, *([name] if name else []), *parts])
+        return dotted, self.library.contains(origin)
+
+
+def is_plain_annotation(node: ast.AST | None) -> bool:
+    """Whether an annotation names only types that hold nothing of the packages."""
+    if node is None:
+        return False
+    names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+    names |= {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+    texts = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
+    return bool(names & PLAIN_TYPES) and names <= PLAIN_TYPES | PLAIN_GENERICS and all(text is None for text in texts)
