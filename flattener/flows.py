@@ -105,9 +105,10 @@ class Flows:
             case ast.AugAssign() | ast.NamedExpr():
                 pairs = [(node.target, node.value)]
             case ast.For() | ast.AsyncFor() | ast.comprehension():
-                pairs = [(node.target, node.iter)]
+                pairs = [(node.target, ast.Subscript(node.iter, ast.Constant(0), ast.Load()))]
             case ast.withitem() if node.optional_vars is not None:
-                pairs = [(node.optional_vars, node.context_expr)]
+                entered = ast.Attribute(node.context_expr, "__enter__", ast.Load())
+                pairs = [(node.optional_vars, node.context_expr), (node.optional_vars, ast.Call(entered, [], []))]
             case ast.Call(func=ast.Attribute(value=receiver)):
                 values = [*node.args, *(keyword.value for keyword in node.keywords)]
                 pairs = [(receiver, value) for value in values if isinstance(receiver, ast.Attribute)]
@@ -116,7 +117,7 @@ class Flows:
             case ast.Global():
                 self.declared += [(module.name, function, name) for name in node.names]
             case ast.ExceptHandler() if node.name:
-                pairs = [(ast.Name(node.name, ast.Store()), ast.Constant(None))]
+                pairs = [(ast.Name(node.name, ast.Store()), node)]
             case ast.Return() | ast.Yield() | ast.YieldFrom() if node.value is not None:
                 self.returned[function].append((module, function, node.value))
             case ast.Import():

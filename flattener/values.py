@@ -27,6 +27,12 @@ CONTAINER_MAKERS = words("array asarray concatenate stack append choice sample s
 PLAIN_BUILTINS = words(
     "len int float str bool bytes repr round abs sum range ord chr hash id isinstance format any all"
 )
+ITERATORS = words("__getitem__ __iter__ __next__ __aiter__ __anext__ __await__ __missing__")
+OPERATORS = words("__neg__ __pos__ __invert__") | {
+    f"__{kind}{name}__"
+    for kind in ("", "r", "i")
+    for name in words("add sub mul matmul truediv floordiv mod pow lshift rshift and or xor")
+}
 CLASS_MAKERS = words("namedtuple NamedTuple TypedDict make_dataclass NewType new_class")
 
 
@@ -69,8 +75,18 @@ class Values(Flows):
                 yield from own(module)
             case ast.AnnAssign():
                 yield UNKNOWN
-            case ast.Subscript() | ast.Starred() | ast.Await() | ast.NamedExpr():
-                yield module, function, node.value
+            case ast.ExceptHandler():
+                caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+                known = all(part is not None and last_name(part) in self.classes for part in caught)
+                yield from ((module, function, part) for part in caught) if known else [UNKNOWN]
+            case ast.Subscript() | ast.Starred() | ast.Await() | ast.NamedExpr() | ast.BinOp() | ast.UnaryOp():
+                yield from (
+                    (module, function, part) for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)
+                )
+                implied = OPERATORS if isinstance(node, ast.BinOp | ast.UnaryOp) else ITERATORS
+                for name in sorted(implied & self.defined.keys()):
+                    for method in self.defined[name]:
+                        yield from self.returned[method]
             case ast.IfExp():
                 yield from ((module, function, part) for part in (node.body, node.orelse))
             case ast.DictComp():
@@ -139,6 +155,8 @@ class Values(Flows):
             yield from self.returned[method] if method.decorator_list else own(self.home[method])
         if not flows and not methods and node.attr not in PLAIN_METHODS:
             yield module, function, node.value
+            for method in self.defined.get("__getattr__", []):
+                yield from self.returned[method]
 
     def of_call(self, module: Module, function: Any, node: ast.Call) -> Iterator[Flow | str]:
         arguments: list[Flow] = [(module, function, part) for part in node.args]
@@ -157,6 +175,7 @@ class Values(Flows):
             if not definitions:
                 yield from arguments
                 yield module, function, node.func
+                yield from self.of_called()
             return
         if isinstance(node.func, ast.Attribute):
             named = self.module_named(module, function, node.func)
@@ -171,9 +190,17 @@ class Values(Flows):
             if not found or name in CONTAINER_METHODS:
                 yield from arguments
                 yield module, function, node.func.value
+                yield from self.of_called() if name in self.attributes else []
             return
         yield from arguments
         yield module, function, node.func
+        yield from self.of_called()
+
+    def of_called(self) -> Iterator[Flow]:
+        """What objects of the packages may return when they are called."""
+        for name in ("__call__", "forward"):
+            for method in self.defined.get(name, []):
+                yield from self.returned[method]
 
     def made_by(self, definitions: Iterable[Any], arguments: list[Flow]) -> Iterator[Flow | str]:
         """What a call of one of some functions or classes of the packages may return."""

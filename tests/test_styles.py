@@ -262,3 +262,31 @@ def test_helpers_of_one_text_are_one_and_builtins_stay_what_they_are(tmp_path):
     report, text = build(tmp_path / "b", own)
     assert report.renamed == ["pkg.a.id -> a_id", "pkg.a.sum -> a_sum", "pkg.b.max -> b_max"]
     assert "del max  # other code means the builtin" in text
+
+
+SHOWS = {
+    "a caught exception": "try:\n    b.fail()\nexcept b.Error as error:\n    print(type(error))\n",
+    "any exception": "try:\n    b.fail()\nexcept Exception as error:\n    print(type(error))\n",
+    "an element": "print(type(b.Box()[0]))\n",
+    "what a loop gives": "for each in b.Box():\n    print(type(each))\n",
+    "a sum": "print(type(b.Box() + 1))\n",
+    "what is entered": "with b.Box() as each:\n    print(type(each))\n",
+    "what a call of an object gives": "box = b.Box()\nprint(type(box(1)))\n",
+    "what a parameter gets": "def show(x):\n    print(f'{x.__class__}')\nshow(b.Error())\n",
+    "what is returned": "print('%s' % type(b.make()))\n",
+}
+
+
+@pytest.mark.parametrize("name", SHOWS)
+def test_a_class_that_is_shown_keeps_its_name_however_its_object_came_there(name, tmp_path):
+    module = (
+        "from pkg.c import Item\nclass Error(Exception): pass\ndef fail(): raise Error\ndef make(): return Item()\n"
+        "class Box:\n    def __getitem__(self, i):\n        if i: raise IndexError\n        return Item()\n"
+        "    def __add__(self, x): return Item()\n    def __enter__(self): return Item()\n"
+        "    def __exit__(self, *a): pass\n    def __call__(self, x): return Item()\n"
+    )
+    files = {"main.py": "from pkg import b\n" + SHOWS[name], "pkg/b.py": module, "pkg/c.py": "class Item: pass\n"}
+    report, text = build(tmp_path, files)
+    assert report.reasons == []
+    namespace = "pkg.b" if "Error" in SHOWS[name] or "exception" in name else "pkg.c"
+    assert f'__module__ = "{namespace}"' in text
