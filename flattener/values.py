@@ -28,6 +28,8 @@ PLAIN_BUILTINS = words(
     "len int float str bool bytes repr round abs sum range ord chr hash id isinstance format any all"
 )
 ITERATORS = words("__getitem__ __iter__ __next__ __aiter__ __anext__ __await__ __missing__")
+CALLERS = words("__call__ forward")
+GETTERS = words("__getattr__ __getattribute__")
 OPERATORS = words("__neg__ __pos__ __invert__") | {
     f"__{kind}{name}__"
     for kind in ("", "r", "i")
@@ -39,8 +41,18 @@ CLASS_MAKERS = words("namedtuple NamedTuple TypedDict make_dataclass NewType new
 class Values(Flows):
     """Follows values backwards through the index."""
 
+    implied = True  # whether special methods of the packages' classes may be called
+
     def held_by(self, module: Module, node: ast.AST) -> set[str]:
-        """The modules whose classes or functions a value may hold; `UNKNOWN` among them if it may be any."""
+        """The modules whose classes or functions a value may hold; `UNKNOWN` among them if it may be any.
+
+        Operators, subscripts and loops run code of the packages only where an object of theirs is in sight.
+        """
+        return self.followed(module, node, implied=False) and self.followed(module, node, implied=True)
+
+    def followed(self, module: Module, node: ast.AST, implied: bool) -> set[str]:
+        """`held_by`, with or without what special methods of the packages' classes return."""
+        self.implied = implied
         found: set[str] = set()
         seen: set[tuple[str, Any, Any]] = set()
         todo: list[Flow] = [(module, self.around.get(node), node)]
@@ -83,10 +95,7 @@ class Values(Flows):
                 yield from (
                     (module, function, part) for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)
                 )
-                implied = OPERATORS if isinstance(node, ast.BinOp | ast.UnaryOp) else ITERATORS
-                for name in sorted(implied & self.defined.keys()):
-                    for method in self.defined[name]:
-                        yield from self.returned[method]
+                yield from self.of_special(OPERATORS if isinstance(node, ast.BinOp | ast.UnaryOp) else ITERATORS)
             case ast.IfExp():
                 yield from ((module, function, part) for part in (node.body, node.orelse))
             case ast.DictComp():
@@ -155,8 +164,7 @@ class Values(Flows):
             yield from self.returned[method] if method.decorator_list else own(self.home[method])
         if not flows and not methods and node.attr not in PLAIN_METHODS:
             yield module, function, node.value
-            for method in self.defined.get("__getattr__", []):
-                yield from self.returned[method]
+            yield from self.of_special(GETTERS)
 
     def of_call(self, module: Module, function: Any, node: ast.Call) -> Iterator[Flow | str]:
         arguments: list[Flow] = [(module, function, part) for part in node.args]
@@ -175,7 +183,7 @@ class Values(Flows):
             if not definitions:
                 yield from arguments
                 yield module, function, node.func
-                yield from self.of_called()
+                yield from self.of_special(CALLERS)
             return
         if isinstance(node.func, ast.Attribute):
             named = self.module_named(module, function, node.func)
@@ -190,16 +198,16 @@ class Values(Flows):
             if not found or name in CONTAINER_METHODS:
                 yield from arguments
                 yield module, function, node.func.value
-                yield from self.of_called() if name in self.attributes else []
+                yield from self.of_special(CALLERS) if name in self.attributes else []
             return
         yield from arguments
         yield module, function, node.func
-        yield from self.of_called()
+        yield from self.of_special(CALLERS)
 
-    def of_called(self) -> Iterator[Flow]:
-        """What objects of the packages may return when they are called."""
-        for name in ("__call__", "forward"):
-            for method in self.defined.get(name, []):
+    def of_special(self, names: frozenset[str]) -> Iterator[Flow]:
+        """What methods of the packages' classes return that are called without a call in sight."""
+        for name in sorted(names & self.defined.keys()) if self.implied else []:
+            for method in self.defined[name]:
                 yield from self.returned[method]
 
     def made_by(self, definitions: Iterable[Any], arguments: list[Flow]) -> Iterator[Flow | str]:
