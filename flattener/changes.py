@@ -40,7 +40,7 @@ class Changes:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 target = targets[0].id if len(targets) == 1 and isinstance(targets[0], ast.Name) else ""
                 if isinstance(node.value, ast.Subscript):
-                    self.link(last_name(node.value), target)
+                    self.link(chain_name(node.value), target)
             elif not isinstance(node, DISPLAYS):
                 target = ""
             if not isinstance(node, PLAIN_NODES):
@@ -59,38 +59,38 @@ class Changes:
                     self.link(node.attr)
                     self.patched |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
                 if node.attr in CHANGERS:
-                    self.link(last_name(node.value))
+                    self.link(chain_name(node.value))
             case ast.Subscript():
                 if isinstance(node.ctx, ast.Store | ast.Del):
-                    self.link(last_name(node))
+                    self.link(chain_name(node))
             case ast.AugAssign():
-                self.link(last_name(node.target))
+                self.link(chain_name(node.target))
             case ast.Import() | ast.ImportFrom():
                 self.imports.append(node)
                 for alias in node.names:
                     self.link(alias.name if alias.asname else "")
             case ast.Call():
-                called = last_name(node.func)
+                called = chain_name(node.func)
                 for part in node.args if called not in CONTAINER_READERS else []:
-                    self.link(last_name(part))
+                    self.link(chain_name(part))
                 if called in ("setattr", "delattr"):
                     self.patched |= {
                         part.id for arg in node.args[:1] for part in ast.walk(arg) if isinstance(part, ast.Name)
                     }
             case ast.For() | ast.comprehension():
-                self.link(last_name(node.iter), last_name(node.target))
+                self.link(chain_name(node.iter), chain_name(node.target))
             case ast.Dict():
                 for key, value in zip(node.keys, node.values, strict=True):
-                    self.link(last_name(value) if key else "", target)
+                    self.link(chain_name(value) if key else "", target)
             case ast.keyword():
-                self.link(last_name(node.value) if node.arg else "", target)
+                self.link(chain_name(node.value) if node.arg else "", target)
             case _:
                 for child in ast.iter_child_nodes(node):
                     if isinstance(getattr(child, "ctx", None), ast.Load):
-                        self.link(last_name(child), target)
+                        self.link(chain_name(child), target)
 
 
-def last_name(node: ast.AST) -> str:
+def chain_name(node: ast.AST) -> str:
     """`c` of `a.b.c`, and of `a.b.c[0][1]`; empty for anything but such a chain."""
     while isinstance(node, ast.Subscript):
         node = node.value
