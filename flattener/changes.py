@@ -2,7 +2,7 @@
 
 import ast
 
-from flattener.source import words
+from flattener.source import last_name, words
 
 CHANGERS = words("""
     append appendleft extend extendleft insert add update setdefault sort reverse pop popitem remove discard clear
@@ -94,4 +94,4 @@ def chain_name(node: ast.AST) -> str:
     """`c` of `a.b.c`, and of `a.b.c[0][1]`; empty for anything but such a chain."""
     while isinstance(node, ast.Subscript):
         node = node.value
-    return getattr(node, "attr", getattr(node, "id", "")) if isinstance(node, ast.Name | ast.Attribute) else ""
+    return last_name(node)

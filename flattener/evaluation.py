@@ -15,7 +15,7 @@ from collections.abc import Callable
 from flattener.facts import called_name
 from flattener.library import External, Library, NameTables
 from flattener.names import Use
-from flattener.source import Module, words
+from flattener.source import Module, last_name, words
 
 
 class Kind(enum.IntEnum):
@@ -461,7 +461,7 @@ def is_mutable(node: ast.expr) -> bool:
 
 def is_class_name(node: ast.expr, kind: Kind) -> bool:
     """Whether something third-party is named like a class."""
-    name = getattr(node, "attr", getattr(node, "id", ""))
+    name = last_name(node)
     return kind is Kind.OUTSIDE and name.lstrip("_")[:1].isupper() and not name.isupper()
 
 

@@ -4,7 +4,7 @@ import ast
 import itertools
 import re
 
-from flattener.source import Module, is_type_checking, words
+from flattener.source import Module, is_type_checking, last_name, words
 
 IMPORTERS = words("import_module __import__")  # with a constant name, they are import statements
 TAKE_CLASSES = words("""
@@ -263,4 +263,4 @@ def is_type_call(node: ast.Call) -> bool:
 
 def called_name(node: ast.Call) -> str:
     """The last part of the name of what is called; empty if it has none."""
-    return getattr(node.func, "attr", getattr(node.func, "id", ""))
+    return last_name(node.func)

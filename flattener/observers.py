@@ -13,8 +13,8 @@ from pathlib import Path
 from flattener import pickles
 from flattener.facts import CONFIG_FOLDERS, Facts, called_name
 from flattener.library import Library
-from flattener.source import Module, words
-from flattener.values import UNKNOWN, Values, last_name, makes_class
+from flattener.source import Module, last_name, words
+from flattener.values import UNKNOWN, Values, makes_class
 
 # Code that reads these sees that the modules have become one: where a class or function comes from, its source, its
 # callers.

@@ -12,15 +12,14 @@ from flattener.errors import BuildError
 from flattener.library import Library
 from flattener.source import Module, python_literal
 
+HOW_TO_CHECK = "give it `PRESETS` and `preset(name, **changes)`, as salt/config.py has them"
+
 
 def settings_values(cell: Cell | None) -> dict[str, Any]:
     """The values of the settings cell, each a line `NAME = literal`."""
     nodes = [node for node in ast.parse(cell.text).body if isinstance(node, ast.Assign)] if cell else []
     names = [(target, node.value) for node in nodes for target in node.targets]
     return {target.id: ast.literal_eval(value) for target, value in names if isinstance(target, ast.Name)}
-
-
-PRESETS = "give it `PRESETS` and `preset(name, **changes)`, as salt/config.py has them"
 
 
 def fill_settings(entry: Module, cell: Cell | None, values: dict[str, Any]) -> Cell | None:
@@ -58,12 +57,12 @@ def check_run_settings(library: Library, values: dict[str, Any]) -> None:
     if path is None:
         if values.get("SET"):
             raise BuildError(
-                "--set", "none of the kernel's packages has a config.py, to check the settings by", PRESETS
+                "--set", "none of the kernel's packages has a config.py, to check the settings by", HOW_TO_CHECK
             )
         return
     config = load_config(path)
     if not {"preset", "PRESETS"} <= config.keys():
-        raise BuildError(f"{path.name}:1", "has no `preset` and `PRESETS`, to check the settings by", PRESETS)
+        raise BuildError(f"{path.name}:1", "has no `preset` and `PRESETS`, to check the settings by", HOW_TO_CHECK)
     # A kernel without a PRESET line changes settings that it finds at its start: some preset must take the changes.
     candidates = [values["PRESET"]] if "PRESET" in values else list(config["PRESETS"])
     refused = None

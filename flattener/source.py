@@ -23,6 +23,11 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+def last_name(node: ast.AST) -> str:
+    """`c` of `a.b.c`; empty for all but names and attributes."""
+    return str(getattr(node, "attr", getattr(node, "id", "")))
+
+
 PRAGMA = re.compile(r"#\s*(noqa|type:|pylint:|pragma:|isort:|fmt:|ruff:|mypy:|pyright:)")
 CODING = re.compile(r"#.*?coding[:=]")
 

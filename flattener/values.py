@@ -12,7 +12,7 @@ from typing import Any
 
 from flattener.facts import called_name
 from flattener.flows import Flow, Flows, is_plain_annotation
-from flattener.source import Module, words
+from flattener.source import Module, last_name, words
 
 UNKNOWN = "?"
 PLAIN_METHODS = words("""
@@ -347,11 +347,6 @@ def makes_class(node: ast.Call) -> bool:
 def base_names(node: ast.ClassDef) -> set[str]:
     """The last parts of the names of a class's bases."""
     return {last_name(base) for base in node.bases}
-
-
-def last_name(node: ast.AST) -> str:
-    """`c` of `a.b.c`; empty for all but names and attributes."""
-    return str(getattr(node, "attr", getattr(node, "id", "")))
 
 
 def own(module: Module) -> list[str]:

@@ -761,18 +761,8 @@ def run_tests(root: pathlib.Path, tests: str, select: str, slow: bool) -> tuple[
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     environment["PYTHONPATH"] = str(root)  # before the packages that are installed, which are the checkout's
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "slow" if slow else "not slow",
-        tests,
-    ]
+    marker = "slow" if slow else "not slow"
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", marker, tests]
     done = subprocess.run(
         [*command, *(["-k", select] if select else [])],
         cwd=root,
