@@ -4,12 +4,14 @@ import ast
 import builtins
 import functools
 import sys
+from typing import Any
 
 from flattener.library import Library, ModuleRef, NameTables, Var
 from flattener.meanings import Meanings
 from flattener.names import Use
 from flattener.purity import PURE_DECORATORS, Purity
 from flattener.source import Module, all_arguments, words
+from flattener.trees import walk
 
 ANNOTATION_READERS = words("""
     __annotations__ get_type_hints get_annotations signature getfullargspec fields pydantic attr attrs msgspec typeguard
@@ -97,10 +99,10 @@ class Exposure:
     def names_of_results(self, module: Module) -> set[str]:
         """The names of variables that hold what third-party code has made."""
         found = set()
-        for node in module.nodes:
-            called = node.value.func if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) else None
+        for node in module.of(ast.Assign):
+            called = node.value.func if isinstance(node.value, ast.Call) else None
             if called is not None and self.is_unknown(self.purity.dotted(module, called)):
-                found |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and not is_read(part)}
+                found |= {part.id for part in walk(node) if isinstance(part, ast.Name) and not is_read(part)}
         return found
 
     def definition_of(self, module: Module, use: Use) -> str:
@@ -132,9 +134,9 @@ class Exposure:
                     found |= {*node.bases, *node.decorator_list}
                 case ast.FunctionDef() | ast.AsyncFunctionDef():
                     parts = [argument.annotation for argument in all_arguments(node.args)] + [node.returns]
-                    found |= {part for each in parts if each for part in ast.walk(each)} | {*node.decorator_list}
+                    found |= {part for each in parts if each for part in walk(each)} | {*node.decorator_list}
                 case ast.AnnAssign():
-                    found |= set(ast.walk(node.annotation))
+                    found |= set(walk(node.annotation))
                 case ast.Attribute():
                     found.add(node.value)
                 case ast.Compare():
@@ -142,7 +144,7 @@ class Exposure:
                 case ast.Raise():
                     found |= {part for part in (node.exc, node.cause) if part}
                 case ast.ExceptHandler():
-                    found |= set(ast.walk(node.type)) if node.type else set()
+                    found |= set(walk(node.type)) if node.type else set()
         return found
 
 
@@ -160,14 +162,17 @@ def root_name(node: ast.AST) -> str:
 
 def has_annotated_class(module: Module) -> bool:
     """Whether a class of a module annotates its attributes."""
-    classes = [node for node in module.nodes if isinstance(node, ast.ClassDef)]
-    return any(isinstance(part, ast.AnnAssign) for node in classes for part in node.body)
+    return any(isinstance(part, ast.AnnAssign) for node in module.of(ast.ClassDef) for part in node.body)
 
 
 def annotated_functions(module: Module) -> set[str]:
     """The names of a module's functions and methods with annotations."""
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return {node.name for node in module.nodes if isinstance(node, functions) and is_annotated(node)}
+    return {node.name for node in module.of(ast.FunctionDef, ast.AsyncFunctionDef) if is_annotated(node)}
+
+
+def annotatable(module: Module) -> list[Any]:
+    """The nodes of a module's syntax tree that may hold an annotation."""
+    return module.of(ast.FunctionDef, ast.AsyncFunctionDef, ast.AnnAssign)
 
 
 def is_annotated(node: ast.AST) -> bool:

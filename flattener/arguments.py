@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from flattener.facts import Facts, called_name
 from flattener.source import Module, words
+from flattener.trees import walk
 
 ARGUMENT_READERS = words("""
     absl argh argparse cappa chz click cliff clize configargparse cyclopts datargs defopt docopt draccus fileinput fire
@@ -39,9 +40,9 @@ def required_arguments(modules: Iterable[Module]) -> list[str]:
 def find_required(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """The lines of a module that require an argument, each with the argument."""
     definitions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    lengths = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and called_name(node) == "len"]
+    lengths = [node for node in walk(tree) if isinstance(node, ast.Call) and called_name(node) == "len"]
     counts = any("argv" in ast.unparse(node) for node in lengths)
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Call):
             about = required_by_call(node, definitions)
             if about:

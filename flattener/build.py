@@ -1,6 +1,7 @@
 """A whole build: a kernel of this repository, or a script of another, from its source to the files on disk."""
 
 import contextlib
+import gc
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any
 from flattener.analysis import analyse
 from flattener.arguments import reads_arguments, required_arguments
 from flattener.cells import Cell, joint_head, notebook_text, script_head, script_text
-from flattener.checks import check_document, compile_text, find_leaks
+from flattener.checks import check_document, check_script, find_leaks
 from flattener.documents import Document
 from flattener.entries import join_entries, relabelled, relabelled_error
 from flattener.errors import BuildError
@@ -132,14 +133,23 @@ class KernelRequest:
 
 
 @contextlib.contextmanager
-def quiet_compiler() -> Iterator[None]:
-    """Within it, Python warns of no source: that was noted when each was read (`Module.warnings`)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)
-        yield
+def undisturbed() -> Iterator[None]:
+    """Within it, Python warns of no source: that was noted when each was read (`Module.warnings`).
+
+    Nor does it look for garbage: syntax trees are many objects, none of which is any until the build ends.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
-@quiet_compiler()
+@undisturbed()
 def build_report(request: KernelRequest) -> Report:
     """Builds a kernel into a folder that `kaggle kernels push -p FOLDER` takes.
 
@@ -192,7 +202,7 @@ def build_report(request: KernelRequest) -> Report:
     code_file, head = metadata["code_file"], script_head(library.entry)
     text = notebook_text(cells) if form == "notebook" else script_text(cells, head)
     if form == "script":
-        compile_text(text, code_file)
+        check_script(text, code_file, cells)
     size = len(text.encode())
     if size > MAX_BYTES:
         reason = f"has {size:,} bytes, and Kaggle takes {MAX_BYTES:,}"
@@ -281,7 +291,7 @@ def dropped(document: Document) -> list[str]:
     return sorted(found)
 
 
-@quiet_compiler()
+@undisturbed()
 def build_entry(
     entry: Path,
     packages: list[Path],
@@ -377,7 +387,7 @@ def build_library(library: Library, entry: Path, out: Path, style: str, form: st
     head = joint_head([part.module for part in library.parts]) if form == "script" else ""
     text = notebook_text(cells) if form == "notebook" else script_text(cells, head)
     if form == "script":
-        compile_text(text, out.name)
+        check_script(text, out.name, cells)
     size = len(text.encode())
     home = library.packages[min(library.packages)].parent if library.packages else library.entry_path.parent
     out.parent.mkdir(parents=True, exist_ok=True)

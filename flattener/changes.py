@@ -3,6 +3,7 @@
 import ast
 
 from flattener.source import last_name, words
+from flattener.trees import child_nodes, walk
 
 CHANGERS = words("""
     append appendleft extend extendleft insert add update setdefault sort reverse pop popitem remove discard clear
@@ -12,11 +13,12 @@ CONTAINER_READERS = words("""
     len sorted sum min max any all enumerate zip range list tuple set frozenset dict reversed print str repr isinstance
     join format get issubset issuperset isdisjoint startswith endswith
 """)  # they only read the containers they are given
-PLAIN_NODES = (
+PLAIN_NODES = frozenset((
     *(ast.Name, ast.Constant, ast.Compare, ast.BinOp, ast.UnaryOp, ast.FormattedValue, ast.Expr, ast.If, ast.While),
-    *(ast.Starred, ast.arguments, ast.arg, ast.expr_context),
-)
-DISPLAYS = (ast.List, ast.Tuple, ast.Set, ast.Dict, ast.keyword)
+    *(ast.Starred, ast.arguments, ast.arg),
+))  # fmt: skip
+ASSIGNMENTS = (ast.Assign, ast.AnnAssign)
+DISPLAYS = frozenset((ast.List, ast.Tuple, ast.Set, ast.Dict, ast.keyword))
 
 
 class Changes:
@@ -29,23 +31,23 @@ class Changes:
         imports: its import statements.
     """
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, nodes: list[ast.AST]) -> None:
         self.links: set[tuple[str, str]] = set()
         self.patched: set[str] = set()
         self.imports: list[ast.Import | ast.ImportFrom] = []
-        todo: list[tuple[ast.AST, str]] = [(tree, "")]
-        while todo:
-            node, target = todo.pop()
-            if isinstance(node, ast.Assign | ast.AnnAssign):
+        assigned: dict[ast.AST, str] = {}  # a container that is written out -> the variable that it is assigned to
+        for node in nodes:
+            if node.__class__ in PLAIN_NODES:
+                continue
+            target = assigned.get(node, "")
+            if isinstance(node, ASSIGNMENTS):
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 target = targets[0].id if len(targets) == 1 and isinstance(targets[0], ast.Name) else ""
                 if isinstance(node.value, ast.Subscript):
                     self.link(chain_name(node.value), target)
-            elif not isinstance(node, DISPLAYS):
-                target = ""
-            if not isinstance(node, PLAIN_NODES):
-                self.look_at(node, target)
-            todo += [(child, target) for child in ast.iter_child_nodes(node)]
+            if target:
+                assigned.update((child, target) for child in child_nodes(node) if child.__class__ in DISPLAYS)
+            self.look_at(node, target)
 
     def link(self, name: str, target: str = "") -> None:
         if name:
@@ -57,7 +59,7 @@ class Changes:
             case ast.Attribute():
                 if isinstance(node.ctx, ast.Store | ast.Del):
                     self.link(node.attr)
-                    self.patched |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+                    self.patched |= {part.id for part in walk(node) if isinstance(part, ast.Name)}
                 if node.attr in CHANGERS:
                     self.link(chain_name(node.value))
             case ast.Subscript():
@@ -75,7 +77,7 @@ class Changes:
                     self.link(chain_name(part))
                 if called in ("setattr", "delattr"):
                     self.patched |= {
-                        part.id for arg in node.args[:1] for part in ast.walk(arg) if isinstance(part, ast.Name)
+                        part.id for arg in node.args[:1] for part in walk(arg) if isinstance(part, ast.Name)
                     }
             case ast.For() | ast.comprehension():
                 self.link(chain_name(node.iter), chain_name(node.target))
@@ -85,7 +87,7 @@ class Changes:
             case ast.keyword():
                 self.link(chain_name(node.value) if node.arg else "", target)
             case _:
-                for child in ast.iter_child_nodes(node):
+                for child in child_nodes(node):
                     if isinstance(getattr(child, "ctx", None), ast.Load):
                         self.link(chain_name(child), target)
 

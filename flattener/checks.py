@@ -5,13 +5,17 @@ import builtins
 import os
 import re
 import symtable
+from collections.abc import Iterable
 from pathlib import Path
 
 from flattener.cells import Cell
 from flattener.documents import Document
 from flattener.entries import global_names
 from flattener.errors import BuildError
+from flattener.library import Library
+from flattener.lines import Line
 from flattener.modules_style import MODULE_PATTERN
+from flattener.trees import walk
 
 IMPLICIT_NAMES = {
     "__name__",
@@ -34,33 +38,61 @@ SECRETS = {
 def check_document(document: Document, cells: list[Cell]) -> None:
     """Refuses an output that cannot run; each refusal is a bug of the flattener, apart from those with a remedy."""
     library = document.library
+    if document.form == "notebook":
+        check_cells(cells)
+    running = [cell for cell in cells if cell.kind == "code" and not cell.is_file]
+    if document.form == "script" and library.apart:
+        check_unpacked(document, "\n".join(cell.text for cell in running))
+    flat = [cell for cell in running if not cell.is_module]
+    for cell in flat if document.program else []:
+        refuse_left_imports(library, cell.text)
+    unknown = unresolved_names(map(cell_table, flat))
+    for module in library.sources.values() if unknown else ():
+        unknown -= unresolved_names([module.table])
+    if unknown:
+        reason = f"names without a meaning in the output: {', '.join(sorted(unknown))}"
+        raise BuildError(f"{library.entry.label}:1", reason, REPORT)
+
+
+def check_cells(cells: list[Cell]) -> None:
+    """Raises a `BuildError` for a cell that is not valid Python by itself."""
     for cell in cells:
         if cell.kind == "code":
             lines = cell.lines[1:] if cell.is_file else cell.lines
             try:
                 compile("\n".join(line.text for line in lines), cell.id, "exec", dont_inherit=True)
             except SyntaxError as error:
-                line = lines[min(error.lineno or 1, len(lines)) - 1]
-                reason = f"the built cell {cell.id} is not valid Python: {error.msg}"
-                raise BuildError(f"{line.label}:{line.number}", reason, REPORT) from None
-    running = [cell for cell in cells if cell.kind == "code" and not cell.is_file]
-    compile_text("\n".join(cell.text for cell in running), "the flat program")
-    if document.form == "script" and library.apart:
-        check_unpacked(document, "\n".join(cell.text for cell in running))
-    text = "\n".join(cell.text for cell in running if not cell.is_module)
-    for node in ast.walk(ast.parse(text)) if document.program else []:
+                raise invalid_cell(cell, lines, error) from None
+
+
+def cell_table(cell: Cell) -> symtable.SymbolTable:
+    """The compiler's symbol table of a cell."""
+    try:
+        return symtable.symtable(cell.text, cell.id, "exec")
+    except SyntaxError as error:
+        raise invalid_cell(cell, cell.lines, error) from None
+
+
+def invalid_cell(cell: Cell, lines: list[Line], error: SyntaxError) -> BuildError:
+    """The error that says which line of the source makes a cell invalid."""
+    line = lines[min(error.lineno or 1, len(lines)) - 1]
+    return BuildError(
+        f"{line.label}:{line.number}", f"the built cell {cell.id} is not valid Python: {error.msg}", REPORT
+    )
+
+
+def refuse_left_imports(library: Library, text: str) -> None:
+    """Raises a `BuildError` for a cell with an import of a module that is flat, which no longer is there."""
+    tops = "|".join(map(re.escape, library.packages)) or "!"
+    if not re.search(rf"\b(?:import|from)\b[^\n]*\b(?:{tops})\b|\bfrom\s*\.", text.replace("\\\n", " ")):
+        return  # no need to parse it
+    for node in walk(ast.parse(text)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             names = [node.module or "." * node.level]
         for name in names:
             if (library.is_flat(name) and library.find(name)) or name.startswith("."):
-                place = f"{document.library.entry.label}:1"
-                raise BuildError(place, f"an import of {name} is left in the output", REPORT)
-    known = set().union(*(unresolved_names(module.text) for module in library.sources.values()))
-    unknown = unresolved_names(text) - known
-    if unknown:
-        reason = f"names without a meaning in the output: {', '.join(sorted(unknown))}"
-        raise BuildError(f"{document.library.entry.label}:1", reason, REPORT)
+                raise BuildError(f"{library.entry.label}:1", f"an import of {name} is left in the output", REPORT)
 
 
 def check_unpacked(document: Document, text: str) -> None:
@@ -74,19 +106,24 @@ def check_unpacked(document: Document, text: str) -> None:
             raise BuildError(f"{name}:1", "its text cannot be carried in a script", remedy)
 
 
-def compile_text(text: str, name: str) -> None:
-    """Raises a `BuildError` for a text that is not valid Python."""
+def check_script(text: str, name: str, cells: list[Cell]) -> None:
+    """Raises a `BuildError` for a script, made of some cells, that is not valid Python."""
     try:
         compile(text, name, "exec", dont_inherit=True)
     except SyntaxError as error:
+        check_cells(cells)
         reason = f"what was built is not valid Python: {error.msg}: {(error.text or '').strip()}"
         raise BuildError(f"{name}:{error.lineno or 1}", reason, REPORT) from None
 
 
-def unresolved_names(text: str) -> set[str]:
-    """The global names that are read somewhere and bound nowhere."""
-    bound, read = global_names(symtable.symtable(text, "<flat program>", "exec"))
-    return read - bound - set(dir(builtins)) - IMPLICIT_NAMES
+def unresolved_names(tables: Iterable[symtable.SymbolTable]) -> set[str]:
+    """The global names that are read in some part of a program and bound in none."""
+    all_bound, all_read = set[str](), set[str]()
+    for table in tables:
+        bound, read = global_names(table)
+        all_bound |= bound
+        all_read |= read
+    return all_read - all_bound - set(dir(builtins)) - IMPLICIT_NAMES
 
 
 def private_texts(root: Path) -> dict[str, str]:
@@ -102,12 +139,12 @@ def private_texts(root: Path) -> dict[str, str]:
 def find_leaks(cells: list[Cell], root: Path) -> list[str]:
     """What must not be published: secrets, and paths of this machine; one message for each."""
     found = []
-    private = {re.compile(re.escape(text) + r"(?![\w-])"): about for text, about in private_texts(root).items()}
+    patterns = {re.compile(pattern): about for about, pattern in SECRETS.items()}
+    for text, about in private_texts(root).items():
+        patterns[re.compile(re.escape(text) + r"(?![\w-])")] = f"the path of {about}"
     for cell in cells:
-        for line in cell.lines:
+        held = [pattern for pattern in patterns if pattern.search(cell.text)]
+        for line in cell.lines if held else []:
             where = f"{line.label}:{line.number}" if line.label else f"cell {cell.id}"
-            found += [f"{where}: holds {about}" for about, pattern in SECRETS.items() if re.search(pattern, line.text)]
-            for pattern, about in private.items():
-                if pattern.search(line.text):
-                    found.append(f"{where}: holds the path of {about}")
+            found += [f"{where}: holds {patterns[pattern]}" for pattern in held if pattern.search(line.text)]
     return found

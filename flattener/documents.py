@@ -1,6 +1,8 @@
 """The cells of a program in their order: title, contents, settings, imports, modules, entry."""
 
 import ast
+import bisect
+import collections
 import dataclasses
 import hashlib
 import itertools
@@ -46,6 +48,8 @@ from flattener.reach import Reach
 from flattener.shell import refuse_shell_edits, shell_edits
 from flattener.source import Module, first_line, last_line, python_literal
 from flattener.unused import only_defines, unused_statements
+
+BINDERS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
 class Document:
@@ -269,8 +273,15 @@ class Document:
             return [[*join_blocks(before), Line(""), *rest] if before else rest]
         return [*(self.quiet(text) for text in split_blocks(before)), rest]
 
-    def quiet(self, lines: list[Line]) -> list[Line]:
-        """The lines of a cell with a semicolon after a last expression, whose value a notebook would show."""
+    def quiet(self, lines: list[Line], module: Module | None = None) -> list[Line]:
+        """The lines of a cell with a semicolon after a last expression, whose value a notebook would show.
+
+        Args:
+            lines: of the cell.
+            module: of which they are, to save reading them once more: most cells end with a definition.
+        """
+        if module and ends_with_definition(module, lines):
+            return lines
         body = ast.parse("\n".join(line.text for line in lines)).body if self.form == "notebook" else []
         if body and isinstance(body[-1], ast.Expr) and getattr(getattr(body[-1].value, "func", 0), "id", "") != "print":
             at = last_line(body[-1]) - 1
@@ -370,6 +381,15 @@ class Document:
         return digest.hexdigest()[:12]
 
 
+def ends_with_definition(module: Module, lines: list[Line]) -> bool:
+    """Whether the last statement of a module that some lines hold binds a name, so that they give no value."""
+    rows = {line.number for line in lines if line.label == module.label}
+    index = bisect.bisect_right(module.body, max(rows, default=0), key=lambda node: node.lineno) - 1
+    while index >= 0 and module.body[index].lineno not in rows:
+        index -= 1
+    return index >= 0 and isinstance(module.body[index], BINDERS)
+
+
 class FlatDocument(Document):
     """The program with some modules, or all, in flat style."""
 
@@ -391,6 +411,9 @@ class FlatDocument(Document):
             )
             for module in program.modules
         }
+        self.chunks_of: dict[str, list[Chunk]] = collections.defaultdict(list)
+        for chunk in program.chunks:
+            self.chunks_of[chunk.module.name].append(chunk)
         for position, chunk in enumerate(program.chunks):
             if chunk.module.is_entry:
                 self.add_entry(program.chunks, position, emitters["__main__"])
@@ -431,7 +454,7 @@ class FlatDocument(Document):
     def add_module(self, chunks: list[Chunk], position: int, emitter: Emitter) -> None:
         """Adds the heading and the cells of a chunk of a flat module."""
         chunk, module = chunks[position], chunks[position].module
-        parts = [other for other in chunks if other.module is module]
+        parts = self.chunks_of[module.name]
         part = next(number for number, other in enumerate(parts) if other is chunk)
         first = 1 if part == 0 else last_line(module.body[parts[part - 1].indices[-1]]) + 1
         last = len(module.lines) if part == len(parts) - 1 else last_line(module.body[chunk.indices[-1]])
@@ -441,7 +464,9 @@ class FlatDocument(Document):
         title = f"`{module.label}`" + (f" ({part + 1} of {len(parts)})" if len(parts) > 1 else "")
         anchor = self.add_heading(module, title, module.docstring if part == 0 else "", self.body, part)
         for number, lines in enumerate(cells, 1):
-            self.body.append(Cell("code", cell_id(anchor, str(number) if number > 1 else ""), self.quiet(lines)))
+            self.body.append(
+                Cell("code", cell_id(anchor, str(number) if number > 1 else ""), self.quiet(lines, module))
+            )
 
 
 class ModulesDocument(Document):

@@ -1,6 +1,7 @@
 """The text of each flat module: edits of the source, so that layout and comments stay."""
 
 import ast
+import bisect
 import re
 
 from flattener.library import External, Library, ModuleRef, Var
@@ -20,6 +21,7 @@ from flattener.source import (
     module_level_globals,
     python_literal,
 )
+from flattener.trees import walk
 
 # A comment that heads a group of imports: it goes with them.
 IMPORTS_HEAD = re.compile(
@@ -39,7 +41,7 @@ class Emitter:
     def __init__(self, module: Module, skipped: set[int]) -> None:
         self.module = module
         self.edits: list[tuple[int, int, str]] = []
-        heads = [comment for comment in module.comments if comment.line <= 2]
+        heads = module.comments_on(1, 2)
         heads = [comment for comment in heads if comment.text.startswith("#!") or CODING.match(comment.text)]
         self.skipped_lines = skipped | {comment.line for comment in heads}
 
@@ -85,8 +87,8 @@ class Emitter:
         return lines
 
     def edits_between(self, start: int, stop: int) -> list[tuple[int, int, str]]:
-        """The edits that begin between two offsets, both included."""
-        return [edit for edit in self.edits if start <= edit[0] <= stop]
+        """The edits that begin between two offsets, both included; they are in order."""
+        return self.edits[bisect.bisect_left(self.edits, (start,)) : bisect.bisect_left(self.edits, (stop + 1,))]
 
     def blocks(self, indices: list[int], first: int, last: int) -> list[Block]:
         """The blocks of some statements, which lie with their comments between two lines."""
@@ -146,7 +148,7 @@ class Emitter:
 
     def comments_on(self, node: ast.stmt) -> list[Line]:
         """The comments on a statement's lines."""
-        rows = [comment for comment in self.module.comments if node.lineno <= comment.line <= last_line(node)]
+        rows = self.module.comments_on(node.lineno, last_line(node))
         return [Line(comment.text, self.module.label, comment.line) for comment in rows]
 
     def is_import(self, group: list[int]) -> bool:
@@ -193,11 +195,8 @@ class Emitter:
         start, end = module.span(node)
         line_start, line_end = module.starts[node.lineno - 1], module.starts[last_line(node)] - 1
         before, after = module.text[line_start:start], module.text[end:line_end]
-        comments = [
-            comment.text
-            for comment in module.comments
-            if node.lineno <= comment.line <= last_line(node) and not PRAGMA.match(comment.text)
-        ]
+        on_lines = module.comments_on(node.lineno, last_line(node))
+        comments = [comment.text for comment in on_lines if not PRAGMA.match(comment.text)]
         if not parts and last_line(node) > node.lineno and isinstance(node, ast.Import | ast.ImportFrom):
             comments = []  # on the names of an import that is gone
         if before.strip() or (after.strip() and not after.lstrip().startswith("#")):
@@ -243,8 +242,8 @@ class FlatEmitter(Emitter):
                 self.edit_references(index)
                 if shows and not module.is_entry:
                     self.name_module(module.body[index])
-        for use_module, use in program.own_names:
-            if use_module is module and (module.name, use.index) in program.kept:
+        for use in program.own_names[module.name]:
+            if (module.name, use.index) in program.kept:
                 self.edit_own_name(use)
         self.edit_imports()
         self.drop_globals()
@@ -280,7 +279,7 @@ class FlatEmitter(Emitter):
         """Adds `__module__ = "pkg.a"` to each class of a statement, so that a message names the class as before."""
         text, starts = self.module.text, self.module.starts
         line = f'__module__ = "{self.module.name}"'
-        for node in [part for part in ast.walk(statement) if isinstance(part, ast.ClassDef)]:
+        for node in [part for part in walk(statement) if isinstance(part, ast.ClassDef)]:
             if node.decorator_list and not node.name.startswith("__"):
                 # A decorator such as `dataclass` looks up the module of its class, which is the main program here.
                 end = starts[last_line(node)] - 1
@@ -416,10 +415,10 @@ class EntryEmitter(Emitter):
         super().__init__(entry, skipped)
         self.edit_config_paths(named)
         self.drop_globals()
-        for node in entry.nodes:
-            if isinstance(node, ast.ImportFrom) and is_future_import(node):
+        for node in entry.of(ast.ImportFrom):
+            if is_future_import(node):
                 self.replace_statement(node, [])
-            elif isinstance(node, ast.ImportFrom) and node.level:
+            elif node.level:
                 origin = library.origin(entry, node)
                 pattern = rf"from[\s\\]*\.[\s\\.]*{re.escape(node.module or '')}(?=[\s\\]|import)"
                 start = entry.span(node)[0]

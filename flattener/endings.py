@@ -12,6 +12,7 @@ from flattener.facts import Facts, called_name
 from flattener.lines import Line
 from flattener.modules_style import INDENT
 from flattener.source import Module, words
+from flattener.trees import walk
 
 EXITS = words("exit quit SystemExit")
 # They end by an exit, with status 0 if all went well.
@@ -74,18 +75,18 @@ def imports_app(node: ast.AST) -> bool:
 
 def names_in(node: ast.AST) -> set[str]:
     """The names and attributes in a piece of code."""
-    parts = [(getattr(part, "id", None), getattr(part, "attr", None)) for part in ast.walk(node)]
+    parts = [(getattr(part, "id", None), getattr(part, "attr", None)) for part in walk(node)]
     return {name for pair in parts for name in pair if name}
 
 
 def calls(node: ast.AST) -> set[str]:
     """The last parts of the names of what a statement calls."""
-    return {called_name(part) for part in ast.walk(node) if isinstance(part, ast.Call)}
+    return {called_name(part) for part in walk(node) if isinstance(part, ast.Call)}
 
 
 def may_exit(node: ast.AST) -> bool:
     """Whether a piece of code ends the program by itself, other than with a status that says failure."""
-    for part in ast.walk(node):
+    for part in walk(node):
         if isinstance(part, ast.Raise) and getattr(part.exc, "id", "") == "SystemExit":
             return True
         if not isinstance(part, ast.Call):

@@ -16,6 +16,7 @@ from flattener.facts import called_name
 from flattener.library import External, Library, NameTables
 from flattener.names import Use
 from flattener.source import Module, last_name, words
+from flattener.trees import walk
 
 
 class Kind(enum.IntEnum):
@@ -389,7 +390,7 @@ class Evaluation:
             element = self.iterated(module, generator.iter, inner)
             if element is None or generator.is_async:
                 return None
-            for part in ast.walk(generator.target):
+            for part in walk(generator.target):
                 if isinstance(part, ast.Name):
                     inner[part.id] = element
                 elif not isinstance(part, ast.Tuple | ast.List | ast.Starred | ast.expr_context):
@@ -455,7 +456,7 @@ def is_mutable(node: ast.expr) -> bool:
     displays = ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.SetComp | ast.Subscript
     return any(
         isinstance(part, displays) or (isinstance(part, ast.Call) and called_name(part) in MUTABLE)
-        for part in ast.walk(node)
+        for part in walk(node)
     )
 
 
@@ -475,6 +476,4 @@ def dotted_root(node: ast.AST) -> str:
 def defined_names(node: ast.ClassDef) -> set[str]:
     """The names that a class body binds, at any depth but that of its functions' bodies."""
     found = {part.name for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
-    return found | {
-        part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
-    }
+    return found | {part.id for part in walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}

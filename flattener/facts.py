@@ -5,6 +5,7 @@ import itertools
 import re
 
 from flattener.source import Module, is_type_checking, last_name, words
+from flattener.trees import FIELDS, child_nodes
 
 IMPORTERS = words("import_module __import__")  # with a constant name, they are import statements
 TAKE_CLASSES = words("""
@@ -25,6 +26,12 @@ CONFIG_FOLDERS = words("conf config configs configuration cfg cfgs settings")
 CONFIG_KEYS = words("_target_ class_path custom_imports _component_")
 ALLOWED = re.compile(r"#\s*flat: ok\b")
 DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+(:[^\W\d][\w.]*)?")
+TELLING = frozenset(
+    (
+        *(ast.Name, ast.Attribute, ast.Compare, ast.Constant, ast.Import, ast.ImportFrom, ast.Expr, ast.Call),
+        *(ast.FormattedValue, ast.BinOp, ast.JoinedStr, ast.List, ast.Tuple),
+    )
+)  # the nodes that `look_at` looks at
 SHOWN = re.compile(r"repr|str|print|format|ascii|pprint|pformat")
 
 
@@ -63,7 +70,8 @@ class Facts:
         self.called: set[str] = set()  # the last parts of the names of what is called, or imported
         self.types: list[tuple[str, ast.expr]] = []  # a variable that is given the class of an object, and the object
         self.outside_importers: dict[str, int] = {}  # what third-party code imports by name: dotted name -> line
-        self.allowed = {comment.line for comment in module.comments if ALLOWED.search(comment.text)}
+        marked = ALLOWED.search(module.text)
+        self.allowed = {comment.line for comment in module.comments if ALLOWED.search(comment.text)} if marked else ()
         self.harmless: set[ast.AST] = set()  # expressions that do not show which class they are of
         self.docstrings: set[ast.AST] = set()
         self.stored: set[str] = set()
@@ -73,8 +81,10 @@ class Facts:
         while todo:
             node = todo.pop()
             if not (isinstance(node, ast.If) and is_type_checking(node)):
-                todo.extend(ast.iter_child_nodes(node))
-                self.look_at(node)
+                if FIELDS[node.__class__]:
+                    todo += child_nodes(node)
+                if node.__class__ in TELLING:
+                    self.look_at(node)
         lazy = [node for node in module.body if getattr(node, "name", "") == "__getattr__"]
         imports_late = bool(self.importers or lazy or "__getattr__" in self.stored)  # its own __getattr__ does, too
         imports_in_text = self.runs_text() and any("import " in text for text in self.strings)
@@ -243,7 +253,7 @@ class Facts:
         elif isinstance(node, ast.Name):
             self.note(f"shown {node.id}", node)
         elif not isinstance(node, ast.Call):
-            for part in ast.iter_child_nodes(node):
+            for part in child_nodes(node):
                 self.look_at_shown(part)
 
 

@@ -1,6 +1,7 @@
 """From the entry to all modules and files of the program: packages are found until no import is without its module."""
 
 import ast
+import bisect
 import itertools
 import re
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from flattener.named_files import MOST_BYTES, NamedFiles
 from flattener.path_values import PathValues
 from flattener.reach import Reach
 from flattener.search_path import SearchPath, edits_of_sys_path, shown
-from flattener.source import Module, is_type_checking, words
+from flattener.source import Module, is_type_checking, last_line, words
+from flattener.trees import walk
 
 NAME_TAKERS = IMPORTERS | {"run_module"}
 DOTTED = re.compile(r"(?<![\w./])[^\W\d]\w*(?:\.[^\W\d]\w*)+")
@@ -33,12 +35,20 @@ class Found:
         wanted: modules that a string names, with the place.
         computed: package -> the place that may import any of its modules.
         taken: what there is to tell about the packages.
+        looked_up: dotted name -> the folder or file of its package; None: it is none of the user's.
     """
 
     packages: dict[str, Path] = field(default_factory=dict)
     wanted: dict[str, str] = field(default_factory=dict)
     computed: dict[str, str] = field(default_factory=dict)
     taken: dict[str, str] = field(default_factory=dict)
+    looked_up: dict[str, Path | None] = field(default_factory=dict)
+
+    def look_up(self, search: SearchPath, dotted: str) -> Path | None:
+        """`search.find(dotted)`, looked up once for all the places that name the module."""
+        if dotted not in self.looked_up:
+            self.looked_up[dotted] = search.find(dotted)
+        return self.looked_up[dotted]
 
 
 def find_program(library: Library, form: str) -> tuple[Library, Reach]:
@@ -83,7 +93,7 @@ def look_for_modules(library: Library, reach: Reach, search: SearchPath) -> Foun
     values = PathValues(library)
     modules = [library.entry, *reach.modules.values()]
     for module in modules:
-        for node, first in edits_of_sys_path(module.tree) if "path" in reach.facts[module.name].words else []:
+        for node, first in edits_of_sys_path(module) if "path" in reach.facts[module.name].words else []:
             for value in values.all_of(module, node, modules):
                 for base in (search.here, search.entry.parent):
                     search.add_edit(Path(base, value.text).resolve(), first)
@@ -108,7 +118,7 @@ def add_package(library: Library, search: SearchPath, found: Found, dotted: str,
     top = dotted.partition(".")[0]
     if top in library.packages or top in found.packages:
         return True
-    path = search.find(dotted)
+    path = found.look_up(search, dotted)
     if path is None:
         return False
     found.packages[top] = path
@@ -153,7 +163,7 @@ def add_named(library: Library, search: SearchPath, found: Found, dotted: str, l
         return
     for count in range(len(rest), 0, -1):
         part = ".".join([top, *rest[:count]])
-        path = search.find(part)
+        path = found.look_up(search, part)
         if path is None:
             continue
         is_defined = path.is_file() and re.search(
@@ -204,7 +214,7 @@ def known_head(node: ast.expr) -> str:
 
 def is_own_name(node: ast.expr) -> bool:
     """Whether a computed name begins with the module's own: f"{__name__}.{x}"."""
-    return any(isinstance(part, ast.Name) and part.id in ("__name__", "__package__") for part in ast.walk(node))
+    return any(isinstance(part, ast.Name) and part.id in ("__name__", "__package__") for part in walk(node))
 
 
 def is_beside_entry(library: Library, module: Module) -> bool:
@@ -222,12 +232,12 @@ def look_into_files(library: Library, named: NamedFiles, search: SearchPath) -> 
                 tree = ast.parse(text)
             except (SyntaxError, ValueError):
                 continue
-            for node in ast.walk(tree):
+            for node in walk(tree):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                     names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names if alias.name != "*")]
                 for dotted in names:
-                    path = search.find(dotted)
+                    path = found.look_up(search, dotted)
                     if dotted.partition(".")[0] in library.packages or path:
                         add_wanted(library, search, found, dotted, target)
             continue
@@ -295,12 +305,12 @@ def check_imports(library: Library, reach: Reach) -> list[str]:
         sure.add(name)
         todo += [name.rpartition(".")[0]] if "." in name else []
         module = library.source(name)
-        for node, certainty in imports_by_certainty(module.body, "sure", module.is_entry):
+        for node, certainty in imports_of(module):
             todo += reach.imported(module, node) if certainty == "sure" else []
     warnings = []
     for name in ["__main__", *reach.modules]:
         module = library.source(name)
-        for node, certainty in imports_by_certainty(module.body, "sure", module.is_entry):
+        for node, certainty in imports_of(module):
             if certainty == "optional":
                 continue
             where = f"{module.label}:{node.lineno}"
@@ -314,10 +324,19 @@ def check_imports(library: Library, reach: Reach) -> list[str]:
     return warnings
 
 
+def imports_of(module: Module) -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:
+    """The import statements of a module: "sure" to be run with it, "optional" if failure is caught, else "late"."""
+    lines = sorted(node.lineno for node in module.of(ast.Import, ast.ImportFrom))
+    for node in module.body:
+        at = bisect.bisect_left(lines, node.lineno)
+        if at < len(lines) and lines[at] <= last_line(node):
+            yield from imports_by_certainty([node], "sure", module.is_entry)
+
+
 def imports_by_certainty(
     body: list[ast.stmt], certainty: str, is_entry: bool
 ) -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:
-    """The import statements of some statements: "sure" to be run, "optional" if failure is caught, else "late"."""
+    """The import statements of some statements, as `imports_of` tells them."""
     for node in body:
         match node:
             case ast.Import() | ast.ImportFrom():
@@ -330,12 +349,12 @@ def imports_by_certainty(
                     yield from imports_by_certainty(part, later, is_entry)
                 yield from imports_by_certainty(node.finalbody, certainty, is_entry)
             case ast.With() | ast.ClassDef():
-                suppressed = isinstance(node, ast.With) and "suppress" in ast.dump(node.items[0].context_expr)
+                suppressed = isinstance(node, ast.With) and mentions(node.items[0].context_expr, "suppress")
                 yield from imports_by_certainty(node.body, "optional" if suppressed else certainty, is_entry)
             case ast.If() if is_type_checking(node):
                 continue
             case _:
-                main_guard = isinstance(node, ast.If) and "__name__" in ast.dump(node.test) and is_entry
+                main_guard = isinstance(node, ast.If) and is_entry and mentions(node.test, "__name__")
                 inner = certainty if main_guard else "optional" if certainty == "optional" else "late"
                 for name in ("body", "orelse", "cases"):
                     for part in getattr(node, name, []) if isinstance(getattr(node, name, None), list) else []:
@@ -343,10 +362,15 @@ def imports_by_certainty(
                         yield from imports_by_certainty(statements, inner, is_entry)
 
 
+def mentions(node: ast.AST, name: str) -> bool:
+    """Whether a name or attribute stands in an expression."""
+    return any(name in (getattr(part, "id", None), getattr(part, "attr", None)) for part in walk(node))
+
+
 def catches_import_errors(handler: ast.ExceptHandler) -> bool:
     """Whether an `except` clause catches what a failed import raises."""
     return handler.type is None or bool(
-        IMPORT_ERRORS & {getattr(part, "id", getattr(part, "attr", "")) for part in ast.walk(handler.type)}
+        IMPORT_ERRORS & {getattr(part, "id", getattr(part, "attr", "")) for part in walk(handler.type)}
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from flattener.facts import called_name
 from flattener.library import Library
 from flattener.source import Module, all_arguments, words
+from flattener.trees import child_nodes, walk
 
 PLAIN_TYPES = words("int float str bool bytes complex None Path Tensor ndarray DataFrame Series datetime Namespace")
 PLAIN_GENERICS = words(
@@ -78,7 +79,7 @@ class Flows:
                     else:
                         self.given.add(node.attr)
             self.add_bindings(module, function, owner, node)
-            todo += [(child, inner, class_around) for child in ast.iter_child_nodes(node)]
+            todo += [(child, inner, class_around) for child in child_nodes(node)]
 
     def add_function(self, module: Module, around: Any, node: Function, owner: ast.ClassDef | None) -> None:
         self.home[node] = module
@@ -180,7 +181,7 @@ def is_plain_annotation(node: ast.AST | None) -> bool:
     """Whether an annotation names only types that hold nothing of the packages."""
     if node is None:
         return False
-    names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-    names |= {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
-    texts = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
+    names = {each.id for each in walk(node) if isinstance(each, ast.Name)}
+    names |= {each.attr for each in walk(node) if isinstance(each, ast.Attribute)}
+    texts = [each.value for each in walk(node) if isinstance(each, ast.Constant)]
     return bool(names & PLAIN_TYPES) and names <= PLAIN_TYPES | PLAIN_GENERICS and all(text is None for text in texts)

@@ -219,7 +219,7 @@ class Library:
         """What the code of each module that was read so far may change."""
         for name, module in self.sources.items():
             if name not in self.changed:
-                self.changed[name] = Changes(module.tree)
+                self.changed[name] = Changes(module.nodes)
         return list(self.changed.values())
 
     def origin(self, module: Module, node: ast.ImportFrom) -> str:

@@ -89,10 +89,10 @@ class Loader:
             if index in module.dead:
                 pending.append(index)
                 continue
-            for site in self.sites_at_load(module, index):
+            for site in self.names[name].sites_at_load.get(index, []):
                 pending = self.load_imports(module, site, pending)
                 self.expand_star(module, site)
-            for site in self.sites_at_load(module, index):
+            for site in self.names[name].sites_at_load.get(index, []):
                 self.unfinished[site] = frozenset(self.loading)
                 if not self.is_standard(site):
                     targets = [self.library.target(module, use) for use in site.uses]
@@ -119,6 +119,7 @@ class Loader:
         self.events += 1
         self.loaded[name] = self.events
         self.late += [(module, dotted) for dotted in self.wanted(module, at_load=False)]
+        self.late = [(importer, dotted) for importer, dotted in self.late if dotted not in self.loaded]
         for importer, dotted in list(self.late):
             if not self.reaches(dotted, set(self.loading)):
                 self.load_silent(importer, dotted)
@@ -283,10 +284,6 @@ class Loader:
                         return True
                     todo += found
         return False
-
-    def sites_at_load(self, module: Module, index: int) -> list[ImportSite]:
-        """The import statements inside of a statement that run while the module is loaded."""
-        return [site for site in self.sites(module) if site.index == index and site.at_load]
 
     def expand_star(self, module: Module, site: ImportSite) -> None:
         """Puts the names that `from x import *` binds into the table of the module's names."""

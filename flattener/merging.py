@@ -8,6 +8,7 @@ from flattener.loading import Loader
 from flattener.meanings import Meanings
 from flattener.names import Names
 from flattener.source import Module
+from flattener.trees import walk
 
 
 def find_same(meanings: Meanings, loader: Loader) -> dict[Var, Var]:
@@ -59,10 +60,10 @@ def names_of_objects(meanings: Meanings) -> set[str]:
     """The names of functions that some module treats as an object; those of constants are not among them."""
     found: set[str] = set()
     for module in meanings.modules:
-        called = {node.func for node in module.nodes if isinstance(node, ast.Call)}
-        defined = {node.name for node in module.nodes if isinstance(node, ast.FunctionDef)}
-        for node in module.nodes:
-            if node not in called and isinstance(node, ast.Attribute | ast.Name):
+        called = {node.func for node in module.of(ast.Call)}
+        defined = {node.name for node in module.of(ast.FunctionDef)}
+        for node in module.of(ast.Attribute, ast.Name):
+            if node not in called:
                 found.add(node.attr if isinstance(node, ast.Attribute) else node.id)
         constants = {target for node in module.body if isinstance(node, ast.Assign) for target in [bound_name(node)]}
         found -= constants - defined
@@ -73,12 +74,12 @@ def references(meanings: Meanings, module: Module, index: int, same: dict[Var, V
     """What the names in a statement mean; None if that depends on the module."""
     names: Names = meanings.names[module.name]
     node = module.body[index]
-    relative = any(isinstance(part, ast.ImportFrom) and part.level for part in ast.walk(node))
+    relative = any(isinstance(part, ast.ImportFrom) and part.level for part in walk(node))
     if relative or any(use.index == index for use in names.quoted):
         return None
     found: list[tuple[str, object]] = []
-    for use in names.uses:
-        if use.index != index or use.owner.kind != "module" or use.name == bound_name(node):
+    for use in names.uses_in.get(index, []):
+        if use.owner.kind != "module" or use.name == bound_name(node):
             continue
         meaning = meanings.of(module, use.name)
         if use.action == "declare" or (meaning is None and use.name.startswith("__")):

@@ -16,6 +16,7 @@ from flattener.library import Library
 from flattener.path_values import UNKNOWN_PART, PathValue, PathValues
 from flattener.search_path import PROJECT_FILES, SearchPath, is_installed_folder, shown
 from flattener.source import Module, words
+from flattener.trees import child_nodes, walk
 
 MOST_BYTES = 200_000  # of one file
 MOST_FILES = 200  # of one folder
@@ -92,6 +93,7 @@ class NamedFiles:
         some = facts is None or any(self.may_name_files(facts[module.name]) for module in modules)
         for module in modules if some else []:
             self.module = module
+            self.own_words = facts[module.name].words if facts else {"__file__": 1}
             self.docstrings = {id(node.value) for node in module.nodes if isinstance(node, ast.Expr)}
             for node in module.body:
                 if not module.is_entry or place_in_parts(library.parts, node.lineno)[1]:  # no line that a build adds
@@ -135,7 +137,8 @@ class NamedFiles:
                     self.note(node, value, use)
                     return
             case ast.Name() | ast.Attribute() | ast.Subscript():
-                value = self.values.of(self.module, node) if use or "__file__" in ast.dump(node) else None
+                asked = use or ("__file__" in self.own_words and mentions_own_file(node))
+                value = self.values.of(self.module, node) if asked else None
                 if value:
                     self.note(node, value, use)
                     return
@@ -153,10 +156,10 @@ class NamedFiles:
                         self.visit(default, "read" if ABOUT_SETTINGS.search(argument.arg) else "")
                 return
             case ast.List() | ast.Tuple() | ast.Dict() | ast.IfExp() | ast.BoolOp() | ast.Starred():
-                for part in ast.iter_child_nodes(node):
+                for part in child_nodes(node):
                     self.visit(part, use)
                 return
-        for part in ast.iter_child_nodes(node):
+        for part in child_nodes(node):
             self.visit(part, "")
 
     def visit_call(self, node: ast.Call, use: str) -> None:
@@ -447,6 +450,11 @@ def is_module_open(node: ast.Call) -> bool:
     """Whether `x.open(...)` gets the path as its argument: `Image.open("a.png")`, not `Path("a").open("w")`."""
     first = node.args[0] if node.args else None
     return not isinstance(first, ast.Constant) or not re.fullmatch(r"[rwaxbt+U]{1,4}", str(first.value))
+
+
+def mentions_own_file(node: ast.AST) -> bool:
+    """Whether an expression is made of `__file__`."""
+    return any(getattr(part, "id", getattr(part, "attr", "")) == "__file__" for part in walk(node))
 
 
 def started_words(text: str) -> list[str]:

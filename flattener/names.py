@@ -7,13 +7,15 @@ import ast
 import collections
 import contextlib
 import dataclasses
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from flattener.scopes import InlinedScope, Scope
 from flattener.source import Module, all_arguments, is_future_import
+from flattener.trees import child_nodes, walk
 
 Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -114,6 +116,23 @@ class Names:
     bound_inside: dict[int, set[str]]
     quoted: list[Use]
 
+    @functools.cached_property
+    def sites_at_load(self) -> dict[int, list[ImportSite]]:
+        """Statement of the module's body -> the import statements in it that run while the module is loaded."""
+        found: dict[int, list[ImportSite]] = collections.defaultdict(list)
+        for site in self.sites:
+            if site.at_load:
+                found[site.index].append(site)
+        return found
+
+    @functools.cached_property
+    def uses_in(self) -> dict[int, list[Use]]:
+        """Statement of the module's body -> the uses in it."""
+        found: dict[int, list[Use]] = collections.defaultdict(list)
+        for use in self.uses:
+            found[use.index].append(use)
+        return found
+
     def with_star(self, site: ImportSite, imported: list[str]) -> "Names":
         """The same table with a use for each name that an import statement with a star binds."""
         module, node = self.module, site.node
@@ -140,6 +159,7 @@ class NameAnalysis(ast.NodeVisitor):
     def __init__(self, module: Module) -> None:
         self.module = module
         self.scope = Scope("module", module.table, None, module.name)
+        self.methods: dict[type[ast.AST], Callable[[Any], None]] = {}
         self.index = 0
         self.branches = 0  # how many if, for, try, ... of the current scope surround the current statement
         self.annotation = self.in_string = self.echoed = self.pattern = False
@@ -148,6 +168,19 @@ class NameAnalysis(ast.NodeVisitor):
         self.sites: list[ImportSite] = []
         self.bound_inside: dict[int, set[str]] = collections.defaultdict(set)
         self.quoted: list[Use] = []
+
+    def visit(self, node: ast.AST) -> None:
+        """Visits a node by the method for its kind."""
+        kind = node.__class__
+        method = self.methods.get(kind)
+        if method is None:
+            method = self.methods[kind] = getattr(self, f"visit_{kind.__name__}", self.generic_visit)
+        method(node)
+
+    def generic_visit(self, node: ast.AST) -> None:
+        """Visits the nodes below a node."""
+        for child in child_nodes(node):
+            self.visit(child)
 
     def run(self) -> Names:
         """The table of the module's names."""
@@ -165,14 +198,14 @@ class NameAnalysis(ast.NodeVisitor):
 
     def mangled(self, name: str) -> str:
         """`__x` inside of class C means `_C__x`."""
-        if self.class_names and name.startswith("__") and not name.endswith("__"):
+        if name.startswith("__") and self.class_names and not name.endswith("__"):
             return f"_{self.class_names[-1].lstrip('_')}{name}" if self.class_names[-1].strip("_") else name
         return name
 
     def record(self, name: str, start: int, action: str, node: Any) -> Use:
         """Adds the use of a name that begins at an offset into the text."""
         module, scope = self.module, self.scope
-        if module.text[start : start + len(name)] != name:
+        if not module.text.startswith(name, start):
             module.refuse(node, f"the position of {name!r} is not known", "write this expression in a simpler way")
         known = self.mangled(name)
         owner = scope.owner(known)
@@ -182,7 +215,7 @@ class NameAnalysis(ast.NodeVisitor):
         if owner is scope and scope.kind == "class" and action == "load" and known not in scope.bound_so_far:
             # The class binds this name later on: until then, the name means the module's variable.
             owner, pinned = scope.module, self.branches > 0
-        if owner.kind == "module" and known != name and known in module.table.get_identifiers():
+        if known != name and owner.kind == "module" and known in module.table.get_identifiers():
             module.refuse(node, f"{name!r} means the module's {known!r} here", "rename that variable")
         if owner.kind != "module" and action != "load":
             self.bound_inside[self.index].add(name)
@@ -211,7 +244,7 @@ class NameAnalysis(ast.NodeVisitor):
     # --- expressions ---
 
     def visit_Name(self, node: ast.Name) -> None:
-        self.record(node.id, self.module.span(node)[0], ACTIONS[type(node.ctx)], node)
+        self.record(node.id, self.module.start(node), ACTIONS[type(node.ctx)], node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         chain: list[tuple[str, int]] = []
@@ -219,12 +252,12 @@ class NameAnalysis(ast.NodeVisitor):
         while isinstance(root, ast.Attribute):
             if root.attr in ("__module__", "__globals__"):
                 self.module.refuse(root, f"`.{root.attr}` would differ in the flat program", "do without it")
-            chain.append((root.attr, self.module.span(root)[1]))
+            chain.append((root.attr, self.module.end(root)))
             root = root.value
         if not isinstance(root, ast.Name):
             self.visit(root)
             return
-        use = self.record(root.id, self.module.span(root)[0], "load", node)
+        use = self.record(root.id, self.module.start(root), "load", node)
         use.chain, use.chain_action = tuple(reversed(chain)), ACTIONS[type(node.ctx)]
 
     def visit_Constant(self, node: ast.Constant) -> None:
@@ -233,12 +266,12 @@ class NameAnalysis(ast.NodeVisitor):
                 self.record_quoted(name, node)
         if self.annotation and isinstance(node.value, str):
             with contextlib.suppress(SyntaxError):
-                for part in ast.walk(ast.parse(node.value.strip(), mode="eval")):
+                for part in walk(ast.parse(node.value.strip(), mode="eval")):
                     if isinstance(part, ast.Name):
                         self.record_quoted(part.id, node)
 
     def visit_FormattedValue(self, node: ast.FormattedValue) -> None:
-        end = self.module.span(node.value)[1]
+        end = self.module.end(node.value)
         echoes = re.compile(r"[ \t]*=[ \t]*[!:}]").match(self.module.text, end)
         outer, self.echoed = self.echoed, bool(echoes) and not isinstance(node.value, ast.Name)
         self.visit(node.value)
@@ -264,7 +297,7 @@ class NameAnalysis(ast.NodeVisitor):
         if self.scope.children[name, node.lineno]:
             scope = self.inside("function", name, node)
         else:
-            targets = [part for generator in node.generators for part in ast.walk(generator.target)]
+            targets = [part for generator in node.generators for part in walk(generator.target)]
             names = {part.id for part in targets if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
             scope = self.within(InlinedScope(self.scope, names))
         with scope:
@@ -354,7 +387,7 @@ class NameAnalysis(ast.NodeVisitor):
 
     def visit_parameters(self, arguments: ast.arguments) -> None:
         for argument in all_arguments(arguments):
-            self.record(argument.arg, self.module.span(argument)[0], "store", argument)
+            self.record(argument.arg, self.module.start(argument), "store", argument)
 
     def visit_annotation(self, annotation: ast.expr | None) -> None:
         if annotation is not None:

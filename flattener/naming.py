@@ -3,6 +3,7 @@
 import ast
 import builtins
 import collections
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from flattener.pickles import FINDS_BY_NAME
 from flattener.program import Program, Reference
 from flattener.shell import SHELL_NAMES
 from flattener.source import Module, words
+from flattener.trees import walk
 
 # Packages that call a function where they are given it, in this process.
 KEEP_FUNCTIONS = words("""
@@ -82,32 +84,37 @@ class Naming:
         Any import of `xml.dom`, in whatever module, makes it an attribute of `xml`.
         """
         program = self.program
-        said: set[str] = set()
         roots: set[str] = set()
         loaded: set[str] = set()
-        for name, index in program.kept:
-            names = program.names[name]
-            said |= said_words(names.module.body[index])
+        apart: set[str] = set()
         for module in program.modules:
             for site in program.names[module.name].sites:
                 if (module.name, site.index) in program.kept and not site.plain:
                     roots |= {dotted.partition(".")[0] for dotted in program.library.named(module, site.node)}
         for name in program.library.apart:
-            said |= set(re.findall(r"\w+", program.library.source(name).text))
-            roots |= said
+            apart |= set(re.findall(r"\w+", program.library.source(name).text))
+        roots |= apart | self.said if apart else apart
         roots |= {meaning.module.partition(".")[0] for meaning in found}
         for sites in found.values():
-            loaded = loaded.union(*(submodules(site.node, alias) for _, site, alias in sites))
+            loaded.update(*(submodules(site.node, alias) for _, site, alias in sites))
         for module in program.modules_in_order():
             for site in program.names[module.name].sites:
                 for use in site.uses if site.plain else []:
                     meaning = program.library.target(module, use)
+                    if not isinstance(meaning, External) or meaning.module.partition(".")[0] not in roots:
+                        continue
                     paths = submodules(site.node, use.alias) - loaded
-                    known = {path for path in paths if path.rpartition(".")[2] in said}
-                    theirs = isinstance(meaning, External) and meaning.module.partition(".")[0] in roots
-                    if theirs and known and program.meanings.of(module, use.name) == meaning:
+                    words_of_paths = [path.rpartition(".")[2] for path in paths]
+                    known = any(word in apart or word in self.said for word in words_of_paths)
+                    if known and program.meanings.of(module, use.name) == meaning:
                         found.setdefault(meaning, []).append((module, site, use.alias))
                         loaded |= paths
+
+    @functools.cached_property
+    def said(self) -> set[str]:
+        """The attributes and words of strings in the statements that are kept."""
+        program = self.program
+        return set().union(*(said_words(program.names[name].module.body[index]) for name, index in program.kept))
 
     def find_binding_order(self) -> dict[Var | External, tuple[int, int, bool]]:
         """See `binding_order`."""
@@ -315,10 +322,10 @@ def submodules(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> set[str]:
 
 def said_words(node: ast.AST) -> set[str]:
     """The attributes in a statement, and its strings."""
-    found = set()
-    for part in ast.walk(node):
-        if isinstance(part, ast.Attribute):
+    found: set[str] = set()
+    for part in walk(node):
+        if part.__class__ is ast.Attribute:
             found.add(part.attr)
-        elif isinstance(part, ast.Constant) and isinstance(part.value, str):
-            found |= set(part.value.split("."))
+        elif part.__class__ is ast.Constant and isinstance(part.value, str):
+            found.update(part.value.split("."))
     return found

@@ -14,6 +14,7 @@ from flattener import pickles
 from flattener.facts import CONFIG_FOLDERS, Facts, called_name
 from flattener.library import Library
 from flattener.source import Module, last_name, words
+from flattener.trees import walk
 from flattener.values import UNKNOWN, Values, makes_class
 
 # Code that reads these sees that the modules have become one: where a class or function comes from, its source, its
@@ -141,13 +142,16 @@ def configured(library: Library, facts: dict[str, Facts], modules: dict[str, Mod
                     about = f"{path.name}: {dotted} may be imported by its name"
                     yield Notice("import", about, undecided=about, opens=True)
                     break
-    layers = {base for module in modules.values() for node in module.nodes if isinstance(node, ast.ClassDef)
-              for base in map(ast.unparse, node.bases) if KERAS_BASES.search(base)}  # fmt: skip
     for name, each in facts.items():
         line = each.words.get("load_model without custom_objects", 0)
-        if line and layers:
+        if line and any(map(defines_layer, modules.values())):
             text = f"{library.source(name).label}:{line}: load_model may find classes of the packages by their modules"
             yield Notice("load_model", text, undecided=text, opens=True)
+
+
+def defines_layer(module: Module) -> bool:
+    """Whether a module defines a class that a saved Keras model may name."""
+    return any(KERAS_BASES.search(ast.unparse(base)) for node in module.of(ast.ClassDef) for base in node.bases)
 
 
 def configuration_files(folder: Path, text: str) -> list[Path]:
@@ -184,14 +188,13 @@ def shown_classes(facts: dict[str, Facts], modules: dict[str, Module], shown: di
     pools = find_pools(facts) if shown else frozenset[str]()
     plain = plain_classes(modules) if KERAS_LOOKUPS & everything else frozenset[str]()
     for name, place in shown.items():
-        nodes = modules[name].nodes
-        by_call = any(isinstance(node, ast.Call) and makes_class(node) for node in nodes)
-        quotes = "annotations" in everything or any(map(has_quoted_annotation, nodes))
-        for node in nodes if not by_call else []:
-            if isinstance(node, ast.ClassDef):
-                by_call |= bool(MODULE_LOOKUPS & everything or node.keywords or (pools and is_data_class(node)))
-                by_call |= bool(KERAS_LOOKUPS & everything and node.name not in plain)
-                by_call |= quotes and any("dataclass" in ast.unparse(each) for each in node.decorator_list)
+        module = modules[name]
+        by_call = any(map(makes_class, module.of(ast.Call)))
+        quotes = "annotations" in everything or any(map(has_quoted_annotation, module.of(ast.AnnAssign)))
+        for node in module.of(ast.ClassDef) if not by_call else []:
+            by_call |= bool(MODULE_LOOKUPS & everything or node.keywords or (pools and is_data_class(node)))
+            by_call |= bool(KERAS_LOOKUPS & everything and node.name not in plain)
+            by_call |= quotes and any("dataclass" in ast.unparse(each) for each in node.decorator_list)
         if by_call:
             yield Notice("type", f"{place}: a class is shown with its module's name", modules=frozenset([name]))
 
@@ -259,17 +262,15 @@ def refuse_spawned(entry: Module) -> None:
     for node in entry.nodes:
         if isinstance(node, ast.Call) and (called_name(node) in RUNNERS or POOLS.fullmatch(called_name(node))):
             for part in [*node.args, *(keyword.value for keyword in node.keywords)]:
-                names = {each.id for each in ast.walk(part) if isinstance(each, ast.Name)} & defined
+                names = {each.id for each in walk(part) if isinstance(each, ast.Name)} & defined
                 if names and (isinstance(part, ast.Name) or called_name(node) == "DataLoader"):
                     reason = f"a process that is spawned cannot see {min(names)!r} of a notebook"
                     entry.refuse(part, reason, "move it into a module of the package, or build a .py file")
 
 
-def has_quoted_annotation(node: ast.AST) -> bool:
+def has_quoted_annotation(node: ast.AnnAssign) -> bool:
     """Whether an annotation of a variable is written in quotes, or holds quotes."""
-    return isinstance(node, ast.AnnAssign) and any(
-        isinstance(part, ast.Constant) and isinstance(part.value, str) for part in ast.walk(node.annotation)
-    )
+    return any(isinstance(part, ast.Constant) and isinstance(part.value, str) for part in walk(node.annotation))
 
 
 def is_data_class(node: ast.ClassDef) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from flattener.facts import called_name
 from flattener.library import Library
 from flattener.source import Module, words
+from flattener.trees import walk
 
 UNKNOWN_PART = "*"  # a part of a path that only the running program knows
 WRAPPERS = words(
@@ -90,7 +91,7 @@ class PathValues:
         value = self.of(module, node)
         if value is not None and UNKNOWN_PART not in value.text:
             return [value]
-        names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        names = {part.id for part in walk(node) if isinstance(part, ast.Name)}
         found: list[PathValue] = []
         for name in sorted(names & self.assigned.get(module.name, {}).keys()):
             for each in self.given_to(module, node, name, modules):
@@ -107,7 +108,7 @@ class PathValues:
             match around:
                 case ast.For(target=ast.Name(id=target), iter=ast.List() | ast.Tuple() as several) if target == name:
                     pairs += [(module, part) for part in several.elts]
-                case ast.FunctionDef() if node in ast.walk(around):
+                case ast.FunctionDef() if node in walk(around):
                     arguments = [each.arg for each in (*around.args.posonlyargs, *around.args.args)]
                     place = arguments.index(name) if name in arguments else -1
                     calls = [
@@ -173,7 +174,7 @@ class PathValues:
             return
         assigned: dict[str, ast.expr | PathValue | None] = {}
         imported: dict[str, tuple[str, str]] = {}
-        for node in module.nodes:
+        for node in module.of(ast.Assign, ast.AnnAssign, ast.arg, ast.ImportFrom, ast.Import):
             if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
                 name = node.targets[0].id
                 assigned[name] = None if name in assigned else node.value

@@ -10,6 +10,7 @@ from typing import Any
 
 from flattener.facts import Facts, called_name
 from flattener.source import Module, words
+from flattener.trees import child_nodes, walk
 from flattener.values import PLAIN_BUILTINS, UNKNOWN, Values
 
 # Module -> the word by which --trust names it.
@@ -77,9 +78,7 @@ class Pickles:
 
     def __init__(self, values: Values) -> None:
         self.values, modules = values, list(values.modules.values())
-        self.parents = {
-            child: parent for module in modules for parent in module.nodes for child in ast.iter_child_nodes(parent)
-        }
+        self.parents = {child: parent for module in modules for parent in module.nodes for child in child_nodes(parent)}
         live = live_statements(modules, self.computes_names(modules))
         self.found = [
             found
@@ -113,7 +112,7 @@ class Pickles:
 
     def in_statement(self, module: Module, statement: ast.stmt) -> Iterator[Pickling]:
         """All places in a statement of a module."""
-        for node in ast.walk(statement):
+        for node in walk(statement):
             parent = self.parents.get(node)
             if not isinstance(node, ast.Name | ast.Attribute) or not isinstance(node.ctx, ast.Load):
                 continue
@@ -185,7 +184,7 @@ class Pickles:
             is_open = called_name(node) == "open"
             holder = node.func.value if isinstance(node.func, ast.Attribute) else None
             node = (holder or node.args[0]) if is_open and (holder or node.args) else node
-        plain = all(isinstance(part, ast.Name | ast.Attribute | ast.expr_context) for part in ast.walk(node))
+        plain = all(isinstance(part, ast.Name | ast.Attribute | ast.expr_context) for part in walk(node))
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             return node.value
         return (module.name, function, ast.unparse(node)) if plain else None
@@ -277,7 +276,7 @@ class Pickles:
     def is_data_variable(self, module: Module, target: ast.Name) -> bool:
         """`is_data` for all places in which a variable is read."""
         scope = self.scope_of(module, target)
-        nodes = [each for each in ast.walk(scope or module.tree) if isinstance(each, ast.Name) and each.id == target.id]
+        nodes = [each for each in walk(scope or module.tree) if isinstance(each, ast.Name) and each.id == target.id]
         reads = [each for each in nodes if isinstance(each.ctx, ast.Load) and self.scope_of(module, each) is scope]
         imported = scope is None and self.is_imported(module, target.id)
         return not imported and all(self.is_data(module, each) for each in reads)
@@ -288,7 +287,7 @@ class Pickles:
         if key in seen:
             return True
         seen.add(key)
-        names = [node for node in ast.walk(function or module.tree) if isinstance(node, ast.Name) and node.id == name]
+        names = [node for node in walk(function or module.tree) if isinstance(node, ast.Name) and node.id == name]
         reads = [node for node in names if isinstance(node.ctx, ast.Load) and self.scope_of(module, node) is function]
         harmless = all(self.is_state(module, node, parts_too, seen) for node in reads)
         return harmless and not (function is None and self.is_imported(module, name))
@@ -350,7 +349,7 @@ def live_statements(modules: list[Module], all_of_them: bool) -> set[tuple[str, 
 def mentioned_names(statement: ast.stmt) -> set[str]:
     """The names, attributes and words of strings in a statement, apart from what it only imports."""
     found: set[str] = set()
-    for node in ast.walk(statement):
+    for node in walk(statement):
         if isinstance(node, ast.Name | ast.Attribute):
             found.add(node.id if isinstance(node, ast.Name) else node.attr)
         elif isinstance(node, ast.alias) and node.asname:

@@ -4,7 +4,7 @@ import ast
 import collections
 from dataclasses import dataclass
 
-from flattener.annotations import ANNOTATION_READERS, Exposure, annotations_of, is_annotated
+from flattener.annotations import ANNOTATION_READERS, Exposure, annotatable, annotations_of, is_annotated
 from flattener.library import External, Library, Meaning, ModuleRef, Var
 from flattener.loading import Loader
 from flattener.meanings import Meanings
@@ -33,7 +33,7 @@ class Program:
         modules: the flat modules, the entry among them, in the order in which their loading ends.
         references: (module, statement) -> the uses in it that mean a variable of the program, or something external.
         builtins: (module, statement) -> the names of builtins that it reads.
-        own_names: the uses of `__name__` outside of the entry.
+        own_names: module -> its uses of `__name__`; the entry's are none of them.
         meant: all that some reference means.
         order: (module, statement) -> its position in the program.
         future: the features that its modules import from `__future__`.
@@ -53,7 +53,7 @@ class Program:
         self.modules = self.meanings.modules
         self.references: dict[tuple[str, int], list[Reference]] = collections.defaultdict(list)
         self.builtins: dict[tuple[str, int], set[str]] = collections.defaultdict(set)
-        self.own_names: list[tuple[Module, Use]] = []
+        self.own_names: dict[str, list[Use]] = collections.defaultdict(list)
         self.local_bindings: dict[tuple[Scope, str], list[Use]] = collections.defaultdict(list)
         for module in self.modules:
             for use in self.names[module.name].uses:
@@ -71,7 +71,7 @@ class Program:
 
     def check_future(self) -> None:
         """Refuses modules of which only some import `annotations` from `__future__`: it holds for a whole program."""
-        annotated = [module for module in self.modules if any(map(is_annotated, module.nodes))]
+        annotated = [module for module in self.modules if any(map(is_annotated, annotatable(module)))]
         self.future = sorted({name for module in self.modules for name in module.future})
         with_it = [module for module in annotated if "annotations" in module.future]
         without = [module for module in annotated if "annotations" not in module.future]
@@ -90,8 +90,8 @@ class Program:
             blame = with_it[0].name if module.is_entry else None
             if self.exposure.exposes(module):
                 reason += ", and third-party code may read its annotations"
-                module.refuse(next(filter(is_annotated, module.nodes)), reason, remedy, blame)
-            for node in module.nodes:
+                module.refuse(next(filter(is_annotated, annotatable(module))), reason, remedy, blame)
+            for node in annotatable(module):
                 if not all(self.purity.expression(module, part) for part in annotations_of(node)):
                     module.refuse(node, f"{reason}, and evaluating an annotation may have an effect", remedy, blame)
 
@@ -180,7 +180,7 @@ class Program:
             place = found
         if place is None:
             if use.name == "__name__" and not module.is_entry:
-                self.own_names.append((module, use))
+                self.own_names[module.name].append(use)
             elif not use.weak:
                 self.builtins[module.name, use.index].add(use.name)
             return

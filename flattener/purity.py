@@ -11,6 +11,7 @@ import re
 from flattener.evaluation import PURE_CALLS, Evaluation, Kind, LocalKinds, defined_names
 from flattener.library import External
 from flattener.source import Module, all_arguments, words
+from flattener.trees import child_nodes, walk
 
 PURE_DECORATORS = words("""
     property staticmethod classmethod dataclasses.dataclass contextlib.contextmanager functools.cache
@@ -110,7 +111,7 @@ class Purity(Evaluation):
                 if kind is None or kind is Kind.ANY:
                     return False
                 targets = part.targets if isinstance(part, ast.Assign) else [part.target]
-                for name in [name for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]:
+                for name in [name for target in targets for name in walk(target) if isinstance(name, ast.Name)]:
                     scope[name.id] = kind
             elif isinstance(part, ast.Import | ast.ImportFrom):
                 return False  # it may be the only one that loads a sub-module
@@ -225,7 +226,7 @@ class Purity(Evaluation):
 
     def reads_nothing(self, module: Module, node: ast.AST) -> bool:
         """Whether an expression reads only what never changes: functions, classes, results of calls without effects."""
-        for part in ast.walk(node):
+        for part in walk(node):
             if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Store):
                 bound = self.bound(module, part.id)
                 called = self.dotted(module, part) in PURE_CALLS or (not bound and hasattr(builtins, part.id))
@@ -281,8 +282,8 @@ class Purity(Evaluation):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if not all(isinstance(target, ast.Name) for target in targets) or node.value is None:
                 return False
-            calls = [part.func for part in ast.walk(node.value) if isinstance(part, ast.Call)]
-            roots = {part.id for part in ast.walk(node.value) if isinstance(part, ast.Name)}
+            calls = [part.func for part in walk(node.value) if isinstance(part, ast.Call)]
+            roots = {part.id for part in walk(node.value) if isinstance(part, ast.Name)}
             if roots & {"os", "sys"} or not all(self.makes_value(module, call) for call in calls):
                 return False
         elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -302,7 +303,7 @@ class Purity(Evaluation):
                 todo += [*part.args.defaults, *filter(None, part.args.kw_defaults)]
                 todo += getattr(part, "decorator_list", [])
             else:
-                todo += ast.iter_child_nodes(part)
+                todo += child_nodes(part)
             if {getattr(part, name, None) for name in ("id", "attr", "module")} & DISTURBERS:
                 return True
             own = self.origin_of(module, part) if isinstance(part, ast.Name | ast.Attribute) else None

@@ -67,10 +67,10 @@ def refuse_constructs(names: Names, library: Library, purity: Purity, form: str)
     own_local = any(
         not site.at_load and any(map(library.is_flat, library.named(module, site.node))) for site in names.sites
     )
-    for node in module.nodes:
+    for node in module.of(ast.Call, ast.Attribute, ast.ImportFrom):
         if isinstance(node, ast.Call):
             refuse_call(module, node, library, purity, form)
-            lists_names = purity.dotted(module, node.func) in ("vars", "dir", "locals") and not node.args
+            lists_names = not node.args and purity.dotted(module, node.func) in ("vars", "dir", "locals")
             if lists_names and (own_local or node.func in at_module_level):
                 module.refuse(node, "this call at module level sees the whole program", "do without it")
         elif names_sys_modules(module, node, purity):
@@ -81,7 +81,7 @@ def names_sys_modules(module: Module, node: ast.AST, purity: Purity) -> bool:
     """Whether a node of the syntax tree reads or imports `sys.modules`."""
     if isinstance(node, ast.ImportFrom):
         return node.module == "sys" and any(alias.name == "modules" for alias in node.names)
-    return isinstance(node, ast.Attribute) and purity.dotted(module, node) == "sys.modules"
+    return isinstance(node, ast.Attribute) and node.attr == "modules" and purity.dotted(module, node) == "sys.modules"
 
 
 def refuse_call(module: Module, node: ast.Call, library: Library, purity: Purity, form: str) -> None:

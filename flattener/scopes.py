@@ -15,6 +15,7 @@ class Scope:
 
     def __init__(self, kind: str, table: symtable.SymbolTable, parent: "Scope | None", module_name: str) -> None:
         self.kind, self.table, self.parent, self.module_name = kind, table, parent, module_name
+        self.owners: dict[str, Scope | None] = {}
         self.bound_so_far: set[str] = set()
         self.children: dict[tuple[str, int], list[symtable.SymbolTable]] = collections.defaultdict(list)
         for child in table.get_children():
@@ -30,11 +31,18 @@ class Scope:
 
         It knows no annotations under `from __future__ import annotations`: these are never evaluated.
         """
-        try:
-            symbol = self.table.lookup(name)
-        except KeyError:
+        if name not in self.owners:
+            self.owners[name] = self.find_owner(name)
+        return self.owners[name]
+
+    def find_owner(self, name: str) -> "Scope | None":
+        """`owner`, without its cache."""
+        if name not in self.table.get_identifiers():
             return None
-        if self.parent is None or symbol.is_global():
+        if self.parent is None:
+            return self
+        symbol = self.table.lookup(name)
+        if symbol.is_global():
             return self.module
         if not symbol.is_free():
             return self
@@ -61,7 +69,7 @@ class InlinedScope(Scope):
         self.children = parent.children
         self.outer, self.names = parent, names
 
-    def owner(self, name: str) -> Scope | None:
+    def find_owner(self, name: str) -> Scope | None:
         if name in self.names:
             return self
         outer = self.outer

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from flattener.errors import BuildError
 from flattener.facts import called_name
-from flattener.source import words
+from flattener.source import Module, words
+from flattener.trees import walk
 
 PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "environment.yml")
 LOADED_EARLY = words("""
@@ -169,7 +170,20 @@ class SearchPath:
 
     def installed(self, top: str) -> bool:
         """Whether an installed package has this name."""
-        return any(regular(folder, top) or any(folder.glob(f"{top}.*.so")) for folder in installed_folders())
+        return top in self.compiled or any(
+            regular(folder, top) for folder, names in self.installed_names.items() if {top, f"{top}.py"} & names
+        )
+
+    @functools.cached_property
+    def installed_names(self) -> dict[Path, set[str]]:
+        """What lies in each folder of installed packages."""
+        return {folder: set(os.listdir(folder)) for folder in installed_folders() if folder.is_dir()}
+
+    @functools.cached_property
+    def compiled(self) -> set[str]:
+        """The installed modules that are a compiled file."""
+        names = [name for names in self.installed_names.values() for name in names if name.endswith(".so")]
+        return {name.partition(".")[0] for name in names if name.count(".") > 1}
 
     def all_beside(self) -> list[str]:
         """The modules that a computed name may mean: what lies in the folders that Python would look in."""
@@ -253,10 +267,10 @@ def shown(path: Path) -> str:
         return absolute.name
 
 
-def edits_of_sys_path(tree: ast.Module) -> list[tuple[ast.expr, bool]]:
+def edits_of_sys_path(module: Module) -> list[tuple[ast.expr, bool]]:
     """What a module adds to `sys.path`: each expression, and whether it comes before all others."""
     found: list[tuple[ast.expr, bool]] = []
-    for node in ast.walk(tree):
+    for node in module.of(ast.Call, ast.AugAssign, ast.Assign):
         match node:
             case ast.Call(func=ast.Attribute(value=holder), args=[*_, last]) if called_name(node) in ADDERS and (
                 is_sys_path(holder) or called_name(node) == "addsitedir"
@@ -268,7 +282,7 @@ def edits_of_sys_path(tree: ast.Module) -> list[tuple[ast.expr, bool]]:
             case ast.Assign(targets=[target], value=value) if is_sys_path(target) or (
                 isinstance(target, ast.Subscript) and is_sys_path(target.value)
             ):
-                for part in ast.walk(value):
+                for part in walk(value):
                     found += [(each, True) for each in part.elts] if isinstance(part, ast.List) else []
     return found
 

@@ -4,6 +4,8 @@ Nothing here knows of other files, and nothing is changed once a `Module` is mad
 """
 
 import ast
+import bisect
+import collections
 import functools
 import io
 import json
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from flattener.errors import BuildError
+from flattener.trees import child_nodes, walk
 
 
 def words(text: str) -> frozenset[str]:
@@ -82,6 +85,7 @@ class Module:
             for alias in node.names
         }
         self.dead = {index for index, node in enumerate(self.body) if self.never_runs(node)}
+        self.selections: dict[tuple[type[ast.AST], ...], list[ast.AST]] = {}  # what `of` was asked for
 
     @functools.cached_property
     def table(self) -> symtable.SymbolTable:
@@ -94,8 +98,36 @@ class Module:
 
     @functools.cached_property
     def nodes(self) -> list[ast.AST]:
-        """All nodes of the tree, in the order of `ast.walk`, which takes a while: many phases look at all of them."""
-        return list(ast.walk(self.tree))
+        """All nodes of the tree, in the order of `walk`: many phases look at all of them."""
+        return walk(self.tree)
+
+    def of(self, *kinds: type[ast.AST]) -> list[Any]:
+        """The nodes of some kinds, in the order of `nodes`."""
+        if len(kinds) == 1:
+            return self.nodes_by_kind.get(kinds[0], [])
+        if kinds not in self.selections:
+            wanted = frozenset(kinds)
+            some = any(kind in self.nodes_by_kind for kind in kinds)
+            self.selections[kinds] = [node for node in self.nodes if node.__class__ in wanted] if some else []
+        return self.selections[kinds]
+
+    @functools.cached_property
+    def nodes_by_kind(self) -> dict[type[ast.AST], list[ast.AST]]:
+        """Kind of nodes -> all nodes of this kind, in the order of `nodes`."""
+        found: dict[type[ast.AST], list[ast.AST]] = collections.defaultdict(list)
+        for node in self.nodes:
+            found[node.__class__].append(node)
+        return dict(found)
+
+    @functools.cached_property
+    def strings(self) -> list[tuple[int, int]]:
+        """Start and end of each string, in the order of the text; of its parts, if it is written in several."""
+        inner = {part for node in self.of(ast.JoinedStr) for part in walk(node)[1:]}
+        return sorted(
+            self.span(node)
+            for node in self.of(ast.Constant, ast.JoinedStr)
+            if isinstance(getattr(node, "value", ""), str | bytes) and node not in inner
+        )
 
     @functools.cached_property
     def tokens(self) -> list[tokenize.TokenInfo]:
@@ -108,13 +140,46 @@ class Module:
 
     @functools.cached_property
     def comments(self) -> list[Comment]:
-        """The comments, in the order of the text."""
-        return [Comment(*token.start, token.string) for token in self.tokens if token.type == tokenize.COMMENT]
+        """The comments, in the order of the text: each `#` outside of a string begins one.
+
+        Where the strings stand, the syntax tree tells; to read all tokens takes longer than all else that is read.
+        """
+        strings = self.strings if "#" in self.text else []
+        found: list[Comment] = []
+        at, index = self.text.find("#"), 0
+        while at >= 0:
+            while index < len(strings) and strings[index][1] <= at:
+                index += 1
+            if index < len(strings) and strings[index][0] <= at:
+                found += self.comments_between(*strings[index])
+                at = self.text.find("#", strings[index][1])
+            else:
+                line = self.line_of(at)
+                column = at - self.starts[line - 1]
+                text = self.lines[line - 1][column:].partition("\r")[0]
+                found.append(Comment(line, column, text))
+                at = self.text.find("#", at + len(text))
+        return found
+
+    def comments_on(self, first: int, last: int) -> list[Comment]:
+        """The comments on some lines."""
+        start = bisect.bisect_left(self.comments, first, key=lambda comment: comment.line)
+        return self.comments[start : bisect.bisect_right(self.comments, last, key=lambda comment: comment.line)]
+
+    def comments_between(self, start: int, end: int) -> Iterator[Comment]:
+        """The comments between the parts of a string that is written on several lines."""
+        text = self.text[start:end]
+        line = self.line_of(start)
+        first = start - self.starts[line - 1] - 1
+        for token in tokenize.generate_tokens(io.StringIO(f"({text})").readline) if "\n" in text else ():
+            if token.type == tokenize.COMMENT:
+                row, column = token.start
+                yield Comment(line + row - 1, column + (first if row == 1 else 0), token.string)
 
     @functools.cached_property
     def siblings(self) -> dict[ast.stmt, list[ast.stmt]]:
         """For each statement the list of statements that it is part of."""
-        return sibling_statements(self.tree)
+        return sibling_statements(self.nodes)
 
     def offset(self, line: int, column: int) -> int:
         """The offset in `text` of a syntax tree's position, whose column counts UTF-8 bytes."""
@@ -123,15 +188,19 @@ class Module:
 
     def span(self, node: Any) -> tuple[int, int]:
         """The offsets at which a node of the syntax tree begins and ends."""
-        return self.offset(node.lineno, node.col_offset), self.offset(node.end_lineno, node.end_col_offset)
+        return self.start(node), self.end(node)
+
+    def start(self, node: Any) -> int:
+        """The offset at which a node of the syntax tree begins."""
+        return self.offset(node.lineno, node.col_offset)
+
+    def end(self, node: Any) -> int:
+        """The offset at which a node of the syntax tree ends."""
+        return self.offset(node.end_lineno, node.end_col_offset)
 
     def line_of(self, offset: int) -> int:
         """The line, counted from 1, in which an offset lies."""
-        low, high = 0, len(self.lines)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.starts[middle] <= offset else (low, middle)
-        return low + 1
+        return bisect.bisect_right(self.starts, offset, 1, len(self.lines))
 
     def refuse(self, node: Any, reason: str, remedy: str, blame: str | None = None) -> NoReturn:
         """Raises a `BuildError` for a node of the syntax tree, or a line number; `blame` is this module by default."""
@@ -171,17 +240,17 @@ def module_level_globals(module: Module) -> Iterator[ast.Global]:
         if isinstance(node, ast.Global):
             yield node
         elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr):
-            todo += ast.iter_child_nodes(node)
+            todo += child_nodes(node)
 
 
-def sibling_statements(tree: ast.Module) -> dict[ast.stmt, list[ast.stmt]]:
+def sibling_statements(nodes: list[ast.AST]) -> dict[ast.stmt, list[ast.stmt]]:
     """For each statement the list of statements that it is part of: the body of a function, of an `else`, ..."""
     siblings: dict[ast.stmt, list[ast.stmt]] = {}
-    for node in ast.walk(tree):
-        for name in ("body", "orelse", "finalbody"):
+    for node in nodes:
+        for name in ("body", "orelse", "finalbody") if not isinstance(node, ast.expr) else ():
             block = getattr(node, name, None)
             if isinstance(block, list):
-                siblings.update((statement, block) for statement in block)
+                siblings.update(dict.fromkeys(block, block))
     return siblings
 
 

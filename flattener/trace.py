@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,8 @@ def murmur2(data: bytes, seed: int) -> int:
     """MurmurHash2 of 32 bits (Austin Appleby), by which ipykernel names the file of a cell."""
     mixer, mask = 0x5BD1E995, 0xFFFFFFFF
     value = (seed ^ len(data)) & mask
-    for at in range(0, len(data) // 4 * 4, 4):
-        part = int.from_bytes(data[at : at + 4], "little") * mixer & mask
+    for word in struct.unpack(f"<{len(data) // 4}I", data[: len(data) // 4 * 4]):
+        part = word * mixer & mask
         value = value * mixer & mask ^ (part ^ part >> 24) * mixer & mask
     rest = data[len(data) // 4 * 4 :]
     if rest:

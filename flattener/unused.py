@@ -9,6 +9,7 @@ from flattener.evaluation import GENERIC
 from flattener.facts import TEXT_RUNNERS, called_name
 from flattener.refusals import FRAME_READERS
 from flattener.source import Module, all_arguments, is_docstring, words
+from flattener.trees import child_nodes, walk
 
 DYNAMIC_NAMES = words("""
     vars dir globals locals attrgetter methodcaller getmembers modules __dict__ __getattr__
@@ -42,7 +43,7 @@ class Vocabulary:
         todo: list[ast.AST] = [statement]
         while todo:
             node = todo.pop()
-            todo.extend(ast.iter_child_nodes(node))
+            todo.extend(child_nodes(node))
             for name in ("id", "attr", "name", "module", "arg", "asname", "rest"):
                 word = getattr(node, name, None)
                 if isinstance(word, str):
@@ -117,7 +118,7 @@ def runs_nothing(node: ast.expr, module: Module) -> bool:
         for alias in part.names
     }
     generic |= GENERIC - {getattr(part, "name", "") for part in module.body}
-    for part in ast.walk(node):
+    for part in walk(node):
         match part:
             case ast.Name() | ast.Constant() | ast.Tuple() | ast.List() | ast.expr_context():
                 pass

@@ -13,6 +13,7 @@ from typing import Any
 from flattener.facts import called_name
 from flattener.flows import Flow, Flows, is_plain_annotation
 from flattener.source import Module, last_name, words
+from flattener.trees import child_nodes
 
 UNKNOWN = "?"
 PLAIN_METHODS = words("""
@@ -92,9 +93,7 @@ class Values(Flows):
                 known = all(part is not None and last_name(part) in self.classes for part in caught)
                 yield from ((module, function, part) for part in caught) if known else [UNKNOWN]
             case ast.Subscript() | ast.Starred() | ast.Await() | ast.NamedExpr() | ast.BinOp() | ast.UnaryOp():
-                yield from (
-                    (module, function, part) for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)
-                )
+                yield from ((module, function, part) for part in child_nodes(node) if isinstance(part, ast.expr))
                 yield from self.of_special(OPERATORS if isinstance(node, ast.BinOp | ast.UnaryOp) else ITERATORS)
             case ast.IfExp():
                 yield from ((module, function, part) for part in (node.body, node.orelse))
@@ -103,9 +102,7 @@ class Values(Flows):
             case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
                 yield module, function, node.elt
             case _:
-                yield from (
-                    (module, function, part) for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)
-                )
+                yield from ((module, function, part) for part in child_nodes(node) if isinstance(part, ast.expr))
 
     def of_name(self, module: Module, function: Any, name: str) -> Iterator[Flow | str]:
         scope = function
