@@ -46,7 +46,7 @@ benchmark: $(VENV)/.installed
 # The flattener as one file, to be copied into other repositories: made by the flattener from itself.
 DIST := dist
 dist:
-	$(PYTHON) build_kernel.py --entry build_kernel.py --package flattener --out $(DIST)/build_kernel.py --style flat
+	$(PYTHON) build_kernel.py --entry build_kernel.py --package flattener --out $(DIST)/build_kernel.py
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "$(PYTHON) is Python %d.%d, \

@@ -14,9 +14,9 @@ from flattener.source import Module, all_arguments, words
 from flattener.trees import walk
 
 ANNOTATION_READERS = words("""
-    __annotations__ get_type_hints get_annotations signature getfullargspec fields pydantic attr attrs msgspec typeguard
-    beartype typer fastapi singledispatch NamedTuple TypedDict __dataclass_fields__ torch.jit custom_op ExtensionType
-    register_dataclass
+    __annotations__ get_type_hints get_annotations signature getfullargspec fields singledispatch NamedTuple TypedDict
+    __dataclass_fields__ torch.jit custom_op ExtensionType register_dataclass import:pydantic import:attr import:attrs
+    import:msgspec import:typeguard import:beartype import:typer import:fastapi
 """)  # code that mentions one of these reads annotations, whatever else the program imports
 # These packages read no annotations of what they are given, but by what `ANNOTATION_READERS` names.
 INDIFFERENT = sys.stdlib_module_names | words("""

@@ -1,8 +1,9 @@
 """Whose objects the source of one module may change, by name."""
 
 import ast
+import functools
 
-from flattener.source import last_name, words
+from flattener.source import KEPT_MODULES, Module, last_name, words
 from flattener.trees import child_nodes, walk
 
 CHANGERS = words("""
@@ -90,6 +91,12 @@ class Changes:
                 for child in child_nodes(node):
                     if isinstance(getattr(child, "ctx", None), ast.Load):
                         self.link(chain_name(child), target)
+
+
+@functools.lru_cache(KEPT_MODULES)
+def find_changes(module: Module) -> Changes:
+    """What the code of a module may change."""
+    return Changes(module.nodes)
 
 
 def chain_name(node: ast.AST) -> str:

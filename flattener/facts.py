@@ -1,17 +1,20 @@
 """What the source of one module says about modules: its imports, its words, its strings."""
 
 import ast
+import functools
 import itertools
 import re
 
-from flattener.source import Module, is_type_checking, last_name, words
+from flattener.source import KEPT_MODULES, Module, is_type_checking, last_name, words
 from flattener.trees import FIELDS, child_nodes
 
 IMPORTERS = words("import_module __import__")  # with a constant name, they are import statements
 TAKE_CLASSES = words("""
     isinstance issubclass get_type_hints fields getattr hasattr setattr super signature register __new__
 """)
-TEXT_RUNNERS = words("exec eval compile")
+TEXT_RUNNERS = words("exec eval")
+LOOK_UPS = IMPORTERS | words("getattr attrgetter get")
+CODE_RUNNERS = words("FunctionType LambdaType runcode interact")  # they run what `compile` makes of a text
 SPAWNS = words("spawn forkserver")
 # Third-party code that imports what a configuration names.
 CONFIG_CALLS = words("""
@@ -26,12 +29,6 @@ CONFIG_FOLDERS = words("conf config configs configuration cfg cfgs settings")
 CONFIG_KEYS = words("_target_ class_path custom_imports _component_")
 ALLOWED = re.compile(r"#\s*flat: ok\b")
 DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+(:[^\W\d][\w.]*)?")
-TELLING = frozenset(
-    (
-        *(ast.Name, ast.Attribute, ast.Compare, ast.Constant, ast.Import, ast.ImportFrom, ast.Expr, ast.Call),
-        *(ast.FormattedValue, ast.BinOp, ast.JoinedStr, ast.List, ast.Tuple),
-    )
-)  # the nodes that `look_at` looks at
 SHOWN = re.compile(r"repr|str|print|format|ascii|pprint|pformat")
 
 
@@ -43,7 +40,8 @@ class Facts:
 
     Attributes:
         imports: the import statements, in the order of the source.
-        words: identifier, `.attribute`, `name.attribute` or dotted name of an import -> a line that holds it.
+        words: identifier, `.attribute`, `name.attribute`, dotted name of an import or `import:package` -> a line that
+            holds it.
         strings: all but docstrings.
         names_modules: the line in which a module may be imported by a computed name; 0: nowhere.
         shown_types: the objects whose class itself is shown, as `print(type(x))` does.
@@ -75,6 +73,7 @@ class Facts:
         self.harmless: set[ast.AST] = set()  # expressions that do not show which class they are of
         self.docstrings: set[ast.AST] = set()
         self.stored: set[str] = set()
+        self.looked_up: set[str] = set()  # strings by which a module or an attribute is looked up
         self.bare: set[str] = set()  # names that are read and are no attributes
         self.importers = 0  # how often an importer is mentioned, other than to be called
         todo: list[ast.AST] = [module.tree]
@@ -83,8 +82,7 @@ class Facts:
             if not (isinstance(node, ast.If) and is_type_checking(node)):
                 if FIELDS[node.__class__]:
                     todo += child_nodes(node)
-                if node.__class__ in TELLING:
-                    self.look_at(node)
+                self.look_at(node)
         lazy = [node for node in module.body if getattr(node, "name", "") == "__getattr__"]
         imports_late = bool(self.importers or lazy or "__getattr__" in self.stored)  # its own __getattr__ does, too
         imports_in_text = self.runs_text() and any("import " in text for text in self.strings)
@@ -145,6 +143,11 @@ class Facts:
                 self.harmless.add(call)
             case ast.Compare():
                 self.harmless |= {node.left, *node.comparators}
+            case ast.Subscript():
+                if isinstance(node.slice, ast.Constant):
+                    self.looked_up.add(str(node.slice.value))
+                else:
+                    self.harmless.add(node.slice)
             case ast.Constant(value=str(text)):
                 if node not in self.docstrings:
                     self.strings.append(text)
@@ -156,7 +159,7 @@ class Facts:
                 if node.lineno not in self.allowed:
                     self.called |= {base, *(alias.name for alias in node.names)}
                 for dotted in [base, *(f"{base}.{alias.name}" if base else alias.name for alias in node.names)]:
-                    for word in (dotted, *dotted.split(".")):
+                    for word in (dotted, *dotted.split("."), f"import:{dotted.partition('.')[0]}"):
                         self.note(word, node)
                     if not getattr(node, "level", 0):
                         self.look_at_import(node, dotted)
@@ -205,8 +208,10 @@ class Facts:
 
     def runs_text(self) -> bool:
         """Whether text may be run as code in this process: by `exec` itself, not by a method of that name."""
-        mentioned = {*self.words, *self.strings}
-        return bool(TEXT_RUNNERS & (mentioned if {"builtins", "__builtins__"} & mentioned else self.bare))
+        by_name = {"builtins", "__builtins__"} & {*self.words, *self.looked_up}
+        mentioned = {*self.words, *self.looked_up} if by_name else self.bare
+        compiled = "compile" in mentioned and CODE_RUNNERS & self.words.keys()
+        return bool(compiled or TEXT_RUNNERS & mentioned)
 
     def look_at_call(self, node: ast.Call) -> None:
         """Notes what a call says of modules and classes."""
@@ -215,6 +220,8 @@ class Facts:
             self.called |= {called, *attributes_of(node.func)}
         self.harmless.add(node.func)
         self.look_at_command(node.args)
+        if called in LOOK_UPS:
+            self.looked_up |= {str(part.value) for part in node.args if isinstance(part, ast.Constant)}
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
         given += [part for each in given for part in getattr(each, "elts", [])]
         self.handed += [part for part in given if isinstance(part, ast.Name | ast.Attribute)]
@@ -255,6 +262,12 @@ class Facts:
         elif not isinstance(node, ast.Call):
             for part in child_nodes(node):
                 self.look_at_shown(part)
+
+
+@functools.lru_cache(KEPT_MODULES)
+def find_facts(module: Module) -> Facts:
+    """What the source of a module says about modules."""
+    return Facts(module)
 
 
 def attributes_of(node: ast.AST) -> list[str]:

@@ -7,12 +7,12 @@ import tokenize
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flattener.changes import Changes
+from flattener.changes import Changes, find_changes
 from flattener.entries import Part
 from flattener.errors import BuildError
 from flattener.names import Names, Use, find_names
 from flattener.search_path import SearchPath, shown
-from flattener.source import Module
+from flattener.source import Module, read_module
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Library:
                     text = file.read()
             except (OSError, SyntaxError, UnicodeDecodeError) as error:
                 raise BuildError(f"{label}:1", f"cannot be read: {error}", "save it as UTF-8") from None
-        return Module(name, label, text.removeprefix("\ufeff"), **kind)
+        return read_module(name, label, text.removeprefix("\ufeff"), **kind)
 
     def package_of(self, entry: Path) -> str:
         """The dotted name of the package that the entry lies in; empty if in none of `packages`."""
@@ -219,7 +219,7 @@ class Library:
         """What the code of each module that was read so far may change."""
         for name, module in self.sources.items():
             if name not in self.changed:
-                self.changed[name] = Changes(module.nodes)
+                self.changed[name] = find_changes(module)
         return list(self.changed.values())
 
     def origin(self, module: Module, node: ast.ImportFrom) -> str:

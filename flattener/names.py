@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flattener.scopes import InlinedScope, Scope
-from flattener.source import Module, all_arguments, is_future_import
+from flattener.source import KEPT_MODULES, Module, all_arguments, is_future_import
 from flattener.trees import child_nodes, walk
 
 Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
@@ -172,10 +172,9 @@ class NameAnalysis(ast.NodeVisitor):
     def visit(self, node: ast.AST) -> None:
         """Visits a node by the method for its kind."""
         kind = node.__class__
-        method = self.methods.get(kind)
-        if method is None:
-            method = self.methods[kind] = getattr(self, f"visit_{kind.__name__}", self.generic_visit)
-        method(node)
+        if kind not in self.methods:
+            self.methods[kind] = getattr(self, f"visit_{kind.__name__}", self.generic_visit)
+        self.methods[kind](node)
 
     def generic_visit(self, node: ast.AST) -> None:
         """Visits the nodes below a node."""
@@ -488,6 +487,7 @@ class NameAnalysis(ast.NodeVisitor):
     visit_Import = visit_ImportFrom = visit_import
 
 
+@functools.lru_cache(KEPT_MODULES)
 def find_names(module: Module) -> Names:
     """All names in a module.
 

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 
-from flattener.library import External, Var
+from flattener.library import External, Meaning, Var
 from flattener.names import ImportSite, Use
 from flattener.observers import POOL_PACKAGES, is_data_class
 from flattener.pickles import FINDS_BY_NAME
@@ -50,9 +50,14 @@ class Naming:
         self.avoid_capture()
         self.check()
 
+    @functools.cached_property
+    def places(self) -> list[tuple[str, int]]:
+        """The statements that are kept, in order."""
+        return sorted(self.program.kept)
+
     def kept_references(self) -> Iterator[Reference]:
         """The references in the statements that are kept."""
-        for place in sorted(self.program.kept):
+        for place in self.places:
             yield from self.program.references.get(place, [])
 
     def find_externals(self) -> dict[External, list[tuple[Module, ImportSite, ast.alias]]]:
@@ -119,7 +124,7 @@ class Naming:
     def find_binding_order(self) -> dict[Var | External, tuple[int, int, bool]]:
         """See `binding_order`."""
         order: dict[Var | External, tuple[int, int, bool]] = {}
-        for place in sorted(self.program.kept):
+        for place in self.places:
             for reference in self.program.references.get(place, []):
                 use, var = reference.use, reference.meaning
                 reads = use.action == "load" and use.chain_action == "load"
@@ -175,7 +180,7 @@ class Naming:
 
     def avoid_capture(self) -> None:
         """Renames what would be called like a local variable: an imported `f as g` beside a parameter `f`."""
-        for place in sorted(self.program.kept):
+        for place in self.places:
             module = self.program.names[place[0]].module
             for reference in self.program.references.get(place, []):
                 name = self.final[reference.meaning]
@@ -194,12 +199,12 @@ class Naming:
 
     def check(self) -> None:
         """Refuses the renames that would change what the program does, and what would be read before it is bound."""
-        for place in sorted(self.program.kept):
+        for place in self.places:
             module = self.program.names[place[0]].module
             for reference in self.program.references.get(place, []):
                 self.check_order(module, place, reference)
         owners = {name: entity for entity, name in self.final.items()}
-        for place in sorted(self.program.kept):
+        for place in self.places:
             module = self.program.names[place[0]].module
             for reference in self.program.references.get(place, []):
                 use, entity = reference.use, reference.meaning
@@ -261,18 +266,15 @@ class Naming:
             module.refuse(use.node, f"a global {use.name!r} defined in a function collides with another", remedy)
         if owner is None and use.name not in self.reserved:
             return  # it is found under its own name as well
-        for other in self.program.modules:
-            for each in [each for site in self.program.names[other.name].sites for each in site.uses]:
-                target = self.program.library.target(other, each)
-                if isinstance(target, External) and target.module.partition(".")[0] in FINDS_BY_NAME | POOL_PACKAGES:
-                    reason = f"{use.name!r} collides with another, and {target.module}, which {other.label} imports, "
-                    module.refuse(use.node, reason + "finds classes and functions by their names", remedy)
+        if self.pickling:
+            reason = f"{use.name!r} collides with another, and {self.pickling}, "
+            module.refuse(use.node, reason + "finds classes and functions by their names", remedy)
         if isinstance(use.node, ast.ClassDef) and not is_data_class(use.node):
             pools = self.pools - {"DataLoader"}
         elif isinstance(use.node, ast.ClassDef):
             pools = self.pools
         else:
-            pools = self.pools - {"DataLoader"} or self.takers(module, use)
+            pools = self.pools - {"DataLoader"} or frozenset(self.takers.get(Var(module.name, use.name), ()))
         if pools:
             reason = f"{use.name!r} collides with another, and {min(pools)} may look for it by its name"
             module.refuse(use.node, reason, remedy)
@@ -282,23 +284,34 @@ class Naming:
         if first < self.program.order[module.name, use.index]:
             module.refuse(use.node, f"{use.name!r} collides with an earlier {owner.module}.{use.name}", remedy)
 
-    def takers(self, module: Module, use: Use) -> frozenset[str]:
-        """What is given a function from outside of the standard library and of the well-known packages."""
-        var, found = Var(module.name, use.name), set()
+    @functools.cached_property
+    def pickling(self) -> str:
+        """The library that finds functions by their names, and the module that imports it; empty: there is none."""
+        for module in self.program.modules:
+            for use in [use for site in self.program.names[module.name].sites for use in site.uses]:
+                target = self.program.library.target(module, use)
+                if isinstance(target, External) and target.module.partition(".")[0] in FINDS_BY_NAME | POOL_PACKAGES:
+                    return f"{target.module}, which {module.label} imports"
+        return ""
+
+    @functools.cached_property
+    def takers(self) -> dict[Meaning, set[str]]:
+        """Variable -> what is given it, from outside of the standard library and of the well-known packages."""
+        found: dict[Meaning, set[str]] = collections.defaultdict(set)
         outside = {meaning.module.partition(".")[0] for meaning in self.externals}
         unknown = sorted(outside - KEEP_FUNCTIONS - sys.stdlib_module_names)
-        for other in self.program.modules:
-            for node in [part for part in other.nodes if isinstance(part, ast.Call)]:
+        for module in self.program.modules:
+            for node in module.of(ast.Call):
                 # A function of the packages may hand it on.
-                called = self.program.purity.dotted(other, node.func) or next(iter(unknown), "")
+                called = self.program.purity.dotted(module, node.func) or next(iter(unknown), "")
                 top = called.partition(".")[0]
-                harmless = top in KEEP_FUNCTIONS or top in sys.stdlib_module_names or hasattr(builtins, called)
-                for part in (
-                    [*node.args, *(keyword.value for keyword in node.keywords)] if called and not harmless else []
-                ):
-                    if isinstance(part, ast.Name) and self.program.meanings.of(other, part.id) == var:
-                        found.add(called)
-        return frozenset(found)
+                if not called or top in KEEP_FUNCTIONS or top in sys.stdlib_module_names or hasattr(builtins, called):
+                    continue
+                for part in [*node.args, *(keyword.value for keyword in node.keywords)]:
+                    meaning = self.program.meanings.of(module, part.id) if isinstance(part, ast.Name) else None
+                    if meaning is not None:
+                        found[meaning].add(called)
+        return found
 
     def renamed(self) -> list[str]:
         """One line for each rename, for the user."""

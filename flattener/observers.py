@@ -29,7 +29,8 @@ LOG_PLACE = re.compile(r"%\((?:module|filename|pathname|lineno)\)|\{(?:module|fi
 LOG_CALLS = words(".debug .info .warning .warn .error .exception .critical .log")
 # What finds a class's module in `sys.modules` by its `__module__`, which then must not name a module that is flat.
 MODULE_LOOKUPS = words("""
-    get_type_hints get_annotations pydantic attr attrs msgspec typeguard beartype typer fastapi jit transformers
+    get_type_hints get_annotations jit import:pydantic import:attr import:attrs import:msgspec import:typeguard
+    import:beartype import:typer import:fastapi import:transformers
 """)
 KERAS_LOOKUPS = words("load_model clone_model model_from_json deserialize register_keras_serializable")
 POOLS = re.compile(
@@ -225,10 +226,10 @@ def show_classes(
     """
     owners: dict[str, set[str]] = {}  # class -> modules
     for name, module in modules.items():
-        for node in module.nodes:
+        for node in module.of(ast.ClassDef, ast.Call):
             if isinstance(node, ast.ClassDef):
                 owners.setdefault(node.name, set()).add(name)
-            elif isinstance(node, ast.Call) and makes_class(node):
+            elif makes_class(node):
                 owners.setdefault("", set()).add(name)
     everything = set[str]().union(*owners.values())
     found: dict[str, str] = {}

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from flattener.errors import BuildError
-from flattener.facts import Facts
+from flattener.facts import Facts, find_facts
 from flattener.library import Library
 from flattener.named_files import NamedFiles
 from flattener.observers import Notice, find_notices, find_pools, longest_module, show_classes
@@ -197,7 +197,7 @@ class Reach:
     def facts_of(self, name: str) -> Facts:
         """What the source of a module says about modules."""
         if name not in self.facts:
-            self.facts[name] = Facts(self.library.source(name))
+            self.facts[name] = find_facts(self.library.source(name))
         return self.facts[name]
 
     def all_words(self) -> set[str]:

@@ -31,6 +31,8 @@ def last_name(node: ast.AST) -> str:
     return str(getattr(node, "attr", getattr(node, "id", "")))
 
 
+# What is found in a module is kept from one build to the next: the kernels of a repository share most of their modules.
+KEPT_MODULES = 64
 PRAGMA = re.compile(r"#\s*(noqa|type:|pylint:|pragma:|isort:|fmt:|ruff:|mypy:|pyright:)")
 CODING = re.compile(r"#.*?coding[:=]")
 
@@ -224,6 +226,12 @@ class Module:
             and isinstance(test.comparators[0], ast.Constant)
             and test.comparators[0].value == "__main__"
         )
+
+
+@functools.lru_cache(KEPT_MODULES)
+def read_module(name: str, label: str, text: str, is_package: bool = False, is_entry: bool = False) -> Module:
+    """A module of this text, as `Module` makes it."""
+    return Module(name, label, text, is_package, is_entry)
 
 
 def is_type_checking(node: ast.If) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = sorted(path.stem for path in (ROOT / "kernels").glob("*.py"))
-FLATTENED = ("--entry", "build_kernel.py", "--package", "flattener", "--style", "flat")
+FLATTENED = ("--entry", "build_kernel.py", "--package", "flattener")
 PLAIN = ("-S", "-s", "-E")  # of Python: no third-party package is found, whatever is installed
 
 
