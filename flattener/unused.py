@@ -2,13 +2,14 @@
 
 import ast
 import collections
+import functools
 import re
 from collections.abc import Iterator
 
 from flattener.evaluation import GENERIC
 from flattener.facts import TEXT_RUNNERS, called_name
 from flattener.refusals import FRAME_READERS
-from flattener.source import Module, all_arguments, is_docstring, words
+from flattener.source import KEPT_MODULES, Module, all_arguments, is_docstring, words
 from flattener.trees import child_nodes, walk
 
 DYNAMIC_NAMES = words("""
@@ -105,8 +106,9 @@ def only_defines(node: ast.stmt, module: Module) -> str | None:
     return None
 
 
-def runs_nothing(node: ast.expr, module: Module) -> bool:
-    """Whether evaluating an annotation runs no code of the packages: it is made of names and of `typing`'s types."""
+@functools.lru_cache(KEPT_MODULES)
+def names_of_types(module: Module) -> tuple[set[str], set[str], set[str]]:
+    """The names of the modules that a module imports, of `typing` among them, and of the types that take brackets."""
     imported = [part for part in module.body if isinstance(part, ast.Import | ast.ImportFrom)]
     plain = [alias for part in imported if isinstance(part, ast.Import) for alias in part.names]
     modules = {alias.asname or alias.name for alias in plain}
@@ -118,6 +120,12 @@ def runs_nothing(node: ast.expr, module: Module) -> bool:
         for alias in part.names
     }
     generic |= GENERIC - {getattr(part, "name", "") for part in module.body}
+    return modules, typing_modules, generic
+
+
+def runs_nothing(node: ast.expr, module: Module) -> bool:
+    """Whether evaluating an annotation runs no code of the packages: it is made of names and of `typing`'s types."""
+    modules, typing_modules, generic = names_of_types(module)
     for part in walk(node):
         match part:
             case ast.Name() | ast.Constant() | ast.Tuple() | ast.List() | ast.expr_context():
