@@ -46,7 +46,7 @@ def check_document(document: Document, cells: list[Cell]) -> None:
     flat = [cell for cell in running if not cell.is_module]
     for cell in flat if document.program else []:
         refuse_left_imports(library, cell.text)
-    unknown = unresolved_names(map(cell_table, flat))
+    unknown = unresolved_names(cell_table(cell, document.future) for cell in flat)
     for module in library.sources.values() if unknown else ():
         unknown -= unresolved_names([module.table])
     if unknown:
@@ -65,12 +65,14 @@ def check_cells(cells: list[Cell]) -> None:
                 raise invalid_cell(cell, lines, error) from None
 
 
-def cell_table(cell: Cell) -> symtable.SymbolTable:
-    """The compiler's symbol table of a cell."""
+def cell_table(cell: Cell, future: list[str]) -> symtable.SymbolTable:
+    """The compiler's symbol table of a cell; what the program imports from `__future__` holds for all cells."""
+    head = [Line(f"from __future__ import {', '.join(future)}")] if future else []
+    lines = [*head, *cell.lines]
     try:
-        return symtable.symtable(cell.text, cell.id, "exec")
+        return symtable.symtable("\n".join(line.text for line in lines), cell.id, "exec")
     except SyntaxError as error:
-        raise invalid_cell(cell, cell.lines, error) from None
+        raise invalid_cell(cell, lines, error) from None
 
 
 def invalid_cell(cell: Cell, lines: list[Line], error: SyntaxError) -> BuildError:
