@@ -20,8 +20,8 @@ ORDER = [
     *("resume", "parts", "parallel", "study", "schedule", "task", "training", "cross_validation", "search", "figures"),
 ]
 FLATTENER_ORDER = [
-    *("errors", "settings", "source", "changes", "scopes", "names", "shell", "entries", "facts", "search_path"),
-    *("library", "flows", "values", "pickles", "observers", "path_values", "named_files", "reach", "finding"),
+    *("errors", "settings", "trees", "source", "changes", "scopes", "names", "shell", "entries", "facts"),
+    *("search_path", "library", "flows", "values", "pickles", "observers", "path_values", "named_files", "reach", "finding"),
     "evaluation",
     *("purity", "loading", "meanings", "annotations", "merging", "refusals", "program", "naming", "lines"),
     *("emission", "unused", "modules_style", "arguments", "endings", "event_loop", "cells", "manifest", "documents"),
