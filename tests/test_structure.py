@@ -21,8 +21,8 @@ ORDER = [
 ]
 FLATTENER_ORDER = [
     *("errors", "settings", "trees", "source", "changes", "scopes", "names", "shell", "entries", "facts"),
-    *("search_path", "library", "flows", "values", "pickles", "observers", "path_values", "named_files", "reach", "finding"),
-    "evaluation",
+    *("search_path", "library", "flows", "values", "pickles", "observers", "path_values", "named_files", "reach"),
+    *("finding", "evaluation"),
     *("purity", "loading", "meanings", "annotations", "merging", "refusals", "program", "naming", "lines"),
     *("emission", "unused", "modules_style", "arguments", "endings", "event_loop", "cells", "manifest", "documents"),
     *("checks", "trace", "kaggle", "kernel_head", "notebook_entry", "parameters", "analysis", "build", "command"),
