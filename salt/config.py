@@ -35,7 +35,8 @@ class Config:
     weights: str | None = None  # encoder: "imagenet", a path, the name of a file among the mounted inputs, or None
 
     # --- network, "encoder_unet" only ---
-    encoder: str = "vgg16"  # "residual" (from scratch), "vgg16", "efflite0" (CPU) or "efficientnetv2s" (GPU)
+    # "residual" (from scratch), "vgg16", "efflite0" or "efflite2" (CPU), or "efficientnetv2s" (GPU)
+    encoder: str = "vgg16"
     stem_stride: int = 1  # of the encoder's first map; with 1 it has the full resolution
     decoder_filters: tuple[int, ...] = (32, 64, 128)  # of each decoder level, fine to coarse; as many as the halvings
     attention: bool = False  # squeeze-and-excitation over channels and pixels (scSE) after each decoder level
@@ -133,7 +134,7 @@ class Config:
 
 CHOICES = {
     "model": ("unet", "transfer_unet", "encoder_unet"),
-    "encoder": ("residual", "vgg16", "efflite0", "efficientnetv2s"),
+    "encoder": ("residual", "vgg16", "efflite0", "efflite2", "efficientnetv2s"),
     "stem_stride": (1, 2),
     "padding": ("reflect", "edge"),
     "space": ("original", "original_transfer", "recipe", "findings"),

