@@ -139,6 +139,49 @@ def cut_out(images: Tensor, hole: Tensor) -> Tensor:
     return ops.where(hidden, ops.mean(images, axis=(1, 2), keepdims=True), images)
 
 
+def draw_boxes(share: float, batch: int | Tensor, size: int, seed_generator: keras.random.SeedGenerator) -> Tensor:
+    """Draws the rectangles of CutMix (Yun et al. 2019): their area is uniform between nothing and the whole square.
+
+    Args:
+        share: of the tiles that get one.
+        batch: number of tiles, an int or a scalar tensor.
+        size: pixels of the padded square's side.
+        seed_generator: the source of the random numbers, not that of `draw_augmentation`, whose draws stay as they are.
+
+    Returns:
+        Float32 `[batch, 4]`, whole numbers: top, left, bottom and right, the last two beyond the rectangle; all 0 for
+        a tile that gets none.
+    """
+    uniform = keras.random.uniform((batch, 4), dtype="float32", seed=seed_generator)
+    side = size * ops.sqrt(uniform[:, 1:2])  # around a centre anywhere, cut off at the border
+    corner = uniform[:, 2:4] * size
+    box = ops.clip(ops.round(ops.concatenate([corner - side / 2, corner + side / 2], axis=1)), 0.0, float(size))
+    return ops.where(uniform[:, :1] < share, box, 0.0)
+
+
+def mix_tiles(images: Tensor, masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Pastes into each tile a rectangle of the one before it in the batch, at the same place, image and mask alike.
+
+    Args:
+        images, masks: float32 `[B, S, S]`, as `augment` gives them: of what shows in the rectangle the mask is right,
+            in the padding too.
+        boxes: `[B, 4]`, from `draw_boxes`.
+
+    Returns:
+        `(images, masks)`, float32 `[B, S, S]`.
+    """
+    top, left, bottom, right = (boxes[:, index, None, None] for index in range(4))
+    place = ops.arange(images.shape[1], dtype="float32")
+    rows, columns = place[:, None], place
+    inside = ops.logical_and(
+        ops.logical_and(rows >= top, rows < bottom), ops.logical_and(columns >= left, columns < right)
+    )
+    return (
+        ops.where(inside, ops.roll(images, 1, axis=0), images),
+        ops.where(inside, ops.roll(masks, 1, axis=0), masks),
+    )
+
+
 def adjust_brightness_contrast(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
     """Stretches each image about its own mean, shifts it, and clips it to 0 ... 255.
 

@@ -55,6 +55,7 @@ class Config:
     brightness: float = 12.0  # grey levels of 255, up to +- this
     contrast: float = 0.1  # factor up to 1 +- contrast about the tile's mean
     cutout: int = 0  # pixels; half of the tiles lose a square of up to this side to the tile's mean
+    cutmix: float = 0.0  # share of the tiles that get a rectangle of another tile of their batch, image and mask
 
     # --- optimisation ---
     epochs: int = 50  # passes through the training tiles, unless minutes or steps are given
@@ -155,6 +156,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "brightness": (0.0, 127.0),
     "contrast": (0.0, 0.9),
     "cutout": (0, TILE_SIZE),
+    "cutmix": (0.0, 1.0),
     "epochs": (1, 10_000),
     "minutes": (0.0, 10_000.0),
     "limit_minutes": (0.01, 10_000.0),

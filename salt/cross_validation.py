@@ -57,6 +57,7 @@ def fit_folds(
     began: float | None = None,
     watch: Callable[[], None] | None = None,
     callbacks: Callable[[int], Sequence[keras.callbacks.Callback]] | None = None,
+    transform: Callable[..., dict] | None = None,
 ) -> Outcome:
     """Trains the folds that the configuration names and predicts what each of them holds out.
 
@@ -79,6 +80,7 @@ def fit_folds(
         began: what the clock said when the run began; None: now.
         watch: as for `FoldJob`; a fold whose training it ends has failed, and what it raised is the cause.
         callbacks: as for `FoldJob`: a function of the held-out fold that gives further Keras callbacks.
+        transform: as for `TileBatches`: an augmentation of albumentations' kind.
 
     Returns:
         The out-of-fold predictions, the history, and what is not finished.
@@ -102,7 +104,7 @@ def fit_folds(
     to_do = [held_out for held_out, each in files.items() if not each.finished()]
     if clock is not None and began is None:
         began = clock()
-    job = FoldJob(config, tiles, fold, weights, pseudo, clock, began, watch, callbacks)
+    job = FoldJob(config, tiles, fold, weights, pseudo, clock, began, watch, callbacks, transform)
     fit = functools.partial(fit_share, job=job, folder=folder, state_folder=state_folder)
     failure = fit_in_parallel(fit, to_do, config.workers) if to_do else None
     unfinished = [held_out for held_out, each in files.items() if not each.finished()]

@@ -5,12 +5,14 @@ network itself stays a plain function from tiles to logits; it alone is saved.
 """
 
 import math
+import threading
+from collections.abc import Callable
 
 import keras
 import numpy as np
 from keras import ops
 
-from salt.augmentations import augment, crop_at, draw_augmentation, plain_parameters
+from salt.augmentations import augment, crop_at, draw_augmentation, draw_boxes, mix_tiles, plain_parameters
 from salt.config import LIMITS, Config
 from salt.keras_metrics import LeaderboardScore
 from salt.layers import Tensor
@@ -33,6 +35,8 @@ class SegmentationTask(keras.Model):
         self.network = network
         self.config = config
         self.seed_generator = keras.random.SeedGenerator(config.seed)
+        if config.cutmix:
+            self.box_seed_generator = keras.random.SeedGenerator(config.seed)
         # Whole numbers in float32, since TensorFlow would keep integer variables on the CPU; without autocast, since
         # mixed precision would make bfloat16 of them inside `call`, which cannot count beyond 256.
         counter = dict(shape=(), initializer="zeros", trainable=False, autocast=False)
@@ -50,6 +54,9 @@ class SegmentationTask(keras.Model):
         else:
             parameters = plain_parameters(batch, size)
         images, padded = augment(inputs["image"], inputs["mask"], parameters, size, self.config.padding)
+        if training and self.config.cutmix:
+            boxes = draw_boxes(self.config.cutmix, batch, size, self.box_seed_generator)
+            images, padded = mix_tiles(images, padded, boxes)
         outputs = self.network(images[..., None], training=training)
         heads = dict(outputs) if isinstance(outputs, dict) else {"logits": outputs}
         logits = heads.pop("logits")[..., 0]
@@ -98,6 +105,9 @@ class TileBatches(keras.utils.PyDataset):
         passes: how often an epoch goes through the tiles.
         pseudo: None, or images and masks of further tiles that fill `pseudo_share` of each batch.
         pseudo_share: share of each batch, from 0 to 1.
+        transform: None, or a function of albumentations' kind, called for each tile as `transform(image=..., mask=...)`
+            with uint8 `[101, 101]`; the dict that it returns has both again, the image as uint8 or float of 0 to 255.
+            One with `set_random_seed` gets a seed for each batch, so that a training can be repeated and resumed.
     """
 
     def __init__(
@@ -109,11 +119,13 @@ class TileBatches(keras.utils.PyDataset):
         passes: int = 1,
         pseudo: tuple[np.ndarray, np.ndarray] | None = None,
         pseudo_share: float = 0.0,
+        transform: Callable[..., dict] | None = None,
     ):
         # With one worker Keras makes a tf.data pipeline, whose autotuning held up the end of many epochs: trainings on
         # a CPU stood still for 3 to 11 % of their time. With two it makes a queue.
         super().__init__(workers=2)
         self.images, self.masks, self.seed, self.passes = images, masks, seed, passes
+        self.transform, self.epoch, self.lock = transform, 0, threading.Lock()
         self.tiles, self.batch_size, self.pseudo_rows = len(images), min(batch_size, len(images)), 0
         if pseudo is not None:
             self.images, self.masks = np.concatenate([images, pseudo[0]]), np.concatenate([masks, pseudo[1]])
@@ -122,6 +134,7 @@ class TileBatches(keras.utils.PyDataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Draws the order of an epoch."""
+        self.epoch = epoch
         if self.seed is None:
             self.order = np.arange(self.tiles)
             return
@@ -144,7 +157,38 @@ class TileBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray]]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return ({"image": self.images[rows], "mask": self.masks[rows]},)
+        batch = {"image": self.images[rows], "mask": self.masks[rows]}
+        return (batch if self.transform is None else self.transformed(batch, index),)
+
+    def transformed(self, batch: dict[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
+        """A batch, each tile of which has gone through the transform.
+
+        Raises:
+            TransformError: an image or a mask of another size, or a mask of other values than 0 and 1.
+        """
+        assert self.transform is not None
+        with self.lock:  # batches are made in several threads, and a transform has one source of random numbers
+            if hasattr(self.transform, "set_random_seed"):
+                drawn = np.random.SeedSequence((*(self.seed or ()), self.epoch, index)).generate_state(1)[0]
+                self.transform.set_random_seed(int(drawn >> 1))
+            pairs = zip(batch["image"], batch["mask"], strict=True)
+            results = [self.transform(image=image, mask=mask) for image, mask in pairs]
+        for name in ("image", "mask"):
+            wanted = batch[name].shape[1:]
+            found = {np.shape(result[name]) for result in results}
+            if found != {wanted}:
+                raise TransformError(
+                    f"the transform makes {name}s of shape {', '.join(map(str, found - {wanted}))} from {wanted}; "
+                    "it must keep the size"
+                )
+        changed = {name: np.stack([result[name] for result in results]) for name in ("image", "mask")}
+        if not np.isin(changed["mask"], (0, 1)).all():
+            raise TransformError("the transform makes masks with other values than 0 and 1; do not interpolate masks")
+        return changed
+
+
+class TransformError(ValueError):
+    """A transform of tiles whose results cannot be trained on."""
 
 
 class DivergedError(ValueError):

@@ -14,6 +14,8 @@ from salt.augmentations import (
     crop_at,
     cut_out,
     draw_augmentation,
+    draw_boxes,
+    mix_tiles,
     plain_parameters,
     warp_tiles,
 )
@@ -215,6 +217,30 @@ def test_a_hole_has_the_mean_of_its_image_and_the_mask_knows_nothing_of_it():
     np.testing.assert_allclose(holed, expected, rtol=1e-5)
     assert np.array_equal(truth, masks)
     assert np.array_equal(np.asarray(cut_out(ops.cast(images, "float32"), np.zeros((3, 3), "float32"))), images)
+
+
+def test_a_tile_gets_a_rectangle_of_the_tile_before_it_image_and_mask_alike():
+    rng = np.random.default_rng(0)
+    images, masks = rng.normal(size=(3, 9, 9)).astype("float32"), rng.integers(0, 2, (3, 9, 9)).astype("float32")
+    boxes = np.array([[2, 1, 5, 9], [0, 0, 0, 0], [0, 0, 9, 9]], "float32")
+    for mixed, tiles in zip(mix_tiles(images, masks, boxes), (images, masks), strict=True):
+        expected = tiles.copy()
+        expected[0, 2:5, 1:9] = tiles[2, 2:5, 1:9]
+        expected[2] = tiles[1]
+        np.testing.assert_array_equal(mixed, expected)
+
+
+def test_boxes_go_to_their_share_of_the_tiles_lie_within_the_square_and_follow_from_the_seed():
+    boxes = np.array(draw_boxes(0.3, 4000, 112, keras.random.SeedGenerator(1)))
+    np.testing.assert_array_equal(boxes, draw_boxes(0.3, 4000, 112, keras.random.SeedGenerator(1)))
+    top, left, bottom, right = boxes.T
+    given = bottom > 0
+    assert (boxes == np.round(boxes)).all() and boxes.min() >= 0 and boxes.max() == 112
+    assert (top <= bottom).all() and (left <= right).all() and not boxes[~given].any()
+    assert given.mean() == pytest.approx(0.3, abs=0.03)
+    area = ((bottom - top) * (right - left))[given] / 112**2
+    assert area.max() > 0.8 and np.mean(area < 0.1) > 0.1  # of all sizes
+    assert not np.array(draw_boxes(0.0, 50, 112, keras.random.SeedGenerator(1))).any()
 
 
 def test_brightness_and_contrast_change_the_image_and_leave_the_mask():

@@ -10,7 +10,14 @@ from salt.config import preset
 from salt.keras_metrics import ImageIoU, LeaderboardScore
 from salt.losses import deep_loss, empty_loss, segmentation_loss
 from salt.metrics import leaderboard_score
-from salt.task import SegmentationTask, TileBatches, begin_epoch, reestimate_batch_norm, weights_seed
+from salt.task import (
+    SegmentationTask,
+    TileBatches,
+    TransformError,
+    begin_epoch,
+    reestimate_batch_norm,
+    weights_seed,
+)
 from salt.tiles import pad_images
 from salt.unet import build_model
 
@@ -80,6 +87,23 @@ def test_in_training_the_tile_moves_inside_its_padding_and_logits_and_mask_move_
     np.testing.assert_array_equal(result["mask"], masks)
     centred = pad_images(images, 128)
     assert sum(not np.array_equal(padded[..., 0], plain) for padded, plain in zip(seen[0], centred, strict=True)) >= 6
+
+
+def test_cutmix_pastes_image_and_mask_in_training_alone_and_leaves_the_other_draws_as_they_were():
+    images, masks = tiles_with_ramps(8)
+    results = {}
+    for share in (0.0, 1.0):
+        config = preset("unet", **PLAIN, jitter=True, cutmix=share)
+        task = SegmentationTask(image_as_logits(128), config)
+        begin_epoch(task, TileBatches(images, masks, 8, seed=(0,)), config, 0, 0)
+        results[share] = task({"image": images, "mask": masks}, training=True)
+        np.testing.assert_array_equal(task({"image": images, "mask": masks})["logits"], images)
+    np.testing.assert_array_equal(results[0.0]["logits"], images)
+    mixed = [np.array(results[1.0][name]) for name in ("logits", "mask")]
+    same = mixed[0] == images
+    assert 0.2 < same.mean() < 0.9
+    assert np.mean(mixed[1][same] == masks[same]) > 0.99  # some pixels are the same in two tiles by chance
+    assert (mixed[1][~same] != masks[~same]).any()
 
 
 def test_the_loss_does_not_see_the_padding():
@@ -158,6 +182,54 @@ def test_image_and_mask_stay_together():
         for image, mask in zip(*batches[index][0].values(), strict=True):
             found = np.flatnonzero((images == image).all(axis=(1, 2)))
             np.testing.assert_array_equal(mask, masks[found[0]])
+
+
+class Flip:
+    """A transform of albumentations' kind: flips some tiles upside down."""
+
+    def set_random_seed(self, seed):
+        self.random = np.random.default_rng(seed)
+
+    def __call__(self, *, image, mask):
+        step = int(self.random.choice([-1, 1]))
+        return {"image": image[::step].astype("float32"), "mask": mask[::step]}
+
+
+def test_a_transform_gets_each_tile_and_its_mask_and_is_seeded_by_the_place_in_the_training():
+    images, masks = tiles_with_ramps(8)
+    plain, batches, again = (
+        TileBatches(images, masks, 4, seed=(3, 1), transform=transform) for transform in (None, Flip(), Flip())
+    )
+    flipped = 0
+    for epoch in (0, 1):
+        for each in (plain, batches, again):
+            each.set_epoch(epoch)
+        for index in (1, 0):  # in any order
+            (one,), (other,), (repeated,) = plain[index], batches[index], again[index]
+            np.testing.assert_array_equal(other["image"], repeated["image"])
+            assert other["image"].dtype == np.float32
+            for image, mask, was, truth in zip(*(each[name] for each in (other, one) for name in each), strict=True):
+                step = 1 if np.array_equal(image, was) else -1
+                np.testing.assert_array_equal(image, was[::step])
+                np.testing.assert_array_equal(mask, truth[::step])
+                flipped += step < 0
+    assert 0 < flipped < 16
+    assert not np.array_equal(
+        batches[0][0]["image"], TileBatches(images, masks, 4, (3, 2), transform=Flip())[0][0]["image"]
+    )
+
+
+@pytest.mark.parametrize(
+    "transform, message",
+    [
+        (lambda image, mask: {"image": image[:50], "mask": mask}, r"images of shape \(50, 101\) from \(101, 101\)"),
+        (lambda image, mask: {"image": image, "mask": mask[..., None]}, r"masks of shape \(101, 101, 1\)"),
+        (lambda image, mask: {"image": image, "mask": mask * 255}, "masks with other values than 0 and 1"),
+    ],
+)
+def test_a_transform_that_breaks_the_tiles_is_refused(transform, message):
+    with pytest.raises(TransformError, match=message):
+        TileBatches(*tiles_with_ramps(4), 4, transform=transform)[0]
 
 
 def test_training_leaves_the_incomplete_batch_out_and_validation_keeps_it():
