@@ -22,7 +22,7 @@ from salt.artifacts import (
 from salt.config import config_from_dict
 from salt.ensembles import Ensemble, blend_probabilities, build_ensemble
 from salt.postprocess import postprocess
-from salt.scoring import compare_oof, score_oof
+from salt.scoring import choose_level_and_area, compare_oof, level_table, score_oof
 from salt.submission import write_submission
 
 
@@ -67,8 +67,10 @@ def make_ensemble(runs: Sequence, predictions: Sequence, ranks: bool, out: pathl
         ]
         if predicted is not None:
             ids, arrays, predict_ids = predicted
-            more |= {"level": score["best_level"], "minimum_area": score["minimum_area"]}
-            write_predictions(folder, ids, arrays, ensemble, score["best_level"], score["minimum_area"])
+            # Chosen on what is thresholded: all tiles with the weights of the test tiles. The score is the nested one.
+            level, area = choose_level_and_area(level_table(ensemble.blended))
+            more |= {"level": level, "minimum_area": area}
+            write_predictions(folder, ids, arrays, ensemble, level, area)
             members = [{**member, "predicted_by": name} for member, name in zip(members, predict_ids, strict=True)]
         # The settings are those of the first member: of the ensemble only folds and seed are facts, and all share them.
         config = config_from_dict(manifests[0]["config"])

@@ -28,13 +28,15 @@ class Ensemble(NamedTuple):
         choices: for each fold (or part of a single fold) a dict of `part`, `tiles`, and the `weights` chosen on the
             others.
         scales: float32 `[K, 256]`, for `blend_probabilities`.
-        oof: out-of-fold predictions, those of each fold blended with the weights chosen on the others.
+        oof: out-of-fold predictions, those of each fold blended with the weights chosen on the others: for the score.
+        blended: out-of-fold predictions, all blended with `weights`, as the test tiles are: for the level and the area.
     """
 
     weights: np.ndarray
     choices: list[dict]
     scales: np.ndarray
     oof: Oof
+    blended: Oof
 
 
 def mean_oof(oofs: list[Oof]) -> Oof:
@@ -99,7 +101,9 @@ def build_ensemble(
         weights = choose_weights(len(oofs), functools.partial(tenths, rows=~inside))
         blended[inside] = blend_probabilities([array[inside] for array in arrays], weights, scales)
         choices.append({"part": int(part), "tiles": int(inside.sum()), "weights": weights.tolist()})
-    return Ensemble(choose_weights(len(oofs), tenths), choices, scales, oofs[0]._replace(probabilities=blended))
+    weights = choose_weights(len(oofs), tenths)
+    everything = oofs[0]._replace(probabilities=blend_probabilities(arrays, weights, scales))
+    return Ensemble(weights, choices, scales, oofs[0]._replace(probabilities=blended), everything)
 
 
 def choose_weights(count: int, tenths: Callable[[tuple[int, ...]], np.ndarray]) -> np.ndarray:

@@ -74,14 +74,16 @@ def test_an_ensemble_is_a_run_with_its_members_and_their_weights(built):
     assert set(manifest["files"]) == {"oof.npz", "probabilities.npz", "submission.csv"}
 
 
-def test_its_submission_is_that_of_the_weighted_predictions_at_the_level_and_area_of_its_own_score(kept, built):
+def test_its_submission_has_the_level_and_area_that_are_best_for_its_own_weighted_predictions(kept, built):
     manifest = verify_run(built)
     weights = [member["weight"] for member in manifest["members"]]
     arrays = [read_probabilities(kept / f"predict-{number}" / "probabilities.npz")[1] for number in range(3)]
     expected = blend_probabilities(arrays, weights, probability_scales(3))
     ids, probabilities = read_probabilities(built / "probabilities.npz")
     assert np.array_equal(probabilities, expected)
-    score = score_oof(read_oof(built / "oof.npz"))
+    oofs = [read_oof(kept / f"train-{number}" / "oof.npz") for number in range(3)]
+    whole = blend_probabilities([oof.probabilities for oof in oofs], weights, probability_scales(3))
+    score = score_oof(oofs[0]._replace(probabilities=whole))
     assert (manifest["level"], manifest["minimum_area"]) == (score["best_level"], score["minimum_area"])
     path = kept / "expected.csv"
     write_submission(path, ids, postprocess(expected, score["best_level"], score["minimum_area"]))
