@@ -10,6 +10,7 @@ Those of two arguments serve in `model.compile(loss=...)` as they are: Keras cal
 and may give both as `[B, H, W, 1]`, see `TileLoss`.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 
@@ -20,7 +21,7 @@ from salt.layers import Tensor
 
 
 class LossError(ValueError):
-    """Logits and masks of shapes that do not fit each other."""
+    """Logits and masks of shapes that do not fit each other, or each in the place of the other."""
 
 
 @keras.saving.register_keras_serializable(package="salt")
@@ -217,7 +218,13 @@ def empty_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
     Returns:
         `[B]`.
+
+    Raises:
+        LossError: other shapes, such as a logit a pixel.
     """
+    logits, masks = ops.convert_to_tensor(logits), ops.convert_to_tensor(masks)
+    if len(logits.shape) > 2 or tuple(logits.shape[1:]) not in ((), (1,)) or len(masks.shape) != 3:
+        raise LossError(f"logits {tuple(logits.shape)} and masks {tuple(masks.shape)}: must be [B, 1] and [B, H, W]")
     salty = ops.max(ops.cast(masks, "float32"), axis=(1, 2))
     return bce_loss(ops.reshape(logits, (-1, 1, 1)), ops.reshape(salty, (-1, 1, 1)))
 
@@ -232,9 +239,18 @@ def prepare_loss(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises:
         LossError: the shapes differ. They would often broadcast, `[B, H, W, 1]` with `[B, H, W]` for one, to a wrong
-            loss.
+            loss. Or the logits are whole numbers, or the masks lie beyond 0 ... 1, as when they change places; the
+            values can be looked at outside of a compiled function only.
     """
     logits, masks = ops.convert_to_tensor(logits), ops.convert_to_tensor(masks)
+    if not keras.backend.is_float_dtype(logits.dtype):
+        raise LossError(f"logits of {keras.backend.standardize_dtype(logits.dtype)}: must be floats, and come first")
+    with contextlib.suppress(NotImplementedError, TypeError):  # what TensorFlow and JAX say of a tensor without values
+        values = ops.convert_to_numpy(masks)
+        if values.size and not (values.min() >= 0 and values.max() <= 1):
+            raise LossError(
+                f"masks of {values.min()} to {values.max()}: must lie within 0 and 1; the logits come first, then masks"
+            )
     given, wanted = tuple(logits.shape), tuple(masks.shape)
     known = zip(given, wanted, strict=False)
     if not len(given) == len(wanted) == 3 or any(None not in pair and pair[0] != pair[1] for pair in known):

@@ -130,12 +130,14 @@ def decode_rles(
 
     Raises:
         RLEError: not text, not whole numbers, an odd count of numbers, a start or length below 1, a run past the end,
-            unsorted or overlapping runs. The message names the id, the run and the limit.
+            unsorted or overlapping runs; the message names the id, the run and the limit. Or `shape` is none.
     """
     rles = list(rles)
     if ids is not None and len(ids) != len(rles):
         raise RLEError(f"ids: {len(ids)} names for {len(rles)} encodings")
     names = [f"row {row}" for row in range(len(rles))] if ids is None else [f"id {str(name)!r}" for name in ids]
+    if len(shape) != 2 or not all(isinstance(side, int | np.integer) and side >= 0 for side in shape):
+        raise RLEError(f"shape={shape}: must be height and width, two whole numbers")
     height, width = shape
     masks = np.empty((len(rles), height, width), np.uint8)
     chunk_size = masks_at_a_time(height * width)

@@ -58,7 +58,8 @@ def pad_images(images: np.ndarray, size: int | tuple[int, int], mode: str = "ref
         `[N, height, width]` or `[N, height, width, C]` of the same type.
 
     Raises:
-        TileError: the result would be smaller than the image, `mode` is another, or there are not 3 or 4 axes.
+        TileError: the result would be smaller than the image, `size` or `mode` is another, the images have no pixel, or
+            not 3 or 4 axes.
     """
     if mode not in ("reflect", "edge"):
         raise TileError(f"mode={mode!r}: must be 'reflect' or 'edge'")
@@ -83,7 +84,7 @@ def crop_images(padded: np.ndarray, size: int | tuple[int, int] = TILE_SIZE) -> 
         `[N, height, width]` or `[N, height, width, C]`, a view of `padded`.
 
     Raises:
-        TileError: the images are smaller than `size`, or there are not 3 or 4 axes.
+        TileError: the images are smaller than `size`, that is no size, or there are not 3 or 4 axes.
     """
     (top, height), (left, width) = (
         (pad_offset(side, tile), tile) for side, tile in zip(image_sides(padded), both_sides(size), strict=True)
@@ -92,17 +93,24 @@ def crop_images(padded: np.ndarray, size: int | tuple[int, int] = TILE_SIZE) -> 
 
 
 def both_sides(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Height and width: those of a square if `size` is one number."""
-    if isinstance(size, tuple | list):
-        height, width = size
-        return height, width
-    return size, size
+    """Height and width: those of a square if `size` is one number.
+
+    Raises:
+        TileError: neither one nor two whole numbers from 1.
+    """
+    sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in sides):
+        raise TileError(f"size={size!r}: must be one whole number from 1, or height and width")
+    height, width = sides
+    return height, width
 
 
 def image_sides(images: np.ndarray) -> tuple[int, int]:
     """Height and width of a stack of images."""
     if images.ndim not in (3, 4):
         raise TileError(f"images: shape {images.shape}; must be [N, H, W], or [N, H, W, C] with channels")
+    if 0 in images.shape[1:3]:
+        raise TileError(f"images: shape {images.shape} has no pixel; height and width must be at least 1")
     return images.shape[1], images.shape[2]
 
 

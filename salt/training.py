@@ -13,6 +13,7 @@ import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -79,6 +80,7 @@ class FoldJob:
         callbacks: None, or a function of the held-out fold that gives Keras callbacks for its training, such as
             `keras.callbacks.TensorBoard`. They come last: at an epoch's end its checkpoint is written. It must be
             possible to pickle the function (by cloudpickle) where folds are trained in processes of their own.
+        transform: None, or a transform of the training tiles, as for `TileBatches`; it can be pickled, too.
     """
 
     config: Config
@@ -90,6 +92,7 @@ class FoldJob:
     began: float | None = None
     watch: Callable[[], None] | None = None
     callbacks: Callable[[int], Sequence[keras.callbacks.Callback]] | None = None
+    transform: Callable[..., dict] | None = None
 
 
 def fit_fold(
@@ -189,7 +192,7 @@ def fold_batches(job: FoldJob, held_out: int) -> tuple[TileBatches, TileBatches]
     pseudo = None if job.pseudo is None else (job.pseudo.images, job.pseudo.known_masks())
     batches = TileBatches(
         images[trained], masks[trained], config.batch_size, seed=(config.seed, held_out), pseudo=pseudo,
-        pseudo_share=config.pseudo,
+        pseudo_share=config.pseudo, transform=job.transform,
     )  # fmt: skip
     return batches, TileBatches(images[held], masks[held], 2 * config.batch_size)
 
@@ -231,9 +234,9 @@ def download_lock(folder: pathlib.Path, weights: str | None) -> Iterator[None]:
 
     Args:
         folder: that all processes of the run share.
-        weights: as for `build_model`; only `"imagenet"` is downloaded.
+        weights: as for `build_model`; `"imagenet"` is downloaded, and so is a preset that is no folder.
     """
-    if weights != "imagenet":
+    if weights is None or weights.endswith(".h5"):
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -399,7 +402,9 @@ def plan_within_budget(
         folder: where checkpoints will be written, to see how long one takes.
     """
     config, count = task.config, PROBE_BATCHES * batches.batch_size
-    some = TileBatches(batches.images[:count], batches.masks[:count], batches.batch_size, seed=(config.seed,))
+    some = TileBatches(
+        batches.images[:count], batches.masks[:count], batches.batch_size, (config.seed,), transform=batches.transform
+    )
     few = TileBatches(validation.images[:count], validation.masks[:count], validation.batch_size)
     limit = PROBE_SHARE * (budget.fold_end - budget.fold_began)
     step, tile, compiling = measure_pace(task, some, few, budget.clock, limit)
@@ -443,3 +448,20 @@ def correct_plan(
         write_plan(path, corrected)
     budget.plan = corrected
     return corrected
+
+
+# --- here, too, for scripts from before 28 November 2026 ---
+
+
+def fit_folds(*arguments: Any, **named: Any) -> Any:
+    """See `salt.cross_validation.fit_folds`."""
+    from salt import cross_validation  # not at the top, since it imports this module
+
+    return cross_validation.fit_folds(*arguments, **named)
+
+
+def read_pseudo_labels(*arguments: Any, **named: Any) -> Any:
+    """See `salt.cross_validation.read_pseudo_labels`."""
+    from salt import cross_validation
+
+    return cross_validation.read_pseudo_labels(*arguments, **named)

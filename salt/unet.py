@@ -6,6 +6,7 @@ this project's own training uses.
 """
 
 import functools
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -169,7 +170,8 @@ def encoder_unet_model(
         config: the run's settings.
         weights: as in `build_model`.
         activation: None for logits, `"sigmoid"` for probabilities; the other heads give logits all the same.
-        metrics: as in `transfer_unet_model`, of the mask alone.
+        metrics: as in `transfer_unet_model`, of the mask alone. With more heads None means none: Keras takes metrics
+            of a dict only where `fit` is given a dict of masks with all of its keys.
 
     Returns:
         A compiled model: `[B, S, S, 1]` grey 0 to 255 to float32 logits `[B, S, S, 1]`. With `deep_supervision` or
@@ -221,7 +223,7 @@ def image_input(
     Raises:
         ValueError: a shape that does not fit.
     """
-    if len(input_shape) != 3 or not is_whole(input_shape[2], least=1):
+    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3 or not is_whole(input_shape[2], least=1):
         raise ValueError(
             f"input_shape={input_shape}: must be (height, width, channels), channels a whole number from 1"
         )
@@ -241,7 +243,7 @@ def image_input(
 
 def is_whole(value: object, least: int) -> bool:
     """Whether a value is a whole number, and at least so much."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def check_numbers(**values: int) -> None:
@@ -252,10 +254,10 @@ def check_numbers(**values: int) -> None:
 
 
 def check_shares(**values: float) -> None:
-    """Raises `ValueError` for an argument that is no share: below 0, or not below 1."""
+    """Raises `ValueError` for an argument that is no share: no number, below 0, or not below 1."""
     for name, value in values.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name}={value!r}: must be at least 0 and below 1")
+        if not isinstance(value, numbers.Real) or not 0 <= value < 1:
+            raise ValueError(f"{name}={value!r}: must be a number from 0, and below 1")
 
 
 def decoder(
@@ -395,7 +397,7 @@ def compile_with_cross_entropy(
     outputs, name = model.output, None
     if isinstance(outputs, dict):
         name = "logits" if activation is None else "probabilities"
-        outputs = outputs[name]
+        outputs, metrics = outputs[name], metrics or ()
     classes, from_logits = outputs.shape[-1], activation is None
     if classes == 1:
         threshold = 0.0 if from_logits else 0.5
@@ -405,6 +407,9 @@ def compile_with_cross_entropy(
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
         usual = [keras.metrics.MeanIoU(classes, sparse_y_pred=False, name="iou")]
     wanted = usual if metrics is None else list(metrics)
+    if optimizer == "adam" and model.variable_dtype == "float16":
+        # With the usual 1e-7, about the least number above 0 there, most weights would soon be infinite.
+        optimizer = keras.optimizers.Adam(epsilon=1e-4)
     model.compile(
         optimizer,
         loss if name is None else {name: loss},

@@ -434,6 +434,41 @@ BUGS = {
         "builder_loads",
         test_file="tests/test_unet.py",
     ),
+    "a network of pure float16 takes the fused kernel": Bug(
+        "salt/layers.py", ' and self.variable_dtype == "float32"', "", "does_not_fit"
+    ),
+    "Keras gives a loss masks for logits": Bug(
+        "salt/losses.py", "return self.function(logits, masks)", "return self.function(masks, logits)", "own_order"
+    ),
+    "a loss of one logit a tile takes one a pixel": Bug(
+        "salt/losses.py", "if len(logits.shape) > 2 or", "if False and", "whether_a_tile"
+    ),
+    "a rectangle is padded like a square of its height": Bug(
+        "salt/tiles.py",
+        "    return images.shape[1], images.shape[2]\n",
+        "    return images.shape[1], images.shape[1]\n",
+        "rectangles",
+    ),
+    "a crop of no pixels is one": Bug("salt/tiles.py", " and side >= 1 for", " for", "no_size"),
+    "settings that the network ignores are searched": Bug(
+        "salt/search.py", "if ignored := sorted(", "if ignored := [] and sorted(", "later_trial"
+    ),
+    "freeze_layer counts from the end": Bug(
+        "salt/encoders.py",
+        "if not whole or not 0 <= freeze_layer",
+        "if not whole or not -19 <= freeze_layer",
+        "out_of_its_range",
+        test_file="tests/test_unet.py",
+    ),
+    "CutMix leaves the mask behind": Bug(
+        "salt/augmentations.py",
+        "ops.where(inside, ops.roll(masks, 1, axis=0), masks)",
+        "masks",
+        "rectangle_of_the_tile_before",
+    ),
+    "a resumed training has other transforms": Bug(
+        "salt/task.py", "(*(self.seed or ()), self.epoch, index)", "(np.random.randint(10**9),)", "seeded"
+    ),
     "the score of NaN is the share of empty tiles": Bug(
         "salt/keras_metrics.py",
         "ops.where(ops.any(ops.isnan(logits), axis=(1, 2)), math.nan, values)",

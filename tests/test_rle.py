@@ -94,6 +94,12 @@ def test_boolean_masks_are_masks():
     assert encode_rle(mask) == encode_rle(mask.astype(np.uint8)) == "1 1 6 1 11 1 16 1"
 
 
+@pytest.mark.parametrize("shape", [(2,), (2, 2, 1), (2.0, 2), (2, -1)])
+def test_what_is_no_shape_is_refused(shape):
+    with pytest.raises(RLEError, match="must be height and width, two whole numbers"):
+        decode_rle("1 2", shape)
+
+
 def test_an_empty_stack_gives_nothing():
     assert encode_rles(np.zeros((0, 101, 101), np.uint8)) == []
     assert decode_rles([]).shape == (0, 101, 101)

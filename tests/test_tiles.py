@@ -15,6 +15,20 @@ def test_cropping_undoes_padding(size, mode):
     np.testing.assert_array_equal(crop_images(padded), images)
 
 
+@pytest.mark.parametrize("size", [0, -3, 96.0, None, "96", (96,), (96, 96, 3), (96, 0), (96, None)])
+def test_what_is_no_size_is_refused(size):
+    images = np.zeros((2, 90, 70), np.uint8)
+    with pytest.raises(TileError, match="size=.*: must be one whole number from 1, or height and width"):
+        pad_images(images, size)
+    with pytest.raises(TileError, match="size=.*: must be one whole number from 1, or height and width"):
+        crop_images(images, size)
+
+
+def test_images_without_a_pixel_are_refused():
+    with pytest.raises(TileError, match=r"shape \(2, 0, 5\) has no pixel"):
+        pad_images(np.zeros((2, 0, 5)), 8)
+
+
 @pytest.mark.parametrize(("size", "offset"), [(101, 0), (102, 0), (103, 1), (112, 5), (128, 13)])
 def test_a_tile_begins_at_half_of_the_margin_rounded_down(size, offset):
     assert pad_offset(size) == offset

@@ -133,10 +133,18 @@ def test_an_input_shape_that_does_not_fit_is_refused(shape):
         (unet_model, dict(depth=0), "depth=0: must be a whole number from 1"),
         (unet_model, dict(filter_scaling=0), "filter_scaling=0: must be"),
         (unet_model, dict(classes=0), "classes=0: must be"),
-        (unet_model, dict(dropout=1.0), "dropout=1.0: must be at least 0 and below 1"),
+        (unet_model, dict(dropout=1.0), "dropout=1.0: must be a number from 0, and below 1"),
+        (unet_model, dict(batch_norm_momentum=None), "batch_norm_momentum=None: must be a number from 0, and below 1"),
+        (unet_model, dict(input_shape=None), "input_shape=None: must be (height, width, channels)"),
+        (unet_model, dict(input_shape=128), "input_shape=128: must be (height, width, channels)"),
         (unet_model, dict(activation="relu"), "activation='relu': with classes=1 must be None (logits) or 'sigmoid'"),
         (unet_model, dict(activation="sigmoid", classes=3), "with classes=3 must be None (logits) or 'softmax'"),
         (transfer_unet_model, dict(weights=None, freeze_layer=-1), "freeze_layer=-1: must be a whole number from 0"),
+        (
+            transfer_unet_model,
+            dict(weights=None, freeze_layer=True),
+            "freeze_layer=True: must be a whole number from 0",
+        ),
         (transfer_unet_model, dict(weights=None, freeze_layer=20), "to 19 (none is), the layers of vgg16"),
         (transfer_unet_model, dict(weights=None, input_shape=(16, 16, 1)), "be at least 32, or None; pad the images"),
         (transfer_unet_model, dict(weights=None, input_shape=(32, 32, 2)), "has 2 channels; this encoder takes 1 or 3"),
@@ -298,6 +306,27 @@ def test_encoder_unet_with_heads_gives_each_at_its_own_size():
     }
     assert set(encoder_unet(empty_head=True)(grey_tiles(1, 104))) == {"logits", "empty"}
     assert set(encoder_unet(deep_supervision=True)(grey_tiles(1, 104))) == {"logits", "deep_1", "deep_2"}
+
+
+@pytest.mark.slow
+def test_encoder_unet_with_heads_is_fitted_to_masks_alone():
+    model, tiles = encoder_unet(**HEADS), grey_tiles(2, 104)
+    for masks in (tiles > 128, {"logits": tiles > 128}):
+        assert set(model.fit(tiles, masks, verbose=0).history) == {"loss"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["float16", "bfloat16", "float64"])
+def test_a_network_of_pure_precision_learns_finite_weights(policy):
+    tiles = grey_tiles(4, 16)
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = unet_model(2, 2, input_shape=(16, 16, 1))
+        model.fit(tiles, tiles > 128, epochs=5, batch_size=2, verbose=0)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert all(np.isfinite(np.array(weight, "float64")).all() for weight in model.weights)
+    assert np.isfinite(model.predict(tiles, verbose=0)).all()
 
 
 @pytest.mark.parametrize("encoder, stem_stride", [("vgg16", 1), ("efflite0", 2), ("residual", 2)])
