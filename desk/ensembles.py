@@ -5,6 +5,7 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def make_ensemble(runs: Sequence, predictions: Sequence, ranks: bool, out: pathl
     with tempfile.TemporaryDirectory(prefix=".ensemble-", dir=out) as temporary:
         folder = pathlib.Path(temporary) / run_id
         write_oof(folder / "oof.npz", ensemble.oof)
-        more = {"average": "ranks" if ranks else "probabilities", "score": score}
+        more: dict[str, Any] = {"average": "ranks" if ranks else "probabilities", "score": score}
         members = [
             {"run_id": name, "weight": float(weight)} for name, weight in zip(names, ensemble.weights, strict=True)
         ]
