@@ -1,13 +1,17 @@
 """One training step on one backend, given to Python by `-c`: BACKEND GIVEN.npz MADE.npz MODEL
 
 It is the step that `fit` compiles, but for augmentation, with an optimizer that puts each gradient in the place of its
-weight: so gradients are seen as they are, on every backend. First in float32, as everybody trains; then in float64, in
-which two programs of the same arithmetic agree to many digits; on TensorFlow then also in float64 with all that a layer
-gives, or gets back as a gradient, rounded to float32: what that changes is the measure of what float32 can do.
+weight: so gradients are seen as they are, on every backend. First in float64, in which two programs of the same
+arithmetic agree to many digits. Then in float32, as everybody trains. What float32 can do is found on TensorFlow, in
+float64: once as it is, and once with all that a layer gives, or gets back as a gradient, rounded to float32.
+
+For float32 the network is a smooth one: SiLU in the place of ReLU, the mean of a window in the place of its maximum.
+A gradient jumps where a ReLU changes its sign or a window its maximum, so that one rounding may change it by any
+amount: in VGG-16's last maps, of 7 x 7 pixels, by 1 part in 2,000 and more.
 
 Names in MADE.npz: {kind}/{epoch}/ and `logits` (float64 alone), `loss`, `gradient/{path}` or `statistic/{path}`; kinds
-are float32, float64 and rounded. Epoch 0 has BCE and Dice, epoch 1 Lovasz. {kind}/margin, on TensorFlow, is how far
-apart the two closest errors of Lovasz's order are.
+are float64, float32, and on TensorFlow exact and rounded. Epoch 0 has BCE and Dice, epoch 1 Lovasz. {kind}/margin, on
+TensorFlow, is how far apart the two closest errors of Lovasz's order are.
 """
 
 import sys
@@ -36,7 +40,7 @@ class Gradients(keras.optimizers.Optimizer):
 
 
 def compute_in(kind):
-    """Sets the precision, which Keras keeps at 32 bits on JAX, whatever it is told."""
+    """Sets the precision of a kind, which Keras keeps at 32 bits on JAX, whatever it is told."""
     precision = "float32" if kind == "float32" else "float64"
     keras.config.set_floatx(precision)
     keras.config.set_dtype_policy(precision)
@@ -56,6 +60,19 @@ def in_policy(layer):
     if isinstance(layer, keras.layers.Rescaling):  # whose constants Keras rounds to float32, on TensorFlow alone
         config.update((name, np.float32(config[name]).tolist()) for name in ("scale", "offset"))
     return type(layer).from_config(config)
+
+
+def smooth(layer):
+    """A layer like this one, in the precision of the rest, whose gradient does not jump."""
+    name = layer.name
+    if isinstance(layer, keras.layers.ReLU):
+        return keras.layers.Activation("silu", name=name)
+    if isinstance(layer, keras.layers.MaxPooling2D):
+        return keras.layers.AveragePooling2D(layer.pool_size, layer.strides, layer.padding, name=name)
+    same = in_policy(layer)
+    if getattr(same, "activation", None) is keras.activations.relu:
+        same.activation = keras.activations.silu
+    return same
 
 
 def round_layers(network):
@@ -95,7 +112,8 @@ def steps(kind, model, images, masks):
     config = preset(
         "smoke", model=model, filter_scaling=4, depth=2, padded_size=SIZE[model], freeze_layer=15, weights=None, **PLAIN
     )
-    network = keras.models.clone_model(build_model(config), clone_function=in_policy, recursive=True)
+    like = in_policy if kind == "float64" else smooth
+    network = keras.models.clone_model(build_model(config), clone_function=like, recursive=True)
     assert {layer.compute_dtype for layer in network._flatten_layers()} == {precision}
     if kind == "rounded":
         round_layers(network)
@@ -136,7 +154,7 @@ def main(backend, given, made, model):
     with np.load(given) as arrays:
         images, masks = arrays["images"], arrays["masks"]
     found = {}
-    for kind in ("float32", "float64", "rounded")[: 3 if backend == "tensorflow" else 2]:
+    for kind in ("float64", "float32", "exact", "rounded")[: 4 if backend == "tensorflow" else 2]:
         found.update((name, np.array(value)) for name, value in steps(kind, model, images, masks))
     np.savez(made, **found)
 
