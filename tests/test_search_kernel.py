@@ -64,20 +64,19 @@ def test_two_workers_find_the_same(search, whole, capfd):
 
 def test_a_search_that_is_killed_in_a_training_goes_on_from_its_output_to_the_same_study(search, whole, capfd):
     settings = [f"{key}={value}" for key, value in SETTINGS.items()]
-    process = subprocess.Popen(
-        [
-            *(sys.executable, ROOT / "scripts" / "run_local.py", "search"),
-            *("--data", search.keywords["data"], "--preset", "smoke", "--set", *settings, "--runs", search.runs),
-        ],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    command = [
+        *(sys.executable, ROOT / "scripts" / "run_local.py", "search"),
+        *("--data", search.keywords["data"], "--preset", "smoke", "--set", *settings, "--runs", search.runs),
+    ]
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
     in_third = False
-    for line in process.stdout:
-        in_third = in_third or line.startswith("trial 2:")
-        if in_third and line.startswith("fold 0  epoch 1"):
-            process.kill()
-            break
-    assert process.wait(timeout=600) == -signal.SIGKILL
+    with subprocess.Popen(command, env=quiet, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            in_third = in_third or line.startswith("trial 2:")
+            if in_third and line.startswith("fold 0  epoch 1"):
+                process.kill()
+                break
+    assert process.returncode == -signal.SIGKILL
     (killed,) = (path for path in search.runs.glob(".search-smoke-*") if path.is_dir())
     folder = search(resume=killed.name.removeprefix("."))
     shown = capfd.readouterr().out
