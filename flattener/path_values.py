@@ -174,7 +174,7 @@ class PathValues:
             return
         assigned: dict[str, ast.expr | PathValue | None] = {}
         imported: dict[str, tuple[str, str]] = {}
-        for node in module.of(ast.Assign, ast.AnnAssign, ast.arg, ast.ImportFrom, ast.Import):
+        for node in module.of(ast.Assign, ast.AnnAssign, ast.arg, ast.For, ast.ImportFrom, ast.Import):
             if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
                 name = node.targets[0].id
                 assigned[name] = None if name in assigned else node.value

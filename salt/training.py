@@ -450,12 +450,12 @@ def correct_plan(
     return corrected
 
 
-# --- here, too, for scripts from before 28 November 2026 ---
+# --- here, too, for scripts from before 28 November 2026; inside, since cross_validation.py imports this module ---
 
 
 def fit_folds(*arguments: Any, **named: Any) -> Any:
     """See `salt.cross_validation.fit_folds`."""
-    from salt import cross_validation  # not at the top, since it imports this module
+    from salt import cross_validation
 
     return cross_validation.fit_folds(*arguments, **named)
 
