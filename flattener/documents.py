@@ -158,7 +158,9 @@ class Document:
             if self.form == "notebook":
                 lines = [Line(f"%%writefile {module.label}"), *text.lines]
             else:
-                lines = text.in_script(module.name, module.label)
+                # A script that is imported has the name of the entry: its block must not run then.
+                own = module.name == Path(self.library.entry.label).stem
+                lines = text.in_script(module.label if own else module.name, module.label)
             cells.append(Cell("code", cell_id(anchor), lines))
         template = UNPACK
         values: dict[str, Any] = {"PATTERN": MODULE_PATTERN, "EMPTY": empty}

@@ -12,6 +12,7 @@ from typing import Any
 
 from flattener.facts import called_name
 from flattener.flows import Flow, Flows, is_plain_annotation
+from flattener.library import Library
 from flattener.source import Module, last_name, words
 from flattener.trees import child_nodes
 
@@ -42,31 +43,42 @@ CLASS_MAKERS = words("namedtuple NamedTuple TypedDict make_dataclass NewType new
 class Values(Flows):
     """Follows values backwards through the index."""
 
-    implied = True  # whether special methods of the packages' classes may be called
+    def __init__(self, library: Library, modules: list[Module]) -> None:
+        super().__init__(library, modules)
+        self.implied = True  # whether special methods of the packages' classes may be called
+        # What `sources` gave, with `implied` and without: the values of a program share most of their sources.
+        self.known_sources: dict[bool, dict[tuple[str, Any, Any], list[Flow | str]]] = {True: {}, False: {}}
 
     def held_by(self, module: Module, node: ast.AST) -> set[str]:
         """The modules whose classes or functions a value may hold; `UNKNOWN` among them if it may be any.
 
         Operators, subscripts and loops run code of the packages only where an object of theirs is in sight.
         """
-        return self.followed(module, node, implied=False) and self.followed(module, node, implied=True)
+        found = self.followed(module, node, implied=False)
+        return self.followed(module, node, implied=True) if found and UNKNOWN not in found else found
 
     def followed(self, module: Module, node: ast.AST, implied: bool) -> set[str]:
-        """`held_by`, with or without what special methods of the packages' classes return."""
+        """`held_by`, with or without what special methods of the packages' classes return; `{UNKNOWN}` if any."""
         self.implied = implied
+        known = self.known_sources[implied]
         found: set[str] = set()
         seen: set[tuple[str, Any, Any]] = set()
         todo: list[Flow] = [(module, self.around.get(node), node)]
         while todo:
             here, function, part = todo.pop()
             key = (here.name, function, part if not isinstance(part, ast.Name) else part.id)
-            if key not in seen:
-                seen.add(key)
-                for item in self.sources(here, function, part):
-                    if isinstance(item, str):
-                        found.add(item)
-                    else:
-                        todo.append(item)
+            if key in seen:
+                continue
+            seen.add(key)
+            if key not in known:
+                known[key] = list(self.sources(here, function, part))
+            for item in known[key]:
+                if item == UNKNOWN:
+                    return {UNKNOWN}
+                if isinstance(item, str):
+                    found.add(item)
+                else:
+                    todo.append(item)
         return found
 
     def sources(self, module: Module, function: Any, node: ast.AST) -> Iterator[Flow | str]:
