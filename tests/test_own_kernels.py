@@ -162,3 +162,17 @@ def test_a_first_kernel_is_written_once_and_can_be_built(repository, capsys):
     assert read_record(folder, "kernel-metadata.json")["title"] == "first look"
     assert new_kernel.main(command) == 1 and "is there already" in capsys.readouterr().err
     assert new_kernel.main(["../x"]) == 1
+
+
+def test_a_script_in_modules_style_may_be_imported_under_the_name_of_its_entry(tmp_path):
+    package, out = tmp_path / "pkg", tmp_path / "out"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "part.py").write_text("VALUE = 3\n\ndef entry():\n    import check\n    return check\n")
+    entry = tmp_path / "check.py"
+    entry.write_text("from pkg.part import VALUE\n")
+    command = [sys.executable, paths.ROOT / "build_kernel.py", "--entry", entry, "--package", package]
+    subprocess.run([*command, "--style", "modules", "--out", out / "check.py"], check=True)
+    assert '\nif __name__ == "check.py":  # check.py\n' in (out / "check.py").read_text()
+    shown = [sys.executable, "-c", "import check; print(check.VALUE)"]
+    assert subprocess.run(shown, cwd=out, capture_output=True, text=True, check=True).stdout == "3\n"
