@@ -166,8 +166,7 @@ def test_the_real_kernels_go_from_the_package_to_a_checked_submission(tmp_path):
     command = [sys.executable, ROOT / "scripts" / "smoke_test.py", "--runs", tmp_path / "runs"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    train, predict = sorted((tmp_path / "runs").iterdir(), reverse=True)
-    assert train.name.startswith("train-smoke-") and predict.name.startswith("predict-")
+    (train,), (predict,) = ((tmp_path / "runs").glob(name) for name in ("train-smoke-*", "predict-*"))
     assert json.loads((predict / "manifest.json").read_text())["trained_by"] == train.name
     assert json.loads((train / "score.json").read_text())["tiles"] == 24  # one fold of two
     assert "12 rows" in done.stdout
