@@ -15,7 +15,7 @@ from flattener.named_files import MOST_BYTES, NamedFiles
 from flattener.path_values import PathValues
 from flattener.reach import Reach
 from flattener.search_path import SearchPath, edits_of_sys_path, shown
-from flattener.source import Module, is_type_checking, last_line, words
+from flattener.source import Module, is_type_checking, last_line, mentions, words
 from flattener.trees import walk
 
 NAME_TAKERS = IMPORTERS | {"run_module"}
@@ -360,11 +360,6 @@ def imports_by_certainty(
                     for part in getattr(node, name, []) if isinstance(getattr(node, name, None), list) else []:
                         statements = part.body if isinstance(part, ast.match_case) else [part]
                         yield from imports_by_certainty(statements, inner, is_entry)
-
-
-def mentions(node: ast.AST, name: str) -> bool:
-    """Whether a name or attribute stands in an expression."""
-    return any(name in (getattr(part, "id", None), getattr(part, "attr", None)) for part in walk(node))
 
 
 def catches_import_errors(handler: ast.ExceptHandler) -> bool:

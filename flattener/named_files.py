@@ -15,8 +15,8 @@ from flattener.facts import CONFIG_FOLDERS, Facts, called_name
 from flattener.library import Library
 from flattener.path_values import UNKNOWN_PART, PathValue, PathValues
 from flattener.search_path import PROJECT_FILES, SearchPath, is_installed_folder, shown
-from flattener.source import Module, words
-from flattener.trees import child_nodes, walk
+from flattener.source import Module, mentions, words
+from flattener.trees import child_nodes
 
 MOST_BYTES = 200_000  # of one file
 MOST_FILES = 200  # of one folder
@@ -137,7 +137,7 @@ class NamedFiles:
                     self.note(node, value, use)
                     return
             case ast.Name() | ast.Attribute() | ast.Subscript():
-                asked = use or ("__file__" in self.own_words and mentions_own_file(node))
+                asked = use or ("__file__" in self.own_words and mentions(node, "__file__"))
                 value = self.values.of(self.module, node) if asked else None
                 if value:
                     self.note(node, value, use)
@@ -450,11 +450,6 @@ def is_module_open(node: ast.Call) -> bool:
     """Whether `x.open(...)` gets the path as its argument: `Image.open("a.png")`, not `Path("a").open("w")`."""
     first = node.args[0] if node.args else None
     return not isinstance(first, ast.Constant) or not re.fullmatch(r"[rwaxbt+U]{1,4}", str(first.value))
-
-
-def mentions_own_file(node: ast.AST) -> bool:
-    """Whether an expression is made of `__file__`."""
-    return any(getattr(part, "id", getattr(part, "attr", "")) == "__file__" for part in walk(node))
 
 
 def started_words(text: str) -> list[str]:

@@ -31,6 +31,11 @@ def last_name(node: ast.AST) -> str:
     return str(getattr(node, "attr", getattr(node, "id", "")))
 
 
+def mentions(node: ast.AST, name: str) -> bool:
+    """Whether a name or attribute stands in an expression."""
+    return any(last_name(part) == name for part in walk(node))
+
+
 # What is found in a module is kept from one build to the next: the kernels of a repository share most of their modules.
 KEPT_MODULES = 64
 PRAGMA = re.compile(r"#\s*(noqa|type:|pylint:|pragma:|isort:|fmt:|ruff:|mypy:|pyright:)")
