@@ -35,7 +35,7 @@ class Config:
     weights: str | None = None  # encoder: "imagenet", a path, the name of a file among the mounted inputs, or None
 
     # --- network, "encoder_unet" only ---
-    # "residual" (from scratch), "vgg16", "efflite0" or "efflite2" (CPU), or "efficientnetv2s" (GPU)
+    # "residual" (from scratch), "vgg16", "efflite0", "efflite2" (CPU), "efficientnetv2s" (GPU), or one of BACKBONES
     encoder: str = "vgg16"
     stem_stride: int = 1  # of the encoder's first map; with 1 it has the full resolution
     decoder_filters: tuple[int, ...] = (32, 64, 128)  # of each decoder level, fine to coarse; as many as the halvings
@@ -125,6 +125,8 @@ class Config:
         """Raises `ConfigError` if encoder and decoder do not fit each other."""
         if self.encoder == "vgg16" and self.stem_stride != 1:
             raise ConfigError(f"stem_stride={self.stem_stride}: must be 1, the stride of VGG-16's first map")
+        if self.encoder in BACKBONE_NAMES and self.stem_stride != 2:
+            raise ConfigError(f"stem_stride={self.stem_stride}: must be 2 with encoder={self.encoder!r}")
         fewest, most = self.stem_stride, self.stem_stride + 3  # five maps at most, and two at least
         if not fewest <= len(self.decoder_filters) <= most or min(self.decoder_filters) < 1:
             raise ConfigError(
@@ -133,9 +135,13 @@ class Config:
             )
 
 
+# Of other libraries; they all begin with a stride of 2 or 4. See salt/backbones.py.
+BACKBONE_NAMES = (
+    "resnet18", "resnet50", "efficientnet_b0", "mit_b0", "convnext_tiny", "dinov2_small", "dinov3_small",
+)  # fmt: skip
 CHOICES = {
     "model": ("unet", "transfer_unet", "encoder_unet"),
-    "encoder": ("residual", "vgg16", "efflite0", "efflite2", "efficientnetv2s"),
+    "encoder": ("residual", "vgg16", "efflite0", "efflite2", "efficientnetv2s", *BACKBONE_NAMES),
     "stem_stride": (1, 2),
     "padding": ("reflect", "edge"),
     "space": ("original", "original_transfer", "recipe", "findings"),

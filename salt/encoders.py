@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import keras
 from keras import ops
 
+from salt.backbones import BACKBONES, Backbone, build_backbone, load_encoder
 from salt.config import Config
 from salt.layers import BatchNormalization
 
@@ -46,6 +47,10 @@ EFFLITE_FEATURES = {
     "efflite2": ("block0_project_bn", "block3_add", "block6_add", "block14_add", "block20_project_bn"),
 }
 
+# ImageNet's mean colour and standard deviation, red, green and blue, as shares of 255; for `pyramid_outputs`.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
 # The last map at each of EfficientNetV2-S's five sizes: 24, 48, 64, 160 and 256 channels.
 EFFICIENTNETV2S_FEATURES = ("block1b_add", "block2d_add", "block3d_add", "block5i_add", "block6o_add")
 
@@ -73,6 +78,8 @@ def encoder_features(tiles: keras.KerasTensor, config: Config, weights: str | No
         return efflite_encoder(tiles, config.encoder, weights, config.freeze_layer, levels, config.stem_stride)
     if config.encoder == "efficientnetv2s":
         return efficientnetv2s_encoder(tiles, weights, config.freeze_layer, levels, config.stem_stride)
+    if config.encoder in BACKBONES:
+        return pyramid_outputs(tiles, config.encoder, weights, config.freeze_layer, levels)
     if weights is not None:
         raise ValueError(f"weights={weights!r}: the residual encoder is trained from nothing; set weights to null")
     return residual_encoder(tiles, config.filter_scaling, levels, config.stem_stride, config.batch_norm_momentum)
@@ -304,6 +311,82 @@ def efficientnetv2s_encoder(
     return features_of_grey(tiles, network, maps, freeze_layer, 1 / 128, -1.0)
 
 
+def pyramid_outputs(
+    tiles: keras.KerasTensor, name: str, weights: str | None = None, freeze_layer: int = 0, levels: int = 5
+) -> list[keras.KerasTensor]:
+    """The feature maps of a backbone of keras_hub or keras.applications, on grey or colour images.
+
+    A backbone that begins with a stride of 4 gets a convolution of its own for the map of stride 2. A plain vision
+    transformer has maps of one size: those of several depths are grown or shrunk to one size each (Ranftl et al. 2021).
+
+    Args:
+        tiles: symbolic tensor of 0 to 255, `[B, H, W, 1]` grey or `[B, H, W, 3]` red, green, blue; H and W divide by
+            `2 ** levels`, and by 16 for DINO, 32 for MiT.
+        name: one of `BACKBONES`, see `backbones.py`.
+        weights: as for `build_backbone`.
+        freeze_layer: layers of the backbone below this index are not trained.
+        levels: how many feature maps, 2 to 5.
+
+    Returns:
+        `levels` feature maps of strides 2, 4 and so on.
+
+    Raises:
+        ImportError: keras_hub is needed and not installed.
+        FileNotFoundError, ValueError: weights that are not there, or are another network's; a size that does not fit.
+    """
+    if levels not in (2, 3, 4, 5):
+        raise ValueError(f"levels={levels!r}: must be 2 to 5")
+    height, width = tiles.shape[1:3]
+    backbone, shrink, images = BACKBONES[name], 1.0, tiles
+    least = max(2**levels, backbone.multiple)
+    if not height or not width or height % least or width % least:
+        raise ValueError(f"images of {height} x {width}: with {name} height and width must divide by {least}")
+    if backbone.is_transformer():
+        shrink = backbone.settings["patch_size"] / 16  # so that a patch covers 16 pixels of the image
+    size = round(height * shrink), round(width * shrink)
+    network = build_backbone(name, size, weights)
+    if shrink != 1:
+        images = keras.layers.Resizing(*size, dtype="float32", name="fit_patches")(tiles)
+    scale = [1 / (255 * deviation) for deviation in IMAGENET_DEVIATION]
+    offset = [-mean / deviation for mean, deviation in zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)]
+    maps = features_of_grey(images, network, inner_maps(network, backbone, levels), freeze_layer, scale, offset)
+    if backbone.is_transformer():
+        maps = [reassemble(tokens, (height // 16, width // 16), index) for index, tokens in enumerate(maps)]
+    if len(maps) < levels:
+        finest = conv_norm(centre_grey(tiles, "half_grey"), 16, 3, 2, 0.9, "half")
+        maps.insert(0, keras.layers.ReLU(name="half_relu")(finest))
+    return maps
+
+
+def inner_maps(network: keras.Model, backbone: Backbone, levels: int) -> list[keras.KerasTensor]:
+    """The last map of each size in a backbone, from a stride of 2 or 4 on; of a transformer, tokens of several depths.
+
+    The last layer of a transformer is always among them.
+    """
+    if backbone.is_transformer():
+        depths = [round(backbone.settings["num_layers"] * part / (levels - 1)) for part in range(1, levels)]
+        return [network.pyramid_outputs[f"stage{depth}"] for depth in depths]
+    if backbone.preset:
+        maps = [network.pyramid_outputs[key] for key in sorted(network.pyramid_outputs)]
+    else:
+        downsampling = [network.get_layer(f"{network.name}_downsampling_block_{stage}") for stage in range(3)]
+        maps = [layer.input for layer in downsampling] + network.outputs
+    return maps[: levels if len(maps) == 5 else levels - 1]
+
+
+def reassemble(tokens: keras.KerasTensor, grid: tuple[int, int], level: int) -> keras.KerasTensor:
+    """A transformer's tokens as a map: `[B, n, C]`, patches last, to stride 4, 8, 16 or 32 for level 0, 1, 2 or 3."""
+    filters = tokens.shape[-1]
+    x = tokens[:, -grid[0] * grid[1] :]  # before the patches stand the class and the registers
+    x = keras.layers.Reshape((*grid, filters), name=f"patches{level}")(x)
+    if level < 2:
+        grow = 4 // 2**level
+        x = keras.layers.Conv2DTranspose(filters // grow, grow, strides=grow, name=f"patches{level}_grow")(x)
+    elif level == 3:
+        x = keras.layers.Conv2D(filters, 3, 2, "same", name=f"patches{level}_shrink")(x)
+    return x
+
+
 def adapt_network(network: keras.Model, stem: str, stride: int) -> keras.Model:
     """A copy of a network, weights and all, with this stride in the layer `stem` and with this package's batch norm."""
 
@@ -318,18 +401,6 @@ def adapt_network(network: keras.Model, stem: str, stride: int) -> keras.Model:
     adapted = keras.models.clone_model(network, clone_function=copy)
     adapted.set_weights(network.get_weights())
     return adapted
-
-
-def load_encoder(network: keras.Model, weights: str | None, content: str) -> None:
-    """Fills a network from a file, if `weights` is a path; `content` says in errors what the file should hold."""
-    if weights in (None, "imagenet"):
-        return
-    if not pathlib.Path(weights).is_file():
-        raise FileNotFoundError(f"weights={str(weights)!r}: no such file; give its path, 'imagenet' or None")
-    try:
-        network.load_weights(weights)
-    except Exception as error:  # h5py and Keras raise many different errors for a file of another network
-        raise ValueError(f"{weights}: not the weights of {content} ({error})") from error
 
 
 def outputs_of(network: keras.Model, names: tuple[str, ...]) -> list[keras.KerasTensor]:
@@ -373,10 +444,12 @@ def find_weights(weights: str | None, roots: Iterable[str | pathlib.Path]) -> st
 
     Args:
         weights: `Config.weights`: None and `"imagenet"` are returned as they are, and so is a path with a folder in it.
+            A name without a suffix is that of a preset: of its folder, as Kaggle mounts a model, or, if there is none,
+            of one to be downloaded.
         roots: folders to search, at most five levels deep: Kaggle mounts datasets and models within them.
 
     Returns:
-        None, `"imagenet"` or the path of a file.
+        None, `"imagenet"`, the path of a file or of a preset's folder, or the name of a preset.
 
     Raises:
         FileNotFoundError: a bare name that is in none of the folders.
@@ -387,6 +460,8 @@ def find_weights(weights: str | None, roots: Iterable[str | pathlib.Path]) -> st
         for depth in range(6):
             for path in sorted(pathlib.Path(root).glob("*/" * depth + weights)):
                 return str(path)
+    if "." not in weights:
+        return weights
     raise FileNotFoundError(
         f"weights={weights!r}: no such file under {', '.join(map(str, roots))}; mount a dataset that holds it, "
         "or set weights to 'imagenet', to a path with a folder in it, or to null"

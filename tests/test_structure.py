@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = [
     *("machine", "files", "archives", "config", "tiles", "rle", "metrics"),
     *("competition", "layout", "data", "folds", "synthetic", "submission", "artifacts"),
-    *("layers", "keras_metrics", "augmentations", "losses", "encoders", "unet", "tta"),
+    *("layers", "keras_metrics", "augmentations", "losses", "backbones", "encoders", "unet", "tta"),
     *("inference", "postprocess", "scoring", "ensembles"),
     *("resume", "parts", "parallel", "study", "schedule", "task", "training", "cross_validation", "search", "figures"),
 ]
@@ -170,7 +170,7 @@ def test_the_environments_hold_what_the_requirements_say(name, tensorflow):
 
 def test_the_package_imports_only_what_it_requires():
     allowed = {"keras", "numpy", "pandas", "cv2", "sklearn", "matplotlib", "tqdm", "cloudpickle", "tensorflow"}
-    allowed |= {"optuna", "salt"}
+    allowed |= {"optuna", "salt", "keras_hub"}  # the last one is optional: an extra in pyproject.toml
     for path in (ROOT / "salt").glob("*.py"):
         third_party = {name.split(".")[0] for name in imported_names(path)} - sys.stdlib_module_names
         assert third_party <= allowed, f"{path.name} imports {third_party - allowed}"

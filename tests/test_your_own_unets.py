@@ -19,6 +19,7 @@ RESULTS = {
     "Export": lambda names: 0 < float(names["probabilities"][0, 0, 0, 0]) < 1,
     "Callbacks": lambda names: "val_score" in pathlib.Path("history.csv").read_text(encoding="utf-8"),
     "Augmentations of albumentations": lambda names: names["outcome"].unfinished == [],
+    "Encoders of other libraries": lambda names: names["predicted"].shape == (1, 64, 64, 1),
 }
 
 
@@ -32,7 +33,7 @@ def test_the_page_has_short_examples():
     assert all(code.count("\n") < MOST_LINES for code in examples().values())
 
 
-SLOW = ("Augmentations of albumentations",)  # a whole training
+SLOW = ("Augmentations of albumentations", "Encoders of other libraries")  # a whole training, a large network
 
 
 @pytest.mark.parametrize(
