@@ -15,7 +15,7 @@ from flattener.named_files import MOST_BYTES, NamedFiles
 from flattener.path_values import PathValues
 from flattener.reach import Reach
 from flattener.search_path import SearchPath, edits_of_sys_path, shown
-from flattener.source import Module, is_type_checking, last_line, mentions, words
+from flattener.source import Module, is_type_checking, last_line, last_name, mentions, words
 from flattener.trees import walk
 
 NAME_TAKERS = IMPORTERS | {"run_module"}
@@ -364,9 +364,7 @@ def imports_by_certainty(
 
 def catches_import_errors(handler: ast.ExceptHandler) -> bool:
     """Whether an `except` clause catches what a failed import raises."""
-    return handler.type is None or bool(
-        IMPORT_ERRORS & {getattr(part, "id", getattr(part, "attr", "")) for part in walk(handler.type)}
-    )
+    return handler.type is None or bool(IMPORT_ERRORS & set(map(last_name, walk(handler.type))))
 
 
 def lost_modules(library: Library, module: Module, node: ast.Import | ast.ImportFrom) -> list[str]:

@@ -1,6 +1,7 @@
 """The paths that a program's expressions mean, as far as its source says: `Path(__file__).parent / "conf.yaml"`."""
 
 import ast
+import copy
 import posixpath
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,11 +96,15 @@ class PathValues:
         found: list[PathValue] = []
         for name in sorted(names & self.assigned.get(module.name, {}).keys()):
             for each in self.given_to(module, node, name, modules):
-                before, self.assigned[module.name][name] = self.assigned[module.name][name], each
-                value = self.of(module, node)
-                self.assigned[module.name][name] = before
+                value = self.with_value(module, name, each).of(module, node)
                 found += [value] if value is not None and UNKNOWN_PART not in value.text else []
         return found
+
+    def with_value(self, module: Module, name: str, value: PathValue) -> "PathValues":
+        """The same paths, where a name of a module means this one."""
+        other = copy.copy(self)
+        other.assigned = {**self.assigned, module.name: {**self.assigned[module.name], name: value}}
+        return other
 
     def given_to(self, module: Module, node: ast.expr, name: str, modules: list[Module]) -> list[PathValue]:
         """The paths that a loop, or calls, give to the variable of an expression."""
@@ -133,6 +138,9 @@ class PathValues:
         return None
 
     def of_name(self, module: Module, name: str, steps: int) -> PathValue | None:
+        """The path that a name means; None also where imports lead from name to name for long, as in a circle."""
+        if steps > MOST_STEPS:
+            return None
         self.read(module)
         value = self.assigned[module.name].get(name)
         if isinstance(value, PathValue):

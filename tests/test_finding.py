@@ -202,3 +202,14 @@ def test_a_notebook_is_an_entry_with_its_texts_and_magics(here, capsys):
     capsys.readouterr()
     assert bk.main(["--entry", "main.ipynb", "--out", "flat.py"]) == 0
     assert "a script does not run `!pip install x`. Remedy: build a notebook." in capsys.readouterr().out
+
+
+def test_a_path_that_imports_hand_around_in_a_circle_is_not_known(here, capsys):
+    files = {
+        "main.py": "from pkg.a import read\nprint(__file__, read)\n",
+        "pkg/__init__.py": "",
+        "pkg/a.py": "def read():\n    from pkg.b import path\n    return open(path).read()\n",
+        "pkg/b.py": "def give():\n    from pkg.a import path\n    return path\n",
+    }
+    assert build(here, files)[0] == 0
+    assert "pkg/b.py:2: pkg.a has no 'path'" in capsys.readouterr().out

@@ -22,7 +22,6 @@ import argparse
 import ast
 import collections
 import concurrent.futures
-import functools
 import hashlib
 import json
 import os
@@ -44,9 +43,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 LIST = pathlib.Path(__file__).with_name("real_packages.toml")
 CACHE = pathlib.Path(os.environ.get("REAL_PACKAGES_CACHE") or ROOT / ".pytest_cache" / "real_packages").resolve()
 PROPERTIES = ("cycles", "star exports", "plugins by dotted name", "lazy imports", "module __getattr__", "package data")
-SHARE = 0.99  # of the tests that pass on the original must pass flattened
-FEWEST_PACKAGES, FEWEST_TESTS = 8, 3000
-INSTALL_LIMIT, BUILD_LIMIT, RUN_LIMIT = 300, 120, 300  # seconds for one subprocess
+SHARE = 0.99  # of the tests of a package that pass on the original must pass flattened
+FEWEST_PACKAGES = 8
+INSTALL_LIMIT, BUILD_LIMIT, RUN_LIMIT = 300, 600, 900  # seconds for one subprocess; a busy machine needs them
 
 
 class Unavailable(Exception):
@@ -541,30 +540,18 @@ def test_a_conftest_goes_behind_the_docstring_and_the_future_imports():
     assert merged == '"""Doc."""\nfrom __future__ import annotations\n\nB = 1\n\nimport a\n'
 
 
-@functools.cache
-def measured(name: str) -> list[FileResult]:
-    try:
-        return check_package(name)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", package_names())
-def test_what_fails_of_a_packages_own_tests_is_listed_by_cause(name):
-    results = measured(name)
-    assert count(results)[0], [result.original for result in results]
+def test_99_percent_of_a_packages_own_tests_pass_flattened_and_the_others_are_listed_by_cause(name):
+    try:
+        results = check_package(name)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    total, passing = count(results)
+    assert total, [result.original for result in results]
     surprising = unlisted(name, results)
     assert not surprising, f"{HEAD}\n{row(name, results)}\n" + "\n".join(surprising[:20])
-
-
-@pytest.mark.slow
-def test_99_percent_of_the_tests_of_real_packages_pass_flattened():
-    results = [result for name in package_names() for result in measured(name)]
-    total, passing = count(results)
-    assert total >= FEWEST_TESTS
-    table = "\n".join([HEAD, *(row(name, measured(name)) for name in package_names())])
-    assert passing >= SHARE * total, table
+    assert passing >= SHARE * total, f"{HEAD}\n{row(name, results)}"
 
 
 if __name__ == "__main__":
