@@ -154,7 +154,8 @@ class Flows:
 
     def may_mean_function(self, origin: str, function: Any, name: str) -> bool:
         """Whether a name that is read may be that of a function, and not of another variable of a function."""
-        while function is not None and not {(origin, function, name)} & (self.bound.keys() | self.imported.keys()):
+        tables = (self.bound, self.imported)
+        while function is not None and all((origin, function, name) not in table for table in tables):
             function = self.around[function]
         flows = self.bound.get((origin, function, name), [])
         return function is None or not flows or any(isinstance(each[2], Function) for each in flows)

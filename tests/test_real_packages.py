@@ -45,7 +45,8 @@ CACHE = pathlib.Path(os.environ.get("REAL_PACKAGES_CACHE") or ROOT / ".pytest_ca
 PROPERTIES = ("cycles", "star exports", "plugins by dotted name", "lazy imports", "module __getattr__", "package data")
 SHARE = 0.99  # of the tests of a package that pass on the original must pass flattened
 FEWEST_PACKAGES = 8
-INSTALL_LIMIT, BUILD_LIMIT, RUN_LIMIT = 300, 600, 900  # seconds for one subprocess; a busy machine needs them
+# Seconds for one subprocess on a busy machine. Tests of pygments colour their own file, which has 5 MB once flattened.
+INSTALL_LIMIT, BUILD_LIMIT, RUN_LIMIT = 300, 600, 900
 
 
 class Unavailable(Exception):
