@@ -160,6 +160,8 @@ def configuration_files(folder: Path, text: str) -> list[Path]:
     if not re.fullmatch(r"[\w./ -]*\w[\w./ -]*", text):
         return []
     path = folder / text
+    if path.suffix not in CONFIG_SUFFIXES and path.name not in CONFIG_FOLDERS:
+        return []  # most strings: the disk is not asked
     found = [path] if path.is_file() else []
     if path.is_dir() and path.name in CONFIG_FOLDERS:
         found = sorted(path.rglob("*"))
