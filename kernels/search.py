@@ -53,7 +53,8 @@ from salt.encoders import find_weights
 from salt.figures import plot_search
 from salt.resume import STATE_FOLDER
 from salt.search import check_search, paired_effects, parameter_importances, train_trial, trials_table
-from salt.study import SPACES, SearchError, open_study, resume_study, run_search, trial_count
+from salt.study import SPACES, SearchError, open_study, resume_study, trial_count
+from salt.trial_runs import run_search
 
 # %% tags=["parameters"]
 PRESET = "search"  # one of PRESETS below: what all trials have in common
@@ -85,21 +86,19 @@ print("backend", keras.backend.backend(), "on", f"GPUs {gpus}" if gpus else "the
 print(machine)
 if shutil.which("nvidia-smi"):
     print(subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout)
-if config.gpu and not gpus:
+if config.gpu and not gpus and not config.cluster:
     raise RuntimeError("no GPU here: choose an accelerator, or search on the CPU with gpu=false")
 
 # %% [markdown]
 # ### Trials
-# A trial trains each fold of `train_folds`; its score is the mean over the held-out tiles. With several GPUs, one trial
-# runs on each at a time. Unless every combination is tried, trials worse than most at the same epoch are pruned.
+# A trial trains each fold of `train_folds`; its score is the mean over the held-out tiles. With several GPUs, or on a
+# cluster, several run at once. Unless every combination is tried, trials worse than most at the same epoch are pruned.
 
 # %%
 tiles = read_train(competition)
 claim_state(STATE_FOLDER, config, tiles)
-objective = functools.partial(
-    train_trial, config=config, tiles=tiles, weights=weights, clock=time.monotonic, began=began
-)
-errors = run_search(config, objective, ".", STATE_FOLDER, time.monotonic, began, gpus)
+objective = functools.partial(train_trial, config=config, tiles=tiles, weights=weights, clock=time.monotonic)
+errors = run_search(config, objective, ".", STATE_FOLDER, time.monotonic, began, gpus, weights)
 
 # %% [markdown]
 # ### Results

@@ -85,7 +85,7 @@ print("backend", keras.backend.backend(), "on", f"GPUs {gpus}" if gpus else "the
 print(machine)
 if shutil.which("nvidia-smi"):
     print(subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout)
-if config.gpu and not gpus:
+if config.gpu and not gpus and not config.cluster:
     raise RuntimeError("no GPU here: choose an accelerator, or train on the CPU with gpu=false")
 
 # %% [markdown]
@@ -106,7 +106,7 @@ if earlier is not None:
 # ### Training
 # One model for each fold of `train_folds`. A tile's out-of-fold prediction comes from the model that was not trained
 # on it. With `minutes`, the number of steps follows from the time that a step takes on this machine. With several GPUs,
-# one fold is trained on each at a time.
+# or on a cluster, several folds are trained at once.
 
 # %%
 outcome = fit_folds(

@@ -81,6 +81,8 @@ class Config:
 
     gpu: bool = False  # whether a machine without a GPU is an error, instead of a training of many hours on its CPU
     workers: int = 0  # processes that train folds, or trials of a search, in parallel; 0: one a GPU
+    # Dask's scheduler (tcp://HOST:8786, or its scheduler file), on whose machines folds are trained; empty: on this one
+    cluster: str = ""
 
     # --- search ---
     space: str = "original"  # which settings are searched, and among which values: a table of SPACES in study.py

@@ -7,6 +7,7 @@ resume after their last epoch.
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import re
 from collections.abc import Callable, Sequence
@@ -17,12 +18,13 @@ import numpy as np
 import pandas as pd
 
 from salt.artifacts import ArtifactError, Oof, read_probabilities, verify_run, write_oof, write_probabilities
+from salt.cluster import Cluster, ClusterError, existing_paths
 from salt.config import Config, config_to_dict
 from salt.files import whole_file
 from salt.folds import assign_folds
 from salt.inference import predict_probabilities
 from salt.machine import visible_gpus
-from salt.parallel import run_workers
+from salt.parallel import WorkerError, run_workers
 from salt.postprocess import choose_pseudo_labels, empty_black
 from salt.resume import differing_settings
 from salt.schedule import Budget, TrainingPlan, read_plan
@@ -62,7 +64,8 @@ def fit_folds(
     """Trains the folds that the configuration names and predicts what each of them holds out.
 
     With several GPUs, or where `config.workers` says so, several folds are trained in parallel, each worker's in a
-    process of its own; this process then leaves the GPUs alone. The other folds go on when one fails.
+    process of its own; this process then leaves the GPUs alone. With `config.cluster` they are trained on other
+    machines, which must see both folders. The other folds go on when one fails.
 
     A call that was killed, or whose folds ran out of time, is repeated with the same arguments: finished folds are read
     back, unfinished ones resume after their last epoch. Where a run has minutes, the repetition plans nothing anew: it
@@ -75,8 +78,8 @@ def fit_folds(
         state_folder: keeps the checkpoints; of no use when all folds are finished.
         weights: of a pre-trained encoder, as for `build_model`.
         pseudo: further tiles to train on, from `read_pseudo_labels`.
-        clock: function that returns seconds and means the same in every process, such as `time.monotonic`; needed
-            where `config.minutes` count; None: `config.limit_minutes` does not count either.
+        clock: function that returns seconds and means the same in every process of a machine, such as
+            `time.monotonic`; needed where `config.minutes` count; None: `config.limit_minutes` does not count either.
         began: what the clock said when the run began; None: now.
         watch: as for `FoldJob`; a fold whose training it ends has failed, and what it raised is the cause.
         callbacks: as for `FoldJob`: a function of the held-out fold that gives further Keras callbacks.
@@ -88,6 +91,7 @@ def fit_folds(
     Raises:
         ArtifactError: `state_folder` is another run's, with other settings or tiles.
         TrainingError: minutes without a clock; or no fold came to the end of its first epoch.
+        ClusterError: the cluster cannot be used; nothing was begun.
     """
     folder, state_folder = pathlib.Path(folder), pathlib.Path(state_folder)
     claim_state(state_folder, config, tiles, pseudo)
@@ -105,8 +109,12 @@ def fit_folds(
     if clock is not None and began is None:
         began = clock()
     job = FoldJob(config, tiles, fold, weights, pseudo, clock, began, watch, callbacks, transform)
-    fit = functools.partial(fit_share, job=job, folder=folder, state_folder=state_folder)
-    failure = fit_in_parallel(fit, to_do, config.workers) if to_do else None
+    failure = None
+    if to_do and config.cluster:
+        failure = fit_on_cluster(job, to_do, folder, state_folder)
+    elif to_do:
+        fit = functools.partial(fit_share, job=job, folder=folder, state_folder=state_folder)
+        failure = fit_in_parallel(fit, to_do, config.workers)
     unfinished = [held_out for held_out, each in files.items() if not each.finished()]
     rows = [
         {"fold": held_out, "epoch": epoch, **logs}
@@ -123,7 +131,9 @@ def fit_folds(
     return Outcome(write_finished(folder, tiles, fold, finished), history, unfinished, failure)
 
 
-def fit_share(share: tuple[int, ...], job: FoldJob, folder: pathlib.Path, state_folder: pathlib.Path) -> None:
+def fit_share(
+    share: tuple[int, ...], job: FoldJob, folder: pathlib.Path, state_folder: pathlib.Path, rounds: int = 0
+) -> None:
     """Trains some folds, one after the other, until the time is up, and predicts what each of them holds out.
 
     This is what a worker process runs; its results are files, see `FoldFiles`. When a fold fails, the next one follows,
@@ -134,6 +144,7 @@ def fit_share(share: tuple[int, ...], job: FoldJob, folder: pathlib.Path, state_
         job: the settings, the tiles and their folds.
         folder: of the run's outputs.
         state_folder: of the checkpoints.
+        rounds: how many folds one after the other the rest of the time is for; 0: those of the share.
 
     Raises:
         TrainingError: names the folds that failed; its cause is what went wrong in the first of them.
@@ -142,7 +153,7 @@ def fit_share(share: tuple[int, ...], job: FoldJob, folder: pathlib.Path, state_
     keras.mixed_precision.set_dtype_policy(config.precision)
     budget = None
     if job.clock is not None:
-        budget = Budget(config.minutes, len(share), job.clock, job.began, config.limit_minutes)
+        budget = Budget(config.minutes, rounds or len(share), job.clock, job.began, config.limit_minutes)
     errors: list[tuple[str, Exception]] = []
     for held_out in share:
         if budget is not None and not budget.has_time():
@@ -216,22 +227,87 @@ def fit_in_parallel(fit: Callable[[tuple[int, ...]], None], folds: list[int], wo
             return error
         return None
     shares = [tuple(folds[first::count]) for first in range(count)]
-    current = [share[0] for share in shares]  # the fold that each worker is training
+    print(f"{count} folds at once, each in a process of its own{' on a GPU of its own' if gpus else ''}")
+    lines = FoldLines(shares)
+    return lines.describe(run_workers(fit, shares, gpus, lines.show))
 
-    def show(index: int, line: str) -> None:
+
+def fit_on_cluster(
+    job: FoldJob, folds: list[int], folder: pathlib.Path, state_folder: pathlib.Path
+) -> TrainingError | None:
+    """Trains folds on a cluster, one task a fold; they resume from their checkpoints, on whatever machine.
+
+    Args:
+        job: the settings, the tiles and their folds.
+        folds: to train.
+        folder, state_folder: as for `fit_share`; all machines see them.
+
+    Returns:
+        None, or the error that names each fold which failed, and why.
+
+    Raises:
+        ClusterError: the cluster cannot be used.
+    """
+    files = existing_paths(job.weights)
+    if files:
+        job = dataclasses.replace(job, weights=files[0])
+    with Cluster(job.config.cluster, folder, files, job.config.gpu) as cluster:
+        if cluster.unshared:
+            raise ClusterError(cluster.unshared)
+        # Each fold, with the number of folds that follow one another from it on.
+        tasks = [(held_out, math.ceil((len(folds) - index) / cluster.count)) for index, held_out in enumerate(folds)]
+        fit = functools.partial(fit_task, job=job, folder=folder.resolve(), state_folder=state_folder.resolve())
+        lines = FoldLines([(held_out,) for held_out in folds])
+        return lines.describe(cluster.run(fit, tasks, job.clock, job.began or 0.0, lines.show))
+
+
+def fit_task(
+    task: tuple[int, int], passed: float, job: FoldJob, folder: pathlib.Path, state_folder: pathlib.Path
+) -> None:
+    """`fit_share` of one fold on another machine, whose clock began elsewhere.
+
+    Args:
+        task: the fold, and how many follow each other from it on.
+        passed: seconds since the run began.
+        job, folder, state_folder: as for `fit_share`.
+    """
+    held_out, rounds = task
+    if fold_files(folder, state_folder, held_out).finished():
+        return  # a task is repeated, too, when its worker is lost before it has told the scheduler that it ended
+    if job.clock is not None:
+        job = dataclasses.replace(job, began=job.clock() - passed)
+    fit_share((held_out,), job, folder, state_folder, rounds)
+
+
+class FoldLines:
+    """Shows lines of several processes, each with the fold that it is about.
+
+    Args:
+        shares: the folds of each process.
+    """
+
+    def __init__(self, shares: Sequence[tuple[int, ...]]):
+        self.current = [share[0] for share in shares]  # the fold that each process is training
+
+    def show(self, index: int, line: str) -> None:
+        """Prints a line of a process."""
         if found := re.match(r"fold (\d+)", line):
-            current[index] = int(found[1])
+            self.current[index] = int(found[1])
         else:
-            line = f"fold {current[index]}  {line}"
+            line = f"fold {self.current[index]}  {line}"
         print(line, flush=True)
 
-    print(f"{count} folds at once, each in a process of its own{' on a GPU of its own' if gpus else ''}")
-    errors = run_workers(fit, shares, gpus, show)
-    if not errors:
-        return None
-    failed = {index: re.search(r"TrainingError: fold (\d+) failed", str(error)) for index, error in errors.items()}
-    named = {index: found[1] if found else current[index] for index, found in failed.items()}
-    return TrainingError("\n".join(f"fold {named[index]}: {error}" for index, error in errors.items()))
+    def describe(self, errors: dict[int, WorkerError]) -> TrainingError | None:
+        """None, or an error that names each fold which failed, and why.
+
+        Args:
+            errors: of the processes that died, by index.
+        """
+        if not errors:
+            return None
+        failed = {index: re.search(r"TrainingError: fold (\d+) failed", str(error)) for index, error in errors.items()}
+        named = {index: found[1] if found else self.current[index] for index, found in failed.items()}
+        return TrainingError("\n".join(f"fold {named[index]}: {error}" for index, error in errors.items()))
 
 
 # --- a fold's files ---

@@ -9,6 +9,7 @@ Workers return nothing. Their results are files, so that those of a worker that 
 """
 
 import collections
+import contextlib
 import functools
 import linecache
 import os
@@ -21,22 +22,26 @@ import tempfile
 import threading
 import traceback
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import cloudpickle
 
-# The path first: the second load may have to import the function's package.
+# The path first: the second load may have to import the function's package. The arguments come through stdin:
+# unbuffered, since it is by its end, too, that the worker learns that its parent has ended.
 WORKER_PROGRAM = """
 import os, pickle, sys
 stderr = os.dup(2)
 with open(sys.argv[1], "rb") as file, open(os.devnull, "wb") as nowhere:
-    sys.path[:] = pickle.load(file)
+    path = pickle.load(file)
+    sys.path[:] = path + [folder for folder in sys.path if folder not in path]
     os.dup2(nowhere.fileno(), 2)  # TensorFlow's first lines, which no variable switches off
     try:
         call = pickle.load(file)
     finally:
         os.dup2(stderr, 2)
-call()
+with open(0, "rb", buffering=0, closefd=False) as stdin:
+    arguments = pickle.load(stdin)
+call(*arguments)
 """
 LAST_LINES = 200  # of each worker's output that are kept, to find its traceback in them
 
@@ -79,23 +84,17 @@ def run_workers(
     """
     workers: list[subprocess.Popen] = []
     with tempfile.TemporaryDirectory() as folder:
+        job = pathlib.Path(folder) / "job.pickle"
+        write_job(job, function)
         try:
             for index, task in enumerate(tasks):
-                job = pathlib.Path(folder) / f"{index}.pickle"
-                with open(job, "wb") as file:
-                    JobPickler(file).dump(sys.path)
-                    JobPickler(file).dump(functools.partial(run_task, function, task, cell_sources()))
-                gpu = gpus[index % len(gpus)] if gpus else None
-                workers.append(start_worker(job, gpu, shared=len(tasks) > len(gpus)))
+                variables = {} if not gpus else gpu_variables(gpus[index % len(gpus)], shared=len(tasks) > len(gpus))
+                workers.append(start_worker(job, (task,), variables))
             last_lines = relay_lines(workers, show)
             statuses = [worker.wait() for worker in workers]
         finally:  # also after an interrupt: no worker may outlive the call
             for worker in workers:
-                worker.kill()
-                worker.wait()
-                for pipe in (worker.stdin, worker.stdout):
-                    if pipe is not None:
-                        pipe.close()
+                stop_worker(worker)
     return {
         index: WorkerError(describe_exit(status, lines))
         for index, (status, lines) in enumerate(zip(statuses, last_lines, strict=True))
@@ -103,29 +102,69 @@ def run_workers(
     }
 
 
-def start_worker(job: pathlib.Path, gpu: str | None, shared: bool) -> subprocess.Popen:
-    """A process that reads its job from a file, its output and its errors in one pipe.
+def write_job(path: pathlib.Path, function: Callable) -> None:
+    """Writes what each worker reads: where modules are found, and the function, by value if it is a notebook's."""
+    with open(path, "wb") as file:
+        JobPickler(file).dump(sys.path)
+        JobPickler(file).dump(functools.partial(run_task, function, cell_sources()))
+
+
+def gpu_variables(gpu: str, shared: bool) -> dict[str, str]:
+    """The environment of a worker that sees one GPU alone.
 
     Args:
-        job: written by `run_workers`.
-        gpu: the one GPU that it sees; None: what this process sees.
+        gpu: its number.
         shared: whether others use the GPU as well: TensorFlow and JAX would take all of its memory.
     """
-    variables = [] if gpu is None else [f"CUDA_VISIBLE_DEVICES={gpu}"]
-    if variables and shared:
-        variables += ["TF_FORCE_GPU_ALLOW_GROWTH=true", "XLA_PYTHON_CLIENT_PREALLOCATE=false"]
-    return subprocess.Popen(
-        ["env", *variables, sys.executable, "-u", "-c", WORKER_PROGRAM, str(job)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    variables = {"CUDA_VISIBLE_DEVICES": gpu}
+    if shared:
+        variables |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return variables
+
+
+def start_worker(
+    job: pathlib.Path, arguments: tuple, variables: Mapping[str, str], folder: pathlib.Path | None = None
+) -> subprocess.Popen:
+    """A fresh process that calls a function, its output and its errors in one pipe.
+
+    Args:
+        job: the function, as `write_job` writes it.
+        arguments: of the function.
+        variables: of its environment, beside those of this process.
+        folder: where it starts; None: where this process is.
+    """
+    worker = subprocess.Popen(
+        ["env", *map("=".join, variables.items()), sys.executable, "-u", "-c", WORKER_PROGRAM, str(job)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder,
     )  # fmt: skip
+    try:
+        assert worker.stdin is not None
+        JobPickler(worker.stdin).dump(arguments)
+        worker.stdin.flush()
+    except BrokenPipeError:
+        pass  # it has ended already; its status says why
+    except BaseException:
+        stop_worker(worker)
+        raise
+    return worker
 
 
-def run_task(function: Callable, task: object, sources: dict) -> None:
+def stop_worker(worker: subprocess.Popen) -> None:
+    """Ends a worker, if it has not ended yet, and closes its pipes."""
+    worker.kill()
+    worker.wait()
+    for pipe in (worker.stdin, worker.stdout):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):  # of what a worker that died had not read
+                pipe.close()
+
+
+def run_task(function: Callable, sources: dict, *arguments: object) -> None:
     """Runs in the worker: calls the function and, if that fails, prints the traceback with the notebook's lines."""
     linecache.cache.update(sources)
     threading.Thread(target=exit_with_parent, daemon=True).start()
     try:
-        function(task)
+        function(*arguments)
     except Exception:
         traceback.print_exc()
         sys.exit(1)

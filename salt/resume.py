@@ -14,7 +14,7 @@ from salt.config import Config, config_to_dict
 
 STATE_FOLDER = "state"  # among a run's outputs: what it can be resumed from
 # Settings that a resumed run may change: on which device and for how long it computes, but not what.
-RESUMABLE_SETTINGS = ("gpu", "workers", "limit_minutes", "trials")
+RESUMABLE_SETTINGS = ("gpu", "workers", "cluster", "limit_minutes", "trials")
 
 
 def differing_settings(config: Config, values: dict) -> list[str]:

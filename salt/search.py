@@ -91,7 +91,7 @@ def train_trial(
         the last two. One number a fold. None: the time was up.
     """
     keras.utils.clear_session()  # frees the memory of the trial before
-    config = config_from_dict({**config_to_dict(config), "workers": 1, **parameters})
+    config = config_from_dict({**config_to_dict(config), "workers": 1, "cluster": "", **parameters})
     files = [fold_files(folder, folder, held_out) for held_out in config.train_folds]
 
     def watch() -> None:

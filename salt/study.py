@@ -30,7 +30,6 @@ from optuna.trial import TrialState
 
 from salt.config import Config
 from salt.files import whole_file
-from salt.parallel import WorkerError, run_workers
 from salt.resume import STATE_FOLDER, copy_outputs, find_resumable_run
 
 STUDY_FILE = "study.journal"  # among a run's outputs: all that is known of the study
@@ -149,20 +148,29 @@ def open_study(folder: str | pathlib.Path, config: Config) -> optuna.Study:
     Raises:
         SearchError: the file is damaged.
     """
-    path = pathlib.Path(folder) / STUDY_FILE
+    path, pruner = pathlib.Path(folder) / STUDY_FILE, study_pruner(config)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()  # comparing all combinations takes whole trials
-    if config.trials:
-        pruner = optuna.pruners.PercentilePruner(KEPT_PERCENTILE, PRUNER_TRIALS, PRUNER_EPOCHS)
     try:
-        lock = JournalLock(path.with_name(f".{STUDY_FILE}.lock"))
-        # Optuna's base class of locks, which the annotation asks for, is not public.
-        storage = JournalStorage(JournalFileBackend(str(path), lock))  # type: ignore[arg-type]
+        storage = open_storage(path)
         if optuna.get_all_study_names(storage):
             return optuna.load_study(study_name=None, storage=storage, pruner=pruner)
         return optuna.create_study(study_name="salt", storage=storage, direction="maximize", pruner=pruner)
     except Exception as error:  # a damaged line is a KeyError, a JSON error, a ValueError ...
         raise SearchError(f"{path}: damaged, or no study ({error!r}); take it from the run's output again") from error
+
+
+def open_storage(path: pathlib.Path) -> JournalStorage:
+    """Optuna's storage in a journal."""
+    lock = JournalLock(path.with_name(f".{path.name}.lock"))
+    # Optuna's base class of locks, which the annotation asks for, is not public.
+    return JournalStorage(JournalFileBackend(str(path), lock))  # type: ignore[arg-type]
+
+
+def study_pruner(config: Config) -> optuna.pruners.BasePruner:
+    """What ends trials early, in every worker alike."""
+    if config.trials:
+        return optuna.pruners.PercentilePruner(KEPT_PERCENTILE, PRUNER_TRIALS, PRUNER_EPOCHS)
+    return optuna.pruners.NopPruner()  # comparing all combinations takes whole trials
 
 
 def drop_cut_line(path: pathlib.Path) -> None:
@@ -343,104 +351,3 @@ def report_scores(study: optuna.Study, trial: optuna.trial.Trial, scores: list[f
         trial.report(scores[step], step)
         if trial.should_prune():
             raise optuna.TrialPruned
-
-
-# --- a run ---
-
-
-def run_search(
-    config: Config,
-    objective: Callable,
-    folder: str | pathlib.Path,
-    state_folder: str | pathlib.Path,
-    clock: Callable[[], float],
-    began: float,
-    gpus: Iterable[str] = (),
-) -> list[WorkerError]:
-    """Runs trials until the study has as many as it shall have, or the time is up.
-
-    Args:
-        config: of the search: its space, how many trials, how many workers, the limit.
-        objective: function of (parameters, folder, report). It trains with the parameters, keeps its checkpoints in the
-            folder, calls `report` after each epoch with the held-out scores of all its epochs so far, and returns a
-            dict of lists, one number a fold, with `"fold_scores"` among them; or None if it was out of time. Several
-            workers get it by cloudpickle.
-        folder: of the run's outputs; the study is there.
-        state_folder: gets a folder for each unfinished trial.
-        clock: function that returns seconds and means the same in every process.
-        began: what the clock said when the run began.
-        gpus: the numbers of the GPUs.
-
-    Returns:
-        The errors of the workers that died. Their trials, like all that are not finished, wait for the next run.
-
-    Raises:
-        SearchError: the study is damaged, of other values, or in use by another run.
-    """
-    folder, state_folder, gpus = pathlib.Path(folder), pathlib.Path(state_folder), list(gpus)
-    with lock_study(folder):
-        trials = begin_study(folder, config).get_trials(deepcopy=False)
-        left = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
-        for path in state_folder.glob("trial-*"):
-            if path not in [trial_folder(state_folder, number) for number in left]:
-                shutil.rmtree(path)  # of a trial that ended, but was killed before it removed its folder
-        share = functools.partial(
-            run_share, config=config, objective=objective, folder=folder, state_folder=state_folder, clock=clock,
-            began=began,
-        )  # fmt: skip
-        count = min(config.workers or len(gpus) or 1, max(1, trial_count(config) - len(trials) + len(left)))
-        if count == 1:
-            share(left)
-            return []
-        print(f"{count} trials at once, each in a process of its own{' on a GPU of its own' if gpus else ''}")
-        shares = [left[first::count] for first in range(count)]
-        show = functools.partial(print, flush=True)
-        return list(run_workers(share, shares, gpus, lambda index, line: show(f"[{index}] {line}")).values())
-
-
-def run_share(
-    left: list[int],
-    config: Config,
-    objective: Callable,
-    folder: pathlib.Path,
-    state_folder: pathlib.Path,
-    clock: Callable[[], float],
-    began: float,
-) -> None:
-    """Runs trials in a worker: first unfinished ones of an earlier run, then new ones, as long as there is time.
-
-    Args:
-        left: the trials' numbers.
-        config, objective, folder, state_folder, clock, began: as for `run_search`.
-    """
-    study = open_study(folder, config)
-
-    def has_time() -> bool:
-        return clock() < began + 60 * config.limit_minutes
-
-    waiting = list(left)
-    while has_time():
-        number = waiting.pop(0) if waiting else begin_trial(study, config, folder)
-        if number is None or not run_trial(study, number, objective, trial_folder(state_folder, number), has_time):
-            return
-
-
-def trial_folder(state_folder: pathlib.Path, number: int) -> pathlib.Path:
-    """Where a trial keeps its state."""
-    return state_folder / f"trial-{number:04d}"
-
-
-@contextlib.contextmanager
-def lock_study(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs from using a folder's study, until the block ends or the process dies.
-
-    Raises:
-        SearchError: another run uses it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(file_lock(folder / f".{STUDY_FILE}.run", wait=False))
-        except BlockingIOError:
-            raise SearchError(f"{folder / STUDY_FILE}: another search uses it; wait for it, or end it first") from None
-        yield

@@ -67,6 +67,24 @@ TESTS = {  # of modules that are tested through the verb that they serve, or in 
 
 
 BUGS = {
+    # --- more than one machine ---
+    "a task outlives its client": Bug(
+        "salt/cluster.py", 'state is None or state.state == "cancelled"', "False", "client_is_killed"
+    ),
+    "an error of the code is tried again": Bug(
+        "salt/cluster.py", "    if status < 0:\n        raise", "    if status:\n        raise", "not_tried_again"
+    ),
+    "another version of Keras is taken": Bug("salt/cluster.py", "told[library] != version", "False", "another_keras"),
+    "a trial that ended is run again": Bug(
+        "salt/trial_runs.py", "state.is_finished():", "state is None:", "begun_again", test_file="tests/test_study.py"
+    ),
+    "the scheduler's address opens the network": Bug(
+        "desk/local/sandbox.py",
+        "and address[:2] not in addresses",
+        "and not addresses",
+        "reaches_its_scheduler",
+        test_file="tests/test_run_local.py",
+    ),
     # --- data as people have it, predictions of others ---
     "what Finder adds is read": Bug(
         "salt/archives.py", 'name.startswith(".") or ', "", "finder", test_file="tests/test_layouts.py"

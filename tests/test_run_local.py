@@ -290,6 +290,51 @@ def test_auto_falls_back_to_the_guard_and_says_why(monkeypatch, tmp_path):
         processes.choose_sandbox("namespaces", tmp_path)
 
 
+def test_a_notebook_that_uses_a_cluster_reaches_its_scheduler_and_nothing_else(monkeypatch, tmp_path):
+    (tmp_path / "scheduler.json").write_text('{"address": "tcp://192.0.2.7:8786"}')
+    parameters = {"SET": {"cluster": os.path.relpath(tmp_path / "scheduler.json")}}
+    assert kernels.find_scheduler(parameters) == ("192.0.2.7", 8786)
+    assert parameters == {"SET": {"cluster": str(tmp_path / "scheduler.json")}}  # the notebook runs elsewhere
+    assert kernels.find_scheduler({}) is None
+    mode, why = processes.choose_sandbox("auto", tmp_path, ("192.0.2.7", 8786))
+    assert mode == "guard" and why.endswith("but for the cluster's scheduler, 192.0.2.7:8786")
+    with pytest.raises(
+        LocalRunError, match="192.0.2.7:8786 cannot be reached from them; use --sandbox guard, or leave"
+    ):
+        processes.choose_sandbox("namespaces", tmp_path, ("192.0.2.7", 8786))
+    hooks = []
+    monkeypatch.setattr(sandbox.sys, "addaudithook", hooks.append)
+    monkeypatch.setattr(sandbox.sys, "meta_path", [])
+    monkeypatch.setattr(sandbox.socket, "getaddrinfo", lambda host, port: [(2, 1, 6, "", ("192.0.2.7", port))])
+    sandbox.guard(True, ("head", 8786))
+    (hook,) = hooks
+    hook("socket.connect", (None, ("192.0.2.7", 8786)))
+    hook("socket.getaddrinfo", ("head", 8786))
+    for event, arguments in (
+        ("socket.connect", (None, ("192.0.2.7", 8787))),
+        ("socket.connect", (None, ("192.0.2.8", 8786))),
+        ("socket.getaddrinfo", ("kaggle.com", 8786)),
+    ):
+        with pytest.raises(OSError, match="Network is unreachable|Temporary failure in name resolution"):
+            hook(event, arguments)
+
+
+@pytest.mark.parametrize(
+    "cluster, message",
+    [
+        ("head:8786", "No such file"),
+        ("tcp://head", "names no host and port"),
+        ("tcp://head.invalid:8786", "ame or service not known|resolution"),
+        ("tcp://h:99999", "out of range"),
+    ],
+)
+def test_a_cluster_without_an_address_is_refused_before_the_notebook_starts(cluster, message):
+    with pytest.raises(
+        LocalRunError, match=rf"cluster='{cluster}': .*({message}).*; give tcp://HOST:8786, or the path"
+    ):
+        processes.scheduler_address(cluster)
+
+
 @pytest.mark.parametrize("host", ["localhost", "", None, b"127.0.0.1", "127.0.0.53", "::1", "0.0.0.0", 7])
 def test_this_machine_is_local(host):
     assert sandbox.is_local(host)

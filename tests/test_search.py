@@ -8,9 +8,10 @@ from optuna.trial import TrialState, create_trial
 
 from salt.config import ConfigError, preset
 from salt.search import check_search, paired_effects, parameter_importances, train_trial, trials_table
-from salt.study import SPACES, SearchError, open_study, run_search, space_distributions
+from salt.study import SPACES, SearchError, open_study, space_distributions
 from salt.synthetic import synthetic_tiles
 from salt.tiles import Tiles
+from salt.trial_runs import run_search
 
 
 def study_of(config, trials):
@@ -147,7 +148,7 @@ def tiles() -> Tiles:
 
 
 def search(folder, config, tiles, clock=lambda: 0.0):
-    objective = functools.partial(train_trial, config=config, tiles=tiles, weights=None, clock=clock, began=0.0)
+    objective = functools.partial(train_trial, config=config, tiles=tiles, weights=None, clock=clock)
     run_search(config, objective, folder, folder / "state", clock, 0.0)
     return open_study(folder, config).get_trials()
 

@@ -28,7 +28,7 @@ from desk.local.mounts import (
     mount_runs,
     verified_runs,
 )
-from desk.local.processes import choose_sandbox, execute
+from desk.local.processes import choose_sandbox, execute, scheduler_address
 from desk.output import show, shown
 from desk.paths import AnyPath
 from desk.runs import METADATA, new_run_id
@@ -86,7 +86,8 @@ def run_kernel(
         root = root.rename(runs / f".{run_id}")  # by this name --resume finds it after a kill
         if weights is not None:
             check_weights(pathlib.Path(weights))
-        mode, why = choose_sandbox(sandbox, root)
+        scheduler = find_scheduler(parameters)
+        mode, why = choose_sandbox(sandbox, root, scheduler)
         (root / "input").mkdir()
         for slug in metadata[name].get("competition_sources", [paths.COMPETITION]):
             if slug == paths.COMPETITION:
@@ -101,7 +102,7 @@ def run_kernel(
             copy(pathlib.Path(weights), root / "input" / "datasets" / OWNER / "salt-weights")
         print(f"{run_id}: {why}; at most {minutes:g} minutes", flush=True)
         try:
-            execute(name, root, parameters, mode, minutes)
+            execute(name, root, parameters, mode, minutes, scheduler)
             verify_outputs(name, root / "working", run_id)
         except (LocalRunError, ValueError) as error:
             failed = keep_failed(name, root, runs / f"{run_id}.failed")
@@ -157,6 +158,20 @@ def choose_parameters(
     chosen = parameters.get("PRESET", default.get("PRESET"))
     check_settings(chosen, parameters.get("SET") or default.get("SET") or {}, earlier)
     return parameters | {"RUN_ID": new_run_id(name, "resumed" if resume else chosen)}
+
+
+def find_scheduler(parameters: dict) -> tuple[str, int] | None:
+    """(host, port) of the cluster that a notebook uses; the path of a scheduler file becomes absolute in `parameters`.
+
+    Raises:
+        LocalRunError: see `scheduler_address`.
+    """
+    cluster = parameters.get("SET", {}).get("cluster", "")
+    if not cluster:
+        return None
+    if "://" not in cluster:
+        parameters["SET"] = {**parameters["SET"], "cluster": str(pathlib.Path(cluster).resolve())}
+    return scheduler_address(cluster)
 
 
 def check_settings(preset: str | None, settings: dict, earlier: list[tuple[pathlib.Path, dict]]) -> None:

@@ -6,10 +6,12 @@ import json
 import os
 import pathlib
 import selectors
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import venv
 
 import psutil
@@ -27,8 +29,20 @@ ENVIRONMENT = (
 )  # fmt: skip
 
 
-def choose_sandbox(wanted: str, root: pathlib.Path) -> tuple[str, str]:
-    """The mode to run in, and a few words on why; `wanted` is "namespaces", "guard" or "auto"."""
+def choose_sandbox(wanted: str, root: pathlib.Path, scheduler: tuple[str, int] | None = None) -> tuple[str, str]:
+    """The mode to run in, and a few words on why.
+
+    Args:
+        wanted: "namespaces", "guard" or "auto".
+        root: of the run.
+        scheduler: (host, port) of a cluster that the notebook uses, which no namespace would reach.
+    """
+    if scheduler is not None:
+        address = ":".join(map(str, scheduler))
+        if wanted == "namespaces":
+            remedy = "use --sandbox guard, or leave the setting cluster empty"
+            raise LocalRunError(f"--sandbox namespaces: the cluster {address} cannot be reached from them; {remedy}")
+        return "guard", f"no network by an import-time guard, but for the cluster's scheduler, {address}"
     if wanted == "guard":
         return "guard", "no network by an import-time guard"
     reason = namespaces_refused(root)
@@ -37,6 +51,30 @@ def choose_sandbox(wanted: str, root: pathlib.Path) -> tuple[str, str]:
     if wanted == "namespaces":
         raise LocalRunError(f"--sandbox namespaces: not possible here ({reason}); use --sandbox guard")
     return "guard", f"no network by an import-time guard, since there are no namespaces ({reason})"
+
+
+def scheduler_address(cluster: str) -> tuple[str, int]:
+    """(host, port) of a Dask scheduler.
+
+    Args:
+        cluster: as the setting: `tcp://HOST:PORT`, or the path of a scheduler file.
+
+    Raises:
+        LocalRunError: it is neither, or its host has no address.
+    """
+    address = cluster
+    try:
+        if "://" not in cluster:
+            address = json.loads(pathlib.Path(cluster).read_text(encoding="utf-8"))["address"]
+        place = urllib.parse.urlsplit(address)
+        host, port = place.hostname, place.port
+        if host is None or port is None:
+            raise ValueError(f"{address!r} names no host and port")
+        socket.getaddrinfo(host, port)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        remedy = "give tcp://HOST:8786, or the path of a scheduler file"
+        raise LocalRunError(f"cluster={cluster!r}: {error}; {remedy}") from error
+    return host, port
 
 
 def namespaces_refused(folder: pathlib.Path) -> str:
@@ -48,8 +86,22 @@ def namespaces_refused(folder: pathlib.Path) -> str:
     return (done.stdout or done.stderr).strip().rpartition("\n")[2] or f"exit status {done.returncode}"
 
 
-def execute(name: str, root: pathlib.Path, parameters: dict, mode: str, minutes: float) -> None:
+def execute(
+    name: str,
+    root: pathlib.Path,
+    parameters: dict,
+    mode: str,
+    minutes: float,
+    scheduler: tuple[str, int] | None = None,
+) -> None:
     """Runs the notebook of `root` in a process of its own.
+
+    Args:
+        name: of the kernel.
+        root: the run's folder.
+        parameters: of the notebook.
+        mode, scheduler: as for `choose_sandbox`.
+        minutes: its time limit.
 
     Raises:
         LocalRunError: it failed, ran too long, or changed its inputs.
@@ -57,7 +109,7 @@ def execute(name: str, root: pathlib.Path, parameters: dict, mode: str, minutes:
     (root / "working").mkdir()
     write_home(root / "home")
     python = write_python(root / "python")
-    write_guard(root / "guard", network=mode == "guard")
+    write_guard(root / "guard", mode == "guard", scheduler)
     make_read_only(root / "input")
     before = fingerprints(root / "input") if mode == "guard" else None
     process = subprocess.Popen(
@@ -114,11 +166,16 @@ def write_python(folder: pathlib.Path) -> pathlib.Path:
     return folder / "bin" / "python"
 
 
-def write_guard(folder: pathlib.Path, network: bool) -> None:
-    """Writes a sitecustomize.py, which Python imports at its start, in every process that the notebook starts too."""
+def write_guard(folder: pathlib.Path, network: bool, allowed: tuple[str, int] | None) -> None:
+    """Writes a sitecustomize.py, which Python imports at its start, in every process that the notebook starts too.
+
+    Args:
+        folder: to be made.
+        network, allowed: as for the sandbox's `guard`.
+    """
     folder.mkdir()
-    lines = ["import runpy", f"runpy.run_path({sandbox.__file__!r}, run_name='guard')['guard'](network={network})", ""]
-    (folder / "sitecustomize.py").write_text("\n".join(lines), encoding="utf-8")
+    call = f"runpy.run_path({sandbox.__file__!r}, run_name='guard')['guard'](network={network}, allowed={allowed!r})"
+    (folder / "sitecustomize.py").write_text(f"import runpy\n{call}\n", encoding="utf-8")
 
 
 def relay_output(process: subprocess.Popen, log: pathlib.Path, deadline: float) -> bool:

@@ -7,7 +7,8 @@ Two modes:
 
 - `namespaces` (Linux): network and mounts of its own, by the kernel. Holds for root and for compiled code too.
 - `guard`: an audit hook inside Python that refuses connections. Compiled code can get past it; it is meant for machines
-  without namespaces, and processes.py then compares the inputs before and after.
+  without namespaces, and for a notebook that uses a cluster, whose scheduler alone it may reach. processes.py then
+  compares the inputs before and after.
 
 This is no prison for hostile code: it catches the notebook that would fail on Kaggle. At its head this file imports
 only the standard library, and nothing of this repository anywhere.
@@ -23,6 +24,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Container
 from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
@@ -38,11 +40,17 @@ RESOLVING = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr
 # --- what the notebook's process loads at its start -----------------------------------------------------------------
 
 
-def guard(network: bool) -> None:
-    """Refuses this repository's packages in this process and, with `network`, every address but this machine's own."""
+def guard(network: bool, allowed: tuple[str, int] | None = None) -> None:
+    """Refuses this repository's packages in this process and, with `network`, every address but this machine's own.
+
+    Args:
+        network: whether to refuse addresses.
+        allowed: (host, port) of another machine that may be reached.
+    """
     sys.meta_path.insert(0, RefuseRepository)
     if network:
-        sys.addaudithook(refuse_network)
+        addresses = {found[4][:2] for found in socket.getaddrinfo(*allowed)} if allowed is not None else set()
+        sys.addaudithook(lambda event, arguments: refuse_network(event, arguments, allowed and allowed[0], addresses))
 
 
 class RefuseRepository:
@@ -57,15 +65,21 @@ class RefuseRepository:
         return None
 
 
-def refuse_network(event: str, arguments: tuple) -> None:
-    """An audit hook; its errors are those of a machine that has no network."""
+def refuse_network(event: str, arguments: tuple, allowed: str | None = None, addresses: Container[tuple] = ()) -> None:
+    """An audit hook; its errors are those of a machine that has no network.
+
+    Args:
+        event, arguments: of the hook.
+        allowed: a host whose name may be resolved.
+        addresses: (IP address, port) of those that may be reached.
+    """
     if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         address = arguments[1]
-        if isinstance(address, tuple) and not is_local(address[0]):
+        if isinstance(address, tuple) and not is_local(address[0]) and address[:2] not in addresses:
             message = f"Network is unreachable ({address[0]}): a notebook run at the desk has none"
             raise OSError(errno.ENETUNREACH, message)
     # A number resolves without a network, as it does in namespaces: whoever connects to it is refused above.
-    elif event in RESOLVING and not is_local(arguments[0]) and ip_address(arguments[0]) is None:
+    elif event in RESOLVING and not is_local(arguments[0]) and not ip_address(arguments[0]) and arguments[0] != allowed:
         raise socket.gaierror(socket.EAI_AGAIN, f"Temporary failure in name resolution ({arguments[0]})")
 
 

@@ -1,0 +1,282 @@
+"""Runs the trials of a search: one after the other in this process, in several processes, or on a cluster.
+
+A study on this machine is a file that each worker opens. On a cluster so, too, where all machines share the run's
+folder. Where they do not, this machine serves the study by Optuna's gRPC proxy, and a trial's checkpoints lie on the
+disk of its worker: a trial whose worker is lost begins anew on another.
+"""
+
+import contextlib
+import functools
+import pathlib
+import shutil
+import socket
+import urllib.parse
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import GrpcStorageProxy, run_grpc_proxy_server
+from optuna.trial import TrialState
+
+from salt.cluster import Cluster, ClusterError, existing_paths
+from salt.config import Config
+from salt.parallel import WorkerError, run_workers, start_worker, stop_worker, write_job
+from salt.study import (
+    STUDY_FILE,
+    SearchError,
+    begin_study,
+    begin_trial,
+    file_lock,
+    open_storage,
+    open_study,
+    run_trial,
+    study_pruner,
+    trial_count,
+)
+
+PROXY_SECONDS = 60  # in which the proxy must answer; a fresh process imports Keras first
+
+
+def run_search(
+    config: Config,
+    objective: Callable,
+    folder: str | pathlib.Path,
+    state_folder: str | pathlib.Path,
+    clock: Callable[[], float],
+    began: float,
+    gpus: Iterable[str] = (),
+    weights: str | None = None,
+) -> list[WorkerError]:
+    """Runs trials until the study has as many as it shall have, or the time is up.
+
+    Args:
+        config: of the search: its space, how many trials, how many workers or which cluster, the limit.
+        objective: function of (parameters, folder, report, began). It trains with the parameters, keeps its checkpoints
+            in the folder, calls `report` after each epoch with the held-out scores of all its epochs so far, and
+            returns a dict of lists, one number a fold, with `"fold_scores"` among them; or None if it was out of time.
+            `began` is what the clock of its process said when the run began. Several workers get it by cloudpickle.
+        folder: of the run's outputs; the study is there.
+        state_folder: gets a folder for each unfinished trial.
+        clock: function that returns seconds and means the same in every process of a machine.
+        began: what the clock said when the run began.
+        gpus: the numbers of this machine's GPUs.
+        weights: path of a file that the objective reads, so that the machines of a cluster must see it.
+
+    Returns:
+        The errors of the workers that died. Their trials, like all that are not finished, wait for the next run.
+
+    Raises:
+        SearchError: the study is damaged, of other values, or in use by another run.
+        ClusterError: the cluster cannot be used; nothing was begun.
+    """
+    folder, state_folder, gpus = pathlib.Path(folder), pathlib.Path(state_folder), list(gpus)
+    with lock_study(folder):
+        trials = begin_study(folder, config).get_trials(deepcopy=False)
+        left = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
+        for path in state_folder.glob("trial-*"):
+            if path not in [trial_folder(state_folder, number) for number in left]:
+                shutil.rmtree(path)  # of a trial that ended, but was killed before it removed its folder
+        if config.cluster:
+            return search_on_cluster(config, objective, folder, state_folder, clock, began, left, weights)
+        share = functools.partial(
+            run_share, config=config, objective=objective, folder=folder, state_folder=state_folder, clock=clock,
+            began=began,
+        )  # fmt: skip
+        count = min(config.workers or len(gpus) or 1, max(1, trial_count(config) - len(trials) + len(left)))
+        if count == 1:
+            share(left)
+            return []
+        print(f"{count} trials at once, each in a process of its own{' on a GPU of its own' if gpus else ''}")
+        shares = [left[first::count] for first in range(count)]
+        show = functools.partial(print, flush=True)
+        return list(run_workers(share, shares, gpus, lambda index, line: show(f"[{index}] {line}")).values())
+
+
+def run_share(
+    left: list[int],
+    config: Config,
+    objective: Callable,
+    folder: pathlib.Path,
+    state_folder: pathlib.Path,
+    clock: Callable[[], float],
+    began: float,
+) -> None:
+    """Runs trials in a worker: first unfinished ones of an earlier run, then new ones, as long as there is time.
+
+    Args:
+        left: the trials' numbers.
+        config, objective, folder, state_folder, clock, began: as for `run_search`.
+    """
+    study = open_study(folder, config)
+    has_time = time_check(config, clock, began)
+    objective = functools.partial(objective, began=began)
+    for number in next_trials(left, study, config, folder, has_time):
+        if not run_trial(study, number, objective, trial_folder(state_folder, number), has_time):
+            return
+
+
+def next_trials(
+    left: list[int], study: optuna.Study, config: Config, folder: pathlib.Path, has_time: Callable[[], bool]
+) -> Iterator[int]:
+    """The numbers of the trials to run, each added to the study when it is asked for, as long as there is time."""
+    waiting = list(left)
+    while has_time():
+        number = waiting.pop(0) if waiting else begin_trial(study, config, folder)
+        if number is None:
+            return
+        yield number
+
+
+def time_check(config: Config, clock: Callable[[], float], began: float) -> Callable[[], bool]:
+    """A function that says whether there is time left."""
+    return lambda: clock() < began + 60 * config.limit_minutes
+
+
+def trial_folder(state_folder: pathlib.Path, number: int) -> pathlib.Path:
+    """Where a trial keeps its state."""
+    return state_folder / f"trial-{number:04d}"
+
+
+@contextlib.contextmanager
+def lock_study(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps other runs from using a folder's study, until the block ends or the process dies.
+
+    Raises:
+        SearchError: another run uses it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock(folder / f".{STUDY_FILE}.run", wait=False))
+        except BlockingIOError:
+            raise SearchError(f"{folder / STUDY_FILE}: another search uses it; wait for it, or end it first") from None
+        yield
+
+
+# --- on a cluster ---
+
+
+def search_on_cluster(
+    config: Config,
+    objective: Callable,
+    folder: pathlib.Path,
+    state_folder: pathlib.Path,
+    clock: Callable[[], float],
+    began: float,
+    left: list[int],
+    weights: str | None,
+) -> list[WorkerError]:
+    """`run_search` on a cluster: one task a trial; this process draws the settings of each when a worker is free.
+
+    Args:
+        left: the numbers of unfinished trials of an earlier run.
+        config, objective, folder, state_folder, clock, began, weights: as for `run_search`.
+    """
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(Cluster(config.cluster, folder, existing_paths(weights), config.gpu))
+        place, states = str(folder.resolve()), state_folder.resolve()
+        if cluster.unshared:
+            print(f"{cluster.unshared}; the study is served by this machine, checkpoints stay with their worker")
+            place, states = stack.enter_context(serve_study(folder, own_host(cluster))), pathlib.Path(state_folder.name)
+        run = functools.partial(
+            run_remote_trial, config=config, objective=objective, place=place, state_folder=states, clock=clock
+        )
+        study, has_time, numbers = open_study(folder, config), time_check(config, clock, began), []
+
+        def tasks() -> Iterator[int]:
+            for number in next_trials(left, study, config, folder, has_time):
+                numbers.append(number)
+                yield number
+
+        def show(index: int, line: str) -> None:
+            print(line if line.startswith("trial ") else f"trial {numbers[index]}  {line}", flush=True)
+
+        return list(cluster.run(run, tasks(), clock, began, show).values())
+
+
+def run_remote_trial(
+    number: int,
+    passed: float,
+    config: Config,
+    objective: Callable,
+    place: str,
+    state_folder: pathlib.Path,
+    clock: Callable[[], float],
+) -> None:
+    """Runs a trial in a worker of a cluster.
+
+    Args:
+        number: of the trial.
+        passed: seconds since the run began.
+        config, objective, clock: as for `run_search`.
+        place: the study's folder, or the address of its proxy.
+        state_folder: of the checkpoints.
+    """
+    began = clock() - passed
+    study = open_proxy(place, config) if "://" in place else open_study(place, config)
+    if study.get_trials(deepcopy=False)[number].state.is_finished():
+        return  # a task is repeated, too, when its worker is lost before it has told the scheduler that it ended
+    objective = functools.partial(objective, began=began)
+    run_trial(study, number, objective, trial_folder(state_folder, number), time_check(config, clock, began))
+
+
+@contextlib.contextmanager
+def serve_study(folder: pathlib.Path, host: str) -> Iterator[str]:
+    """Serves a folder's study to other machines by Optuna's gRPC proxy, from a process of its own.
+
+    Optuna warns of the proxy with a journal: a trial that is drawn by one process may be run by two. Here only this
+    machine adds trials, by `begin_trial`, and each is handed to one task.
+
+    Args:
+        folder: of the study.
+        host: name or address of this machine, as the others know it.
+
+    Yields:
+        The proxy's address, `grpc://HOST:PORT`.
+
+    Raises:
+        ClusterError: the proxy does not start.
+    """
+    with socket.socket() as free:
+        free.bind((host, 0))
+        port = free.getsockname()[1]
+    job = folder / ".proxy.pickle"
+    write_job(job, serve)
+    server = start_worker(job, (folder.resolve() / STUDY_FILE, host, port), {})
+    try:
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        try:
+            GrpcStorageProxy(host=host, port=port).wait_server_ready(PROXY_SECONDS)
+        except ConnectionError as error:
+            server.kill()
+            assert server.stdout is not None
+            raise ClusterError(f"the study's proxy on {host}:{port}: {error}; {server.stdout.read()!r}") from error
+        yield f"grpc://{host}:{port}"
+    finally:
+        stop_worker(server)
+        job.unlink(missing_ok=True)
+
+
+def serve(path: pathlib.Path, host: str, port: int) -> None:
+    """Runs in the proxy's process, until the process ends."""
+    warnings.simplefilter("ignore", ExperimentalWarning)
+    run_grpc_proxy_server(open_storage(path), host=host, port=port)
+
+
+def open_proxy(address: str, config: Config) -> optuna.Study:
+    """The study that another machine serves, as `open_study`."""
+    warnings.simplefilter("ignore", ExperimentalWarning)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    place = urllib.parse.urlsplit(address)
+    assert place.hostname is not None and place.port is not None
+    storage = GrpcStorageProxy(host=place.hostname, port=place.port)
+    return optuna.load_study(study_name=None, storage=storage, pruner=study_pruner(config))
+
+
+def own_host(cluster: Cluster) -> str:
+    """This machine's address as the cluster's machines know it: the one from which it reaches the scheduler."""
+    place = urllib.parse.urlsplit(cluster.client.scheduler.address)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((place.hostname, place.port))  # of a datagram socket: nothing is sent
+        return probe.getsockname()[0]
