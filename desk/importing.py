@@ -163,7 +163,9 @@ def check_orientation(request: ImportRequest, probabilities: np.ndarray, masks: 
         return
 
     def score(stack: np.ndarray) -> float:
-        return float(np.mean(average_precision(binarize(np.ascontiguousarray(stack), HALF_LEVEL), masks[salt])))
+        # At the level that predicts as much salt as there is: p = 0.5 says nothing of a model that is never that sure.
+        level = max(1, int(np.quantile(stack, 1 - masks[salt].mean(), method="higher")))
+        return float(np.mean(average_precision(binarize(np.ascontiguousarray(stack), level), masks[salt])))
 
     given = probabilities[salt]
     scores = {name: score(turn(given)) for name, turn in REMEDIES.items() if name != "crop"}

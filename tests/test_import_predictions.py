@@ -189,6 +189,12 @@ def test_what_looks_turned_is_refused_and_the_remedy_puts_it_right(tmp_path, run
     np.testing.assert_array_equal(read_oof(made / "oof.npz").probabilities, eight_bits(turned))
 
 
+def test_a_model_that_is_never_sure_does_not_look_inverted(tmp_path, run, synthetic_train, predicted):
+    np.savez(tmp_path / "p.npz", ids=synthetic_train.ids, probabilities=0.4 * predicted)
+    status, text, _ = run(tmp_path / "p.npz")
+    assert status == 0, text
+
+
 def test_padded_predictions_are_named_and_cropped_on_request(tmp_path, run, synthetic_train, predicted):
     padded = np.pad(predicted, ((0, 0), (13, 14), (13, 14)))
     np.savez(tmp_path / "p.npz", ids=synthetic_train.ids, probabilities=padded)
