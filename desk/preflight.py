@@ -16,6 +16,7 @@ from desk.kaggle.transport import KaggleLink
 from desk.output import plural, show
 from desk.planning import BuiltKernel, PushRequest
 from desk.runs import Run
+from desk.secrets import own_secrets, refuse_secrets
 
 GPU_SESSIONS = 2  # at once, for an account
 RECENT = 8  # kernels and records that are looked at for running sessions
@@ -34,9 +35,7 @@ def preflight(link: KaggleLink, request: PushRequest, built: BuiltKernel, earlie
         QuotaError, CapacityError, ConfigurationError, ...: why it would fail.
     """
     metadata, account = built.metadata, link.username
-    for secret in link.secrets:
-        if secret in built.content or secret in json.dumps(metadata):
-            raise ConfigurationError("the notebook holds your Kaggle credentials; take them out of the source")
+    refuse_secrets({"the notebook": built.content, "its metadata": json.dumps(metadata)}, own_secrets())
     rows = [
         ("metadata", f"title and id agree, {'private' if metadata['is_private'] else 'PUBLIC'}"),
         ("credentials", f"{account}, from {link.credentials.source}"),

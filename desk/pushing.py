@@ -5,6 +5,7 @@ an answer is looked up. It waits for no place on Kaggle; that is for the queue o
 """
 
 import functools
+import json
 import pathlib
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from desk.planning import BuiltKernel, PushRequest, build_run, plan_run, show_pl
 from desk.preflight import preflight, running
 from desk.records import utc_now, write_record
 from desk.runs import PUSH, Run, pushed_runs
+from desk.secrets import own_secrets, refuse_secrets
 from desk.sending import send_once, settle
 
 OPEN = ("sending", "ambiguous")  # states of a push whose answer is lost
@@ -85,10 +87,12 @@ def send(link: KaggleLink, run: Run, metadata: dict, content: str) -> None:
 
     Raises:
         AmbiguousError: nobody knows whether Kaggle made a version; the record says so.
-        ConfigurationError: the version runs without some of its sources; the record says "lacks_sources".
+        ConfigurationError: it holds a secret, and was not sent; or the version runs without some of its sources, and
+            the record says "lacks_sources".
         QuotaError, CapacityError, ...: no version was made; the record still says "sending".
     """
     name = run.push["run_id"]
+    refuse_secrets({"the notebook": content, "its metadata": json.dumps(metadata)}, own_secrets())
     try:
         saved = send_once(
             link,

@@ -1,7 +1,8 @@
 """A run's submission.csv goes to the competition once, and its score comes back.
 
 submit.json says "sending" before Kaggle can have counted anything, and afterwards what became of it. A submission whose
-answer is lost is looked up by the run's id, with which its description ends.
+answer is lost is looked up by the run's id, with which its description begins. What is not seen may still be counted:
+it is sent anew only when the user says so.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from desk.kaggle.transport import KaggleLink
 from desk.output import ProgressLine, duration
 from desk.records import read_record, utc_now, write_record
 from desk.runs import IMPORTED, SUBMIT, Run
+from desk.secrets import own_secrets, refuse_secrets
 from desk.sending import send_once, settle
 from salt.archives import DataError, Place
 from salt.artifacts import verify_run, write_manifest
@@ -38,6 +40,7 @@ SUBMISSION = "submission.csv"
 SAMPLE = "sample_submission.csv"
 POLL = 10.0  # seconds, twice as long each time
 LONGEST_POLL = 60.0
+MOST_CHARACTERS = 500  # of a description
 
 
 class SubmissionFailed(KaggleError):
@@ -51,17 +54,24 @@ class StillPending(KaggleError):
 
 
 def submit_run(
-    link: KaggleLink, run: Run, message: str, data: pathlib.Path | None, minutes: float, dry_run: bool
+    link: KaggleLink,
+    run: Run,
+    message: str,
+    data: pathlib.Path | None,
+    minutes: float,
+    dry_run: bool,
+    again: bool = False,
 ) -> dict | None:
     """Checks a run's submission, submits it if that was not done yet, and waits for its score.
 
     Args:
         link: to Kaggle.
         run: of the predict kernel.
-        message: description; the run's id is put behind it.
+        message: description; the run's id is put before it.
         data: folder of the competition, for its sample; None: data/, or else the sample comes from Kaggle.
         minutes: to wait for the score.
         dry_run: check the file, and submit nothing.
+        again: submit what was scored, or could not be scored, or was sent and is not seen on Kaggle.
 
     Returns:
         submit.json with the score, or None after a dry run.
@@ -73,16 +83,18 @@ def submit_run(
     record = read_record(run.folder, SUBMIT)
     if record.get("sha256") not in (None, digest):
         raise ConfigurationError(f"{run.name}: submit.json is of another {SUBMISSION}; move it away to submit this")
-    if record.get("state") == "COMPLETE":
-        print(f"{run.name} is submitted already, as {record['ref']}")
-        return record
     if record.get("state") == "sending":
-        ref = settle(run.name, record, functools.partial(look_up, link, run))
-        if ref is not None:
-            record = accept(run, record, ref)
-            print(f"the submission did arrive, as {ref}")
-    if record.get("ref"):
+        record = settle_submission(link, run, record, again)
+    if record.get("state") == "COMPLETE" and not again:
+        print(f"{run.name} is submitted already, as {record['ref']}; to submit it once more, add --again")
+        return record
+    if record.get("ref") and not (again and record["state"] in ("COMPLETE", "ERROR")):
+        if again:
+            raise ConfigurationError(
+                f"--again: submission {record['ref']} of {run.name} is not scored yet; wait for it"
+            )
         return wait_for_score(link, run, record, minutes)
+    earlier = [*record.get("earlier", []), *([record["ref"]] if record.get("ref") else [])]
 
     facts = check_submission(run.folder / SUBMISSION, find_sample(link, data))
     print(f"  checked      {facts['rows']:,} rows, {facts['empty_share']:.0%} of them empty, ", end="")
@@ -90,13 +102,39 @@ def submit_run(
     if dry_run:
         print("\nnothing was submitted (--dry-run)")
         return None
+    message = f"[{run.name}] {message}".strip()
+    if len(message) > MOST_CHARACTERS:
+        raise ConfigurationError(
+            f"--message: with the run's id the description has {len(message)} characters, and Kaggle takes "
+            f"{MOST_CHARACTERS}; shorten it"
+        )
+    refuse_secrets({"--message": message}, own_secrets())
     left = submissions_left(link, paths.COMPETITION)
     if left == 0:
         raise QuotaError("no submission is left today; the count starts anew at 00:00 UTC. Nothing was sent")
     print(f"  left today   {'UNKNOWN' if left is None else left}", flush=True)
-    message = f"{message} [{run.name}]".strip()
     record = {"state": "sending", "ref": None, "at": utc_now(), "message": message, "sha256": digest}
-    return wait_for_score(link, run, send(link, run, record), minutes)
+    return wait_for_score(link, run, send(link, run, record | {"earlier": earlier}), minutes)
+
+
+def settle_submission(link: KaggleLink, run: Run, record: dict, again: bool) -> dict:
+    """What became of a submission whose answer was lost: its record with a number, or, with `again`, without one.
+
+    Raises:
+        AmbiguousError: Kaggle does not show it, and may still count it; or the user has not said to send it anew.
+        UnreachableError, AccessError: Kaggle does not tell.
+    """
+    ref = settle(run.name, record, functools.partial(look_up, link, run, record))
+    if ref is not None:
+        print(f"the submission did arrive, as {ref}")
+        return accept(run, record, ref)
+    if again:
+        return record | {"state": "lost"}
+    page = f"https://www.kaggle.com/competitions/{paths.COMPETITION}/submissions"
+    raise AmbiguousError(
+        f"{run.name} was sent at {record['at']}, and Kaggle does not list it. Look at {page}; if it is not there, "
+        "--again sends it anew"
+    )
 
 
 def run_of_file(link: KaggleLink, path: pathlib.Path, data: pathlib.Path | None, runs: pathlib.Path) -> Run:
@@ -174,7 +212,7 @@ def send(link: KaggleLink, run: Run, record: dict) -> dict:
         ref = send_once(
             link,
             submit,
-            functools.partial(look_up, link, run),
+            functools.partial(look_up, link, run, record),
             lambda ref: f"the submission arrived, as {ref}",
             f"Kaggle does not show the submission of {run.name} yet, and may still count it. Run the same command "
             "again in some minutes: it looks again before it sends anything",
@@ -184,7 +222,7 @@ def send(link: KaggleLink, run: Run, record: dict) -> dict:
     except Exception:
         (run.folder / SUBMIT).unlink()
         raise
-    number = ref or look_up(link, run)
+    number = ref or look_up(link, run, record)
     if number is None:
         raise AmbiguousError("Kaggle took the submission, but shows no number for it; run the same command again")
     return accept(run, record, number)
@@ -197,14 +235,15 @@ def accept(run: Run, record: dict, ref: int) -> dict:
     return record
 
 
-def look_up(link: KaggleLink, run: Run) -> int | None:
-    """The number of the submission with this run's id; None if Kaggle lists none.
+def look_up(link: KaggleLink, run: Run, record: dict) -> int | None:
+    """The number of the submission with this run's id, other than those that came earlier; None if Kaggle lists none.
 
     Raises:
         UnreachableError, AccessError: Kaggle does not tell.
     """
     for submission in list_submissions(link, paths.COMPETITION):
-        if submission.description.endswith(f"[{run.name}]"):
+        text, label = submission.description, f"[{run.name}]"  # it stood last in earlier versions
+        if (text.startswith(label) or text.endswith(label)) and submission.ref not in record.get("earlier", []):
             return submission.ref
     return None
 

@@ -18,6 +18,7 @@ from desk.kaggle.errors import AccessError, KaggleError, NotFoundError, OutputEr
 from desk.kaggle.transport import KaggleLink
 from desk.output import duration
 from desk.paths import AnyPath
+from desk.secrets import own_secrets, refuse_secret_files
 from desk.sending import send_once
 from flattener.kaggle import slugify
 from salt.files import sha256_file
@@ -34,6 +35,7 @@ def upload_weights(link: KaggleLink, files: list[pathlib.Path], dataset: str | N
         DeskError: nothing was published, or not all of it, or nobody knows.
     """
     check_files(files)
+    refuse_secret_files(files, own_secrets())
     with tempfile.TemporaryDirectory() as folder:
         return publish(link, [*files, write_sums(files, folder)], dataset)
 

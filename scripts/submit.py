@@ -6,7 +6,7 @@
 First the file is checked here: that it is what the run wrote, and, against the competition's sample, its ids and every
 run-length encoding. A file of another origin is checked likewise, and kept as a run under a name that follows from its
 content. Then it is uploaded and submitted, and the score is recorded in `runs/<run id>/submit.json`. A submission whose
-answer is lost is looked up by the run's id, with which its description ends; it is never sent blindly again.
+answer is lost is looked up by the run's id, with which its description begins; it is sent again only by --again.
 """
 
 import argparse
@@ -30,10 +30,14 @@ def parse_arguments(arguments) -> argparse.Namespace:
     parser.add_argument(
         "run", metavar="RUN", help="a run of the predict kernel: its id, its beginning, or a folder; or a CSV file"
     )
-    parser.add_argument("--message", metavar="M", default="", help="description; the run's id is put behind it")
+    parser.add_argument("--message", metavar="M", default="", help="description; the run's id is put before it")
     parser.add_argument("--data", metavar="DIR", type=pathlib.Path, help="folder of the competition (default: data)")
     parser.add_argument("--minutes", metavar="M", type=float, default=30, help="to wait for the score (default: 30)")
     parser.add_argument("--dry-run", action="store_true", help="check the file, and submit nothing")
+    parser.add_argument(
+        "--again", action="store_true",
+        help="submit once more what was scored or could not be scored, or what was sent and Kaggle does not list",
+    )  # fmt: skip
     parser.add_argument("--runs", type=pathlib.Path, default=paths.RUNS, help="where runs are kept (default: runs)")
     return parser.parse_args(arguments)
 
@@ -46,7 +50,7 @@ def submit(options: argparse.Namespace, link=None):
     is_file = path.is_file()
     run = run_of_file(link, path, options.data, options.runs) if is_file else find_run(options.run, options.runs)
     with run.lock():
-        record = submit_run(link, run, options.message, options.data, options.minutes, options.dry_run)
+        record = submit_run(link, run, options.message, options.data, options.minutes, options.dry_run, options.again)
     if record:
         public, private = (
             "not shown" if score is None else f"{score:.5f}" for score in (record.get("public"), record.get("private"))

@@ -24,7 +24,7 @@ from cluster_tasks import (
     learn,
     note_and_print,
 )
-from training_tiles import TINY, tiles_with_two_black_ones
+from training_tiles import PLAIN, TINY, tiles_with_two_black_ones
 
 pytest.importorskip("distributed", reason='needs the extra "cluster"')
 
@@ -38,7 +38,7 @@ from salt.trial_runs import run_search
 # A worker that has just started has not told its versions yet.
 pytestmark = pytest.mark.filterwarnings("ignore:Mismatched versions")
 PATIENCE = 120  # seconds in which a busy machine, too, starts or ends a process
-CONFIG = preset("smoke", **TINY, epochs=3, folds=3, train_folds=[0], dropout=0.2, ema_momentum=0.9)
+CONFIG = preset("smoke", **TINY, **PLAIN, epochs=3, folds=3, train_folds=[0], dropout=0.2, ema_momentum=0.9)
 
 
 def wait_for(what, condition):

@@ -41,7 +41,7 @@ FLATTENER_ORDER = [
     *("checks", "trace", "kaggle", "kernel_head", "notebook_entry", "parameters", "analysis", "build", "command"),
 ]
 DESK_ORDER = [
-    *("paths", "errors", "output", "machine", "records", "runs", "building"),
+    *("paths", "errors", "output", "machine", "records", "secrets", "runs", "building"),
     *("kaggle.errors", "kaggle.credentials", "kaggle.transport", "kaggle.files", "kaggle.kernels", "kaggle.datasets"),
     *("kaggle.competitions", "sending", "metadata", "remote_output", "planning", "preflight", "pushing", "fan_out"),
     *("fetching", "joining", "competition_data", "submitting", "uploading", "run_table", "refreshing"),

@@ -57,7 +57,7 @@ def test_a_submission_is_checked_sent_scored_and_recorded(stand_in, run, submit_
     status, text, link = submit_run("--message", "five folds")
     assert status == 0 and "12 rows, 50% of them empty" in text and "public 0.78543, private 0.80123" in text
     (one,) = stand_in.submissions
-    assert one["description"] == f"five folds [{RUN}]" and one["data"] == (run / "submission.csv").read_bytes()
+    assert one["description"] == f"[{RUN}] five folds" and one["data"] == (run / "submission.csv").read_bytes()
     record = read_record(run, "submit.json")
     assert record["state"] == "COMPLETE" and record["public"] == 0.78543 and record["ref"] == 4000
     assert link.time.pauses == [10.0]
@@ -155,9 +155,45 @@ def test_a_submission_that_is_not_found_is_not_sent_blindly_again(stand_in, run,
     status, text, _ = submit_run()
     assert status == 3 and "does not show it yet" in text and len(stand_in.calls("CreateSubmission")) == 1
     record = read_record(run, "submit.json")
+    status, text, _ = submit_run("--again")
+    assert status == 3 and "does not show it yet" in text  # it may still arrive
     write_record(run, "submit.json", record | {"at": "2026-01-01T00:00:00Z"})
-    assert submit_run()[0] == 0
+    status, text, _ = submit_run()
+    assert status == 3 and "if it is not there, --again sends it anew" in text
+    assert len(stand_in.calls("CreateSubmission")) == 1
+    assert submit_run("--again")[0] == 0
     assert len(stand_in.submissions) == 1
+
+
+def test_a_run_that_is_scored_or_cannot_be_scored_is_submitted_again_only_on_request(stand_in, run, submit_run):
+    stand_in.next_scores = ["ERROR"]
+    assert submit_run()[0] == 1
+    stand_in.next_scores = ["PENDING"]
+    status, _, _ = submit_run("--again", "--minutes", "0")
+    assert status == 75 and len(stand_in.submissions) == 2
+    status, text, _ = submit_run("--again")
+    assert status == 1 and "is not scored yet; wait for it" in text and len(stand_in.submissions) == 2
+    stand_in.submissions[1]["states"] = ["COMPLETE"]
+    assert submit_run()[0] == 0 and read_record(run, "submit.json")["ref"] == stand_in.submissions[1]["ref"]
+    stand_in.next_scores = ["COMPLETE"]
+    stand_in.fault("CreateSubmission", "cut_after")  # the answer is lost: the third is not taken for an earlier one
+    status, text, _ = submit_run("--again")
+    assert status == 0 and len(stand_in.submissions) == 3
+    record = read_record(run, "submit.json")
+    assert record["ref"] == stand_in.submissions[2]["ref"]
+    assert record["earlier"] == [stand_in.submissions[0]["ref"], stand_in.submissions[1]["ref"]]
+
+
+def test_a_submission_of_a_run_whose_name_ends_alike_is_another_one(stand_in, run, submit_run):
+    stand_in.fault("CreateSubmission", "cut")
+    other = {"ref": 7, "description": f"[re-{RUN}] of {RUN}", "status": "COMPLETE"}
+    stand_in.do_list_submissions = lambda body: {"submissions": [other]}
+    assert submit_run()[0] == 3
+
+
+def test_a_description_longer_than_kaggle_takes_is_refused(stand_in, submit_run):
+    status, text, _ = submit_run("--message", "x" * 480)
+    assert status == 1 and "characters, and Kaggle takes 500; shorten it" in text and not stand_in.submissions
 
 
 def test_a_lost_submission_is_not_sent_again_while_kaggle_cannot_be_asked(stand_in, run, submit_run):
@@ -249,5 +285,6 @@ def test_after_kill_9_the_same_command_submits_once(stand_in, run, submit_run, s
         assert submit_run("--data", str(data))[0] == 3
         record = read_record(run, "submit.json")
         write_record(run, "submit.json", record | {"at": "2026-01-01T00:00:00Z"})
-    status, text, _ = submit_run("--data", str(data))
+    again = ["--again"] if (stage, kind) == ("CreateSubmission", "hang") else []
+    status, text, _ = submit_run("--data", str(data), *again)
     assert status == 0 and "0.78543" in text and len(stand_in.submissions) == 1

@@ -475,15 +475,21 @@ class FailingClock:
 
     Args:
         path: of a file of the fold in work.
-        worker: the number of the worker in which it fails; None: in any process.
+        share: of the worker in which it fails, as for `fit_share`; None: in any process.
         kill: whether by SIGKILL.
     """
 
-    def __init__(self, path, worker=None, kill=False):
-        self.path, self.worker, self.kill = pathlib.Path(path), worker, kill
+    def __init__(self, path, share=None, kill=False):
+        self.path, self.share, self.kill = pathlib.Path(path), share, kill
+
+    def is_concerned(self):
+        frame = sys._getframe()
+        while frame is not None and frame.f_locals.get("share") != self.share:
+            frame = frame.f_back
+        return frame is not None
 
     def __call__(self):
-        if self.path.exists() and self.worker in (None, pathlib.Path(sys.argv[-1]).stem):
+        if self.path.exists() and (self.share is None or self.is_concerned()):
             if self.kill:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError("the clock has stopped")
@@ -529,7 +535,7 @@ def test_two_processes_train_what_one_does_and_what_a_killed_one_leaves_can_be_g
     tmp_path, tiles, two_folds, capsys, resumed
 ):
     config = dataclasses.replace(TWO_FOLDS, workers=2)
-    clock = FailingClock(tmp_path / "state/fold1/epoch-00002.weights.h5", worker="1", kill=True)
+    clock = FailingClock(tmp_path / "state/fold1/epoch-00002.weights.h5", share=(1,), kill=True)
     outcome = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=clock)
     assert outcome.unfinished == [1] and set(outcome.oof.fold) == {0}
     assert str(outcome.failure) == "fold 1: its process was killed by SIGKILL, perhaps out of memory"
@@ -643,7 +649,7 @@ def test_who_watches_sees_each_epoch_when_it_is_kept_and_ends_the_training_by_an
 @pytest.mark.slow
 def test_a_worker_that_fails_is_named_with_its_traceback(tmp_path, tiles, two_folds):
     config = dataclasses.replace(TWO_FOLDS, workers=2)
-    clock = FailingClock(tmp_path / "state/fold0/epoch-00001.weights.h5", worker="0")
+    clock = FailingClock(tmp_path / "state/fold0/epoch-00001.weights.h5", share=(0,))
     outcome = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=clock)
     assert outcome.unfinished == [0] and set(outcome.oof.fold) == {1}
     message = str(outcome.failure)
