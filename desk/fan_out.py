@@ -27,7 +27,7 @@ from desk.kaggle.errors import (
     UnreachableError,
 )
 from desk.kaggle.transport import KaggleLink
-from desk.output import ProgressLine, duration, show
+from desk.output import ProgressLine, duration, show, shown
 from desk.planning import (
     BuiltKernel,
     Plan,
@@ -40,9 +40,9 @@ from desk.planning import (
 )
 from desk.preflight import GPU_SESSIONS, gpu_sessions, newest_version, preflight, running
 from desk.pushing import OPEN, accept, keep_pushed, look_up, send
-from desk.records import utc_now, write_record
-from desk.remote_output import DEADLINE_HOURS, POLL, remote_manifest, run_status
-from desk.runs import FETCH, QUEUE, Run, pushed_runs
+from desk.records import read_object, utc_now, write_record
+from desk.remote_output import DEADLINE_HOURS, PARTIAL, POLL, remote_manifest, run_status
+from desk.runs import FETCH, MANIFEST, QUEUE, Run, pushed_runs
 from desk.sending import settle
 from salt.config import preset as salt_preset
 
@@ -175,26 +175,39 @@ class Part:
     def take_up(self, link: KaggleLink, queue: dict) -> None:
         """Looks how the fold stands when a queue begins or is resumed; one that did not end well waits again."""
         self.look(link)
-        if self.state == "COMPLETE" and self.ran_out_of_time(link):
+        if self.ended and self.is_unfinished(link):
             self.resume(link, queue)
-        if self.failed:
-            print(f"  fold {self.fold} was {self.state}; it is pushed once more", flush=True)
+        elif self.failed:
+            kept = self.set_partial_aside()
+            print(f"  fold {self.fold} was {self.state}; it is pushed once more{kept}", flush=True)
             for name in (FETCH, f"{self.run.push['kernel']}.log"):
                 (self.run.folder / name).unlink(missing_ok=True)
-            shutil.rmtree(self.run.folder / "partial", ignore_errors=True)
             self.run.record_push(state="queued", version=None, url=None)
             self.state = "waits"
 
-    def ran_out_of_time(self, link: KaggleLink) -> bool:
-        """Whether the manifest says that the run has not reached its end; what is wrong with one, fetch.py tells."""
+    def set_partial_aside(self) -> str:
+        """Keeps what a run that failed has left, under the number of its version; what follows may fail as well."""
+        partial = self.run.folder / PARTIAL
+        if not partial.is_dir():
+            return ""
+        kept = partial.with_name(f"{PARTIAL}-{self.run.push['version']}")
+        if kept.exists():
+            shutil.rmtree(kept)  # of the same version, brought once more
+        partial.rename(kept)
+        return f"; what it left is in {shown(kept)}"
+
+    def is_unfinished(self, link: KaggleLink) -> bool:
+        """Whether the manifest says that the run can be resumed; what is wrong with one, fetch.py tells."""
         manifest = self.run.manifest
+        if manifest.get("run_id") != self.run.push["run_id"]:
+            manifest = read_object(self.run.folder / PARTIAL / MANIFEST)
         if manifest.get("run_id") != self.run.push["run_id"]:
             with contextlib.suppress(OutputError, UnreachableError, NotFoundError, AccessError):
                 manifest = remote_manifest(link, self.run)
         return not manifest.get("finished", True)
 
     def resume(self, link: KaggleLink, queue: dict) -> None:
-        """Resumes a fold that ran out of time, by a new version of its kernel that mounts what it has left."""
+        """Resumes an unfinished fold, by a new version of its kernel that mounts what it has left."""
         kernel, owner = queue["kernel"], self.run.push["ref"].partition("/")[0]
         preset, settings, sources = resume_run(link, self.run, kernel, owner)
         settings = within_session(settings, queue["hours"])
@@ -203,10 +216,12 @@ class Part:
             queue["hours"], sources, self.run, self.fold,
         )  # fmt: skip
         built = build_run(plan)
-        print(f"  fold {self.fold} ran out of time; {plan.run_id} resumes it", flush=True)
+        why = "ran out of time" if self.state == "COMPLETE" else f"was {self.state}"
+        print(f"  fold {self.fold} {why}; {plan.run_id} resumes it", flush=True)
         shutil.copytree(built.folder, self.run.folder / "pushed", dirs_exist_ok=True)
         self.run.metadata = built.metadata
         (self.run.folder / FETCH).unlink(missing_ok=True)
+        self.set_partial_aside()
         # Last: a kill before this changes nothing.
         self.run.record_push(**built.record | {"state": "queued", "at": utc_now()})
         self.state = "waits"

@@ -18,6 +18,7 @@ from desk.records import read_object, utc_now, write_record
 from desk.remote_output import (
     FRESH,
     MANIFEST_PART,
+    PARTIAL,
     POLL,
     bring_output,
     bring_partial,
@@ -196,7 +197,7 @@ def write_log(run: Run, log: str) -> pathlib.Path:
 
 def bring_failed(link: KaggleLink, run: Run, status: Status) -> None:
     """Brings the log and what else there is of a run that failed, and raises `RunFailed`, which says why it did."""
-    record, partial = run.push, run.folder / "partial"
+    record, partial = run.push, run.folder / PARTIAL
     output, names, lost = Output({}, "", None), [], ""
     try:
         output = run_output(link, run)

@@ -17,14 +17,16 @@ from desk.kaggle.errors import AccessError, NotFoundError, OutputError, Unreacha
 from desk.kaggle.files import download
 from desk.kaggle.kernels import Output, Status, list_output, read_kernel, read_status
 from desk.kaggle.transport import KaggleLink
-from desk.runs import FETCH, MANIFEST, PUSH, SUBMIT, Run
+from desk.runs import FETCH, MANIFEST, PUSH, QUEUE, SUBMIT, Run
 from salt.files import sha256_file
 
 POLL = 45.0  # seconds between looks, give or take a third: unpublished limits, and runs of hours
 DEADLINE_HOURS = 14.0  # Kaggle's 12 hours, and two in the queue
 LISTINGS = 4  # of the output: addresses expire, and a new version's files may come late
 RELIST = 20.0  # seconds between them
-OURS = {MANIFEST, PUSH, FETCH, SUBMIT, "pushed", "partial", ".fetching"}  # in a run's folder
+PARTIAL = "partial"  # in a run's folder: what a run that failed has left, unchecked
+# What else the desk keeps in a run's folder, so that no output may have these names.
+OURS = {MANIFEST, PUSH, FETCH, SUBMIT, QUEUE, "score.json", "report.html", "parts", "pushed", PARTIAL, ".fetching"}
 FRESH = ".fetching"  # folder for files that are not checked yet
 MANIFEST_PART = ".manifest.part"  # there
 
@@ -119,7 +121,7 @@ def bring_manifest(link: KaggleLink, files: dict[str, str], fresh: pathlib.Path,
     if (found, kernel) != (record["run_id"], record["kernel"]):
         raise OutputError(f"Kaggle gives the output of {kernel} run {found!r}, not of {record['run_id']!r}: stale")
     for name in manifest["files"]:
-        if name in OURS or name.partition("/")[0] in OURS:
+        if name.partition("/")[0] in OURS or name.startswith(f"{PARTIAL}-"):
             raise UnsafeName(f"{MANIFEST} names {name}, which is not a run's to write")
     return manifest
 

@@ -137,6 +137,48 @@ def test_a_failed_fold_is_reported_and_the_others_go_on(stand_in, repository, ca
     assert call(fetch, run, "--wait")[0] == 0
 
 
+def stop_fold_0(stand_in, complete, files):
+    """From now on fold 0 is stopped on Kaggle and leaves these files, by name, or by a function of its version."""
+
+    def on_push(version):
+        complete(version)
+        if parameters(version)["SET"]["train_folds"] == [0]:
+            version.update(states=["RUNNING", "CANCEL_ACKNOWLEDGED"], message="")
+            version["files"].clear()
+            stand_in.leave_output(version, files(version) if callable(files) else files)
+
+    stand_in.on_push = on_push
+
+
+def test_what_a_failed_fold_has_left_is_kept_when_it_is_pushed_once_more(stand_in, repository, call):
+    complete = stand_in.on_push
+    stop_fold_0(stand_in, complete, {"state/fold0/epoch-00003.weights.h5": b"three epochs"})
+    assert call(push, "train", "--fan-out", "folds", *THREE)[0] == 1
+    run = only_run(repository)
+    call(fetch, run.name, "--wait")
+    (partial,) = run.glob("parts/*/partial")
+    stand_in.on_push = complete
+    status, text, _ = call(push, "train", "--continue", run.name)
+    kept = partial.with_name("partial-1")
+    assert status == 0 and "pushed once more; what it left is in " in text and kept.name in text
+    assert (kept / "state/fold0/epoch-00003.weights.h5").read_bytes() == b"three epochs" and not partial.exists()
+
+
+def test_a_fold_that_was_stopped_and_can_be_resumed_is_resumed(stand_in, repository, call, tmp_path):
+    complete = stand_in.on_push
+    stop_fold_0(stand_in, complete, lambda version: train_output(tmp_path, version, finished=False))
+    assert call(push, "train", "--fan-out", "folds", *THREE)[0] == 1
+    run = only_run(repository)
+    call(fetch, run.name, "--wait")
+    stand_in.on_push = complete
+    status, text, _ = call(push, "train", "--continue", run.name)
+    assert status == 0 and f"fold 0 was CANCEL_ACKNOWLEDGED; {run.name}-fold-0-2 resumes it" in text
+    assert "if Kaggle does not mount it, the new run stops at once" in text
+    body = stand_in.calls("SaveKernel")[-1]
+    assert parameters({"source": body["text"]})["RESUME"] == f"{run.name}-fold-0"
+    assert (next(run.glob("parts/*/partial-1")) / "manifest.json").is_file()
+
+
 def test_a_queue_without_any_place_gives_up_in_the_end(stand_in, repository, call, monkeypatch):
     monkeypatch.setattr(fan_out, "DEADLINE_HOURS", 0.1)
     monkeypatch.setattr(fan_out, "GPU_SESSIONS", 1)

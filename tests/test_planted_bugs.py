@@ -78,6 +78,22 @@ BUGS = {
     "a trial that ended is run again": Bug(
         "salt/trial_runs.py", "state.is_finished():", "state is None:", "begun_again", test_file="tests/test_study.py"
     ),
+    "what a failed fold has left is deleted": Bug(
+        "desk/fan_out.py", "partial.rename(kept)", "shutil.rmtree(partial)", "has_left_is_kept"
+    ),
+    "a submission that is not seen is sent again": Bug(
+        "desk/submitting.py",
+        "    if again:\n        return record |",
+        "    if True:\n        return record |",
+        "blindly",
+    ),
+    "a secret in base64 leaves the desk": Bug(
+        "desk/secrets.py",
+        "for before in range(3):",
+        "for before in ():",
+        "spelt",
+        test_file="tests/desk/test_secrets.py",
+    ),
     "the scheduler's address opens the network": Bug(
         "desk/local/sandbox.py",
         "and address[:2] not in addresses",
