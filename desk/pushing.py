@@ -19,7 +19,7 @@ from desk.output import show
 from desk.planning import BuiltKernel, PushRequest, build_run, plan_run, show_plan
 from desk.preflight import preflight, running
 from desk.records import utc_now, write_record
-from desk.runs import PUSH, Run, pushed_runs
+from desk.runs import METADATA, PUSH, Run, pushed_runs
 from desk.secrets import own_secrets, refuse_secrets
 from desk.sending import send_once, settle
 
@@ -39,7 +39,7 @@ def push_run(link: KaggleLink, request: PushRequest) -> Run | None:
     built = build_run(plan)
     show_plan(plan, built)
     earlier = pushed_runs(request.runs)
-    twin = settle_earlier(link, earlier, built.record, request.beside)
+    twin = settle_earlier(link, earlier, built.record, request.beside, request.dry_run)
     if twin:
         version, name = twin.push["version"], twin.push["run_id"]
         print(f"\nnothing was pushed: this very notebook is on Kaggle as version {version}, run {name}")
@@ -72,7 +72,7 @@ def keep_pushed(folder: pathlib.Path, built: BuiltKernel, **more: Any) -> Run:
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         temporary.chmod(0o755)
-        shutil.copytree(built.folder, temporary / "pushed")
+        keep_bytes(built, temporary / "pushed")
         write_record(temporary, PUSH, built.record | more)
         temporary.rename(folder)
     finally:
@@ -80,6 +80,18 @@ def keep_pushed(folder: pathlib.Path, built: BuiltKernel, **more: Any) -> Run:
     run = Run(folder)
     run.push, run.metadata = built.record | more, built.metadata
     return run
+
+
+def keep_bytes(built: BuiltKernel, folder: pathlib.Path) -> None:
+    """Writes what is pushed into a new folder: these very bytes, not what another build has put into its place."""
+    shutil.copytree(built.folder, folder)
+    code = folder / built.metadata["code_file"]
+    content = built.content.encode()
+    if code.read_bytes() != content:
+        code.write_bytes(content)
+        for path in folder.glob("*.map.json"):
+            path.unlink()  # it says where the lines of the other build come from
+    write_record(folder, METADATA, built.metadata)
 
 
 def send(link: KaggleLink, run: Run, metadata: dict, content: str) -> None:
@@ -92,7 +104,7 @@ def send(link: KaggleLink, run: Run, metadata: dict, content: str) -> None:
         QuotaError, CapacityError, ...: no version was made; the record still says "sending".
     """
     name = run.push["run_id"]
-    refuse_secrets({"the notebook": content, "its metadata": json.dumps(metadata)}, own_secrets())
+    refuse_secrets({"the notebook": content, "its metadata": json.dumps(metadata)}, own_secrets(link.secrets))
     try:
         saved = send_once(
             link,
@@ -144,7 +156,9 @@ def look_up(link: KaggleLink, run: Run) -> SavedKernel | None:
     return None
 
 
-def settle_earlier(link: KaggleLink, earlier: list[Run], record: dict, beside: bool) -> Run | None:
+def settle_earlier(
+    link: KaggleLink, earlier: list[Run], record: dict, beside: bool, dry_run: bool = False
+) -> Run | None:
     """Looks up earlier pushes of this kernel whose fate is open.
 
     Args:
@@ -152,6 +166,7 @@ def settle_earlier(link: KaggleLink, earlier: list[Run], record: dict, beside: b
         earlier: the runs that were pushed from here.
         record: of the push that is to be.
         beside: whether this may run beside one that is the same.
+        dry_run: change no record; those whose fate is open are named only.
 
     Returns:
         One that is the same as this and was found or, unless this may run `beside` it, still runs; else None.
@@ -164,7 +179,9 @@ def settle_earlier(link: KaggleLink, earlier: list[Run], record: dict, beside: b
     for run in [run for run in earlier if run.push["ref"] == record["ref"]]:
         state, name = run.push["state"], run.push["run_id"]
         same = run.push.get("content") == record["content"]
-        if state in OPEN:
+        if state in OPEN and dry_run:
+            show(("earlier", f"{name}: its answer was lost; the push looks for it first"))
+        elif state in OPEN:
             saved = settle(name, run.push, functools.partial(look_up, link, run))
             if saved is None:
                 show(("earlier", f"{name} never arrived; its record is removed"))

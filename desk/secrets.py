@@ -34,16 +34,20 @@ TOKENS = {
 LITERAL = re.compile(r"[\"']([^\"'\\\s]{40,})[\"']")  # a text that may hold packed bytes
 
 
-def own_secrets(environ: Mapping[str, str] | None = None, home: pathlib.Path | None = None) -> dict[str, str]:
+def own_secrets(
+    used: Iterable[str] = (), environ: Mapping[str, str] | None = None, home: pathlib.Path | None = None
+) -> dict[str, str]:
     """The secrets of this desk: {secret: where it was found}.
 
     Args:
+        used: those with which this process has signed in.
         environ: None: this process's.
         home: None: the user's.
     """
     environ = os.environ if environ is None else environ
     home = pathlib.Path.home() if home is None else home
-    found = {
+    found = dict.fromkeys(used, "the credentials in use")
+    found |= {
         value: f"the variable {name}"
         for name, value in environ.items()
         if NAMED_SECRET.search(name) and not os.path.exists(value)  # the path of a file, which is no secret

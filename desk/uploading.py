@@ -35,7 +35,7 @@ def upload_weights(link: KaggleLink, files: list[pathlib.Path], dataset: str | N
         DeskError: nothing was published, or not all of it, or nobody knows.
     """
     check_files(files)
-    refuse_secret_files(files, own_secrets())
+    refuse_secret_files(files, own_secrets(link.secrets))
     with tempfile.TemporaryDirectory() as folder:
         return publish(link, [*files, write_sums(files, folder)], dataset)
 

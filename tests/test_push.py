@@ -1,10 +1,11 @@
+import hashlib
 import json
 
 import kaggle_stand_in
 import pytest
 from kaggle_stand_in import COMPETITION, USER, assert_no_secret, kill_when_reached, make_link, start_script
 
-from desk import paths
+from desk import paths, pushing
 from desk.errors import ConfigurationError
 from desk.metadata import check_metadata
 from desk.records import read_record, write_record
@@ -393,3 +394,61 @@ def test_after_kill_9_in_the_middle_of_a_push_nothing_is_pushed_twice(stand_in, 
         assert status == 0 and "is on Kaggle as version 1" in text.out
     assert len(stand_in.calls("SaveKernel")) == 1
     assert_no_secret(runs, text=text.out + text.err)
+
+
+@pytest.mark.parametrize("number", ["abc", 1.5, 0, -1, True, [3], "3", None])
+def test_a_version_that_is_no_number_is_not_recorded_as_one(stand_in, repository, push_train, number):
+    save = stand_in.do_save_kernel
+    stand_in.do_save_kernel = lambda body: save(body) | {"versionNumber": number}
+    status, text, _ = push_train()
+    (folder,) = run_folders(repository)
+    record = read_record(folder, "push.json")
+    assert (status, record["state"], record["version"]) == (0, "pushed", 1)  # it was looked up
+    assert "which is none" in text and "found: the push arrived, as version 1" in text
+    assert len(stand_in.calls("SaveKernel")) == 1
+
+
+@pytest.mark.parametrize("said", ["Invalid quotation mark in the title.", "The source is concurrently edited"])
+def test_a_word_within_a_word_says_nothing(stand_in, push_train, said):
+    stand_in.fault("SaveKernel", "answer", body={"error": said})
+    status, text, _ = push_train()
+    assert status == 1 and "hours" not in text.splitlines()[-1] and said in text
+
+
+def test_a_dry_run_changes_no_record(stand_in, repository, push_train):
+    stand_in.fault("SaveKernel", "cut")
+    assert push_train()[0] == 3
+    (folder,) = run_folders(repository)
+    write_record(folder, "push.json", read_record(folder, "push.json") | {"at": "2026-01-01T00:00:00Z"})
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    status, text, _ = push_train("--dry-run")
+    assert status == 0 and "its answer was lost; the push looks for it first" in text
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_kept_is_what_was_pushed_though_another_build_came_between(
+    stand_in, repository, push_train, monkeypatch
+):
+    ask = pushing.preflight
+
+    def meanwhile(link, request, built, earlier):
+        (built.folder / built.metadata["code_file"]).write_text("another notebook")
+        return ask(link, request, built, earlier)
+
+    monkeypatch.setattr(pushing, "preflight", meanwhile)
+    assert push_train()[0] == 0
+    (folder,) = run_folders(repository)
+    kept = folder / "pushed" / json.loads((folder / "pushed" / "kernel-metadata.json").read_text())["code_file"]
+    assert kept.read_text(encoding="utf-8") == stand_in.calls("SaveKernel")[0]["text"]
+    assert hashlib.sha256(kept.read_bytes()).hexdigest() == read_record(folder, "push.json")["sha256"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--owner", "someone"], ["--dry-run"]])
+def test_a_secret_is_refused_whatever_the_flags(stand_in, repository, capsys, flags):
+    kernel = repository / "kernels" / "train.py"
+    kernel.write_text(kernel.read_text() + f"\nTOKEN = '{kaggle_stand_in.KEY}'\n")
+    assert push.main(["train", "--runs", str(repository / "runs"), *flags], make_link()) == 1
+    captured = capsys.readouterr()
+    text = captured.out + captured.err
+    assert "secrets would leave this desk" in text and "the notebook, cell" in text and kaggle_stand_in.KEY not in text
+    assert not stand_in.calls("SaveKernel") and not list((repository / "runs").glob("*"))

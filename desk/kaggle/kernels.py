@@ -112,21 +112,25 @@ def save_kernel(link: KaggleLink, metadata: dict, source: str, hours: float | No
     )  # fmt: skip
     if answer.error:
         raise push_refusal(what, link.scrub(answer.error))
-    if not answer.version_number:
-        raise AmbiguousError(f"cannot {what}: the answer names no version")
+    version = answer.version_number
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise AmbiguousError(f"cannot {what}: the answer names the version {version!r}, which is none")
     invalid = [f"{kind} {name}" for kind in KINDS for name in getattr(answer, f"invalid_{kind}_sources") or []]
-    return SavedKernel(answer.version_number, answer.url, tuple(invalid))
+    return SavedKernel(version, answer.url, tuple(invalid))
 
 
 def push_refusal(what: str, said: str) -> DeskError:
     """The error for the text with which Kaggle, by a status of 200, refuses a push."""
     head = f"cannot {what}: Kaggle says {said!r}"
-    text = said.lower()
-    if "quota" in text:
+
+    def says(*phrases: str) -> bool:  # as whole words: a "quotation" is no quota
+        return any(re.search(rf"\b{phrase}\b", said, re.IGNORECASE) for phrase in phrases)
+
+    if says("quota"):
         return QuotaError(f"{head}; no version was made. The quota is renewed on Saturday, 00:00 UTC")
-    if "session count" in text or "maximum batch" in text or "concurrent" in text:
+    if says("session count", "maximum batch", "concurrent"):
         return CapacityError(f"{head}; no version was made. Push again when a run of yours has finished")
-    if "too many" in text or "rate limit" in text or "try again" in text:
+    if says("too many", "rate limit", "try again"):
         return ThrottledError(f"{head}; no version was made")
     return ConfigurationError(f"{head}; no version was made")
 

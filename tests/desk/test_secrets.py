@@ -87,7 +87,7 @@ def test_the_secrets_of_a_desk_are_those_of_every_place_that_the_client_reads(tm
         "KAGGLE_KEY": "seventh-secret-key", "HF_TOKEN": "eighth-secret-token", "PATH": "/not/a/secret/at/all",
         "SHORT_TOKEN": "abc",
     }  # fmt: skip
-    found = own_secrets(environ, home)
+    found = own_secrets([], environ, home)
     assert sorted(found) == sorted(
         f"{number}-secret-{kind}"
         for number, kind in [
@@ -98,7 +98,7 @@ def test_the_secrets_of_a_desk_are_those_of_every_place_that_the_client_reads(tm
     assert (
         found["first-secret-key"] == "~/.kaggle/kaggle.json" and found["eighth-secret-token"] == "the variable HF_TOKEN"
     )
-    assert own_secrets({}, tmp_path / "nowhere") == {}
+    assert own_secrets(["of-this-process"], {}, tmp_path / "nowhere") == {"of-this-process": "the credentials in use"}
 
 
 def test_the_cell_and_the_line_are_named_with_the_remedy_and_the_secret_is_not_repeated():
