@@ -10,10 +10,11 @@ from salt.files import whole_file
 
 
 def read_text(path: AnyPath) -> str:
-    """The text of a file; "" if there is none."""
+    """The text of a file, UTF-8 or, with the mark that Windows puts first, UTF-16; "" if there is none."""
     try:
-        return pathlib.Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        content = pathlib.Path(path).read_bytes()
+        return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except (OSError, ValueError):
         return ""
 
 

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 
 from desk.errors import ConfigurationError
+from desk.records import read_object, read_text
 
 SHORTEST = 12  # characters of a secret that is looked for: shorter ones stand in any text by chance
 MOST_BYTES = 64 << 20  # of a packed text that is unpacked
@@ -68,19 +69,10 @@ def own_secrets(
 
 def file_secrets(path: pathlib.Path) -> list[str]:
     """The secrets in a file of credentials; none where it cannot be read, whatever the reason: then no client can."""
-    try:
-        content = path.read_bytes()
-    except (OSError, ValueError):
-        return []
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    text = content.decode(encoding, errors="replace").strip()
-    try:
-        fields = json.loads(text)
-    except ValueError:
-        fields = text
-    if isinstance(fields, dict):
+    text = read_text(path).strip()
+    if fields := read_object(path):
         return [fields[name] for name in KAGGLE_FIELDS if isinstance(fields.get(name), str)]
-    return [text] if text and len(text.split()) == 1 else []
+    return [text] if len(text.split()) == 1 else []
 
 
 def spellings(secret: str) -> set[str]:

@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -112,6 +113,38 @@ def test_a_kaggle_json_without_a_key_is_named(tmp_path):
     (tmp_path / "kaggle.json").write_text('{"username": "a"}')
     with pytest.raises(CredentialsError, match="kaggle.json holds no username and key"):
         find_credentials({"KAGGLE_CONFIG_DIR": str(tmp_path)}, tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_that_windows_has_saved_are_read(tmp_path, encoding):
+    (tmp_path / "kaggle.json").write_text('{"username": " a ", "key": "k\\n"}', encoding=encoding)
+    found = find_credentials({"KAGGLE_CONFIG_DIR": str(tmp_path)}, tmp_path)
+    assert (found.username, found.key) == ("a", "k")
+    (tmp_path / "token.txt").write_text("  KGAT_0123\r\n", encoding=encoding)
+    assert find_credentials({"KAGGLE_API_TOKEN": str(tmp_path / "token.txt")}, tmp_path).token == "KGAT_0123"
+
+
+def test_a_token_in_kaggle_json_is_taken_and_settings_there_do_not_hide_a_sign_in(tmp_path):
+    (tmp_path / ".kaggle").mkdir()
+    (tmp_path / ".kaggle" / "kaggle.json").write_text("KGAT_0123\n")
+    assert find_credentials({}, tmp_path).token == "KGAT_0123"
+    (tmp_path / ".kaggle" / "kaggle.json").write_text('{"proxy": "http://proxy"}')
+    (tmp_path / ".kaggle" / "credentials.json").write_text('{"username": "d", "refresh_token": "r"}')
+    assert find_credentials({}, tmp_path).username == "d"
+
+
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [
+        ("/no/such/file", "KAGGLE_API_TOKEN names /no/such/file, which is no file with a token in it"),
+        ("~/token.txt", "names ~/token.txt, which is no file"),
+        (".", "names ., which is no file"),
+        ("my token: KGAT_0123", "KAGGLE_API_TOKEN: the token has blanks in it; paste it alone"),
+    ],
+)
+def test_a_token_that_is_a_path_without_a_token_or_has_blanks_is_named(tmp_path, token, message):
+    with pytest.raises(CredentialsError, match=re.escape(message)):
+        find_credentials({"KAGGLE_API_TOKEN": token}, tmp_path)
 
 
 def test_credentials_do_not_show_their_secret():
