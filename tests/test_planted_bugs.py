@@ -734,7 +734,7 @@ BUGS = {
         "desk/joining.py", 'if not manifest.get("finished", True):', 'if manifest.get("finished") == 0.5:', "ran_out"
     ),
     "another run's submission is taken for this one's": Bug(
-        "desk/submitting.py", 'endswith(f"[{run.name}]")', 'endswith("")', "behind_many_others"
+        "desk/submitting.py", "text.endswith(label)", 'text.endswith("")', "behind_many_others"
     ),
     "a notebook's children find this repository": Bug(
         "desk/local/processes.py",
