@@ -97,7 +97,7 @@ if config.gpu and not gpus and not config.cluster:
 # %%
 tiles = read_train(competition)
 claim_state(STATE_FOLDER, config, tiles)
-objective = functools.partial(train_trial, config=config, tiles=tiles, weights=weights, clock=time.monotonic)
+objective = functools.partial(train_trial, config=config, tiles=tiles, clock=time.monotonic)
 errors = run_search(config, objective, ".", STATE_FOLDER, time.monotonic, began, gpus, weights)
 
 # %% [markdown]

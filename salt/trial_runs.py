@@ -10,9 +10,12 @@ import functools
 import pathlib
 import shutil
 import socket
+import subprocess
+import tempfile
 import urllib.parse
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -38,6 +41,37 @@ from salt.study import (
 PROXY_SECONDS = 60  # in which the proxy must answer; a fresh process imports Keras first
 
 
+class SearchJob(NamedTuple):
+    """What all trials of a search have in common.
+
+    Attributes:
+        config, objective, clock, began, weights: as for `run_search`.
+        folder: of the study.
+        state_folder: gets a folder for each unfinished trial.
+    """
+
+    config: Config
+    objective: Callable
+    folder: pathlib.Path
+    state_folder: pathlib.Path
+    clock: Callable[[], float]
+    began: float
+    weights: str | None
+
+    def has_time(self) -> bool:
+        """Whether there is time left."""
+        return self.clock() < self.began + 60 * self.config.limit_minutes
+
+    def trial_folder(self, number: int) -> pathlib.Path:
+        """Where a trial keeps its state."""
+        return self.state_folder / f"trial-{number:04d}"
+
+    def run(self, study: optuna.Study, number: int) -> bool:
+        """`run_trial` of this search."""
+        objective = functools.partial(self.objective, began=self.began, weights=self.weights)
+        return run_trial(study, number, objective, self.trial_folder(number), self.has_time)
+
+
 def run_search(
     config: Config,
     objective: Callable,
@@ -52,16 +86,17 @@ def run_search(
 
     Args:
         config: of the search: its space, how many trials, how many workers or which cluster, the limit.
-        objective: function of (parameters, folder, report, began). It trains with the parameters, keeps its checkpoints
-            in the folder, calls `report` after each epoch with the held-out scores of all its epochs so far, and
-            returns a dict of lists, one number a fold, with `"fold_scores"` among them; or None if it was out of time.
-            `began` is what the clock of its process said when the run began. Several workers get it by cloudpickle.
+        objective: function of (parameters, folder, report, began, weights), the last two by name. It trains with the
+            parameters, keeps its checkpoints in the folder, calls `report` after each epoch with the held-out scores of
+            all its epochs so far, and returns a dict of lists, one number a fold, with `"fold_scores"` among them; or
+            None if it was out of time. `began` is what the clock of its process said when the run began, `weights`
+            where its machine finds them. Several workers get it by cloudpickle.
         folder: of the run's outputs; the study is there.
         state_folder: gets a folder for each unfinished trial.
         clock: function that returns seconds and means the same in every process of a machine.
         began: what the clock said when the run began.
         gpus: the numbers of this machine's GPUs.
-        weights: path of a file that the objective reads, so that the machines of a cluster must see it.
+        weights: of a pre-trained encoder, for the objective; if it is a path, the machines of a cluster must see it.
 
     Returns:
         The errors of the workers that died. Their trials, like all that are not finished, wait for the next run.
@@ -70,19 +105,17 @@ def run_search(
         SearchError: the study is damaged, of other values, or in use by another run.
         ClusterError: the cluster cannot be used; nothing was begun.
     """
-    folder, state_folder, gpus = pathlib.Path(folder), pathlib.Path(state_folder), list(gpus)
-    with lock_study(folder):
-        trials = begin_study(folder, config).get_trials(deepcopy=False)
+    job = SearchJob(config, objective, pathlib.Path(folder), pathlib.Path(state_folder), clock, began, weights)
+    gpus = list(gpus)
+    with lock_study(job.folder):
+        trials = begin_study(job.folder, config).get_trials(deepcopy=False)
         left = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
-        for path in state_folder.glob("trial-*"):
-            if path not in [trial_folder(state_folder, number) for number in left]:
+        for path in job.state_folder.glob("trial-*"):
+            if path not in map(job.trial_folder, left):
                 shutil.rmtree(path)  # of a trial that ended, but was killed before it removed its folder
         if config.cluster:
-            return search_on_cluster(config, objective, folder, state_folder, clock, began, left, weights)
-        share = functools.partial(
-            run_share, config=config, objective=objective, folder=folder, state_folder=state_folder, clock=clock,
-            began=began,
-        )  # fmt: skip
+            return search_on_cluster(left, job)
+        share = functools.partial(run_share, job=job)
         count = min(config.workers or len(gpus) or 1, max(1, trial_count(config) - len(trials) + len(left)))
         if count == 1:
             share(left)
@@ -93,49 +126,27 @@ def run_search(
         return list(run_workers(share, shares, gpus, lambda index, line: show(f"[{index}] {line}")).values())
 
 
-def run_share(
-    left: list[int],
-    config: Config,
-    objective: Callable,
-    folder: pathlib.Path,
-    state_folder: pathlib.Path,
-    clock: Callable[[], float],
-    began: float,
-) -> None:
+def run_share(left: list[int], job: SearchJob) -> None:
     """Runs trials in a worker: first unfinished ones of an earlier run, then new ones, as long as there is time.
 
     Args:
         left: the trials' numbers.
-        config, objective, folder, state_folder, clock, began: as for `run_search`.
+        job: the search.
     """
-    study = open_study(folder, config)
-    has_time = time_check(config, clock, began)
-    objective = functools.partial(objective, began=began)
-    for number in next_trials(left, study, config, folder, has_time):
-        if not run_trial(study, number, objective, trial_folder(state_folder, number), has_time):
+    study = open_study(job.folder, job.config)
+    for number in next_trials(left, study, job):
+        if not job.run(study, number):
             return
 
 
-def next_trials(
-    left: list[int], study: optuna.Study, config: Config, folder: pathlib.Path, has_time: Callable[[], bool]
-) -> Iterator[int]:
+def next_trials(left: list[int], study: optuna.Study, job: SearchJob) -> Iterator[int]:
     """The numbers of the trials to run, each added to the study when it is asked for, as long as there is time."""
     waiting = list(left)
-    while has_time():
-        number = waiting.pop(0) if waiting else begin_trial(study, config, folder)
+    while job.has_time():
+        number = waiting.pop(0) if waiting else begin_trial(study, job.config, job.folder)
         if number is None:
             return
         yield number
-
-
-def time_check(config: Config, clock: Callable[[], float], began: float) -> Callable[[], bool]:
-    """A function that says whether there is time left."""
-    return lambda: clock() < began + 60 * config.limit_minutes
-
-
-def trial_folder(state_folder: pathlib.Path, number: int) -> pathlib.Path:
-    """Where a trial keeps its state."""
-    return state_folder / f"trial-{number:04d}"
 
 
 @contextlib.contextmanager
@@ -157,68 +168,50 @@ def lock_study(folder: pathlib.Path) -> Iterator[None]:
 # --- on a cluster ---
 
 
-def search_on_cluster(
-    config: Config,
-    objective: Callable,
-    folder: pathlib.Path,
-    state_folder: pathlib.Path,
-    clock: Callable[[], float],
-    began: float,
-    left: list[int],
-    weights: str | None,
-) -> list[WorkerError]:
+def search_on_cluster(left: list[int], job: SearchJob) -> list[WorkerError]:
     """`run_search` on a cluster: one task a trial; this process draws the settings of each when a worker is free.
 
     Args:
         left: the numbers of unfinished trials of an earlier run.
-        config, objective, folder, state_folder, clock, began, weights: as for `run_search`.
+        job: the search.
     """
+    files, config = existing_paths(job.weights), job.config
     with contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(Cluster(config.cluster, folder, existing_paths(weights), config.gpu))
-        place, states = str(folder.resolve()), state_folder.resolve()
+        cluster = stack.enter_context(Cluster(config.cluster, job.folder, files, config.gpu))
+        place, states = str(job.folder.resolve()), job.state_folder.resolve()
         if cluster.unshared:
             print(f"{cluster.unshared}; the study is served by this machine, checkpoints stay with their worker")
-            place, states = stack.enter_context(serve_study(folder, own_host(cluster))), pathlib.Path(state_folder.name)
-        run = functools.partial(
-            run_remote_trial, config=config, objective=objective, place=place, state_folder=states, clock=clock
-        )
-        study, has_time, numbers = open_study(folder, config), time_check(config, clock, began), []
+            place = stack.enter_context(serve_study(job.folder, own_host(cluster)))
+            states = pathlib.Path(job.state_folder.name)
+        remote = job._replace(state_folder=states, weights=files[0] if files else job.weights)
+        run = functools.partial(run_remote_trial, job=remote, place=place)
+        study, numbers = open_study(job.folder, config), []
 
         def tasks() -> Iterator[int]:
-            for number in next_trials(left, study, config, folder, has_time):
+            for number in next_trials(left, study, job):
                 numbers.append(number)
                 yield number
 
         def show(index: int, line: str) -> None:
             print(line if line.startswith("trial ") else f"trial {numbers[index]}  {line}", flush=True)
 
-        return list(cluster.run(run, tasks(), clock, began, show).values())
+        return list(cluster.run(run, tasks(), job.clock, job.began, show).values())
 
 
-def run_remote_trial(
-    number: int,
-    passed: float,
-    config: Config,
-    objective: Callable,
-    place: str,
-    state_folder: pathlib.Path,
-    clock: Callable[[], float],
-) -> None:
+def run_remote_trial(number: int, passed: float, job: SearchJob, place: str) -> None:
     """Runs a trial in a worker of a cluster.
 
     Args:
         number: of the trial.
-        passed: seconds since the run began.
-        config, objective, clock: as for `run_search`.
+        passed: seconds since the run began, by another machine's clock.
+        job: the search.
         place: the study's folder, or the address of its proxy.
-        state_folder: of the checkpoints.
     """
-    began = clock() - passed
-    study = open_proxy(place, config) if "://" in place else open_study(place, config)
+    job = job._replace(began=job.clock() - passed)
+    study = open_proxy(place, job.config) if "://" in place else open_study(place, job.config)
     if study.get_trials(deepcopy=False)[number].state.is_finished():
         return  # a task is repeated, too, when its worker is lost before it has told the scheduler that it ended
-    objective = functools.partial(objective, began=began)
-    run_trial(study, number, objective, trial_folder(state_folder, number), time_check(config, clock, began))
+    job.run(study, number)
 
 
 @contextlib.contextmanager
@@ -241,21 +234,26 @@ def serve_study(folder: pathlib.Path, host: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind((host, 0))
         port = free.getsockname()[1]
-    job = folder / ".proxy.pickle"
-    write_job(job, serve)
-    server = start_worker(job, (folder.resolve() / STUDY_FILE, host, port), {})
-    try:
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with tempfile.TemporaryDirectory() as temporary:
+        job = pathlib.Path(temporary) / "job.pickle"
+        write_job(job, serve)
+        server = start_worker(job, (folder.resolve() / STUDY_FILE, host, port), {})
         try:
-            GrpcStorageProxy(host=host, port=port).wait_server_ready(PROXY_SECONDS)
-        except ConnectionError as error:
-            server.kill()
-            assert server.stdout is not None
-            raise ClusterError(f"the study's proxy on {host}:{port}: {error}; {server.stdout.read()!r}") from error
-        yield f"grpc://{host}:{port}"
-    finally:
-        stop_worker(server)
-        job.unlink(missing_ok=True)
+            yield wait_for_proxy(server, host, port)
+        finally:
+            stop_worker(server)
+
+
+def wait_for_proxy(server: subprocess.Popen, host: str, port: int) -> str:
+    """The address of a proxy, when it answers; see `serve_study`."""
+    warnings.simplefilter("ignore", ExperimentalWarning)
+    try:
+        GrpcStorageProxy(host=host, port=port).wait_server_ready(PROXY_SECONDS)
+    except ConnectionError as error:
+        server.kill()
+        assert server.stdout is not None
+        raise ClusterError(f"the study's proxy on {host}:{port}: {error}; {server.stdout.read()!r}") from error
+    return f"grpc://{host}:{port}"
 
 
 def serve(path: pathlib.Path, host: str, port: int) -> None:

@@ -29,8 +29,9 @@ def sleep_long(task, passed):
     time.sleep(1000)
 
 
-def learn(parameters, folder, report, began, flag):
+def learn(parameters, folder, report, began, weights, flag):
     """An objective that costs nothing; the first process that comes to the third epoch kills its worker."""
+    assert pathlib.Path(weights).read_text() == "weights"  # wherever this process was started
     path = folder / "scores.json"
     scores = json.loads(path.read_text()) if path.is_file() else []
     while len(scores) < 6:

@@ -148,7 +148,7 @@ def tiles() -> Tiles:
 
 
 def search(folder, config, tiles, clock=lambda: 0.0):
-    objective = functools.partial(train_trial, config=config, tiles=tiles, weights=None, clock=clock)
+    objective = functools.partial(train_trial, config=config, tiles=tiles, clock=clock)
     run_search(config, objective, folder, folder / "state", clock, 0.0)
     return open_study(folder, config).get_trials()
 

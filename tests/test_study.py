@@ -24,7 +24,7 @@ from salt.study import (
     resume_study,
     trial_count,
 )
-from salt.trial_runs import lock_study, run_remote_trial, run_search
+from salt.trial_runs import SearchJob, lock_study, run_remote_trial, run_search
 
 EPOCHS = 8
 
@@ -35,7 +35,7 @@ def quality(parameters):
     return 0.5 + 0.5 * float(np.mean(np.sin(np.arange(1, len(values) + 1) * np.array(values))))
 
 
-def learn(parameters, folder, report, tick=lambda: None, began=0.0):
+def learn(parameters, folder, report, tick=lambda: None, began=0.0, weights=None):
     """An objective that costs nothing and keeps its state as training does: first the checkpoint, then the report."""
     path = folder / "scores.json"
     scores = json.loads(path.read_text()) if path.is_file() else []
@@ -185,7 +185,7 @@ def test_only_a_search_with_the_same_settings_is_taken_over_though_it_may_want_m
 # --- several workers ---
 
 
-def die_in_the_second_trial(parameters, folder, report, began=0.0):
+def die_in_the_second_trial(parameters, folder, report, began=0.0, weights=None):
     marker = folder.parent.parent / "died"
     if folder.name == "trial-0001" and not marker.exists():
         marker.write_text("")
@@ -227,7 +227,7 @@ def test_no_combination_is_tried_twice_while_others_are_left(tmp_path, monkeypat
 def test_the_estimator_learns_where_scores_are_high(tmp_path, monkeypatch):
     monkeypatch.setitem(SPACES, "findings", {"lovasz": Span(0.0, 1.0)})
 
-    def peak(parameters, folder, report, began=0.0):
+    def peak(parameters, folder, report, began=0.0, weights=None):
         return {"fold_scores": [-((parameters["lovasz"] - 0.3) ** 2)]}
 
     config = preset("smoke", space="findings", trials=40)
@@ -237,7 +237,7 @@ def test_the_estimator_learns_where_scores_are_high(tmp_path, monkeypatch):
 
 
 def test_a_trial_that_fails_twice_is_recorded_with_its_error_and_the_others_go_on(tmp_path):
-    def fail(parameters, folder, report, began=0.0):
+    def fail(parameters, folder, report, began=0.0, weights=None):
         if parameters["filter_scaling"] == 16:
             raise MemoryError("16 is too wide")
         return learn(parameters, folder, report)
@@ -253,7 +253,7 @@ def test_a_trial_that_fails_twice_is_recorded_with_its_error_and_the_others_go_o
 def test_a_trial_that_failed_by_accident_is_tried_once_more_by_the_next_run(tmp_path):
     calls = []
 
-    def sometimes(parameters, folder, report, began=0.0):
+    def sometimes(parameters, folder, report, began=0.0, weights=None):
         calls.append(parameters)
         if len(calls) in (2, 3):
             raise MemoryError("another process had the card")
@@ -272,7 +272,7 @@ def test_a_trial_that_failed_by_accident_is_tried_once_more_by_the_next_run(tmp_
 
 
 def test_a_score_of_nan_ends_no_worker_and_is_no_score(tmp_path, capsys):
-    def diverge(parameters, folder, report, began=0.0):
+    def diverge(parameters, folder, report, began=0.0, weights=None):
         scores = learn(parameters, folder, report)
         return scores if parameters["filter_scaling"] == 4 else {"fold_scores": [float("nan"), 0.5]}
 
@@ -288,7 +288,7 @@ def test_a_trial_whose_time_is_up_waits_for_the_next_run_and_none_is_begun_after
     config = preset("smoke", space="findings", trials=0, limit_minutes=1.0)
     seconds = iter([0.0, 20.0, 40.0, 61.0, 61.0])
 
-    def run_out(parameters, folder, report, began=0.0):
+    def run_out(parameters, folder, report, began=0.0, weights=None):
         return late() if "2" in folder.name else learn(parameters, folder, report)
 
     run(tmp_path, config, run_out, clock=functools.partial(next, seconds))
@@ -318,5 +318,7 @@ def test_a_trial_that_a_lost_worker_had_ended_is_not_begun_again(tmp_path, confi
 
     begun = run_search(dataclasses.replace(config, trials=1), learn, tmp_path, tmp_path / "state", lambda: 0.0, 0.0)
     before = told(tmp_path, config)
-    run_remote_trial(0, 0.0, config, refuse, str(tmp_path), tmp_path / "state", lambda: 0.0)
+    run_remote_trial(
+        0, 0.0, SearchJob(config, refuse, tmp_path, tmp_path / "state", lambda: 0.0, 0.0, None), str(tmp_path)
+    )
     assert begun == [] and told(tmp_path, config) == before
