@@ -39,7 +39,7 @@ from desk.planning import (
     within_session,
 )
 from desk.preflight import GPU_SESSIONS, gpu_sessions, newest_version, preflight, running
-from desk.pushing import OPEN, accept, keep_pushed, look_up, send
+from desk.pushing import OPEN, accept, keep_bytes, keep_pushed, look_up, send
 from desk.records import read_object, utc_now, write_record
 from desk.remote_output import DEADLINE_HOURS, PARTIAL, POLL, remote_manifest, run_status
 from desk.runs import FETCH, MANIFEST, QUEUE, Run, pushed_runs
@@ -218,7 +218,7 @@ class Part:
         built = build_run(plan)
         why = "ran out of time" if self.state == "COMPLETE" else f"was {self.state}"
         print(f"  fold {self.fold} {why}; {plan.run_id} resumes it", flush=True)
-        shutil.copytree(built.folder, self.run.folder / "pushed", dirs_exist_ok=True)
+        keep_bytes(built, self.run.folder / "pushed")
         self.run.metadata = built.metadata
         (self.run.folder / FETCH).unlink(missing_ok=True)
         self.set_partial_aside()

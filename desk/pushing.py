@@ -83,8 +83,8 @@ def keep_pushed(folder: pathlib.Path, built: BuiltKernel, **more: Any) -> Run:
 
 
 def keep_bytes(built: BuiltKernel, folder: pathlib.Path) -> None:
-    """Writes what is pushed into a new folder: these very bytes, not what another build has put into its place."""
-    shutil.copytree(built.folder, folder)
+    """Writes what is pushed into a folder: these very bytes, not what another build has put into its place."""
+    shutil.copytree(built.folder, folder, dirs_exist_ok=True)
     code = folder / built.metadata["code_file"]
     content = built.content.encode()
     if code.read_bytes() != content:

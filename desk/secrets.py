@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 
 from desk.errors import ConfigurationError
+from desk.kaggle.credentials import TOKEN_FILES, credential_folders
 from desk.records import read_object, read_text
 
 SHORTEST = 12  # characters of a secret that is looked for: shorter ones stand in any text by chance
@@ -53,13 +54,8 @@ def own_secrets(
         for name, value in environ.items()
         if NAMED_SECRET.search(name) and not os.path.exists(value)  # the path of a file, which is no secret
     }
-    folders = [home / ".kaggle", pathlib.Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"]
-    folders += [pathlib.Path(environ["KAGGLE_CONFIG_DIR"])] if environ.get("KAGGLE_CONFIG_DIR") else []
-    paths = [
-        folder / name
-        for folder in folders
-        for name in ("kaggle.json", "credentials.json", "access_token", "access_token.txt")
-    ]
+    names = ("kaggle.json", "credentials.json", *TOKEN_FILES)
+    paths = [folder / name for folder in credential_folders(environ, home) for name in names]
     paths += [pathlib.Path(environ["KAGGLE_API_TOKEN"])] if environ.get("KAGGLE_API_TOKEN") else []
     for path in paths:
         for secret in file_secrets(path):

@@ -41,9 +41,19 @@ FLATTENER_ORDER = [
     *("checks", "trace", "kaggle", "kernel_head", "notebook_entry", "parameters", "analysis", "build", "command"),
 ]
 DESK_ORDER = [
-    *("paths", "errors", "output", "machine", "records", "secrets", "runs", "building"),
+    *("paths", "errors", "output", "machine", "records", "runs", "building"),
     *("kaggle.errors", "kaggle.credentials", "kaggle.transport", "kaggle.files", "kaggle.kernels", "kaggle.datasets"),
-    *("kaggle.competitions", "sending", "metadata", "remote_output", "planning", "preflight", "pushing", "fan_out"),
+    *(
+        "kaggle.competitions",
+        "secrets",
+        "sending",
+        "metadata",
+        "remote_output",
+        "planning",
+        "preflight",
+        "pushing",
+        "fan_out",
+    ),
     *("fetching", "joining", "competition_data", "submitting", "uploading", "run_table", "refreshing"),
     *("local.sandbox", "local.competitions", "local.mounts", "local.processes", "local.endings", "local.kernels"),
     *("local.chain", "score_tables", "scoring", "ensembles", "prediction_files", "importing"),

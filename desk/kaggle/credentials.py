@@ -9,6 +9,7 @@ from desk.kaggle.errors import CredentialsError
 from desk.records import read_object, read_text
 
 TOKEN_START = "KGAT_"  # of each token that Kaggle makes
+TOKEN_FILES = ("access_token", "access_token.txt")  # in ~/.kaggle
 TOKEN_PAGE = "https://www.kaggle.com/settings, Create New Token"
 
 
@@ -41,17 +42,14 @@ def find_credentials(environ: Mapping[str, str] | None = None, home: str | pathl
                 raise CredentialsError(f"KAGGLE_API_TOKEN names {token}, which is no file with a token in it")
             return Credentials("the file in KAGGLE_API_TOKEN", token=one_word(content, token))
         return Credentials("KAGGLE_API_TOKEN", token=one_word(token, "KAGGLE_API_TOKEN"))
-    for name in ("access_token", "access_token.txt"):
+    for name in TOKEN_FILES:
         path = home / ".kaggle" / name
         if path.is_file() and (token := read_text(path).strip()):
             return Credentials(f"~/.kaggle/{name}", token=one_word(token, f"~/.kaggle/{name}"))
     username, key = environ.get("KAGGLE_USERNAME"), environ.get("KAGGLE_KEY")
     if username and key:
         return Credentials("KAGGLE_USERNAME and KAGGLE_KEY", username=username, key=key)
-    folders = [home / ".kaggle", pathlib.Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"]
-    if configured := environ.get("KAGGLE_CONFIG_DIR"):
-        folders.insert(0, pathlib.Path(configured))
-    for folder in folders:
+    for folder in credential_folders(environ, home):
         path = folder / "kaggle.json"
         if path.is_file():
             shown, text, found = str(path).replace(str(home), "~", 1), read_text(path).strip(), read_object(path)
@@ -70,6 +68,13 @@ def find_credentials(environ: Mapping[str, str] | None = None, home: str | pathl
         f"no Kaggle credentials. Make a token at {TOKEN_PAGE}, and put kaggle.json into ~/.kaggle/ (chmod 600), or the "
         "token into KAGGLE_API_TOKEN"
     )
+
+
+def credential_folders(environ: Mapping[str, str], home: pathlib.Path) -> list[pathlib.Path]:
+    """The folders in which the client looks for kaggle.json, in its order."""
+    folders = [home / ".kaggle", pathlib.Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"]
+    configured = environ.get("KAGGLE_CONFIG_DIR")
+    return [pathlib.Path(configured), *folders] if configured else folders
 
 
 def one_word(token: str, place: str) -> str:
