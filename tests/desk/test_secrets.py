@@ -32,7 +32,7 @@ PACKED = base64.b85encode(zlib.compress(KEY.encode() * 9)).decode()
         *(base64.b64encode(before + KEY.encode() + b"after").decode() for before in (b"", b"u", b"us", b"user:")),
         base64.urlsafe_b64encode(b"user:" + KEY.encode()).decode(),
 f"FILES = {{'a': zlib.decompress(base64.b85decode({PACKED!r}))}}",
-        f'x = "{base64.b64encode(gzip.compress(b"zeros" * 9 + KEY.encode())).decode()}"',
+        f'x = "{base64.b64encode(gzip.compress(b"zeros" * 9 + KEY.encode(), mtime=0)).decode()}"',
     ],
 )  # fmt: skip
 def test_a_secret_is_found_however_it_is_spelt_with_its_line(spelt):
