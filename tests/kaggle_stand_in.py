@@ -112,7 +112,7 @@ class StandIn:
             after: how many go well before.
             method: such as "SaveKernel", or a regular expression for "GET /files/...".
             kind: "http" (status, message, headers), "html" (status), "cut" (before Kaggle acts), "cut_after",
-                "hang", "hang_after", "answer" (body): an answer without any deed.
+                "hang", "hang_after", "answer" (body): an answer without any deed, "bytes" (body): the same, as it is.
         """
         self.faults.append({"method": method, "kind": kind, "times": times, "after": after, **how})
 
@@ -352,7 +352,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(content or b"{}") if is_api else {"query": address.query, "bytes": len(content)}
         self.stand_in.requests.append((name, dict(self.headers), body))
         fault = self.next_fault(name)
-        if fault and fault["kind"] in ("http", "html", "cut", "hang", "answer"):
+        if fault and fault["kind"] in ("http", "html", "cut", "hang", "answer", "bytes"):
             return self.fail(fault)
         if is_api:
             if not self.signed_in() and name != "IntrospectToken":
@@ -393,6 +393,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(fault.get("status", 200), page, {"Content-Type": "text/html"})
         if kind == "answer":
             return self.send_json(200, fault["body"])
+        if kind == "bytes":
+            return self.send(200, fault["body"], {"Content-Type": "application/json"})
         if kind.startswith("hang"):
             self.stand_in.reached.set()
             self.stand_in.released.wait(30)

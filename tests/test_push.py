@@ -404,7 +404,15 @@ def test_a_version_that_is_no_number_is_not_recorded_as_one(stand_in, repository
     (folder,) = run_folders(repository)
     record = read_record(folder, "push.json")
     assert (status, record["state"], record["version"]) == (0, "pushed", 1)  # it was looked up
-    assert "which is none" in text and "found: the push arrived, as version 1" in text
+    assert ("which is none" in text or "versionNumber is" in text) and "found: the push arrived, as version 1" in text
+    assert len(stand_in.calls("SaveKernel")) == 1
+
+
+def test_an_answer_nested_too_deep_is_looked_up_and_the_push_not_forgotten(stand_in, repository, push_train):
+    stand_in.fault("SaveKernel", "bytes", body=b"[" * 10_000)
+    status, text, _ = push_train()
+    assert status == 3 and "Looking for it" in text and "Do not repeat the push" in text
+    assert read_record(run_folders(repository)[0], "push.json")["state"] == "ambiguous"
     assert len(stand_in.calls("SaveKernel")) == 1
 
 

@@ -42,7 +42,15 @@ FLATTENER_ORDER = [
 ]
 DESK_ORDER = [
     *("paths", "errors", "output", "machine", "records", "runs", "building"),
-    *("kaggle.errors", "kaggle.credentials", "kaggle.transport", "kaggle.files", "kaggle.kernels", "kaggle.datasets"),
+    *(
+        "kaggle.errors",
+        "kaggle.answers",
+        "kaggle.credentials",
+        "kaggle.transport",
+        "kaggle.files",
+        "kaggle.kernels",
+        "kaggle.datasets",
+    ),
     *(
         "kaggle.competitions",
         "secrets",

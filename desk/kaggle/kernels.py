@@ -113,7 +113,7 @@ def save_kernel(link: KaggleLink, metadata: dict, source: str, hours: float | No
     if answer.error:
         raise push_refusal(what, link.scrub(answer.error))
     version = answer.version_number
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+    if version is None or version < 1:
         raise AmbiguousError(f"cannot {what}: the answer names the version {version!r}, which is none")
     invalid = [f"{kind} {name}" for kind in KINDS for name in getattr(answer, f"invalid_{kind}_sources") or []]
     return SavedKernel(version, answer.url, tuple(invalid))

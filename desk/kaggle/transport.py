@@ -31,6 +31,7 @@ from kagglesdk.kaggle_creds import KaggleCredentials
 from kagglesdk.security.types.oauth_service import IntrospectTokenRequest
 
 from desk.errors import ConfigurationError, DeskError
+from desk.kaggle.answers import prepare_answer
 from desk.kaggle.credentials import TOKEN_PAGE, Credentials, find_credentials
 from desk.kaggle.errors import (
     AccessError,
@@ -46,6 +47,14 @@ from desk.records import read_object
 CALL_SECONDS = 60.0  # of one call to the API; a push of 1 MB takes a few
 ATTEMPTS = 5  # for a question; a command is sent once
 LONGEST_PAUSE = 300.0  # that a Retry-After is obeyed for
+UNREADABLE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)  # what parsing raises
 PAGE = 200  # files a page, the most that Kaggle gives
 
 
@@ -96,6 +105,7 @@ class KaggleLink:
         http._init_session()
         # The SDK has no time limits. With these a request that was given up ends some day.
         http._session.send = functools.partial(http._session.send, timeout=(self.seconds, self.seconds))
+        http._prepare_response = functools.partial(prepare_answer, http._prepare_response)
         if agreed.refresh:
             self.renew(client)
         return client
@@ -228,7 +238,7 @@ class KaggleLink:
         response = getattr(error, "response", None)
         if isinstance(error, requests.exceptions.HTTPError) and response is not None:
             return self.refusal(what, response, str(error))
-        if isinstance(error, ValueError | KeyError | TypeError):  # no JSON, or not what the SDK knows
+        if isinstance(error, UNREADABLE):  # no JSON, or not what the SDK knows
             text = self.scrub(f"{type(error).__name__}: {error}")
             return UnreachableError(f"cannot {what}: the answer cannot be read ({text})")
         if isinstance(error, requests.exceptions.RequestException | OSError):
