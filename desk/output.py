@@ -1,11 +1,25 @@
 """What a verb shows on a terminal or in a log."""
 
 import pathlib
+import re
 import shutil
 import sys
 from typing import TextIO
 
 from desk.paths import AnyPath
+
+# What moves a terminal's cursor, colours it, sets its title or its clipboard (also cut short at the end), and marks
+# that turn the direction of writing: a text from elsewhere is to be read, not obeyed.
+CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*(?:[@-~]|$)|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|\x1b[ -/]*(?:[0-~]|$)"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def printable(text: str) -> str:
+    """A text of somebody else's as lines that any terminal shows: without control sequences and half characters."""
+    text = CONTROL.sub("", re.sub(r"\r+\n?", "\n", text))
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def show(*rows: tuple[str, str]) -> None:

@@ -41,7 +41,7 @@ FLATTENER_ORDER = [
     *("checks", "trace", "kaggle", "kernel_head", "notebook_entry", "parameters", "analysis", "build", "command"),
 ]
 DESK_ORDER = [
-    *("paths", "errors", "output", "machine", "records", "runs", "building"),
+    *("paths", "errors", "output", "command", "consent", "machine", "records", "runs", "building"),
     *(
         "kaggle.errors",
         "kaggle.answers",
