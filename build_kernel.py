@@ -8,6 +8,7 @@
 The command of the package `flattener`. `make dist` makes both into one file, to be copied into other repositories.
 """
 
+import gc
 import sys
 from pathlib import Path
 
@@ -37,4 +38,5 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # the process ends before there is any garbage: syntax trees are many objects
     sys.exit(main())

@@ -5,7 +5,6 @@ import builtins
 import os
 import re
 import symtable
-from collections.abc import Iterable
 from pathlib import Path
 
 from flattener.cells import Cell
@@ -38,15 +37,15 @@ SECRETS = {
 def check_document(document: Document, cells: list[Cell]) -> None:
     """Refuses an output that cannot run; each refusal is a bug of the flattener, apart from those with a remedy."""
     library = document.library
-    if document.form == "notebook":
-        check_cells(cells)
     running = [cell for cell in cells if cell.kind == "code" and not cell.is_file]
     if document.form == "script" and library.apart:
         check_unpacked(document, "\n".join(cell.text for cell in running))
     flat = [cell for cell in running if not cell.is_module]
+    if document.form == "notebook":
+        check_cells([cell for cell in cells if cell.is_module])
     for cell in flat if document.program else []:
         refuse_left_imports(library, cell.text)
-    unknown = unresolved_names(cell_table(cell, document.future) for cell in flat)
+    unknown = unresolved_names([cell_table(cell, document.future) for cell in flat])  # parses each, too
     for module in library.sources.values() if unknown else ():
         unknown -= unresolved_names([module.table])
     if unknown:
@@ -118,14 +117,10 @@ def check_script(text: str, name: str, cells: list[Cell]) -> None:
         raise BuildError(f"{name}:{error.lineno or 1}", reason, REPORT) from None
 
 
-def unresolved_names(tables: Iterable[symtable.SymbolTable]) -> set[str]:
+def unresolved_names(tables: list[symtable.SymbolTable]) -> set[str]:
     """The global names that are read in some part of a program and bound in none."""
-    all_bound, all_read = set[str](), set[str]()
-    for table in tables:
-        bound, read = global_names(table)
-        all_bound |= bound
-        all_read |= read
-    return all_read - all_bound - set(dir(builtins)) - IMPLICIT_NAMES
+    bound, read = global_names(*tables)
+    return read - bound - set(dir(builtins)) - IMPLICIT_NAMES
 
 
 def private_texts(root: Path) -> dict[str, str]:

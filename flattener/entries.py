@@ -107,19 +107,24 @@ def check_together(modules: list[Module], packages: Collection[str]) -> None:
             following.refuse(min(rows, default=1), reason, "rename it there, or build a file of each entry")
 
 
-def global_names(table: symtable.SymbolTable, top: bool = True) -> tuple[set[str], set[str]]:
-    """The global names that are bound and those that are read, somewhere in a module."""
+def global_names(*modules: symtable.SymbolTable) -> tuple[set[str], set[str]]:
+    """The global names that are bound and those that are read, somewhere in the modules of some symbol tables."""
     bound: set[str] = set()
     read: set[str] = set()
-    for symbol in table.get_symbols():
-        if (top or symbol.is_declared_global()) and (symbol.is_assigned() or symbol.is_imported()):
-            bound.add(symbol.get_name())
-        if symbol.is_referenced() and (top or symbol.is_global()):
-            read.add(symbol.get_name())
-    for child in table.get_children():
-        more = global_names(child, False)
-        bound |= more[0]
-        read |= more[1]
+    todo = list(modules)
+    for table in todo:
+        top = table.get_type() == "module"
+        # A function's locals are most of its names, and none of these.
+        names = table.get_globals() if isinstance(table, symtable.Function) else table.get_identifiers()
+        for name in names:
+            if name in bound and name in read:
+                continue
+            symbol = table.lookup(name)
+            if (top or symbol.is_declared_global()) and (symbol.is_assigned() or symbol.is_imported()):
+                bound.add(name)
+            if symbol.is_referenced() and (top or symbol.is_global()):
+                read.add(name)
+        todo += table.get_children()
     return bound, read
 
 

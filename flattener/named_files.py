@@ -33,6 +33,11 @@ WRITES = words("""
 """)
 COPIES = words("copy copy2 copyfile copytree")
 STARTS = words("run call check_call check_output Popen system execv spawnv popen")
+# The kinds of nodes that `NamedFiles.visit` looks at.
+TELLING = frozenset((
+    *(ast.Call, ast.Constant, ast.JoinedStr, ast.BinOp, ast.Name, ast.Attribute, ast.Subscript, ast.Assign),
+    *(ast.AnnAssign, ast.arguments, ast.List, ast.Tuple, ast.Dict, ast.IfExp, ast.BoolOp, ast.Starred),
+))  # fmt: skip
 ABOUT_SETTINGS = re.compile(r"conf(ig|_|s|$)|cfg|yaml", re.IGNORECASE)
 PATH_TEXT = re.compile(r"(?!https?:)[^\n\t:<>|\"'{}]{1,200}")
 FILE_NAME = re.compile(r"\w\.\w{1,5}$")
@@ -72,6 +77,7 @@ class NamedFiles:
         took: place in the source -> the files that are shipped for it without being asked for.
         warnings: of those that are named and not shipped.
         read: the files at the desk that the build has read.
+        bases: the folders in which the program may be started at the desk.
     """
 
     def __init__(
@@ -90,6 +96,8 @@ class NamedFiles:
         self.took: dict[str, list[Path]] = {}
         self.warnings: list[str] = []
         self.read: set[Path] = set()
+        near = search.entry.is_relative_to(search.here)
+        self.bases = list(dict.fromkeys([*([search.here] if near else []), search.entry.parent]))
         some = facts is None or any(self.may_name_files(facts[module.name]) for module in modules)
         for module in modules if some else []:
             self.module = module
@@ -114,16 +122,17 @@ class NamedFiles:
             if text in SETTINGS or text == ".json":
                 return True  # the end of a name that is put together
             is_package = text in self.library.packages and not joins
-            looks_so = (
-                not is_package and text.strip("./*") and not text.startswith(SYSTEM) and PATH_TEXT.fullmatch(text)
-            )
-            if looks_so and any((base / text).exists() for base in self.bases()):
+            looks_so = text.strip("./*") and not text.startswith(SYSTEM) and PATH_TEXT.fullmatch(text)
+            if looks_so and not is_package and any(os.path.exists(f"{base}/{text}") for base in self.bases):
                 return True
         return False
 
     def visit(self, node: ast.AST, use: str) -> None:
         """Notes the paths in a part of the syntax tree; `use` is what is done with its value."""
-        match node:
+        kind = node.__class__
+        if kind is ast.Name and not use and "__file__" not in self.own_words:
+            return
+        match node if kind in TELLING else None:
             case ast.Call():
                 self.visit_call(node, use)
                 return
@@ -210,16 +219,11 @@ class NamedFiles:
 
     def note_argument(self, text: str) -> None:
         """Notes a file or folder that `--args` names."""
-        for base in self.bases():
+        for base in self.bases:
             path = Path(os.path.normpath(base / text))
             if text.strip("./") and path.exists():
                 self.note_files([path], base, "read", None, "--args")
                 return
-
-    def bases(self) -> list[Path]:
-        """The folders in which the program may be started at the desk."""
-        near = self.search.entry.is_relative_to(self.search.here)
-        return list(dict.fromkeys([*([self.search.here] if near else []), self.search.entry.parent]))
 
     def note(self, node: ast.expr, value: PathValue, use: str) -> None:
         """Notes the files at the desk that a path means."""
@@ -240,7 +244,7 @@ class NamedFiles:
         is_settings = suffix in SETTINGS
         is_settings |= text in CONFIG_FOLDERS or bool(suffix == ".json" and ABOUT_SETTINGS.search(name))
         use = use or ("read" if is_settings else "")
-        bases = self.bases()
+        bases = self.bases
         if os.path.isabs(text):
             if is_plain and not (use == "read" and UNKNOWN_PART not in text and is_own_absolute(Path(text))):
                 return
@@ -469,8 +473,8 @@ def matching(base: Path, pattern: str) -> list[Path]:
     """The files and folders that a path with `*` means."""
     try:
         if UNKNOWN_PART not in pattern:
-            path = Path(os.path.normpath(base / pattern))
-            return [path] if path.exists() else []
+            path = os.path.normpath(os.path.join(base, pattern))
+            return [Path(path)] if os.path.exists(path) else []
         if not re.search(r"\w/|\.\w+$", pattern):
             return []
         literal = "".join("*" if part == UNKNOWN_PART else glob.escape(part) for part in re.split(r"(\*)", pattern))

@@ -75,13 +75,18 @@ def without_line_magics(lines: list[str]) -> list[str]:
     return made
 
 
+def kept_magic(text: str) -> re.Match[str] | None:
+    """A line in which a magic stands in a comment."""
+    return KEPT_LINE.fullmatch(text) if MARK in text else None
+
+
 def with_magics(cells: list[Cell]) -> list[Cell]:
     """The cells of a notebook with the magics as they were."""
     made = []
     for cell in cells:
         lines: list[Line] = []
         for line in cell.lines if cell.kind == "code" else []:
-            found = KEPT_LINE.fullmatch(line.text)
+            found = kept_magic(line.text)
             if found and not (lines and found["text"].startswith("%%")):
                 text = found["text"] if found["text"][:1].isspace() else found["indent"] + found["text"]
                 line = dataclasses.replace(line, text=text)
@@ -95,7 +100,7 @@ def magics_of(cells: list[Cell]) -> list[str]:
     found: list[Any] = []
     for cell in cells:
         for line in cell.lines if cell.kind == "code" else []:
-            magic = KEPT_LINE.fullmatch(line.text)
+            magic = kept_magic(line.text)
             if magic and re.match(r"\s*(!|%%|%(pip|conda|run|env|cd|writefile)\b)", magic["text"]):
                 place = f"{line.label}:{line.number}"
                 found.append(f"{place}: a script does not run `{magic['text'].strip()}`. Remedy: build a notebook.")

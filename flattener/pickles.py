@@ -78,15 +78,23 @@ class Pickles:
 
     def __init__(self, values: Values) -> None:
         self.values, modules = values, list(values.modules.values())
-        self.parents = {child: parent for module in modules for parent in module.nodes for child in child_nodes(parent)}
-        live = live_statements(modules, self.computes_names(modules))
+        origins = values.imported.items()
+        picklers = {name for (name, _, _), (origin, _) in origins if origin.partition(".")[0] in PICKLERS}
+        live = live_statements(modules, self.computes_names(modules)) if picklers else set()
         self.found = [
             found
             for module in modules
+            if module.name in picklers
             for index, statement in enumerate(module.body)
             if (module.name, index) in live
             for found in self.in_statement(module, statement)
         ]
+
+    @functools.cached_property
+    def parents(self) -> dict[ast.AST, ast.AST]:
+        """The node that each node of the program is a part of."""
+        modules = self.values.modules.values()
+        return {child: parent for module in modules for parent in module.nodes for child in child_nodes(parent)}
 
     def computes_names(self, modules: list[Module]) -> bool:
         """Whether some code may call a function whose name no code mentions."""
@@ -113,15 +121,15 @@ class Pickles:
     def in_statement(self, module: Module, statement: ast.stmt) -> Iterator[Pickling]:
         """All places in a statement of a module."""
         for node in walk(statement):
-            parent = self.parents.get(node)
             if not isinstance(node, ast.Name | ast.Attribute) or not isinstance(node.ctx, ast.Load):
                 continue
-            if isinstance(parent, ast.Attribute) and self.dotted(module, parent):
-                continue  # only a part of the name
             origin, _, name = self.dotted(module, node).rpartition(".")
             top = origin.partition(".")[0]
             if top not in PICKLERS or (origin != top and origin != "joblib.numpy_pickle"):
                 continue
+            parent = self.parents.get(node)
+            if isinstance(parent, ast.Attribute) and self.dotted(module, parent):
+                continue  # only a part of the name
             call = parent if isinstance(parent, ast.Call) and parent.func is node else None
             yield from self.at(module, node, call, top, name)
 

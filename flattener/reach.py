@@ -88,9 +88,10 @@ class Reach:
         self.kept = self.find_kept()
         self.notices = self.find_notices()
         if any(notice.opens for notice in self.notices):
+            known = len(self.modules)
             for top in library.packages:
                 self.visit_all(top)
-            self.notices = self.find_notices()
+            self.notices = self.find_notices() if len(self.modules) > known else self.notices
             self.files = self.find_files()
         self.opens = self.names_package or bool(self.searched) or any(notice.opens for notice in self.notices)
         self.opens = self.opens or self.hands_out_modules()
