@@ -129,10 +129,11 @@ class NamedFiles:
 
     def visit(self, node: ast.AST, use: str) -> None:
         """Notes the paths in a part of the syntax tree; `use` is what is done with its value."""
-        kind = node.__class__
-        if kind is ast.Name and not use and "__file__" not in self.own_words:
+        if isinstance(node, ast.Name) and not use and "__file__" not in self.own_words:
             return
-        match node if kind in TELLING else None:
+        match node:
+            case _ if node.__class__ not in TELLING:
+                pass
             case ast.Call():
                 self.visit_call(node, use)
                 return
