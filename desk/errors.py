@@ -1,9 +1,6 @@
 """Errors that a person at this desk can do something about, and what the exit status of a command means."""
 
 import enum
-import sys
-from collections.abc import Callable
-from typing import Any
 
 
 class Exit(enum.IntEnum):
@@ -58,24 +55,3 @@ class BusyError(DeskError):
 
 class LocalRunError(DeskError):
     """A run at this desk that cannot start, or did not come to a good end."""
-
-
-def run_command(command: Callable[..., int | None], *arguments: Any, resumable: bool = False) -> int:
-    """Runs a verb; returns its exit status. Its errors become one message on stderr.
-
-    Args:
-        command: the verb.
-        arguments: what it is called with.
-        resumable: whether the same command resumes what was interrupted.
-    """
-    try:
-        return command(*arguments) or 0
-    except KeyboardInterrupt:
-        print("\ninterrupted" + "; run the same command again to resume" * resumable, file=sys.stderr)
-        return 130
-    except DeskError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    except (ValueError, OSError) as error:  # salt's errors are ValueErrors that say which input is bad
-        print(f"error: {error}", file=sys.stderr)
-        return 1

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 
 from desk.building import Program
-from desk.errors import ConfigurationError, DeskError
+from desk.errors import ConfigurationError, DeskError, Exit
 from desk.kaggle.errors import (
     AccessError,
     AmbiguousError,
@@ -34,6 +34,7 @@ from desk.planning import (
     PushRequest,
     build_run,
     plan_run,
+    push_deed,
     resume_run,
     show_plan,
     within_session,
@@ -54,13 +55,13 @@ class FoldsFailed(KaggleError):
 class Interrupted(KaggleError):
     """Somebody pressed Ctrl-C."""
 
-    exit_status = 130
+    exit_status = Exit.INTERRUPTED
 
 
 class NoPlace(KaggleError):
     """Kaggle has had no place for a fold for a long time."""
 
-    exit_status = 75
+    exit_status = Exit.LATER
 
 
 # --- a new queue ----------------------------------------------------------------------------------------------------
@@ -91,9 +92,8 @@ def push_folds(link: KaggleLink, request: PushRequest) -> Run | None:
         minutes = shares[folds[0]].get("minutes")
         each = f", each with {minutes:g} of the run's minutes" if minutes else ""
         show(("kernels", f"{len(folds)}, for folds {', '.join(map(str, folds))}{each}"))
-        preflight(link, request, built[0], pushed_runs(request.runs))
-        if request.dry_run:
-            print("\nnothing was pushed (--dry-run)")
+        previous = preflight(link, request, built[0], pushed_runs(request.runs))
+        if not request.consent.allows(push_deed(built, plan, previous)):
             return None
         temporary.rename(request.runs / plan.run_id)
     finally:
@@ -129,6 +129,12 @@ def keep_part(folder: pathlib.Path, plan: Plan, fold: int, settings: dict) -> Bu
     built = build_run(dataclasses.replace(plan, run_id=f"{plan.run_id}-fold-{fold}", settings=settings, fold=fold))
     keep_pushed(folder / "parts" / f"fold-{fold}", built, state="queued", fold=fold, at=utc_now())
     return built
+
+
+def folds_to_push(run: Run) -> dict:
+    """What resuming a queue may push, for a person to agree to: each fold as its records have it now."""
+    states = {part.name: [part.push.get("state"), part.push.get("version"), part.fetched] for part in run.parts}
+    return {"continue": run.name, "content": states}
 
 
 # --- working it off -------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 
 from desk import building
-from desk.errors import DeskError
+from desk.errors import DeskError, Exit
 from desk.kaggle.errors import AccessError, AmbiguousError, KaggleError, NotFoundError, UnreachableError
 from desk.kaggle.kernels import Output, Status, live_log
 from desk.kaggle.transport import KaggleLink
@@ -40,7 +40,7 @@ class RunFailed(KaggleError):
 class StillRunning(KaggleError):
     """The run has not finished."""
 
-    exit_status = 75
+    exit_status = Exit.LATER
 
 
 @dataclass(frozen=True)

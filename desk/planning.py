@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from desk import paths
 from desk.building import Program, build_notebook, kernel_preset
+from desk.consent import Consent
 from desk.errors import ConfigurationError, DeskError
 from desk.kaggle.errors import AccessError, CapacityError, NotFoundError
 from desk.kaggle.kernels import read_status
@@ -46,6 +47,7 @@ class PushRequest:
         fan_out: whether each fold becomes a kernel.
         beside: push although a version of this kernel still runs.
         dry_run: push nothing.
+        consent: whether a person has said that it may be pushed.
     """
 
     program: Program
@@ -60,6 +62,7 @@ class PushRequest:
     fan_out: bool = False
     beside: bool = False
     dry_run: bool = False
+    consent: Consent = field(default_factory=Consent)
 
     @property
     def kernel(self) -> str:
@@ -216,6 +219,24 @@ def build_run(plan: Plan) -> BuiltKernel:
     if plan.resumed and plan.sources:
         record |= {"resumed_from": resumed, "resumed_source": plan.sources[-1]}
     return BuiltKernel(folder, metadata, content, record)
+
+
+def push_deed(built: list[BuiltKernel], plan: Plan, previous: int) -> dict:
+    """What a push would do, for a person to agree to: the same for the same notebooks, whatever their runs are called.
+
+    Args:
+        built: the kernels, several if the folds are fanned out.
+        plan: of the run.
+        previous: number of the newest version of the first, so that a word serves for one push.
+    """
+    first = built[0].metadata
+    return {
+        "push": [kernel.metadata["id"] for kernel in built], "version": previous + 1,
+        "machine": first.get("machine_shape", "CPU"), "hours": plan.hours or MAX_HOURS,
+        "internet": first["enable_internet"], "public": not first["is_private"], "preset": plan.preset,
+        "settings": plan.settings, "resumes": built[0].record.get("resumed_from"),
+        "content": [kernel.record["content"] for kernel in built],
+    }  # fmt: skip
 
 
 def show_plan(plan: Plan, built: BuiltKernel) -> None:

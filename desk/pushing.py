@@ -16,7 +16,7 @@ from desk.kaggle.errors import AccessError, AmbiguousError, NotFoundError
 from desk.kaggle.kernels import KINDS, SavedKernel, read_kernel, save_kernel, source_name
 from desk.kaggle.transport import KaggleLink
 from desk.output import show
-from desk.planning import BuiltKernel, PushRequest, build_run, plan_run, show_plan
+from desk.planning import BuiltKernel, PushRequest, build_run, plan_run, push_deed, show_plan
 from desk.preflight import preflight, running
 from desk.records import utc_now, write_record
 from desk.runs import METADATA, PUSH, Run, pushed_runs
@@ -30,7 +30,7 @@ def push_run(link: KaggleLink, request: PushRequest) -> Run | None:
     """Pushes a run in one kernel, after a look at all that could go wrong, and tells about it.
 
     Returns:
-        The run, or None if nothing was pushed: it was a dry run, or this very notebook still runs.
+        The run, an earlier one if this very notebook still runs; None after a dry run.
 
     Raises:
         DeskError: it was not pushed, or nobody knows whether; a push that Kaggle refuses leaves no run.
@@ -43,11 +43,9 @@ def push_run(link: KaggleLink, request: PushRequest) -> Run | None:
     if twin:
         version, name = twin.push["version"], twin.push["run_id"]
         print(f"\nnothing was pushed: this very notebook is on Kaggle as version {version}, run {name}")
-        print(f"next: python scripts/fetch.py {name} --wait")
-        return None
+        return twin
     previous = preflight(link, request, built, earlier)
-    if request.dry_run:
-        print("\nnothing was pushed (--dry-run)")
+    if not request.consent.allows(push_deed([built], plan, previous)):
         return None
     run = keep_pushed(request.runs / plan.run_id, built, previous=previous, at=utc_now())
     with run.lock():

@@ -13,7 +13,8 @@ import tempfile
 
 from desk import paths
 from desk.competition_data import download_file
-from desk.errors import ConfigurationError
+from desk.consent import Consent
+from desk.errors import ConfigurationError, Exit
 from desk.kaggle.competitions import (
     competition_files,
     create_submission,
@@ -50,7 +51,7 @@ class SubmissionFailed(KaggleError):
 class StillPending(KaggleError):
     """The score has not come."""
 
-    exit_status = 75
+    exit_status = Exit.LATER
 
 
 def submit_run(
@@ -59,7 +60,7 @@ def submit_run(
     message: str,
     data: pathlib.Path | None,
     minutes: float,
-    dry_run: bool,
+    consent: Consent,
     again: bool = False,
 ) -> dict | None:
     """Checks a run's submission, submits it if that was not done yet, and waits for its score.
@@ -70,7 +71,7 @@ def submit_run(
         message: description; the run's id is put before it.
         data: folder of the competition, for its sample; None: data/, or else the sample comes from Kaggle.
         minutes: to wait for the score.
-        dry_run: check the file, and submit nothing.
+        consent: whether a person has said that it may be submitted.
         again: submit what was scored, or could not be scored, or was sent and is not seen on Kaggle.
 
     Returns:
@@ -99,15 +100,16 @@ def submit_run(
     facts = check_submission(run.folder / SUBMISSION, find_sample(link, data))
     print(f"  checked      {facts['rows']:,} rows, {facts['empty_share']:.0%} of them empty, ", end="")
     print(f"{facts['mean_coverage']:.1%} salt on average")
-    if dry_run:
-        print("\nnothing was submitted (--dry-run)")
-        return None
     message = f"[{run.name}] {message}".strip()
     if len(message) > MOST_CHARACTERS:
         raise ConfigurationError(
             f"--message: with the run's id the description has {len(message)} characters, and Kaggle takes "
             f"{MOST_CHARACTERS}; shorten it"
         )
+    deed = {"submit": run.name, "to": paths.COMPETITION, "message": message, "sha256": digest, "again": earlier}
+    if not consent.allows(deed):
+        print("\nnothing was submitted (--dry-run)")
+        return None
     refuse_secrets({"--message": message}, own_secrets(link.secrets))
     left = submissions_left(link, paths.COMPETITION)
     if left == 0:

@@ -12,7 +12,7 @@ import tempfile
 
 from tqdm import tqdm
 
-from desk.errors import ConfigurationError
+from desk.errors import ConfigurationError, Exit
 from desk.kaggle.datasets import dataset_files, dataset_state, dataset_url, save_dataset, upload_blob
 from desk.kaggle.errors import AccessError, KaggleError, NotFoundError, OutputError
 from desk.kaggle.transport import KaggleLink
@@ -76,7 +76,7 @@ def publish(link: KaggleLink, paths: list[pathlib.Path], dataset: str | None) ->
 class StillProcessing(KaggleError):
     """Kaggle has not finished with the dataset."""
 
-    exit_status = 75
+    exit_status = Exit.LATER
 
 
 def write_sums(paths: list[pathlib.Path], folder: AnyPath) -> pathlib.Path:

@@ -12,16 +12,16 @@ machine and on what else it does.
 import argparse
 import sys
 
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
 from desk.machine import start_keras
 
 
 def main(arguments=None) -> int:
-    return run_command(benchmark, parse_arguments(arguments))
+    return run_command(benchmark, parse_arguments, arguments)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Time salt's code against the plain way.")
+    parser = VerbParser(description="Time salt's code against the plain way.")
     parser.add_argument("--masks", type=int, default=18_000, help="masks to encode and decode (default: %(default)s)")
     parser.add_argument("--tiles", type=int, default=4_000, help="tiles of the threshold sweep (default: %(default)s)")
     parser.add_argument("--synthetic", type=int, default=40, help="synthetic tiles to draw (default: %(default)s)")
@@ -31,21 +31,25 @@ def parse_arguments(arguments) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def benchmark(options: argparse.Namespace):
+def benchmark(options: argparse.Namespace) -> Outcome:
     start_keras()
     from desk.benchmarks import measured_code, median_time
 
     about, measured = measured_code(options.masks, options.tiles, options.synthetic, options.preset, options.batch)
+    rows: dict[str, dict] = {}
     print(f"{about}; medians of {options.repeats}")
     print(f"{'':<22} {'salt: items':>12} {'seconds':>9} {'ms/item':>9} {'plain: items':>13} {'seconds':>9}   ratio")
     for name, ours, plain in measured:
         items, seconds = ours[0], median_time(ours[1], options.repeats)
         line = f"{name:<22} {items:>12,} {seconds:>9.3f} {1000 * seconds / items:>9.4f}"
+        rows[name] = {"items": items, "seconds": seconds, "ratio": None}
         if plain:
             plain_seconds = median_time(plain[1], options.repeats)
             ratio = plain_seconds / plain[0] / (seconds / items)
+            rows[name]["ratio"] = ratio
             line += f" {plain[0]:>13,} {plain_seconds:>9.3f} {ratio:>6.1f}x"
         print(line, flush=True)
+    return Outcome({"about": about, "repeats": options.repeats, "measured": rows})
 
 
 if __name__ == "__main__":

@@ -13,29 +13,31 @@ The interval knows of tiles only. That the same settings, trained with another s
 import argparse
 import sys
 
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
 
 
 def main(arguments=None) -> int:
-    return run_command(compare, parse_arguments(arguments))
+    return run_command(compare, parse_arguments, arguments)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Compare two runs' out-of-fold predictions, tile by tile.")
+    parser = VerbParser(description="Compare two runs' out-of-fold predictions, tile by tile.")
     parser.add_argument("first", metavar="RUN_A", help="a run's folder, its name under runs/, or its beginning")
     parser.add_argument("second", metavar="RUN_B", help="the run that may be better")
     parser.add_argument("--common", action="store_true", help="compare on the tiles that both runs held out")
     return parser.parse_args(arguments)
 
 
-def compare(options: argparse.Namespace):
+def compare(options: argparse.Namespace) -> Outcome:
     from desk.score_tables import comparison_table
     from desk.scoring import open_run
     from salt.scoring import compare_oof
 
     first, second = open_run(options.first), open_run(options.second)
     result = compare_oof(first.oof, second.oof, common=options.common)
-    print(comparison_table(first.manifest["run_id"], second.manifest["run_id"], result))
+    names = [run.manifest["run_id"] for run in (first, second)]
+    print(comparison_table(*names, result))
+    return Outcome({"runs": names, **result})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Flattens the programs of tests/flatten_cases by `build_kernel.py` and by other tools, and prints which do it right.
 
-    python scripts/compare_flatteners.py [--only TOOL ...] [--cache FOLDER] [--json FILE]
+    python scripts/compare_flatteners.py [--only TOOL ...] [--cache FOLDER] [--rows FILE]
 
 Each tool gets a virtual environment in the cache folder, with the version pinned below. Each program is flattened to
 one file, which runs alone in an empty folder; it passes when what it prints and its exit status are the original's. A
@@ -34,6 +34,8 @@ import time
 import tokenize
 from collections.abc import Callable
 from typing import NamedTuple
+
+from desk.command import Outcome, VerbParser, run_command
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -234,17 +236,23 @@ def load_programs():
     return sys.modules[name]
 
 
-def main(argv=None) -> int:
+def main(arguments=None) -> int:
+    return run_command(compare_flatteners, parse_arguments, arguments)
+
+
+def parse_arguments(arguments) -> argparse.Namespace:
     names = [tool.name for tool in TOOLS]
-    parser = argparse.ArgumentParser(description="Compare build_kernel.py with other flatteners of Python packages.")
+    parser = VerbParser(description="Compare build_kernel.py with other flatteners of Python packages.")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="TOOL", help="; ".join(names))
     parser.add_argument("--cache", type=pathlib.Path, default=ROOT / "build" / "flatteners", help="of the environments")
-    parser.add_argument("--json", type=pathlib.Path, help="write the rows, with every failure, to this file")
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--rows", type=pathlib.Path, help="write the rows, with every failure, to this file")
+    return parser.parse_args(arguments)
 
+
+def compare_flatteners(options: argparse.Namespace) -> Outcome:
     bench = load_programs()
     bench.TIMEOUT = LIMIT
-    if any("{dist}" in tool.command for tool in TOOLS if tool.name in arguments.only):
+    if any("{dist}" in tool.command for tool in TOOLS if tool.name in options.only):
         subprocess.run(["make", "dist", f"PYTHON={sys.executable}"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     cases = [case for case in bench.CASES if sys.version_info >= case.needs]
     rows = []
@@ -252,17 +260,17 @@ def main(argv=None) -> int:
         root = pathlib.Path(temporary).resolve()
         notebooks = functools.cache(lambda: bench.NotebookServer(bench.make_folder(root, "server")))
         originals = {case.name: bench.run_original(case, root / "original" / case.name) for case in cases}
-        for tool in (tool for tool in TOOLS if tool.name in arguments.only):
+        for tool in (tool for tool in TOOLS if tool.name in options.only):
             try:
-                programs = install(tool, arguments.cache.resolve())
+                programs = install(tool, options.cache.resolve())
             except subprocess.CalledProcessError as error:
                 print(f"{tool.name} cannot be installed: {error}", file=sys.stderr)
                 continue
             rows.append(measure(tool, cases, originals, programs, root, bench, notebooks))
     print(f"{table(rows)}\n\nPython {sys.version.split()[0]}, {len(cases)} programs")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    return 0
+    if options.rows:
+        options.rows.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return Outcome({"rows": rows, "programs": len(cases)})
 
 
 if __name__ == "__main__":

@@ -12,16 +12,16 @@ import pathlib
 import sys
 
 from desk import paths
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
 from desk.output import shown
 
 
 def main(arguments=None, link=None) -> int:
-    return run_command(download, parse_arguments(arguments), link, resumable=True)
+    return run_command(download, parse_arguments, arguments, link, resumable=True)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         description="Download the competition's files from Kaggle; an interrupted download is resumed.",
         epilog="example: python scripts/download_data.py --out ~/tgs",
     )
@@ -31,7 +31,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def download(options: argparse.Namespace, link=None):
+def download(options: argparse.Namespace, link=None) -> Outcome:
     from desk.competition_data import download_competition
     from desk.kaggle.transport import KaggleLink
     from salt.competition import find_competition
@@ -39,7 +39,8 @@ def download(options: argparse.Namespace, link=None):
     download_competition(link or KaggleLink(), options.competition, options.out)
     found = find_competition([options.out])
     print(f"\nready: {shown(found.folder)}")
-    print(f"next: python scripts/run_local.py train --data {shown(found.folder)} --preset demo")
+    following = f"python scripts/run_local.py train --data {shown(found.folder)} --preset demo"
+    return Outcome({"folder": found.folder.resolve()}, (following,))
 
 
 if __name__ == "__main__":

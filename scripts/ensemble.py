@@ -16,16 +16,16 @@ import pathlib
 import sys
 
 from desk import paths
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
 from desk.output import shown
 
 
 def main(arguments=None) -> int:
-    return run_command(ensemble, parse_arguments(arguments))
+    return run_command(ensemble, parse_arguments, arguments)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         description="Average the predictions of several runs, with weights that score best out of fold.",
         epilog="example: python scripts/ensemble.py first second --predictions first-predict second-predict",
     )
@@ -40,11 +40,15 @@ def parse_arguments(arguments) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def ensemble(options: argparse.Namespace):
+def ensemble(options: argparse.Namespace) -> Outcome:
     from desk.ensembles import make_ensemble
 
     folder = make_ensemble(options.runs, options.predictions, options.ranks, options.out)
     print(f"\nwritten to {shown(folder)}")
+    following = "submit" if (folder / "submission.csv").is_file() else "score_oof"
+    return Outcome(
+        {"run": folder.name, "folder": folder.resolve()}, (f"python scripts/{following}.py {shown(folder)}",)
+    )
 
 
 if __name__ == "__main__":

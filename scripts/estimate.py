@@ -9,19 +9,20 @@ it, so that a fast device is estimated too fast. It tells whether a plan is out 
 """
 
 import argparse
+import dataclasses
 import sys
 
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
 from desk.machine import start_keras
 from flattener.settings import parse_settings
 
 
 def main(arguments=None) -> int:
-    return run_command(estimate, parse_arguments(arguments))
+    return run_command(estimate, parse_arguments, arguments)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Estimate a preset's step, memory and passes; nothing is measured.")
+    parser = VerbParser(description="Estimate a preset's step, memory and passes; nothing is measured.")
     parser.add_argument("preset", metavar="PRESET", help="settings to begin with (salt/config.py lists the presets)")
     parser.add_argument("--device", choices=["T4", "H200"], default="T4", help="default: %(default)s")
     parser.add_argument("--gpus", type=int, default=1, help="each trains a fold at a time (default: %(default)s)")
@@ -30,7 +31,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def estimate(options: argparse.Namespace):
+def estimate(options: argparse.Namespace) -> Outcome:
     from salt.config import preset
 
     config = preset(options.preset, **parse_settings(options.set))
@@ -41,6 +42,7 @@ def estimate(options: argparse.Namespace):
     cost, device = network_cost(config), DEVICES[options.device]
     estimated = estimate_run(cost, config, device, options.gpus, options.tiles)
     print(estimate_table(options, config, device, cost, estimated))
+    return Outcome({"measured": False, "network": dataclasses.asdict(cost), "training": dataclasses.asdict(estimated)})
 
 
 def estimate_table(options: argparse.Namespace, config, device, cost, estimate) -> str:

@@ -13,21 +13,21 @@ import pathlib
 import sys
 
 from desk import paths
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
 
 
 def main(arguments=None) -> int:
-    return run_command(explore, parse_arguments(arguments))
+    return run_command(explore, parse_arguments, arguments)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Write a page about a competition's data.")
+    parser = VerbParser(description="Write a page about a competition's data.")
     parser.add_argument("data", metavar="DATA", type=pathlib.Path, help="the competition's folder")
     parser.add_argument("--out", metavar="FILE", type=pathlib.Path, default=paths.BUILD / "explore.html")
     return parser.parse_args(arguments)
 
 
-def explore(options: argparse.Namespace):
+def explore(options: argparse.Namespace) -> Outcome:
     from desk.pages.explore import write_exploration
     from salt.competition import find_competition
     from salt.data import read_test, read_train
@@ -37,6 +37,7 @@ def explore(options: argparse.Namespace):
     test = read_test(competition) if competition.has_test() else None
     write_exploration(options.out, train, test)
     print(f"{options.out}  {options.out.stat().st_size / 1e6:.1f} MB; open it in a browser")
+    return Outcome({"page": options.out.resolve(), "bytes": options.out.stat().st_size})
 
 
 if __name__ == "__main__":

@@ -17,17 +17,17 @@ import pathlib
 import sys
 
 from desk import paths
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
 from desk.output import plural, shown
 from desk.runs import find_run
 
 
 def main(arguments=None, link=None) -> int:
-    return run_command(fetch, parse_arguments(arguments), link, resumable=True)
+    return run_command(fetch, parse_arguments, arguments, link, resumable=True)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         description="Bring a run's output from Kaggle to runs/<run id>/, checked against its manifest.",
         epilog="example: python scripts/fetch.py train-t4-20261122-131502-ab12 --wait",
     )
@@ -38,7 +38,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def fetch(options: argparse.Namespace, link=None):
+def fetch(options: argparse.Namespace, link=None) -> Outcome:
     from desk.fetching import Patience
     from desk.joining import fetch_run
     from desk.kaggle.transport import KaggleLink
@@ -47,7 +47,7 @@ def fetch(options: argparse.Namespace, link=None):
     manifest = fetch_run(link or KaggleLink(), run, Patience(options.wait, options.hours))
     if manifest is None:
         print(f"{(run.queue or run.push)['run_id']} is here already, whole: {shown(run.folder)}")
-        return
+        return outcome_of(run.folder, run.manifest)
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     print(f"\nfetched: {plural(len(manifest['files']), 'file')}, {size / 1e6:,.1f} MB, each as the manifest says")
     score = manifest.get("score")
@@ -55,15 +55,22 @@ def fetch(options: argparse.Namespace, link=None):
         low, high = score.get("best_interval", (float("nan"), float("nan")))
         print(f"out-of-fold score {score['best_score']:.4f} (95 % interval {low:.4f} to {high:.4f})")
     print(f"  {shown(run.folder)}")
-    name, kernel = manifest["run_id"], manifest["kernel"]
-    after = {"train": "score_oof.py", "predict": "submit.py"}.get(kernel) if manifest.get("config") else None
-    if not manifest.get("finished", True) and not manifest.get("config"):
-        print("the run stopped before its end; these are the files that it had written by then")
-    elif not manifest.get("finished", True):
-        print("the run stopped before its end, and can be resumed")
-        print(f"next: python scripts/push.py {kernel} --resume {name}")
-    elif after:
-        print(f"next: python scripts/{after} {name}")
+    if not manifest.get("finished", True):
+        more = ", and can be resumed" if manifest.get("config") else "; these are the files that it had written by then"
+        print(f"the run stopped before its end{more}")
+    return outcome_of(run.folder, manifest)
+
+
+def outcome_of(folder: pathlib.Path, manifest: dict) -> Outcome:
+    """What there is to know of a run that is here, and what comes next."""
+    name, kernel, finished = manifest["run_id"], manifest["kernel"], manifest.get("finished", True)
+    following = {"train": f"score_oof.py {name}", "predict": f"submit.py {name}"}.get(kernel)
+    if not finished:
+        following = f"push.py {kernel} --resume {name}"
+    if not manifest.get("config"):
+        following = None
+    facts = {"run": name, "folder": folder, "finished": finished, "files": list(manifest["files"])}
+    return Outcome({**facts, "score": manifest.get("score")}, (f"python scripts/{following}",) if following else ())
 
 
 if __name__ == "__main__":

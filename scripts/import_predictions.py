@@ -19,18 +19,18 @@ import pathlib
 import sys
 
 from desk import paths
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
 from desk.output import shown
 
 APPLY = ("transpose", "mirror", "flip", "turn", "invert", "crop")
 
 
 def main(arguments=None) -> int:
-    return run_command(import_files, parse_arguments(arguments))
+    return run_command(import_files, parse_arguments, arguments)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         description="Make a run of predictions that another program made.",
         epilog="example: python scripts/import_predictions.py oof.npz --data data --name pytorch --folds folds.csv",
     )
@@ -47,15 +47,15 @@ def parse_arguments(arguments) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def import_files(options: argparse.Namespace):
+def import_files(options: argparse.Namespace) -> Outcome:
     from desk.importing import ImportRequest, import_predictions
 
-    folder = import_predictions(ImportRequest(**{**vars(options), "apply": tuple(options.apply)}))
+    asked = {name: value for name, value in vars(options).items() if name in ImportRequest._fields}
+    folder = import_predictions(ImportRequest(**{**asked, "apply": tuple(options.apply)}))
     print(f"\nwritten to {shown(folder)}")
-    if (folder / "submission.csv").is_file():
-        print(f"next: python scripts/submit.py {folder.name} --dry-run")
-    else:
-        print(f"next: python scripts/score_oof.py {folder.name}")
+    has_submission = (folder / "submission.csv").is_file()
+    following = f"submit.py {folder.name} --dry-run" if has_submission else f"score_oof.py {folder.name}"
+    return Outcome({"run": folder.name, "folder": folder.resolve()}, (f"python scripts/{following}",))
 
 
 if __name__ == "__main__":

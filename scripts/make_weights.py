@@ -13,16 +13,16 @@ import pathlib
 import sys
 
 from desk import paths
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
 from desk.machine import start_keras
 
 
 def main(arguments=None) -> int:
-    return run_command(make, parse_arguments(arguments))
+    return run_command(make, parse_arguments, arguments)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Make EfficientNet-Lite's ImageNet weights for Keras.")
+    parser = VerbParser(description="Make EfficientNet-Lite's ImageNet weights for Keras.")
     parser.add_argument("--encoder", choices=("efflite0", "efflite2"), default="efflite0", help="default: efflite0")
     out = paths.ROOT / "weights"
     parser.add_argument("--out", metavar="DIR", type=pathlib.Path, default=out, help="default: weights")
@@ -30,12 +30,13 @@ def parse_arguments(arguments) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def make(options: argparse.Namespace):
+def make(options: argparse.Namespace) -> Outcome:
     start_keras()
     from desk.weights import make_weights
 
     path = make_weights(options.encoder, options.out, options.archive)
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+    return Outcome({"weights": path.resolve(), "bytes": path.stat().st_size})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import re
 import sys
 
 from desk import paths
-from desk.errors import ConfigurationError, run_command
+from desk.command import Outcome, VerbParser, run_command
+from desk.errors import ConfigurationError
 from desk.output import shown
 from flattener.kernel_head import title_of
 from salt.files import whole_file
@@ -42,11 +43,11 @@ for path in sorted(pathlib.Path("../input").rglob("*"))[:50]:
 
 
 def main(arguments=None) -> int:
-    return run_command(write_kernel, parse_arguments(arguments))
+    return run_command(write_kernel, parse_arguments, arguments)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         description="Write a first kernel into kernels/, to be changed.", epilog="example: new_kernel.py eda"
     )
     parser.add_argument("name", metavar="NAME", help="of the file in kernels/, without .py")
@@ -54,7 +55,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def write_kernel(options: argparse.Namespace):
+def write_kernel(options: argparse.Namespace) -> Outcome:
     name, path = options.name, options.folder / f"{options.name}.py"
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
         raise ConfigurationError(f"NAME {name!r}: use letters, digits, - and _, and begin with a letter")
@@ -62,7 +63,8 @@ def write_kernel(options: argparse.Namespace):
         raise ConfigurationError(f"{shown(path)}: is there already; choose another name, or change that file")
     with whole_file(path) as temporary:
         temporary.write_text(TEMPLATE.format(title=title_of(name), name=name), encoding="utf-8")
-    print(f"written: {shown(path)}\nnext: python scripts/run_local.py {name}")
+    print(f"written: {shown(path)}")
+    return Outcome({"kernel": path.resolve()}, (f"python scripts/run_local.py {name}",))
 
 
 if __name__ == "__main__":

@@ -18,17 +18,18 @@ import sys
 
 from desk import paths
 from desk.building import add_program_options, read_program
-from desk.errors import run_command
-from desk.runs import find_run
+from desk.command import Outcome, VerbParser, run_command
+from desk.consent import Consent, add_consent_options, consent_of
+from desk.runs import Run, find_run
 from flattener.settings import bind_text, parse_settings
 
 
 def main(arguments=None, link=None) -> int:
-    return run_command(push, parse_arguments(arguments), link, resumable=True)
+    return run_command(push, parse_arguments, arguments, link, resumable=True)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         description="Build a kernel and start it on Kaggle; what was pushed is recorded in runs/<run id>/push.json.",
         epilog="example: python scripts/push.py train --preset t4 --set epochs=100 --hours 9",
     )
@@ -41,7 +42,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
     parser.add_argument("--hours", metavar="H", type=float, help="after which Kaggle stops the run, at most 12")
     parser.add_argument("--run", metavar="RUN", help="mount the output of just this run, for predict")
     parser.add_argument("--beside", action="store_true", help="push although a version of this kernel still runs")
-    parser.add_argument("--dry-run", action="store_true", help="look at everything, and push nothing")
+    add_consent_options(parser, "push nothing")
     parser.add_argument("--runs", type=pathlib.Path, default=paths.RUNS, help="where runs are kept (default: runs)")
     more = parser.add_mutually_exclusive_group()
     more.add_argument("--fan-out", choices=["folds"], help="one kernel for each fold of train_folds, two at a time")
@@ -51,40 +52,56 @@ def parse_arguments(arguments) -> argparse.Namespace:
     options.program = read_program(parser, options)
     if options.hours is not None and not 0 < options.hours <= 12:
         parser.error(f"--hours {options.hours:g}: Kaggle runs a session for more than 0 and at most 12 hours")
-    changes = [options.owner, options.accelerator, options.hours, options.beside, options.dry_run]
+    changes = [options.owner, options.accelerator, options.hours, options.beside]
     if options.fanned_out and any(changes):
-        parser.error("--continue resumes the fan-out as it was begun: leave all but --runs out")
+        parser.error(
+            "--continue resumes the fan-out as it was begun: leave --owner, --accelerator, --hours, --beside out"
+        )
     if (options.fanned_out or options.resume) and (options.preset or options.set or options.run):
         parser.error("--continue and --resume keep the settings of their run: leave --preset, --set and --run out")
     return options
 
 
-def push(options: argparse.Namespace, link=None):
-    from desk.fan_out import push_folds, resume_folds
+def push(options: argparse.Namespace, link=None) -> Outcome:
+    from desk.fan_out import folds_to_push, push_folds, resume_folds
     from desk.kaggle.transport import KaggleLink
     from desk.planning import PushRequest
     from desk.pushing import push_run
 
-    link, runs = link or KaggleLink(), options.runs.resolve()
+    link, runs, consent = link or KaggleLink(), options.runs.resolve(), consent_of(options, "push")
     if options.fanned_out:
-        run = resume_folds(link, find_run(options.fanned_out, runs), options.program.kernel)
-        return show_next("all folds are pushed", run.name)
+        run = find_run(options.fanned_out, runs)
+        if not consent.allows(folds_to_push(run)):
+            return nothing_pushed(consent)
+        return pushed(resume_folds(link, run, options.program.kernel))
     request = PushRequest(
         options.program, runs, options.preset, parse_settings(options.set), options.owner, options.accelerator,
         options.hours, mounted=find_run(options.run, runs) if options.run else None,
         resumed=find_run(options.resume, runs) if options.resume else None, fan_out=bool(options.fan_out),
-        beside=options.beside, dry_run=options.dry_run,
+        beside=options.beside, dry_run=options.dry_run, consent=consent,
     )  # fmt: skip
-    if options.fan_out:
-        if run := push_folds(link, request):
-            show_next("all folds are pushed", run.name)
-    elif run := push_run(link, request):
-        show_next(f"pushed: version {run.push['version']}, {run.push['url']}", run.push["run_id"])
-    return None
+    run = push_folds(link, request) if options.fan_out else push_run(link, request)
+    if run is None:
+        return nothing_pushed(consent)
+    return pushed(run, anew=bool(consent.deed))  # else it runs already
 
 
-def show_next(done: str, run_id: str):
-    print(f"\n{done}\nnext: python scripts/fetch.py {run_id} --wait")
+def nothing_pushed(consent: Consent) -> Outcome:
+    """After a dry run."""
+    print("\nnothing was pushed (--dry-run)")
+    return Outcome({"pushed": False, **consent.result}, consent.next)
+
+
+def pushed(run: Run, anew: bool = True) -> Outcome:
+    """After a push, or instead of one."""
+    record = run.queue or run.push
+    if run.queue:
+        print("\nall folds are pushed")
+    elif anew:
+        print(f"\npushed: version {record['version']}, {record['url']}")
+    facts = {"pushed": anew, "run": record["run_id"], "folds": list(record.get("folds", []))}
+    facts |= {name: record.get(name) for name in ("ref", "version", "url")}
+    return Outcome(facts, (f"python scripts/fetch.py {record['run_id']} --wait",))
 
 
 if __name__ == "__main__":

@@ -15,26 +15,27 @@ import argparse
 import pathlib
 import sys
 
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
 
 
 def main(arguments=None) -> int:
-    return run_command(report, parse_arguments(arguments))
+    return run_command(report, parse_arguments, arguments)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Write report.html for a training run, or for two side by side.")
+    parser = VerbParser(description="Write report.html for a training run, or for two side by side.")
     parser.add_argument("run", metavar="RUN", help="a run's folder, its name under runs/, or its beginning")
     parser.add_argument("second", metavar="RUN_B", nargs="?", help="a run to compare it with")
     parser.add_argument("--data", metavar="DIR", type=pathlib.Path, required=True, help="the competition")
     return parser.parse_args(arguments)
 
 
-def report(options: argparse.Namespace):
+def report(options: argparse.Namespace) -> Outcome:
     from desk.pages.report import write_report
 
     path = write_report(options.run, options.second, options.data)
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
+    return Outcome({"page": path.resolve(), "bytes": path.stat().st_size})
 
 
 if __name__ == "__main__":

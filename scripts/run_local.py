@@ -22,19 +22,21 @@ import sys
 
 from desk import paths
 from desk.building import add_program_options, kernel_competitions, read_program
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
+from desk.errors import Exit
 from desk.output import shown
 from flattener.settings import bind_text, parse_settings
 
 
 def main(arguments=None) -> int:
-    options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that what was begun is cleared away
-    return run_command(run_local, options)
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(Exit.ENDED)
+    )  # as an exception, so that what was begun is cleared away
+    return run_command(run_local, parse_arguments, arguments)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         description="Build a kernel's notebook and run it at the desk as Kaggle would; outputs go to runs/<run id>/.",
         epilog="example: python scripts/run_local.py train --synthetic 400 --preset demo --set epochs=5",
     )
@@ -81,7 +83,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
     return options
 
 
-def run_local(options: argparse.Namespace):
+def run_local(options: argparse.Namespace) -> Outcome:
     from desk.local.kernels import run_kernel
 
     folder = run_kernel(
@@ -89,10 +91,12 @@ def run_local(options: argparse.Namespace):
         preset=options.preset, settings=parse_settings(options.set), mounted_runs=options.run, weights=options.weights,
         minutes=options.minutes, runs=options.runs, sandbox=options.sandbox, resume=options.resume,
     )  # fmt: skip
-    finished = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("finished", True)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    finished = manifest.get("finished", True)
     print(f"\n{'finished' if finished else 'not finished'}: {shown(folder)}")
     if not finished:
         print(f"resume it by --resume {folder.name}")
+    return Outcome({"run": folder.name, "folder": folder, "finished": finished, "files": list(manifest["files"])})
 
 
 if __name__ == "__main__":

@@ -8,29 +8,27 @@ the best threshold; leaderboard scores are public / private.
 """
 
 import argparse
-import json
 import pathlib
 import sys
 
 from desk import paths
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
 from desk.run_table import read_facts, table
 from desk.runs import Run
 
 
 def main(arguments=None, link=None) -> int:
-    return run_command(runs, parse_arguments(arguments), link, resumable=True)
+    return run_command(runs, parse_arguments, arguments, link, resumable=True)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="A table of all runs in runs/, the newest last.")
+    parser = VerbParser(description="A table of all runs in runs/, the newest last.")
     parser.add_argument("--refresh", action="store_true", help="ask Kaggle how the open ones stand")
-    parser.add_argument("--json", action="store_true", help="as JSON, a list of rows")
     parser.add_argument("--runs", type=pathlib.Path, default=paths.RUNS, help="where runs are kept (default: runs)")
     return parser.parse_args(arguments)
 
 
-def runs(options: argparse.Namespace, link=None):
+def runs(options: argparse.Namespace, link=None) -> Outcome:
     folders = [path for path in options.runs.glob("[!.]*") if path.is_dir()]
     facts = sorted((read_facts(Run(folder)) for folder in folders), key=lambda fact: (fact["at"], fact["run"]))
     if options.refresh:
@@ -40,12 +38,8 @@ def runs(options: argparse.Namespace, link=None):
         link = link or KaggleLink()
         for fact in facts:
             refresh(link, fact)
-    if options.json:
-        print(json.dumps(facts, indent=1))
-    elif facts:
-        print(table(facts))
-    else:
-        print(f"no runs yet in {options.runs}; python scripts/run_local.py or push.py makes one")
+    print(table(facts) if facts else f"no runs yet in {options.runs}; python scripts/run_local.py or push.py makes one")
+    return Outcome({"runs": facts})
 
 
 if __name__ == "__main__":

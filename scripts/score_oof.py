@@ -16,24 +16,24 @@ import argparse
 import pathlib
 import sys
 
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
 
 
 def main(arguments=None) -> int:
-    return run_command(score, parse_arguments(arguments))
+    return run_command(score, parse_arguments, arguments)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Score out-of-fold predictions of a run or of an ensemble of runs.")
+    parser = VerbParser(description="Score out-of-fold predictions of a run or of an ensemble of runs.")
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's folder, its name under runs/, or its beginning")
     parser.add_argument("--data", metavar="DIR", type=pathlib.Path, help="the competition, for its depths.csv")
     return parser.parse_args(arguments)
 
 
-def score(options: argparse.Namespace):
+def score(options: argparse.Namespace) -> Outcome:
     from desk.scoring import show_score
 
-    show_score(options.runs, options.data)
+    return Outcome(show_score(options.runs, options.data))
 
 
 if __name__ == "__main__":

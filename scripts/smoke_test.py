@@ -16,7 +16,8 @@ import sys
 import time
 
 from desk import paths
-from desk.errors import DeskError, run_command
+from desk.command import Outcome, VerbParser, run_command
+from desk.errors import DeskError, Exit
 from desk.output import shown
 
 SIZES = {"smoke": 48, "demo": 400}  # training tiles; each size is also the name of its preset
@@ -27,29 +28,30 @@ class StepError(DeskError):
 
 
 def main(arguments=None) -> int:
-    options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that what was begun is cleared away
-    return run_command(smoke_test, options)
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(Exit.ENDED)
+    )  # as an exception, so that what was begun is cleared away
+    return run_command(smoke_test, parse_arguments, arguments)
 
 
-def smoke_test(options: argparse.Namespace):
+def smoke_test(options: argparse.Namespace) -> Outcome:
     size = "demo" if options.demo else "smoke"
     runs = options.runs or (paths.RUNS if options.demo else paths.BUILD / "smoke")
     if options.runs is None and not options.demo:
         shutil.rmtree(runs, ignore_errors=True)  # nobody wants to keep what a smoke test trained
-    print(run_chain(size, options.data, runs))
+    return run_chain(size, options.data, runs)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Run the whole chain, from the package to a checked submission.")
+    parser = VerbParser(description="Run the whole chain, from the package to a checked submission.")
     parser.add_argument("--demo", action="store_true", help="at a size worth looking at, with a table at the end")
     parser.add_argument("--data", metavar="DIR", type=pathlib.Path, help="on tiles of this competition")
     parser.add_argument("--runs", metavar="DIR", type=pathlib.Path, help="where runs are kept (runs; else build/smoke)")
     return parser.parse_args(arguments)
 
 
-def run_chain(size, data, runs) -> str:
-    """Runs all steps and returns the table that tells about them.
+def run_chain(size, data, runs) -> Outcome:
+    """Runs all steps and tells about them.
 
     Raises:
         StepError: names the step that failed.
@@ -85,7 +87,8 @@ def run_chain(size, data, runs) -> str:
     with step("submission", seconds):
         sample = find_competition([competition]).sample_submission
         submission = check_submission(made["predict"] / "submission.csv", sample)
-    return chain_table(score, submission, seconds, made)
+    print(chain_table(score, submission, seconds, made))
+    return Outcome({"runs": made, "score": score["best_score"], "submission": submission, "seconds": seconds})
 
 
 @contextlib.contextmanager

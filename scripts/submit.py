@@ -14,16 +14,17 @@ import pathlib
 import sys
 
 from desk import paths
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
+from desk.consent import add_consent_options, consent_of
 from desk.runs import find_run
 
 
 def main(arguments=None, link=None) -> int:
-    return run_command(submit, parse_arguments(arguments), link, resumable=True)
+    return run_command(submit, parse_arguments, arguments, link, resumable=True)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         description="Check a run's submission.csv, submit it, and record its score in runs/<run id>/submit.json.",
         epilog='example: python scripts/submit.py predict-20261122-141502-cd34 --message "five folds, flips"',
     )
@@ -33,7 +34,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
     parser.add_argument("--message", metavar="M", default="", help="description; the run's id is put before it")
     parser.add_argument("--data", metavar="DIR", type=pathlib.Path, help="folder of the competition (default: data)")
     parser.add_argument("--minutes", metavar="M", type=float, default=30, help="to wait for the score (default: 30)")
-    parser.add_argument("--dry-run", action="store_true", help="check the file, and submit nothing")
+    add_consent_options(parser, "submit nothing")
     parser.add_argument(
         "--again", action="store_true",
         help="submit once more what was scored or could not be scored, or what was sent and Kaggle does not list",
@@ -42,20 +43,21 @@ def parse_arguments(arguments) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def submit(options: argparse.Namespace, link=None):
+def submit(options: argparse.Namespace, link=None) -> Outcome:
     from desk.kaggle.transport import KaggleLink
     from desk.submitting import run_of_file, submit_run
 
-    link, path = link or KaggleLink(), pathlib.Path(options.run)
+    link, path, consent = link or KaggleLink(), pathlib.Path(options.run), consent_of(options, "submit")
     is_file = path.is_file()
     run = run_of_file(link, path, options.data, options.runs) if is_file else find_run(options.run, options.runs)
     with run.lock():
-        record = submit_run(link, run, options.message, options.data, options.minutes, options.dry_run, options.again)
-    if record:
-        public, private = (
-            "not shown" if score is None else f"{score:.5f}" for score in (record.get("public"), record.get("private"))
-        )
-        print(f"\nleaderboard  public {public}, private {private}")
+        record = submit_run(link, run, options.message, options.data, options.minutes, consent, options.again)
+    if not record:
+        return Outcome({"run": run.name, **consent.result}, consent.next)
+    scores = {name: record.get(name) for name in ("public", "private")}
+    public, private = ("not shown" if score is None else f"{score:.5f}" for score in scores.values())
+    print(f"\nleaderboard  public {public}, private {private}")
+    return Outcome({"run": run.name, "submission": record.get("ref"), "state": record.get("state"), **scores})
 
 
 if __name__ == "__main__":

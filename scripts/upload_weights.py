@@ -13,15 +13,15 @@ import argparse
 import pathlib
 import sys
 
-from desk.errors import run_command
+from desk.command import Outcome, VerbParser, run_command
 
 
 def main(arguments=None, link=None) -> int:
-    return run_command(upload, parse_arguments(arguments), link, resumable=True)
+    return run_command(upload, parse_arguments, arguments, link, resumable=True)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         description="Make a private Kaggle dataset of weight files, or a new version of it.",
         epilog="example: python scripts/upload_weights.py weights/vgg16.weights.h5",
     )
@@ -30,13 +30,14 @@ def parse_arguments(arguments) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def upload(options: argparse.Namespace, link=None):
+def upload(options: argparse.Namespace, link=None) -> Outcome:
     from desk.kaggle.transport import KaggleLink
     from desk.uploading import upload_weights
 
     ref = upload_weights(link or KaggleLink(), options.files, options.dataset)
-    print(f'next: dataset_sources = ["{ref}"] in the head of the kernel, and')
-    print(f"      python scripts/push.py train --set weights={options.files[0].name}")
+    print(f'put dataset_sources = ["{ref}"] into the head of the kernel')
+    following = f"python scripts/push.py train --set weights={options.files[0].name}"
+    return Outcome({"dataset": ref, "files": [path.name for path in options.files]}, (following,))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from salt.machine import fast_switches
 
 os.environ.update(fast_switches(os.environ))  # before any test imports TensorFlow; subprocesses inherit them
 
+from desk import consent
 from salt.competition import Competition, find_competition
 from salt.layout import write_competition
 from salt.synthetic import synthetic_tiles
@@ -20,8 +21,10 @@ TRAIN_TILES, TEST_TILES = 40, 10
 def pytest_configure():
     """Whatever a test forgets, Kaggle's client in it talks to this machine, and finds no credentials in a variable.
 
-    Processes that tests start import this checkout's packages, whichever are installed.
+    Processes that tests start import this checkout's packages, whichever are installed. Verbs that a test calls take it
+    for a person at a terminal.
     """
+    consent.at_terminal = lambda: True
     root = str(pathlib.Path(__file__).resolve().parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     for name in [name for name in os.environ if name.upper().startswith("KAGGLE_")]:

@@ -591,18 +591,16 @@ def start_script(stand_in, script, *arguments, root=None, prelude="") -> subproc
     """A script in a process of its own, behind the wall.
 
     Args:
-        root: what it takes for the repository.
-        prelude: code that runs before; with `root`.
+        root: what it takes for the repository; None: this one.
+        prelude: code that runs before.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KAGGLE_")}
-    command = [str(ROOT / "scripts" / script)]
-    if root is not None:
-        name = script.removesuffix(".py")
-        code = f"import pathlib, sys; sys.path.insert(0, {str(ROOT)!r}); "
-        code += f"from desk import paths; from scripts import {name} as script; "
-        code += f"paths.ROOT = pathlib.Path({str(root)!r}); paths.BUILD = paths.ROOT / 'build'; "
-        code = prelude + code
-        command = ["-c", code + "sys.exit(script.main(sys.argv[1:]))"]
+    name = script.removesuffix(".py")
+    code = f"import pathlib, sys; sys.path.insert(0, {str(ROOT)!r}); "
+    code += f"from desk import consent, paths; from scripts import {name} as script; "
+    code += "consent.at_terminal = lambda: True; "
+    code += f"paths.ROOT = pathlib.Path({str(root or ROOT)!r}); paths.BUILD = paths.ROOT / 'build'; "
+    command = ["-c", prelude + code + "sys.exit(script.main(sys.argv[1:]))"]
     return subprocess.Popen(
         [sys.executable, *command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**environment, **stand_in.environment(stand_in.home)},

@@ -59,7 +59,7 @@ def rows(tmp_path_factory) -> dict[str, dict]:
         patch.setattr(compare_flatteners, "TOOLS", tools)
         patch.setattr(bench, "CASES", CASES)
         patch.setattr(bench, "TIMEOUT", bench.TIMEOUT)  # main changes it
-        assert compare_flatteners.main(["--cache", str(folder), "--json", str(folder / "rows.json")]) == 0
+        assert compare_flatteners.main(["--cache", str(folder), "--rows", str(folder / "rows.json")]) == 0
     rows = json.loads((folder / "rows.json").read_text())
     return {row["tool"]: row for row in rows} | {None: printed.getvalue().splitlines()}
 

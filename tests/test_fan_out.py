@@ -346,7 +346,7 @@ def test_folds_that_are_not_pushed_or_still_run_are_named(stand_in, run, call):
     status, text, _ = call(fetch, run.name)
     assert status == 75 and "fold-1 is RUNNING; add --wait" in text and "fold 2 is not pushed yet" in text
     assert "1 of 3 folds are here" in text and not (run / "manifest.json").exists()
-    (row,) = json.loads(call(runs, "--json", "--refresh")[1])
+    (row,) = json.loads(call(runs, "--json", "--refresh")[1])["result"]["runs"]
     assert row["state"] == "1 fetched, 1 RUNNING, 1 waits"
 
 
@@ -416,7 +416,7 @@ def test_after_kill_9_of_fetch_the_same_command_joins_the_folds(stand_in, run, c
 def test_the_table_shows_a_fan_out_as_one_run(stand_in, run, call):
     def row():
         _, text, _ = call(runs, "--json")
-        (found,) = json.loads(text)
+        (found,) = json.loads(text)["result"]["runs"]
         return found["state"], found["gpu_hours"]
 
     assert row() == ("3 pushed", None)

@@ -53,7 +53,7 @@ def test_a_resumed_run_has_its_settings_and_its_output_mounted(stand_in, begun, 
 def test_a_fetched_unfinished_run_says_how_to_go_on(stand_in, begun, call):
     status, text, _ = call(fetch, begun.name)
     assert status == 0 and "stopped before its end" in text and f"push.py train --resume {begun.name}" in text
-    (row,) = json.loads(call(runs, "--json")[1])
+    (row,) = json.loads(call(runs, "--json")[1])["result"]["runs"]
     assert row["state"] == "unfinished"
     asked = len(stand_in.calls("ListKernelSessionOutput"))
     assert call(push, "train", "--resume", begun.name)[0] == 0

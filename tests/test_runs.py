@@ -67,7 +67,7 @@ def test_each_state_has_a_word(show, tmp_path, record, name, content, state):
     folder = pushed(tmp_path / "train-t4-20261122-131502-bbbb", state=record)
     if name:
         write_record(folder, name, content)
-    (row,) = json.loads(show("--json"))
+    (row,) = json.loads(show("--json"))["result"]["runs"]
     assert row["state"] == state
 
 
@@ -75,7 +75,7 @@ def test_a_local_failure_and_a_damaged_file_do_not_stop_the_table(show, tmp_path
     (tmp_path / "train-20261122-131502-bbbb.failed").mkdir()
     (tmp_path / "train-20261122-131503-cccc").mkdir()
     (tmp_path / "train-20261122-131503-cccc" / "manifest.json").write_text("{half")
-    rows = json.loads(show("--json"))
+    rows = json.loads(show("--json"))["result"]["runs"]
     assert [row["state"] for row in rows] == ["failed", "incomplete"]
 
 
@@ -84,12 +84,13 @@ def test_the_states_of_open_runs_come_from_kaggle_only_when_asked(stand_in, show
     pushed(folder / "train-t4-20261122-131502-bbbb")
     for _ in range(3):
         stand_in.add_version(REF, states=["RUNNING"])
-    (row,) = json.loads(show("--json", "--runs", str(folder)))
+    (row,) = json.loads(show("--json", "--runs", str(folder)))["result"]["runs"]
     assert row["state"] == "pushed" and not stand_in.requests
-    (row,) = json.loads(show("--json", "--refresh", "--runs", str(folder), link=make_link()))
+    (row,) = json.loads(show("--json", "--refresh", "--runs", str(folder), link=make_link()))["result"]["runs"]
     assert row["state"] == "RUNNING"
     stand_in.fault("GetKernelSessionStatus", "html", times=9)
-    (row,) = json.loads(show("--json", "--refresh", "--runs", str(folder), link=make_link(attempts=1)))
+    text = show("--json", "--refresh", "--runs", str(folder), link=make_link(attempts=1))
+    (row,) = json.loads(text)["result"]["runs"]
     assert row["state"] == "UNREADABLE"
 
 

@@ -1,6 +1,6 @@
 """What can go wrong between this desk and Kaggle."""
 
-from desk.errors import DeskError
+from desk.errors import DeskError, Exit
 
 
 class KaggleError(DeskError):
@@ -30,19 +30,19 @@ class NotFoundError(KaggleError):
 class QuotaError(KaggleError):
     """The week's accelerator hours, or the day's submissions, are used up."""
 
-    exit_status = 75
+    exit_status = Exit.LATER
 
 
 class CapacityError(KaggleError):
     """As many sessions run as the account may have at once."""
 
-    exit_status = 75
+    exit_status = Exit.LATER
 
 
 class UnreachableError(KaggleError):
     """No answer, or none that can be read."""
 
-    exit_status = 75
+    exit_status = Exit.LATER
 
 
 class ThrottledError(UnreachableError):
@@ -52,7 +52,7 @@ class ThrottledError(UnreachableError):
 class AmbiguousError(KaggleError):
     """A command was sent, and whether Kaggle obeyed could not be found out."""
 
-    exit_status = 3
+    exit_status = Exit.UNKNOWN
 
 
 class OutputError(KaggleError):
