@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 
 from desk.errors import ConfigurationError
-from desk.kaggle.credentials import TOKEN_FILES, credential_folders
+from desk.kaggle.credentials import credential_files
 from desk.records import read_object, read_text
 
 SHORTEST = 12  # characters of a secret that is looked for: shorter ones stand in any text by chance
@@ -54,10 +54,7 @@ def own_secrets(
         for name, value in environ.items()
         if NAMED_SECRET.search(name) and not os.path.exists(value)  # the path of a file, which is no secret
     }
-    names = ("kaggle.json", "credentials.json", *TOKEN_FILES)
-    paths = [folder / name for folder in credential_folders(environ, home) for name in names]
-    paths += [pathlib.Path(environ["KAGGLE_API_TOKEN"])] if environ.get("KAGGLE_API_TOKEN") else []
-    for path in paths:
+    for path in credential_files(environ, home):
         for secret in file_secrets(path):
             found[secret] = str(path).replace(str(home), "~", 1)
     return {secret.strip(): where for secret, where in found.items() if len(secret.strip()) >= SHORTEST}

@@ -17,7 +17,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COPIED = ("salt", "desk", "flattener", "tests", "kernels", "scripts", "build_kernel.py", "pyproject.toml")
-COPIED += ("requirements.txt", "README.md")
+COPIED += ("requirements.txt", "README.md", "SKILL.md")
 TIME_LIMIT = 600  # seconds for one run of pytest
 
 
@@ -93,6 +93,26 @@ BUGS = {
         "for before in ():",
         "spelt",
         test_file="tests/desk/test_secrets.py",
+    ),
+    "a word for one deed serves for another": Bug(
+        "desk/consent.py", "self.token not in (None, expected)", "False", "counts_once", test_file="tests/test_skill.py"
+    ),
+    "a terminal obeys what Kaggle says": Bug(
+        "desk/output.py", 'CONTROL.sub("", ', "str(", "obeyed", test_file="tests/desk/test_command.py"
+    ),
+    "a notebook sees the processes of this machine": Bug(
+        "desk/local/sandbox.py",
+        "CLONE_NEWIPC | CLONE_NEWPID",
+        "CLONE_NEWIPC",
+        "finds_what_it_would",
+        test_file="tests/test_run_local.py",
+    ),
+    "a notebook sees home folders": Bug(
+        "desk/local/sandbox.py",
+        "elif os.path.isdir(path) and not covered:",
+        "elif False:",
+        "finds_what_it_would",
+        test_file="tests/test_run_local.py",
     ),
     "the scheduler's address opens the network": Bug(
         "desk/local/sandbox.py",
@@ -738,8 +758,8 @@ BUGS = {
     ),
     "a notebook's children find this repository": Bug(
         "desk/local/processes.py",
-        'if pathlib.Path(entry).name in ("site-packages", "dist-packages")',
-        "if entry",
+        "for entry in sys.path if is_installed(pathlib.Path(entry))",
+        "for entry in sys.path if entry",
         "nothing_of_this_machine",
     ),
     "data can end the element in which it stands": Bug(

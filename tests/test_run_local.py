@@ -114,6 +114,13 @@ def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machi
 ):
     for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "HF_TOKEN", "http_proxy", "MPLBACKEND"):
         monkeypatch.setenv(name, "of-this-machine")
+    home, elsewhere = tmp_path / "my-home", tmp_path / "configured"
+    for folder in (home / ".kaggle", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "kaggle.json").write_text('{"username": "me", "key": "a-key"}')
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(elsewhere))
+    marker, python = f"{tmp_path} outlives", os.path.join(os.path.realpath(sys.prefix), "bin", "python")
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     write_run(tmp_path / "runs" / "first")
     write_run(tmp_path / "elsewhere", "train-smoke-2")
@@ -123,6 +130,13 @@ def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machi
     folder = run_cells(
         "# A heading",
         "print('one epoch', 'å', flush=True)",
+        f"PYTHON, REPOSITORY, HOME, CONFIGURED = {[python, str(ROOT), str(home), str(elsewhere)]!r}",
+        f"""
+        import os, subprocess, sys
+        for _ in range(2):  # one that hides from whoever looks for children, or for the run's HOME
+            code = "import os, time; os.setsid(); os.fork() and os._exit(0); time.sleep(1000)"
+            subprocess.run([sys.executable, "-S", "-c", code, {marker!r}], env={{}})
+        """,
         """
         import errno, importlib, json, os, pathlib, socket, subprocess, sys
         def attempt(function, *arguments):
@@ -130,8 +144,13 @@ def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machi
                 return f"returned {function(*arguments)!r}"
             except Exception as error:
                 return [type(error).__name__, getattr(error, "errno", None), str(error)]
-        def child(*options, **more):
-            done = subprocess.run([sys.executable, *options], capture_output=True, text=True, **more)
+        def attempt_bytes(path):
+            try:
+                return path.read_bytes()
+            except OSError:
+                return b""
+        def child(*options, python=sys.executable, **more):
+            done = subprocess.run([python, *options], capture_output=True, text=True, **more)
             return done.stdout + (done.stderr.splitlines() or [""])[-1]
         look = "import importlib.util as u; print([n for n in ('salt', 'desk', 'flattener') if u.find_spec(n)])"
         facts = {
@@ -148,6 +167,16 @@ def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machi
             "import in a child": child("-c", "import salt"),
             "found in a child that ignores the environment": child("-I", "-c", look),
             "found in a child without an environment": child("-c", look, env={}),
+            "found in a fresh interpreter": [fresh(look) for fresh in (
+                lambda code: child("-I", "-c", code, python=PYTHON),
+                lambda code: child("-c", code, python=PYTHON, env={"PYTHONPATH": REPOSITORY}),
+            )],
+            "the repository": attempt(os.listdir, REPOSITORY),
+            "my home": attempt(os.listdir, HOME),
+            "configured": attempt((pathlib.Path(CONFIGURED) / "kaggle.json").read_text),
+            "secrets in environments": [path.parent.name for path in pathlib.Path("/proc").glob("[0-9]*/environ")
+                                        if b"of-this-machine" in (attempt_bytes(path))],
+            "processes": len(list(pathlib.Path("/proc").glob("[0-9]*"))),
             "connect": attempt(socket.create_connection, ("192.0.2.1", 80), 5),
             "send": attempt(socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto, b"x", ("192.0.2.1", 53)),
             "resolve": attempt(socket.getaddrinfo, "kaggle.com", 443),
@@ -177,6 +206,12 @@ def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machi
     assert facts["inputs"] == sorted(expected)
     assert facts["working"] == ["working", []]
     assert not {".kaggle", ".keras", ".config", ".netrc"} & set(facts["home"])
+    assert [process.pid for process in psutil.process_iter() if marker in " ".join(words_of(process))] == []
+    if mode == "namespaces":
+        assert all("[]" in found or "Error" in found or not found for found in facts["found in a fresh interpreter"])
+        assert facts["the repository"][1] == errno.ENOENT or "'salt'" not in facts["the repository"]
+        assert facts["my home"] == "returned []" and facts["configured"] == "returned ''"
+        assert facts["secrets in environments"] == [] and facts["processes"] < 12
     environment = facts["environment"]
     assert "of-this-machine" not in environment.values()
     assert environment["KAGGLE_KERNEL_RUN_TYPE"] == "Batch" and environment["KERAS_BACKEND"] == "jax"
@@ -190,22 +225,30 @@ def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machi
     assert facts["connect"][1] == errno.ENETUNREACH and facts["send"][1] == errno.ENETUNREACH
     assert facts["resolve"][0] == "gaierror"
     assert facts["loopback"] == "returned None"
+    said = capfd.readouterr().out
     if mode == "namespaces":
-        assert facts["interfaces"] == ["lo"]
+        assert facts["interfaces"] == ["lo"] and "read-only inputs, nothing of this desk in sight" in said
     else:
         assert "run at the desk" in facts["connect"][2] and "run at the desk" in facts["send"][2]
+        assert "other programs than Python reach the network" in said and "docs/differences.md" in said
 
     assert sorted(path.name for path in folder.iterdir()) == [
         "facts.json", "manifest.json", "tiny.html", "tiny.ipynb", "tiny.log",
     ]  # fmt: skip
-    shown = capfd.readouterr().out
-    assert re.search(r"--- \[\d/\d\] A heading\none epoch å\n", shown)
-    assert "WARNING" not in shown
+    assert re.search(r"--- \[\d+/\d+\] A heading\none epoch å\n", said)
+    assert "WARNING" not in said
     assert "one epoch å" in (folder / "tiny.log").read_text(encoding="utf-8")
     executed = (folder / "tiny.ipynb").read_text(encoding="utf-8")
     assert "one epoch å" in executed and "one epoch å" in (folder / "tiny.html").read_text(encoding="utf-8")
-    assert str(tmp_path) not in executed
+    assert str(tmp_path / "runs") not in executed
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["first", run_id]
+
+
+def words_of(process):
+    try:
+        return process.cmdline() if alive(process.pid) else []
+    except psutil.Error:
+        return []
 
 
 INTRUDE = f"""
@@ -236,11 +279,15 @@ def test_in_namespaces_nobody_can_write_to_the_inputs_not_even_root(run_cells, n
         found.append(ctypes.get_errno() if remounted else None)
         found.append(attempt(table.write_text, "id,rle_mask"))
         pathlib.Path("found.txt").write_text(repr(found))
+        through = [path / f"root{table.resolve()}" for path in pathlib.Path("/proc").glob("[0-9]*")]
+        written = [str(path) for path in through if attempt(path.write_text, "id,rle_mask") is None]
+        pathlib.Path("through.txt").write_text(repr(written))
         """,
         FINISH,
         sandbox="namespaces",
     )
     assert (folder / "found.txt").read_text() == repr([errno.EROFS] * 5 + [errno.EPERM, errno.EROFS])
+    assert (folder / "through.txt").read_text() == "[]"  # nor through another process, as it sees the files
 
 
 def test_in_guard_mode_a_notebook_that_changes_its_inputs_fails_and_the_originals_are_safe(
@@ -261,7 +308,7 @@ def test_namespaces_serve_a_user_who_is_not_root(namespaces, tmp_path):
         if os.geteuid() == 0:
             os.setgroups([]); os.setgid(65534); os.setuid(65534)
             ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # dumpable again, as it would be after an exec
-        sandbox.probe(os.getcwd())
+        assert sandbox.probe(os.getcwd(), sandbox.View([], [], [])) == 0
         print("uid", os.getuid())
     """
     open_to_all = pathlib.Path(tmp_path.anchor) / "tmp" / f"salt-probe-{os.getpid()}"  # pytest's folders are not
@@ -297,7 +344,7 @@ def test_a_notebook_that_uses_a_cluster_reaches_its_scheduler_and_nothing_else(m
     assert parameters == {"SET": {"cluster": str(tmp_path / "scheduler.json")}}  # the notebook runs elsewhere
     assert kernels.find_scheduler({}) is None
     mode, why = processes.choose_sandbox("auto", tmp_path, ("192.0.2.7", 8786))
-    assert mode == "guard" and why.endswith("but for the cluster's scheduler, 192.0.2.7:8786")
+    assert mode == "guard" and "for the cluster's scheduler, 192.0.2.7:8786: other programs than Python" in why
     with pytest.raises(
         LocalRunError, match="192.0.2.7:8786 cannot be reached from them; use --sandbox guard, or leave"
     ):
@@ -370,9 +417,10 @@ def test_a_notebook_that_exits_with_an_error_or_dies_fails(run_cells, capfd):
 
 
 LINGER = """
-    import pathlib, subprocess, time
-    child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
-    print("lingering", child.pid, flush=True)
+    import os, pathlib, subprocess, sys, time
+    command = [sys.executable, "-c", "import time; time.sleep(1000)", "lingers in", os.getcwd()]
+    child = subprocess.Popen(command, start_new_session=True)
+    print("lingering", flush=True)
     time.sleep(1000)
 """
 
@@ -383,18 +431,19 @@ def test_a_time_limit_ends_the_notebook_and_all_that_it_started(run_cells, capfd
         with pytest.raises(LocalRunError, match=rf"(?s)limit of {minutes} minutes.*kept to look at"):
             run_cells(LINGER, minutes=minutes)
         assert time.monotonic() - began < 60 * minutes + 300  # the cell itself would take 1,000 s
-        if begun := re.search(r"lingering (\d+)", capfd.readouterr().out):
+        if begun := "lingering\n" in capfd.readouterr().out:
             break
-    child = int(begun.group(1))
-    assert not alive(child)
+    assert begun and lingering(tmp_path) == []
     assert processes_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("sent, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_an_interrupted_run_leaves_no_process_and_no_run(sent, status, competition, tmp_path):
+    namespaces_work = processes.namespaces_refused(tmp_path) == ""
     process = start_command(tmp_path, [LINGER], ["tiny", "--data", str(competition), "--runs", str(tmp_path / "runs")])
     try:
-        child = wait_for_line(process, r"lingering (\d+)")
+        wait_for_line(process, r"(lingering)")
+        (child,) = lingering(tmp_path)
         os.kill(process.pid, sent)
         process.communicate(timeout=300)
     finally:
@@ -404,12 +453,15 @@ def test_an_interrupted_run_leaves_no_process_and_no_run(sent, status, competiti
     while processes_in(tmp_path, "ipykernel") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert processes_in(tmp_path, "ipykernel") == []
+    if sent is signal.SIGKILL and namespaces_work:
+        while lingering(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.1)
     visible = [path.name for path in (tmp_path / "runs").iterdir() if not path.name.startswith(".")]
     assert visible == []
-    if sent is signal.SIGKILL:
-        os.kill(int(child), signal.SIGKILL)  # nobody was left to end this one
-    else:
-        assert not alive(int(child)) and list((tmp_path / "runs").iterdir()) == []
+    if sent is signal.SIGKILL and not namespaces_work:
+        os.kill(child, signal.SIGKILL)  # nobody was left to end this one
+    assert lingering(tmp_path) == []
+    assert sent is signal.SIGKILL or list((tmp_path / "runs").iterdir()) == []
 
 
 def start_command(folder, cells, arguments):
@@ -440,6 +492,12 @@ def wait_for_line(process, pattern):
 
 def alive(pid):
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def lingering(folder):
+    """The children that LINGER started in a folder."""
+    lines = {process.pid: words_of(process) for process in psutil.process_iter()}
+    return [pid for pid, words in lines.items() if "lingers in" in words and words[-1].startswith(str(folder))]
 
 
 def processes_in(folder, word=""):
@@ -502,7 +560,7 @@ def test_a_run_that_was_killed_in_training_can_be_resumed(sent, competition, tmp
     process = start_command(tmp_path, [BEGIN, LINGER], arguments)
     try:
         run_id = wait_for_line(process, r"(tiny-smoke-\S+): ")
-        child = int(wait_for_line(process, r"lingering (\d+)"))
+        wait_for_line(process, r"(lingering)")
         with pytest.raises(LocalRunError, match=f"{run_id} still runs"):
             run_cells(RESUME, settings_cell=SETTINGS_WITH_RESUME, resume=run_id)
         os.kill(process.pid, sent)
@@ -511,7 +569,7 @@ def test_a_run_that_was_killed_in_training_can_be_resumed(sent, competition, tmp
         process.kill()
     assert (f"resume it by --resume {run_id}" in said) == (sent is signal.SIGTERM)
     files = resume_run(run_id, run_cells)
-    assert not alive(child)
+    assert lingering(tmp_path) == []
     assert files.keys() == {"state/run.json", "state/epoch-00002.weights.h5"}
     assert files["state/epoch-00002.weights.h5"] == "two epochs"
     assert [path.name for path in (tmp_path / "runs").glob(".*")] == []

@@ -77,6 +77,13 @@ def credential_folders(environ: Mapping[str, str], home: pathlib.Path) -> list[p
     return [pathlib.Path(configured), *folders] if configured else folders
 
 
+def credential_files(environ: Mapping[str, str], home: pathlib.Path) -> list[pathlib.Path]:
+    """The files in which the client may find credentials, whether or not they are there."""
+    names = ("kaggle.json", "credentials.json", *TOKEN_FILES)
+    found = [folder / name for folder in credential_folders(environ, home) for name in names]
+    return [*found, pathlib.Path(environ["KAGGLE_API_TOKEN"])] if environ.get("KAGGLE_API_TOKEN") else found
+
+
 def one_word(token: str, place: str) -> str:
     """The token.
 

@@ -5,7 +5,9 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import selectors
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,14 +15,26 @@ import tempfile
 import time
 import urllib.parse
 import venv
+from collections.abc import Iterable
 
 import psutil
 
+from desk import paths
 from desk.errors import LocalRunError
+from desk.kaggle.credentials import credential_files
 from desk.local import sandbox
+from desk.paths import AnyPath
 from salt.files import sha256_file
 
+# What no guard inside Python can hold; docs/differences.md has the list.
+GUARD_LACKS = (
+    "other programs than Python reach the network, home folders and other processes can be read, and changed inputs "
+    "show only afterwards (docs/differences.md)"
+)
+SOCKETS = ("docker.sock", "containerd/containerd.sock", "podman/podman.sock")  # in /run: who reaches one is root here
+LOOK = "import importlib.util as u, sys; print(*[s.origin for n in sys.argv[1:] if (s := u.find_spec(n))], sep='\\n')"
 GRACE = 2.0  # seconds that a failed notebook's last words may take to arrive
+NAMED_FILE = re.compile(r"TOKEN|SECRET|CREDENTIAL|KEY|NETRC", re.IGNORECASE)  # variables that may name a secret file
 # What the notebook's process gets of this one's environment; a trailing "*" stands for any ending. Nothing else passes:
 # no credentials, no proxies, no matplotlib backend (the kernel sets its own), no Python or Jupyter paths.
 ENVIRONMENT = (
@@ -42,15 +56,15 @@ def choose_sandbox(wanted: str, root: pathlib.Path, scheduler: tuple[str, int] |
         if wanted == "namespaces":
             remedy = "use --sandbox guard, or leave the setting cluster empty"
             raise LocalRunError(f"--sandbox namespaces: the cluster {address} cannot be reached from them; {remedy}")
-        return "guard", f"no network by an import-time guard, but for the cluster's scheduler, {address}"
+        return "guard", f"a guard inside Python, for the cluster's scheduler, {address}: {GUARD_LACKS}"
     if wanted == "guard":
-        return "guard", "no network by an import-time guard"
+        return "guard", f"a guard inside Python: {GUARD_LACKS}"
     reason = namespaces_refused(root)
     if not reason:
-        return "namespaces", "no network and read-only inputs by Linux namespaces"
+        return "namespaces", "no network, read-only inputs, nothing of this desk in sight, by Linux namespaces"
     if wanted == "namespaces":
         raise LocalRunError(f"--sandbox namespaces: not possible here ({reason}); use --sandbox guard")
-    return "guard", f"no network by an import-time guard, since there are no namespaces ({reason})"
+    return "guard", f"a guard inside Python, since there are no namespaces ({reason}): {GUARD_LACKS}"
 
 
 def scheduler_address(cluster: str) -> tuple[str, int]:
@@ -80,10 +94,41 @@ def scheduler_address(cluster: str) -> tuple[str, int]:
 def namespaces_refused(folder: pathlib.Path) -> str:
     """Why the sandbox cannot use namespaces on this machine; "" if it can."""
     with tempfile.TemporaryDirectory(dir=folder) as probed:
-        done = subprocess.run([sys.executable, sandbox.__file__, "probe", probed], capture_output=True, text=True)
+        command = [sys.executable, sandbox.__file__, "probe", json.dumps(view_of(folder)), probed]
+        done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:
         return ""
     return (done.stdout or done.stderr).strip().rpartition("\n")[2] or f"exit status {done.returncode}"
+
+
+def view_of(root: pathlib.Path) -> sandbox.View:
+    """What of this machine's files a notebook is not to see: homes, credentials, this repository, ways to be root.
+
+    Args:
+        root: the run's folder, which stays.
+    """
+    home = pathlib.Path.home()
+    look = [sys.executable, "-I", "-c", LOOK, *sandbox.PACKAGES]  # where a fresh interpreter would find them
+    found = [pathlib.Path(line) for line in subprocess.run(look, capture_output=True, text=True).stdout.split("\n")]
+    packages = [path.parent for path in found if path.name == "__init__.py"]
+    ours = [path if is_installed(path.parent) else path.parent for path in packages]
+    hidden: list[AnyPath] = [home, "/home", "/root", "/run/user", paths.ROOT, *ours]
+    kept: list[AnyPath] = [root, tempfile.gettempdir(), sys.prefix, sys.base_prefix, sys.exec_prefix]
+    kept += [os.path.dirname(os.__file__), *filter(is_installed, map(pathlib.Path, sys.path))]
+    kept += os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    masked: list[AnyPath] = [*credential_files(os.environ, home), home / ".netrc"]
+    masked += [path for name, path in os.environ.items() if NAMED_FILE.search(name)]
+    masked += [f"/run/{name}" for name in SOCKETS]
+
+    def real(given: Iterable[AnyPath]) -> list[str]:
+        return sorted({os.path.realpath(path) for path in given if os.path.isabs(path)} - {os.sep})
+
+    return sandbox.View(real(hidden), real(kept), real(masked))
+
+
+def is_installed(folder: pathlib.Path) -> bool:
+    """Whether a folder is one of installed packages."""
+    return folder.name in ("site-packages", "dist-packages")
 
 
 def execute(
@@ -109,11 +154,11 @@ def execute(
     (root / "working").mkdir()
     write_home(root / "home")
     python = write_python(root / "python")
-    write_guard(root / "guard", mode == "guard", scheduler)
+    wall = write_guard(root / "guard", mode == "guard", scheduler)
     make_read_only(root / "input")
     before = fingerprints(root / "input") if mode == "guard" else None
     process = subprocess.Popen(
-        [str(python), "-P", sandbox.__file__, mode, name, json.dumps(parameters)],
+        [str(python), "-P", str(wall), mode, json.dumps(view_of(root)), name, json.dumps(parameters)],
         cwd=root / "working", env=notebook_environment(root), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
@@ -161,21 +206,27 @@ def write_python(folder: pathlib.Path) -> pathlib.Path:
     """
     venv.EnvBuilder(symlinks=True).create(folder)
     (packages,) = folder.glob("lib/python*/site-packages")
-    installed = [entry for entry in sys.path if pathlib.Path(entry).name in ("site-packages", "dist-packages")]
+    installed = [os.path.realpath(entry) for entry in sys.path if is_installed(pathlib.Path(entry))]
     (packages / "installed.pth").write_text("\n".join([*installed, ""]), encoding="utf-8")
     return folder / "bin" / "python"
 
 
-def write_guard(folder: pathlib.Path, network: bool, allowed: tuple[str, int] | None) -> None:
+def write_guard(folder: pathlib.Path, network: bool, allowed: tuple[str, int] | None) -> pathlib.Path:
     """Writes a sitecustomize.py, which Python imports at its start, in every process that the notebook starts too.
 
     Args:
         folder: to be made.
         network, allowed: as for the sandbox's `guard`.
+
+    Returns:
+        A copy of the sandbox beside it: this repository is not to be seen.
     """
     folder.mkdir()
-    call = f"runpy.run_path({sandbox.__file__!r}, run_name='guard')['guard'](network={network}, allowed={allowed!r})"
+    wall = folder / "sandbox.py"
+    shutil.copyfile(sandbox.__file__, wall)
+    call = f"runpy.run_path({str(wall)!r}, run_name='guard')['guard'](network={network}, allowed={allowed!r})"
     (folder / "sitecustomize.py").write_text(f"import runpy\n{call}\n", encoding="utf-8")
+    return wall
 
 
 def relay_output(process: subprocess.Popen, log: pathlib.Path, deadline: float) -> bool:
@@ -203,7 +254,14 @@ def relay_output(process: subprocess.Popen, log: pathlib.Path, deadline: float) 
 
 def kill_notebook(process: subprocess.Popen, home: pathlib.Path) -> None:
     """Kills the process and all that came of it."""
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)  # orphans too, where Linux gives them to it
+    except psutil.Error:
+        children = []
     process.kill()
+    for child in children:
+        with contextlib.suppress(psutil.Error):
+            child.kill()
     process.wait()
     if process.stdout:
         process.stdout.close()

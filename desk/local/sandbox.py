@@ -1,19 +1,21 @@
 """The wall around a notebook that runs at the desk: what it cannot do on Kaggle, it cannot do here.
 
-It sees its inputs read-only, reaches no network, and cannot import this repository's packages. processes.py starts this
-file as a program in a process of its own; the notebook's process and those that it starts load `guard` through a
-`sitecustomize.py`.
-Two modes:
+It sees its inputs read-only, reaches no network, and cannot import this repository's packages. processes.py starts a
+copy of this file as a program in a process of its own; the notebook's process and those that it starts load `guard`
+through a `sitecustomize.py`. Two modes:
 
-- `namespaces` (Linux): network and mounts of its own, by the kernel. Holds for root and for compiled code too.
+- `namespaces` (Linux): network, mounts and processes of its own, by the kernel. Holds for root and for compiled code
+  too: no process outside can be seen, home folders, credentials and this repository are not there, and all that the
+  notebook starts ends with it.
 - `guard`: an audit hook inside Python that refuses connections. Compiled code can get past it; it is meant for machines
   without namespaces, and for a notebook that uses a cluster, whose scheduler alone it may reach. processes.py then
   compares the inputs before and after.
 
-This is no prison for hostile code: it catches the notebook that would fail on Kaggle. At its head this file imports
-only the standard library, and nothing of this repository anywhere.
+This is no prison for hostile code: it catches the notebook that would fail on Kaggle, and keeps secrets of this desk
+out of its reach. At its head this file imports only the standard library, and nothing of this repository anywhere.
 """
 
+import contextlib
 import ctypes
 import errno
 import ipaddress
@@ -24,16 +26,20 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Container
-from typing import Any
+from collections.abc import Callable, Container
+from typing import Any, NamedTuple
 
-CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x8000000, 1 << 28, 1 << 29, 1 << 30
+OWN = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x2, 0x4, 0x8
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = 0x1, 0x20, 0x1000, 0x4000, 0x40000, 0x200000
 ST_INHERITED, ST_RELATIME = 0x2 | 0x4 | 0x8 | 0x400 | 0x800, 0x1000  # nosuid, nodev, noexec, noatime, nodiratime
-PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
-CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER = 1, 24, 36
+# What root may do on Kaggle, by Docker: chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap,
+# net_bind_service, net_raw, sys_chroot, audit_write, setfcap. Not: mount, ptrace, and mknod, which would open the disk.
+CAPABILITIES = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 29, 31)
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
-PACKAGES = ("salt", "desk", "flattener")  # of this repository
+PACKAGES = ("salt", "desk", "flattener", "build_kernel")  # of this repository
 RESOLVING = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
 
 
@@ -103,8 +109,25 @@ def ip_address(host: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 # --- namespaces -----------------------------------------------------------------------------------------------------
 
 
-def enter_namespaces(folder: str) -> None:
-    """Gives this process no network but loopback, and `folder` read-only, for itself and all that it starts.
+class View(NamedTuple):
+    """What of this machine's files is not to be seen; all are absolute paths without links.
+
+    Attributes:
+        hidden: folders.
+        kept: folders inside of these that stay, such as the installed packages in a home folder.
+        masked: files, wherever they are.
+    """
+
+    hidden: list[str]
+    kept: list[str]
+    masked: list[str]
+
+
+def run_walled(folder: str, view: View, act: Callable[[], Any]) -> int:
+    """Runs something in namespaces of its own; returns its exit status.
+
+    There it has no network but loopback, `folder` is read-only, and no process outside can be seen. What it leaves
+    running ends with it.
 
     Raises:
         OSError: the system does not allow it.
@@ -112,23 +135,108 @@ def enter_namespaces(folder: str) -> None:
     if not sys.platform.startswith("linux"):
         raise OSError(errno.ENOSYS, "namespaces are Linux's")
     libc = ctypes.CDLL(None, use_errno=True)
+    working = os.getcwd()
     leave_shared_namespaces(libc)
     raise_loopback()
     # What is mounted from here on stays here: without this the bind mount would appear on the whole machine.
     call(libc.mount, None, b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None)
     mount_read_only(libc, folder)
-    # With these, root could mount the folder for writing again. They go when the notebook's process is started (exec).
-    for capability in (CAP_NET_ADMIN, CAP_SYS_ADMIN):
-        call(libc.prctl, PR_CAPBSET_DROP, capability, 0, 0, 0)
+    limit_view(libc, view)
+    os.chdir(working)  # as it is seen now
+    sys.stdout.flush()
+    first = os.fork()
+    if first == 0:
+        end_by(lambda: be_first(libc, act))
+    return os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+
+
+def be_first(libc: ctypes.CDLL, act: Callable[[], Any]) -> int:
+    """What the first process of a PID namespace does: it shows /proc as it is there, and waits for what `act` does.
+
+    When it ends, the system ends all others. A process that lost its parent becomes its child.
+    """
+    die_with_parent()
+    call(libc.mount, b"proc", b"/proc", b"proc", ctypes.c_ulong(MS_NOSUID | MS_NODEV | MS_NOEXEC), None)
+    # They go when the notebook's process is started (exec): with others root could, say, mount the inputs for writing.
+    for capability in range(64):
+        if capability not in CAPABILITIES and libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            break  # there are no more
+    acting = os.fork()
+    if acting == 0:
+        die_with_parent()
+        end_by(act)
+    while True:
+        ended, status = os.wait()
+        if ended == acting:
+            return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+def end_by(act: Callable[[], Any]) -> None:
+    """Ends this process with the status that something returns; an error is printed."""
+    status = 1
+    try:
+        status = act() or 0
+    except OSError as error:
+        print(error)
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def limit_view(libc: ctypes.CDLL, view: View) -> None:
+    """Lays empty folders over what is not to be seen, and what stays of it into them."""
+    handles = {path: os.open(path, os.O_PATH) for path in view.kept if os.path.exists(path)}
+    covers: list[str] = []
+    nearest: dict[str, bool] = {}  # {path: whether it can be seen}
+    for path in sorted({*view.hidden, *handles}, key=lambda path: path.count(os.sep)):
+        above = [other for other in nearest if path.startswith(other.rstrip(os.sep) + os.sep)]
+        covered = bool(above) and not nearest[max(above, key=len)]
+        if path in handles:
+            if covered:
+                make_place(path, os.path.isdir(f"/proc/self/fd/{handles[path]}"))
+                bind(libc, f"/proc/self/fd/{handles[path]}", path)
+        elif os.path.isdir(path) and not covered:
+            call(libc.mount, b"tmpfs", os.fsencode(path), b"tmpfs", ctypes.c_ulong(MS_NOSUID | MS_NODEV), b"mode=755")
+            covers.append(path)
+            name = os.path.basename(path)
+            if name in PACKAGES:  # a folder without this could be imported
+                with open(os.path.join(path, "__init__.py"), "w") as file:
+                    file.write(
+                        f"raise ModuleNotFoundError('No module named {name}: a notebook carries its own copy')\n"
+                    )
+        nearest[path] = path in handles
+    for path in covers:
+        flags = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV
+        call(libc.mount, None, os.fsencode(path), None, ctypes.c_ulong(flags), None)
+    for path in view.masked:
+        if os.path.exists(path) and not os.path.isdir(path):
+            bind(libc, os.devnull, path)
+    for handle in handles.values():
+        os.close(handle)
+
+
+def make_place(path: str, is_folder: bool) -> None:
+    """Makes an empty folder or file, for something to be bound to."""
+    os.makedirs(path if is_folder else os.path.dirname(path), exist_ok=True)
+    if not is_folder:
+        open(path, "w").close()
+
+
+def bind(libc: ctypes.CDLL, source: str, target: str) -> None:
+    """Shows a file or a folder in another place, too."""
+    call(libc.mount, os.fsencode(source), os.fsencode(target), None, ctypes.c_ulong(MS_BIND | MS_REC), None)
 
 
 def leave_shared_namespaces(libc: ctypes.CDLL) -> None:
-    """Root may have a network and mounts of its own just so; anybody else needs a user namespace around them."""
+    """Root may have namespaces of its own just so; anybody else needs a user namespace around them.
+
+    The process itself stays among the others; the next one that it starts is the first of the new PID namespace.
+    """
     user, group = os.geteuid(), os.getegid()
     try:
-        call(libc.unshare, CLONE_NEWNET | CLONE_NEWNS)
+        call(libc.unshare, OWN)
     except PermissionError:
-        call(libc.unshare, CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS)
+        call(libc.unshare, CLONE_NEWUSER | OWN)
         # The user keeps the own number: files belong to whom they did. gid_map may be written only after setgroups.
         for name, text in ("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1"):
             with open(f"/proc/self/{name}", "w") as file:
@@ -146,7 +254,7 @@ def raise_loopback() -> None:
 def mount_read_only(libc: ctypes.CDLL, folder: str) -> None:
     """Binds a folder onto itself and makes that mount read-only; a bind mount can be made so only in a second step."""
     path = os.fsencode(folder)
-    call(libc.mount, path, path, None, ctypes.c_ulong(MS_BIND | MS_REC), None)
+    bind(libc, folder, folder)
     inherited = os.statvfs(folder).f_flag  # a user namespace may not take these off
     flags = (inherited & ST_INHERITED) | (MS_RELATIME if inherited & ST_RELATIME else 0)
     call(libc.mount, None, path, None, ctypes.c_ulong(MS_REMOUNT | MS_BIND | MS_RDONLY | flags), None)
@@ -159,13 +267,21 @@ def call(function: Any, *arguments: Any) -> None:
         raise OSError(number, f"{function.__name__}: {os.strerror(number)}")
 
 
-def probe(folder: str) -> None:
-    """Enters namespaces and tries to write into `folder`, which is to be read-only there, and to connect to itself.
+def probe(folder: str, view: View) -> int:
+    """Enters namespaces and looks whether they keep what they promise; returns 0 if they do.
 
     Raises:
-        OSError: the system does not allow namespaces, or they do not keep their promise.
+        OSError: the system does not allow namespaces.
     """
-    enter_namespaces(folder)
+    return run_walled(folder, view, lambda: check_wall(folder, view))
+
+
+def check_wall(folder: str, view: View) -> None:
+    """Tries to write into `folder`, which is to be read-only, to connect to itself, and to see what is not to be seen.
+
+    Raises:
+        OSError: a promise is not kept.
+    """
     try:
         open(os.path.join(folder, "file"), "w").close()
     except OSError as error:
@@ -175,6 +291,10 @@ def probe(folder: str) -> None:
         raise OSError(errno.EPERM, "a read-only mount can be written to")
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname(), timeout=5):
         pass
+    if seen := [name for name in os.listdir("/proc") if name.isdigit() and int(name) > os.getpid()]:
+        raise OSError(errno.EPERM, f"the processes {', '.join(seen)} of this machine can be seen")
+    if seen := [path for path in view.masked if os.path.isfile(path) and os.path.getsize(path)]:
+        raise OSError(errno.EPERM, f"{', '.join(seen)} can be read")
 
 
 # --- running the notebook -------------------------------------------------------------------------------------------
@@ -249,20 +369,38 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def end_children() -> None:
+    """Ends all processes that came of this one, whatever they have made of themselves (Linux)."""
+    import psutil
+
+    while left := psutil.Process().children(recursive=True):
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left)
+
+
 def main(arguments: list[str]) -> int:
-    if arguments[0] == "probe":
+    mode, view = arguments[0], View(*json.loads(arguments[1]))
+    if mode == "probe":
         try:
-            probe(arguments[1])
+            return probe(arguments[2], view)
         except OSError as error:
             print(error)  # run_local.py says why it takes the other mode
             return 1
-        return 0
-    mode, name, parameters = arguments  # the working directory is the notebook's own: .../working
-    if mode == "namespaces":
-        enter_namespaces(os.path.abspath("../input"))
+    name, parameters = arguments[2:]  # the working directory is the notebook's own: .../working
     die_with_parent()
-    # Relative paths, because papermill writes them into the notebook.
-    return execute(f"../built/{name}/{name}.ipynb", f"../{name}.ipynb", json.loads(parameters))
+    if mode == "namespaces":
+        again = [sys.executable, "-P", __file__, "walled", arguments[1], name, parameters]
+        return run_walled(os.path.abspath("../input"), view, lambda: os.execv(sys.executable, again))
+    if mode == "guard" and sys.platform.startswith("linux"):  # orphans become children of this process
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        # Relative paths, because papermill writes them into the notebook.
+        return execute(f"../built/{name}/{name}.ipynb", f"../{name}.ipynb", json.loads(parameters))
+    finally:
+        if mode == "guard":
+            end_children()
 
 
 if __name__ == "__main__":
