@@ -12,7 +12,7 @@ from desk.errors import DeskError, Exit
 from desk.kaggle.errors import AccessError, AmbiguousError, KaggleError, NotFoundError, UnreachableError
 from desk.kaggle.kernels import Output, Status, live_log
 from desk.kaggle.transport import KaggleLink
-from desk.output import ProgressLine, duration, shown
+from desk.output import ProgressLine, duration, printable, shown
 from desk.pushing import OPEN, accept, look_up
 from desk.records import read_object, utc_now, write_record
 from desk.remote_output import (
@@ -150,7 +150,8 @@ def watch(link: KaggleLink, run: Run, patience: Patience) -> tuple[Status, str]:
 
 
 def show_log(text: str) -> None:
-    """Prints a part of a log."""
+    """Prints a part of a log, whatever its notebook has written into it."""
+    text = printable(text)
     print(text, end="" if text.endswith("\n") or not text else "\n", flush=True)
 
 
@@ -188,7 +189,7 @@ def write_log(run: Run, log: str) -> pathlib.Path:
     """Writes a run's log into its folder; returns its path."""
     path = run.folder / f"{run.push['kernel']}.log"
     with whole_file(path) as temporary:
-        temporary.write_text(log, encoding="utf-8")
+        temporary.write_text(printable(log), encoding="utf-8")
     return path
 
 

@@ -42,6 +42,7 @@ from desk.kaggle.errors import (
     ThrottledError,
     UnreachableError,
 )
+from desk.output import printable
 from desk.records import read_object
 
 CALL_SECONDS = 60.0  # of one call to the API; a push of 1 MB takes a few
@@ -220,7 +221,8 @@ class KaggleLink:
         self.sleep(seconds)
 
     def scrub(self, text: str) -> str:
-        """The text without secrets: ours, and the signatures in addresses of files."""
+        """A text of Kaggle for people: without control sequences, our secrets, and the signatures in addresses."""
+        text = printable(text)
         for secret in self.secrets:
             text = text.replace(secret, "***")
         text = re.sub(r"(?i)\b(basic|bearer) [\w.~+/=-]{4,}", r"\1 ***", text)

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from desk.output import printable
 from desk.paths import AnyPath
 from salt.files import whole_file
 
@@ -42,7 +43,7 @@ def write_page(path: AnyPath, name: str, texts: dict[str, str], data: dict, blob
     style = "\n".join((PAGES / sheet).read_text(encoding="utf-8") for sheet in STYLES)
     script = bundle_scripts(name)
     parts = {
-        **{key: html.escape(text) for key, text in texts.items()},
+        **{key: html.escape(printable(text)) for key, text in texts.items()},
         "style": style,
         "script": script,
         "policy": f"default-src 'none'; img-src data:; style-src {text_hash(style)}; script-src {text_hash(script)}",
@@ -88,7 +89,7 @@ def text_hash(text: str) -> str:
 
 def script_json(data: dict) -> str:
     """JSON that can stand in a script element: no text in it ends the element or begins a comment."""
-    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))  # in ASCII: halves of characters too
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

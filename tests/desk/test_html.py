@@ -28,6 +28,13 @@ def test_no_text_of_the_data_can_end_its_element_and_it_comes_back_as_it_was(tmp
     assert script_json({"a": "<!-- <script>"}) == '{"a":"\\u003c!-- \\u003cscript\\u003e"}'
 
 
+def test_what_moves_a_terminal_or_is_half_a_character_is_escaped(tmp_path):
+    texts = {"title": "a\x1b[31mb \ud83d", "summary": ""}
+    write_page(tmp_path / "page.html", "report", texts, {"log": "\x1b[31m \ud83d \u202e"}, {})
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "ab \ufffd" in page and "\\u001b[31m \\ud83d \\u202e" in page and not set(page) & {"\x1b", "\u202e"}
+
+
 def test_what_json_cannot_say_is_refused_and_the_earlier_page_stays(tmp_path):
     before = write(tmp_path)
     with pytest.raises(ValueError, match="not JSON compliant"):
