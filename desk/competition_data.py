@@ -12,7 +12,7 @@ from desk.kaggle.errors import OutputError, UnreachableError
 from desk.kaggle.files import download
 from desk.kaggle.transport import KaggleLink
 from desk.output import shown
-from desk.records import read_record, write_record
+from desk.records import read_object, write_object
 
 TRIES = 5  # of each file; what came stays
 
@@ -39,7 +39,10 @@ def check_name(name: str) -> None:
 
 def is_whole(path: pathlib.Path, size: int) -> bool:
     """Whether the file is there. A CSV that came packed may have another size than Kaggle lists, so its note counts."""
-    return path.is_file() and path.stat().st_size in (size, read_record(path.parent, note_name(path)).get("unpacked"))
+    return path.is_file() and path.stat().st_size in (
+        size,
+        read_object(path.with_name(note_name(path))).get("unpacked"),
+    )
 
 
 def note_name(path: pathlib.Path) -> str:
@@ -76,13 +79,13 @@ def bring_part(link: KaggleLink, competition: str, name: str, part: pathlib.Path
         url = answer.url
         packed = url.partition("?")[0].endswith(".zip") and not name.endswith(".zip")
         sent = {key: value for key, value in answer.request.headers.items() if key == "Authorization"}
-    earlier, facts = read_record(path.parent, note_name(path)), {"length": length, "tag": tag}
+    earlier, facts = read_object(path.with_name(note_name(path))), {"length": length, "tag": tag}
     offset = part.stat().st_size if part.is_file() else 0
     same = tag is not None and {key: earlier.get(key) for key in facts} == facts
     if not same or offset > length:
         part.unlink(missing_ok=True)
         offset = 0
-    write_record(path.parent, note_name(path), facts)
+    write_object(path.with_name(note_name(path)), facts)
     if length == 0 or offset < length:
         if offset and tag is not None:
             sent |= {"Range": f"bytes={offset}-", "If-Range": tag}
@@ -107,7 +110,7 @@ def finish(part: pathlib.Path, path: pathlib.Path, size: int, packed: bool) -> N
     part.replace(path)
     note = path.with_name(note_name(path))
     if packed:
-        write_record(path.parent, note.name, {"unpacked": unpacked})
+        write_object(note, {"unpacked": unpacked})
     else:
         note.unlink(missing_ok=True)
 

@@ -10,12 +10,12 @@ fails is reported, and the others go on; `--continue` pushes it once more, and r
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 import shutil
 import tempfile
 
 from desk.building import Program
+from desk.deeds import Push
 from desk.errors import ConfigurationError, DeskError, Exit
 from desk.kaggle.errors import (
     AccessError,
@@ -40,11 +40,13 @@ from desk.planning import (
     within_session,
 )
 from desk.preflight import GPU_SESSIONS, gpu_sessions, newest_version, preflight, running
-from desk.pushing import OPEN, accept, keep_bytes, keep_pushed, look_up, send
-from desk.records import read_object, utc_now, write_record
+from desk.pushing import keep_bytes, keep_pushed
+from desk.records import DamagedRecord, utc_now
 from desk.remote_output import DEADLINE_HOURS, PARTIAL, POLL, remote_manifest, run_status
-from desk.runs import FETCH, MANIFEST, QUEUE, Run, pushed_runs
-from desk.sending import settle
+from desk.runs import FETCH, QUEUE, Run, pushed_runs
+from desk.sending import do_once, reconcile
+from desk.settling import settle_open
+from desk.states import OPEN, QueueRecord
 from salt.config import preset as salt_preset
 
 
@@ -80,14 +82,20 @@ def push_folds(link: KaggleLink, request: PushRequest) -> Run | None:
     refuse_unfinished(request.runs, request.kernel)
     shares = share_out(plan)
     folds = list(shares)
-    request.runs.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{plan.run_id}-", dir=request.runs))
+    if not request.dry_run:
+        request.runs.mkdir(parents=True, exist_ok=True)
+    place = None if request.dry_run else request.runs  # a dry run changes nothing there
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{plan.run_id}-", dir=place))
     try:
         temporary.chmod(0o755)
-        built = [keep_part(temporary, plan, fold, settings) for fold, settings in shares.items()]
-        queue: dict = {"run_id": plan.run_id, "kernel": plan.kernel, "preset": plan.preset, "settings": plan.settings}
-        queue |= {"accelerator": plan.accelerator, "hours": plan.hours, "at": utc_now(), "folds": folds}
-        write_record(temporary, QUEUE, queue)
+        build = temporary / "build" if request.dry_run else None
+        built = [keep_part(temporary, plan, fold, settings, build) for fold, settings in shares.items()]
+        queue = QueueRecord(
+            run_id=plan.run_id, kernel=plan.kernel, preset=plan.preset, settings=plan.settings,
+            accelerator=plan.accelerator, hours=plan.hours, at=utc_now(), folds=folds,
+        )  # fmt: skip
+        Run(temporary).keep(queue)
+        settle_open(link, request.runs, dry_run=request.dry_run)
         show_plan(plan, built[0])
         minutes = shares[folds[0]].get("minutes")
         each = f", each with {minutes:g} of the run's minutes" if minutes else ""
@@ -104,8 +112,12 @@ def push_folds(link: KaggleLink, request: PushRequest) -> Run | None:
 def refuse_unfinished(runs: pathlib.Path, kernel: str) -> None:
     """Raises `ConfigurationError` if folds of an earlier fan-out of this kernel still wait: they would be mixed up."""
     for run in [Run(path.parent) for path in runs.glob(f"[!.]*/{QUEUE}")]:
-        waiting = [part for part in run.parts if part.push.get("version") is None]
-        if waiting and run.queue["kernel"] == kernel:
+        try:
+            waiting = [part for part in run.parts if part.was_sent and part.push.version is None]
+        except DamagedRecord as error:
+            show(("damaged", str(error)))
+            continue
+        if waiting and run.queue.kernel == kernel:
             raise ConfigurationError(
                 f"{run.name} still has {len(waiting)} folds to push: resume it by python scripts/push.py {kernel} "
                 f"--continue {run.name}, or give it up and remove its folder"
@@ -124,16 +136,17 @@ def share_out(plan: Plan) -> dict[int, dict]:
     return {fold: {**plan.settings, **minutes, "train_folds": [fold]} for fold in folds}
 
 
-def keep_part(folder: pathlib.Path, plan: Plan, fold: int, settings: dict) -> BuiltKernel:
-    """Builds the kernel of a fold into its folder."""
-    built = build_run(dataclasses.replace(plan, run_id=f"{plan.run_id}-fold-{fold}", settings=settings, fold=fold))
-    keep_pushed(folder / "parts" / f"fold-{fold}", built, state="queued", fold=fold, at=utc_now())
+def keep_part(folder: pathlib.Path, plan: Plan, fold: int, settings: dict, build: pathlib.Path | None) -> BuiltKernel:
+    """Builds the kernel of a fold into its folder, and below `build`, if that is given."""
+    of_fold = dataclasses.replace(plan, run_id=f"{plan.run_id}-fold-{fold}", settings=settings, fold=fold)
+    built = build_run(of_fold, build)
+    keep_pushed(folder / "parts" / f"fold-{fold}", built, built.record.but(state="queued", fold=fold, at=utc_now()))
     return built
 
 
 def folds_to_push(run: Run) -> dict:
     """What resuming a queue may push, for a person to agree to: each fold as its records have it now."""
-    states = {part.name: [part.push.get("state"), part.push.get("version"), part.fetched] for part in run.parts}
+    states = {part.name: [part.push.state, part.push.version, part.was_fetched] for part in run.parts}
     return {"continue": run.name, "content": states}
 
 
@@ -148,9 +161,11 @@ def resume_folds(link: KaggleLink, run: Run, kernel: str) -> Run:
         FoldsFailed: all are pushed, and some came to a bad end.
         NoPlace: there has been no place for half a day.
     """
-    if not run.queue or run.queue["kernel"] != kernel:
+    remake_queue(run, kernel)
+    if not run.is_fanned_out or run.queue.kernel != kernel:
         raise ConfigurationError(f"--continue {run.name}: is no run of {kernel} whose folds were fanned out")
     remedy = f"python scripts/push.py {kernel} --continue {run.name}"
+    settle_open(link, run.folder.parent, but=run)
     with run.lock():
         print(f"\n{run.name}: {len(run.parts)} folds, as there are places", flush=True)
         parts = [Part(part) for part in run.parts]
@@ -172,13 +187,37 @@ def resume_folds(link: KaggleLink, run: Run, kernel: str) -> Run:
     return run
 
 
+def remake_queue(run: Run, kernel: str) -> None:
+    """Makes a damaged queue.json anew from the folds' records; what stood there is kept beside it."""
+    try:
+        run.read(QueueRecord)
+    except DamagedRecord as error:
+        parts = [Run(folder) for folder in sorted((run.folder / "parts").glob("fold-*"))]
+        pushes = [part.push for part in parts if part.push.fold is not None]
+        if not pushes:
+            raise
+        machine = {"CPU": "none"}.get(pushes[0].machine, pushes[0].machine)
+        path = run.folder / QUEUE
+        shutil.copyfile(path, path.with_name(f"{QUEUE}.damaged"))
+        folds = sorted(push.fold for push in pushes if push.fold is not None)
+        first = pushes[0]
+        run.keep(
+            QueueRecord(
+                run_id=run.name, kernel=kernel, preset=first.preset, accelerator=machine, hours=first.hours,
+                at=first.at, folds=folds,
+            )
+        )  # fmt: skip
+        print(f"{error}: made anew", flush=True)
+
+
 class Part:
     """A fold's kernel: its run, and how that stands on Kaggle."""
 
     def __init__(self, run: Run):
-        self.run, self.fold, self.state = run, run.push["fold"], "waits"
+        self.run, self.state = run, "waits"
+        self.fold = run.push.fold if run.push.fold is not None else int(run.name.rpartition("-")[2])
 
-    def take_up(self, link: KaggleLink, queue: dict) -> None:
+    def take_up(self, link: KaggleLink, queue: QueueRecord) -> None:
         """Looks how the fold stands when a queue begins or is resumed; one that did not end well waits again."""
         self.look(link)
         if self.ended and self.is_unfinished(link):
@@ -186,9 +225,9 @@ class Part:
         elif self.failed:
             kept = self.set_partial_aside()
             print(f"  fold {self.fold} was {self.state}; it is pushed once more{kept}", flush=True)
-            for name in (FETCH, f"{self.run.push['kernel']}.log"):
+            for name in (FETCH, f"{self.run.push.kernel}.log"):
                 (self.run.folder / name).unlink(missing_ok=True)
-            self.run.record_push(state="queued", version=None, url=None)
+            self.run.keep(self.run.push.but(state="queued", version=None, url=None, differences=[]))
             self.state = "waits"
 
     def set_partial_aside(self) -> str:
@@ -196,7 +235,7 @@ class Part:
         partial = self.run.folder / PARTIAL
         if not partial.is_dir():
             return ""
-        kept = partial.with_name(f"{PARTIAL}-{self.run.push['version']}")
+        kept = partial.with_name(f"{PARTIAL}-{self.run.push.version}")
         if kept.exists():
             shutil.rmtree(kept)  # of the same version, brought once more
         partial.rename(kept)
@@ -204,22 +243,23 @@ class Part:
 
     def is_unfinished(self, link: KaggleLink) -> bool:
         """Whether the manifest says that the run can be resumed; what is wrong with one, fetch.py tells."""
-        manifest = self.run.manifest
-        if manifest.get("run_id") != self.run.push["run_id"]:
-            manifest = read_object(self.run.folder / PARTIAL / MANIFEST)
-        if manifest.get("run_id") != self.run.push["run_id"]:
-            with contextlib.suppress(OutputError, UnreachableError, NotFoundError, AccessError):
-                manifest = remote_manifest(link, self.run)
-        return not manifest.get("finished", True)
+        for folder in (self.run, Run(self.run.folder / PARTIAL)):
+            with contextlib.suppress(DamagedRecord):
+                found = folder.manifest
+                if found and found.run_id == self.run.push.run_id:
+                    return not found.finished
+        with contextlib.suppress(OutputError, UnreachableError, NotFoundError, AccessError):
+            return not remote_manifest(link, self.run).finished
+        return False
 
-    def resume(self, link: KaggleLink, queue: dict) -> None:
+    def resume(self, link: KaggleLink, queue: QueueRecord) -> None:
         """Resumes an unfinished fold, by a new version of its kernel that mounts what it has left."""
-        kernel, owner = queue["kernel"], self.run.push["ref"].partition("/")[0]
+        kernel, owner = queue.kernel, self.run.push.ref.partition("/")[0]
         preset, settings, sources = resume_run(link, self.run, kernel, owner)
-        settings = within_session(settings, queue["hours"])
+        settings = within_session(settings, queue.hours)
         plan = Plan(
-            Program(kernel), next_run_id(self.run.push["run_id"]), owner, preset, settings, queue["accelerator"],
-            queue["hours"], sources, self.run, self.fold,
+            Program(kernel), next_run_id(self.run.push.run_id), owner, preset, settings, queue.accelerator,
+            queue.hours, sources, self.run, self.fold,
         )  # fmt: skip
         built = build_run(plan)
         why = "ran out of time" if self.state == "COMPLETE" else f"was {self.state}"
@@ -229,23 +269,23 @@ class Part:
         (self.run.folder / FETCH).unlink(missing_ok=True)
         self.set_partial_aside()
         # Last: a kill before this changes nothing.
-        self.run.record_push(**built.record | {"state": "queued", "at": utc_now()})
+        self.run.keep(built.record.but(state="queued", fold=self.fold, at=utc_now()))
         self.state = "waits"
 
     @property
     def waits(self) -> bool:
         """Whether it is to be pushed."""
-        return self.run.push["state"] == "queued"
+        return self.run.push.state == "queued"
 
     @property
     def settled(self) -> bool:
         """Whether it is known to be on Kaggle, one way or the other."""
-        return not self.waits and self.run.push["state"] not in OPEN
+        return not self.waits and self.run.push.state not in OPEN
 
     @property
     def ended(self) -> bool:
         """Whether its run has ended, well or not."""
-        return self.state in ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED", "WITHOUT SOURCES")
+        return self.state in ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED", "DIFFERS")
 
     @property
     def failed(self) -> bool:
@@ -258,26 +298,23 @@ class Part:
             return
         self.state = "UNREADABLE"
         with contextlib.suppress(UnreachableError, NotFoundError, AccessError):
-            if self.run.push["state"] in OPEN:
-                self.settle(link)
-            if self.run.push["state"] == "lacks_sources":
-                self.state = "WITHOUT SOURCES"
-            elif self.run.push["state"] == "pushed":
-                self.state = self.run.fetched.get("state") or run_status(link, self.run).state
+            self.settle(link)
+            if self.run.push.state == "differs":
+                self.state = "DIFFERS"
+            elif self.run.push.on_kaggle:
+                fetched = self.run.fetched
+                self.state = fetched.state if fetched else run_status(link, self.run).state
 
     def settle(self, link: KaggleLink) -> None:
-        """Looks up a push whose answer was lost; it waits again only when it surely did not arrive."""
+        """Settles its push; it waits again only when it surely did not arrive."""
         try:
-            saved = settle(self.run.push["run_id"], self.run.push, functools.partial(look_up, link, self.run))
+            reconcile(Push(link, self.run))
         except AmbiguousError:
             self.state = "NOT SEEN YET"
-            return
-        if saved is None:
-            self.run.record_push(state="queued")
+        except ConfigurationError:
+            self.state = "DIFFERS"  # and its record says in what
+        if self.run.push.state == "queued":
             self.state = "waits"
-            return
-        with contextlib.suppress(ConfigurationError):  # it runs without some of its sources, and its record says so
-            accept(self.run, saved)
 
     def push(self, link: KaggleLink) -> None:
         """Pushes the fold.
@@ -286,24 +323,19 @@ class Part:
             CapacityError: an earlier version of its kernel still runs, or Kaggle has no place.
             QuotaError, ...: no version was made; the fold still waits.
         """
-        ref, metadata = self.run.push["ref"], self.run.metadata
-        content = (self.run.folder / "pushed" / metadata["code_file"]).read_text(encoding="utf-8")
+        ref = self.run.push.ref
         previous = newest_version(link, ref)
         if previous and running(link, ref):
             raise CapacityError(f"{ref} version {previous} still runs")
-        self.run.record_push(state="sending", previous=previous, at=utc_now())
+        self.run.keep(self.run.push.but(state="queued", previous=previous))
         try:
-            send(link, self.run, metadata, content)
+            do_once(Push(link, self.run))
         except AmbiguousError:
             self.state = "NOT SEEN YET"
             print(f"  fold {self.fold} is sent, and not seen on Kaggle yet; it is looked for", flush=True)
-        except DeskError:
-            if self.run.push["state"] == "sending":
-                self.run.record_push(state="queued")
-            raise
         else:
             self.state = "QUEUED"
-            version, url = self.run.push["version"], self.run.push["url"]
+            version, url = self.run.push.version, self.run.push.url
             print(f"  fold {self.fold} is pushed: version {version}, {url}", flush=True)
 
 
@@ -317,7 +349,7 @@ def next_run_id(run_id: str) -> str:
 def work_off(link: KaggleLink, runs: pathlib.Path, parts: list[Part]) -> list[int]:
     """Pushes what waits in `parts`, until all are known to be on Kaggle; returns the folds that came to a bad end."""
     line, began, moved, told = ProgressLine(), link.clock(), link.clock(), None
-    own = {part.run.push["ref"] for part in parts}
+    own = {part.run.push.ref for part in parts}
     while not all(part.settled for part in parts):
         for part in parts:
             if report_end(link, part, line):

@@ -3,18 +3,19 @@
 Its files move to the run's folder when all of them are here and right, the manifest last.
 """
 
+import contextlib
 import pathlib
 import shutil
 from dataclasses import dataclass
+from typing import Any, cast
 
 from desk import building
 from desk.errors import DeskError, Exit
-from desk.kaggle.errors import AccessError, AmbiguousError, KaggleError, NotFoundError, UnreachableError
+from desk.kaggle.errors import AccessError, KaggleError, NotFoundError, UnreachableError
 from desk.kaggle.kernels import Output, Status, live_log
 from desk.kaggle.transport import KaggleLink
 from desk.output import ProgressLine, duration, printable, shown
-from desk.pushing import OPEN, accept, look_up
-from desk.records import read_object, utc_now, write_record
+from desk.records import DamagedRecord, utc_now
 from desk.remote_output import (
     FRESH,
     MANIFEST_PART,
@@ -25,7 +26,9 @@ from desk.remote_output import (
     run_output,
     run_status,
 )
-from desk.runs import FETCH, MANIFEST, Run
+from desk.runs import MANIFEST, Run
+from desk.settling import settle_run
+from desk.states import FetchRecord, Manifest
 from salt.artifacts import ArtifactError, verify_run
 from salt.files import whole_file
 
@@ -51,16 +54,17 @@ class Patience:
     hours: float
 
 
-def bring_run(link: KaggleLink, run: Run, patience: Patience) -> dict:
+def bring_run(link: KaggleLink, run: Run, patience: Patience) -> Manifest:
     """Waits for a run in one kernel, and brings its output; returns its manifest.
 
     Raises:
         RunFailed: it came to a bad end; its log and what it had written are here.
         StillRunning, OutputError, ...: nothing of it is here.
     """
-    if run.push["state"] in OPEN:
-        settle_push(link, run)
-    print(f"{run.push['run_id']}: {run.push['ref']} version {run.push['version']}", flush=True)
+    settle_run(link, run)
+    if not run.folder.exists():
+        raise NotFoundError(f"{run.push.run_id} never arrived on Kaggle; push it again")
+    print(f"{run.push.run_id}: {run.push.ref} version {run.push.version}", flush=True)
     status, told = watch(link, run, patience)
     if status.state != "COMPLETE":
         bring_failed(link, run, status)
@@ -76,22 +80,9 @@ def is_whole(run: Run) -> bool:
     if not (run.folder / MANIFEST).is_file():
         return False
     try:
-        return verify_run(run.folder)["run_id"] == (run.queue or run.push)["run_id"]
-    except ArtifactError:
+        return verify_run(run.folder)["run_id"] == run.run_id and (run.is_fanned_out or run.fetched is not None)
+    except (ArtifactError, DamagedRecord):
         return False
-
-
-def settle_push(link: KaggleLink, run: Run) -> None:
-    """Finds the version of a push whose answer was lost.
-
-    Raises:
-        AmbiguousError: Kaggle does not show it.
-    """
-    saved = look_up(link, run)
-    if saved is None:
-        raise AmbiguousError(f"{run.push['run_id']}: Kaggle does not show its push; look again in some minutes")
-    accept(run, saved)
-    print(f"the push did arrive, as version {saved.version}")
 
 
 # --- waiting --------------------------------------------------------------------------------------------------------
@@ -116,15 +107,15 @@ def watch(link: KaggleLink, run: Run, patience: Patience) -> tuple[Status, str]:
             if silent >= UNREADABLE or not patience.wait:
                 line.end()
                 raise UnreachableError(
-                    f"the status of {record['ref']} is UNREADABLE, {silent} looks in a row; the run itself may be well "
-                    f"({error}). Look at {record['url']}, and fetch again later"
+                    f"the status of {record.ref} is UNREADABLE, {silent} looks in a row; the run itself may be well "
+                    f"({error}). Look at {record.url}, and fetch again later"
                 ) from None
         if status.state in ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED"):
             line.end()
             return status, log
         waited = link.clock() - began
         if not patience.wait:
-            raise StillRunning(f"{record['run_id']} is {status.state}; add --wait, or come back later")
+            raise StillRunning(f"{record.run_id} is {status.state}; add --wait, or come back later")
         about = f"{status.state}, waited {duration(waited)}"
         if status.message:
             about += f": {status.message}"
@@ -132,7 +123,7 @@ def watch(link: KaggleLink, run: Run, patience: Patience) -> tuple[Status, str]:
             line.show(about)  # a log file gets a line for each change only
         told = status.state
         if status.state == "RUNNING":
-            grown = live_log(link, record["ref"], record["version"])
+            grown = live_log(link, record.ref, record.version)
             if grown.startswith(log) and len(grown) > len(log):
                 line.end()
                 show_log(grown[len(log) :])
@@ -143,8 +134,8 @@ def watch(link: KaggleLink, run: Run, patience: Patience) -> tuple[Status, str]:
             line.end()
             stuck = "it never left the queue" if status.state == "QUEUED" else "it goes on"
             raise StillRunning(
-                f"{record['run_id']} is {status.state} after {duration(waited)} of waiting: {stuck}. Fetch again "
-                f"later, or stop it on {record['url']}"
+                f"{record.run_id} is {status.state} after {duration(waited)} of waiting: {stuck}. Fetch again "
+                f"later, or stop it on {record.url}"
             )
         link.sleep(POLL * (2 + 2 * link.jitter()) / 3)
 
@@ -158,36 +149,36 @@ def show_log(text: str) -> None:
 # --- output of a finished run ---------------------------------------------------------------------------------------
 
 
-def keep(run: Run, manifest: dict, output: Output) -> None:
+def keep(run: Run, manifest: Manifest, output: Output) -> None:
     """Moves the checked files to the run's folder; the manifest, which says that all is there, comes last."""
     folder, fresh = run.folder, run.folder / FRESH
-    for name in manifest["files"]:
+    for name in manifest.files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (fresh / name).replace(folder / name)
-    if f"{run.push['kernel']}.log" not in manifest["files"]:
+    if f"{run.push.kernel}.log" not in manifest.files:
         write_log(run, output.log)
     record_end(run, "COMPLETE", run_seconds(output, manifest))
     (fresh / MANIFEST_PART).replace(folder / MANIFEST)
     shutil.rmtree(fresh)
 
 
-def record_end(run: Run, state: str, seconds: int | None, **more: str) -> None:
+def record_end(run: Run, state: str, seconds: int | None, message: str = "") -> None:
     """Writes fetch.json: how the run ended, and how many seconds its session was."""
-    facts = {"state": state, "at": utc_now(), "version": run.push["version"], "seconds": seconds}
-    write_record(run.folder, FETCH, facts | more)
+    run.keep(
+        FetchRecord(state=cast(Any, state), at=utc_now(), version=run.push.version, seconds=seconds, message=message)
+    )
 
 
-def run_seconds(output: Output, manifest: dict | None = None) -> int | None:
+def run_seconds(output: Output, manifest: Manifest | None = None) -> int | None:
     """How long the session was, by its log and the run's own clock; None if neither says it."""
-    minutes = (manifest or {}).get("minutes")
-    known = [60 * minutes] if isinstance(minutes, int | float) else []
+    known = [60 * manifest.minutes] if manifest and manifest.minutes is not None else []
     known += [output.seconds] if output.seconds is not None else []
     return round(max(known)) if known else None
 
 
 def write_log(run: Run, log: str) -> pathlib.Path:
     """Writes a run's log into its folder; returns its path."""
-    path = run.folder / f"{run.push['kernel']}.log"
+    path = run.folder / f"{run.push.kernel}.log"
     with whole_file(path) as temporary:
         temporary.write_text(printable(log), encoding="utf-8")
     return path
@@ -207,7 +198,7 @@ def bring_failed(link: KaggleLink, run: Run, status: Status) -> None:
             lost = f", {len(output.files) - len(names)} did not come"
     except DeskError as error:
         lost = f" ({error})"
-    log = output.log or live_log(link, record["ref"], record["version"])
+    log = output.log or live_log(link, record.ref, record.version)
     path = write_log(run, log)
     record_end(run, status.state, run_seconds(output), message=status.message)
     text = building.trace(path, run.folder / "pushed") if log else ""
@@ -219,8 +210,15 @@ def bring_failed(link: KaggleLink, run: Run, status: Status) -> None:
     kept = f"the log is {shown(path)}" if log else "there is no log"
     if names or lost:
         kept += f"; {len(names)} unchecked files of its output are in {shown(partial)}{lost}"
-    found = read_object(partial / MANIFEST)
-    if found.get("run_id") == record["run_id"] and found.get("config") and not found.get("finished", True):
+    if is_unfinished(Run(partial), record.run_id):
         kept += "\nit can be resumed: "
-        kept += f"python scripts/push.py {record['kernel']} --resume {record['run_id']}"
-    raise RunFailed(f"{record['run_id']} {ended} on Kaggle ({status.state}).{message}\n{kept}")
+        kept += f"python scripts/push.py {record.kernel} --resume {record.run_id}"
+    raise RunFailed(f"{record.run_id} {ended} on Kaggle ({status.state}).{message}\n{kept}")
+
+
+def is_unfinished(run: Run, run_id: str) -> bool:
+    """Whether a folder holds what it takes to resume this run."""
+    with contextlib.suppress(DamagedRecord):
+        found = run.manifest
+        return found is not None and found.run_id == run_id and bool(found.config) and not found.finished
+    return False

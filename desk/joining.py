@@ -7,40 +7,55 @@ import os
 import pathlib
 import shutil
 
+from desk.deeds import remade_push
 from desk.errors import ConfigurationError
 from desk.fetching import Patience, RunFailed, StillRunning, bring_run, is_whole
 from desk.kaggle.errors import OutputError
 from desk.kaggle.transport import KaggleLink
-from desk.records import read_record, write_record
+from desk.records import DamagedRecord, read_object, write_object
 from desk.remote_output import FRESH
-from desk.runs import MANIFEST, Run
+from desk.runs import JOINING, MANIFEST, Run
+from desk.settling import settle_open
+from desk.states import Manifest, PushRecord
 from salt.artifacts import write_manifest, write_oof
 from salt.files import sha256_file
 from salt.parts import read_trained_run
 from salt.postprocess import choose_minimum_area
 from salt.scoring import score_oof
 
-JOINING = ".joining"  # folder of a run's joined files, until all of them are there
 
-
-def fetch_run(link: KaggleLink, run: Run, patience: Patience) -> dict | None:
+def fetch_run(link: KaggleLink, run: Run, patience: Patience) -> Manifest | None:
     """Brings a run's output to its folder; returns its manifest, or None if all of it was there.
 
     Raises:
         RunFailed: it came to a bad end.
         StillRunning, OutputError, ...: it is not here.
     """
-    if not (run.queue or run.push):
+    if not (run.is_fanned_out or run.was_sent):
         raise ConfigurationError(f"{run.name}: has no push.json; only runs that push.py started can be fetched")
-    if is_whole(run):
-        for left in (FRESH, JOINING):  # by a kill behind the last file
-            shutil.rmtree(run.folder / left, ignore_errors=True)
-        return None
+    settle_open(link, run.folder.parent, but=run)
     with run.lock():
+        mend(run)
+        if is_whole(run):
+            shutil.rmtree(run.folder / FRESH, ignore_errors=True)  # by a kill behind the last file
+            return None
         if not run.parts:
             return bring_run(link, run, patience)
         bring_parts(link, run, patience)
         return join_parts(run)
+
+
+def mend(run: Run) -> None:
+    """Makes damaged records of pushes anew; what stood there is kept beside them."""
+    for part in run.parts or [run]:
+        try:
+            part.push  # noqa: B018
+        except DamagedRecord as error:
+            record = remade_push(part)
+            path = part.folder / PushRecord.FILE
+            shutil.copyfile(path, path.with_name(f"{path.name}.damaged"))
+            part.keep(record)
+            print(f"{error}: made anew", flush=True)
 
 
 def bring_parts(link: KaggleLink, run: Run, patience: Patience) -> None:
@@ -51,20 +66,20 @@ def bring_parts(link: KaggleLink, run: Run, patience: Patience) -> None:
     """
     failed, absent = [], []
     for part in run.parts:
-        fold = part.push["fold"]
-        if part.push["state"] == "queued":
+        fold = part.push.fold
+        if part.push.state == "queued":
             absent.append(f"fold {fold} is not pushed yet")
             continue
         try:
             manifest = part.manifest if is_whole(part) else bring_run(link, part, patience)
-            if not manifest.get("finished", True):
-                failed.append(f"fold {fold}: {part.push['run_id']} ran out of time")
+            if manifest is not None and not manifest.finished:
+                failed.append(f"fold {fold}: {part.push.run_id} ran out of time")
         except StillRunning as error:
             absent.append(str(error))
         except (RunFailed, OutputError) as error:
             failed.append(f"fold {fold}: {error}")
     if failed:
-        once_more = f"python scripts/push.py {run.queue['kernel']} --continue {run.name}"
+        once_more = f"python scripts/push.py {run.queue.kernel} --continue {run.name}"
         remedy = f"nothing was joined; {once_more} pushes what did not end well once more"
         raise RunFailed("\n".join([*failed, *absent, remedy]))
     if absent:
@@ -72,7 +87,7 @@ def bring_parts(link: KaggleLink, run: Run, patience: Patience) -> None:
         raise StillRunning("\n".join([*absent, here]))
 
 
-def join_parts(run: Run) -> dict:
+def join_parts(run: Run) -> Manifest:
     """Makes one run of the folds' outputs, the manifest last; returns it.
 
     The weights are links to those of the folds, so that a kill leaves the folds whole.
@@ -81,30 +96,39 @@ def join_parts(run: Run) -> dict:
         ArtifactError: folds that do not fit each other.
     """
     folders = [part.folder for part in run.parts]
-    trained = read_trained_run(folders, run.queue["folds"])
-    manifests = {folder: read_record(folder, MANIFEST) for folder in folders}
-    fresh = run.folder / JOINING
-    shutil.rmtree(fresh, ignore_errors=True)
+    trained = read_trained_run(folders, run.queue.folds)
+    manifests = [part.need(Manifest) for part in run.parts]
+    fresh = run.folder / JOINING  # what an earlier try left of it, the lock has removed
     fresh.mkdir()
     for path in trained.weights.values():
-        os.link(path, fresh / path.name)
+        link_or_copy(path, fresh / path.name)
     write_oof(fresh / "oof.npz", trained.oof)
     history = joined_tables([folder / "history.csv" for folder in folders])
     (fresh / "history.csv").write_text(history, encoding="utf-8")
-    courses = {fold: course for folder in folders for fold, course in read_record(folder, "courses.json").items()}
-    write_record(fresh, "courses.json", courses)
+    courses = {fold: course for folder in folders for fold, course in read_object(folder / "courses.json").items()}
+    write_object(fresh / "courses.json", courses)
     score, area = score_oof(trained.oof), trained.config.minimum_area
     if area < 0:
         level = trained.config.level or score["best_level"]
         area = choose_minimum_area(trained.oof.probabilities, trained.oof.masks, level)
-    minutes = round(sum(found["minutes"] for found in manifests.values()), 1)
+    minutes = round(sum(found.minutes or 0 for found in manifests), 1)
     more = {"minutes": minutes, "score": score, "minimum_area": area}
-    more["parts"] = {found["run_id"]: sha256_file(folder / MANIFEST) for folder, found in manifests.items()}
-    manifest = write_manifest(fresh, run.queue["run_id"], run.queue["kernel"], trained.config, **more)
+    more["parts"] = {
+        found.run_id: sha256_file(folder / MANIFEST) for folder, found in zip(folders, manifests, strict=True)
+    }
+    manifest = write_manifest(fresh, run.queue.run_id, run.queue.kernel, trained.config, **more)
     for name in (*manifest["files"], MANIFEST):
         (fresh / name).replace(run.folder / name)
     fresh.rmdir()
-    return manifest
+    return run.need(Manifest)
+
+
+def link_or_copy(path: pathlib.Path, to: pathlib.Path) -> None:
+    """Another name for a file or, where a file system has no such links, a copy."""
+    try:
+        os.link(path, to)
+    except OSError:
+        shutil.copyfile(path, to)
 
 
 def joined_tables(paths: list[pathlib.Path]) -> str:

@@ -6,7 +6,7 @@ import re
 from typing import NoReturn
 
 from desk.errors import ConfigurationError
-from desk.records import write_record
+from desk.records import write_object
 from desk.runs import METADATA
 from flattener.kaggle import MAX_BYTES, NO_OWNER, SOURCES, kernel_problems, slugify
 
@@ -45,7 +45,7 @@ def prepare_metadata(
         metadata["id"] = f"{owner}/{slugify(metadata['title'])}"
     check_metadata(metadata, folder)
     if metadata != built:
-        write_record(folder, METADATA, metadata)
+        write_object(folder / METADATA, metadata)
     return metadata
 
 

@@ -24,6 +24,7 @@ from desk.metadata import prepare_metadata
 from desk.output import show
 from desk.remote_output import remote_manifest
 from desk.runs import Run, new_run_id
+from desk.states import PushRecord
 from salt.config import preset as salt_preset
 from salt.resume import differing_settings
 
@@ -103,13 +104,13 @@ class Plan:
 class BuiltKernel:
     """What Kaggle will get: the folder of the build, its checked metadata, its notebook.
 
-    And `record`, the run's push.json but for the time "at" which it is sent.
+    And `record`, the run's push.json but for the time at which it is sent.
     """
 
     folder: pathlib.Path
     metadata: dict
     content: str
-    record: dict
+    record: PushRecord
 
 
 def plan_run(link: KaggleLink, request: PushRequest) -> Plan:
@@ -145,12 +146,12 @@ def mount_run(run: Run, settings: dict) -> tuple[dict, list[str]]:
     """
     mounted = run.parts or [run]
     for part in mounted:
-        if part.push.get("state") != "pushed":
-            name = part.push.get("run_id", run.name)
+        if not (part.was_sent and part.push.on_kaggle):
+            name = part.push.run_id if part.was_sent else run.name
             raise ConfigurationError(f"--run {name}: was not pushed to Kaggle, so no kernel can mount it")
     if run.parts:
-        settings = {"train_folds": [part.push["fold"] for part in run.parts], **settings}
-    return settings, [f"{part.push['ref']}/{part.push['version']}" for part in mounted]
+        settings = {"train_folds": [part.push.fold for part in run.parts], **settings}
+    return settings, [f"{part.push.ref}/{part.push.version}" for part in mounted]
 
 
 def resume_run(link: KaggleLink, run: Run, kernel: str, owner: str) -> tuple[str | None, dict, list[str]]:
@@ -160,16 +161,16 @@ def resume_run(link: KaggleLink, run: Run, kernel: str, owner: str) -> tuple[str
         ConfigurationError: there is nothing to resume, or no way to mount it.
         CapacityError: the run is still active.
     """
-    record = run.push
 
     def refuse(text: str, kind: type[DeskError] = ConfigurationError) -> NoReturn:
-        raise kind(f"--resume {record.get('run_id', run.name)}: {text}")
+        raise kind(f"--resume {run.run_id if run.was_sent else run.name}: {text}")
 
-    if record.get("state") != "pushed":
+    if not (run.was_sent and run.push.on_kaggle):
         refuse("was not pushed to Kaggle, so no kernel can mount it")
-    if record["kernel"] != kernel:
-        refuse(f"is a run of {record['kernel']}, not of {kernel}")
-    ref, version = record["ref"], record["version"]
+    record = run.push
+    if record.kernel != kernel:
+        refuse(f"is a run of {record.kernel}, not of {kernel}")
+    ref, version = record.ref, record.version
     try:
         status = read_status(link, ref, version)
     except (NotFoundError, AccessError):
@@ -177,31 +178,32 @@ def resume_run(link: KaggleLink, run: Run, kernel: str, owner: str) -> tuple[str
     if status.active:
         refuse(f"is still {status.state}: wait until it ends", CapacityError)
     manifest = run.manifest or remote_manifest(link, run)
-    if manifest.get("finished", True):
+    if manifest.finished:
         refuse("has reached its end; there is nothing left to train")
-    if not manifest["config"]:
+    if not manifest.config or record.preset is None:
         refuse("has left no state of a training; push it anew")
-    had, has = manifest["config"], salt_preset(record["preset"], **record["settings"])
+    had, has = manifest.config, salt_preset(record.preset, **record.settings)
     if other := differing_settings(has, had):
         changed = "; ".join(f"{name}={getattr(has, name)!r}, not {had.get(name)!r}" for name in other)
         refuse(f"salt/config.py makes other settings of it today: {changed}; a resumed run keeps those it had")
-    others = [source for source in run.metadata["kernel_sources"] if re.sub(r"/\d+$", "", source) != ref]
+    others = [source for source in run.metadata.get("kernel_sources", []) if re.sub(r"/\d+$", "", source) != ref]
     if status.state != "COMPLETE":  # nobody says whether Kaggle mounts this; the notebook finds out at its start
-        name = record["run_id"]
-        show(("note", f"{name} ended as {status.state}: if Kaggle does not mount it, the new run stops at once"))
-    settings = {key: value for key, value in record["settings"].items() if key != LIMIT}  # of that session
-    return record["preset"], settings, [*others, f"{ref}/{version}"]
+        show(
+            ("note", f"{record.run_id} ended as {status.state}: if Kaggle does not mount it, the new run stops at once")
+        )
+    settings = {key: value for key, value in record.settings.items() if key != LIMIT}  # of that session
+    return record.preset, settings, [*others, f"{ref}/{version}"]
 
 
-def build_run(plan: Plan) -> BuiltKernel:
-    """Builds the kernel of a run into paths.BUILD/NAME/, where one can look at it.
+def build_run(plan: Plan, folder: pathlib.Path | None = None) -> BuiltKernel:
+    """Builds the kernel of a run into NAME/ in a folder; without one in paths.BUILD, where one can look at it.
 
     Raises:
         ConfigurationError: settings that do not exist, or a kernel or metadata that Kaggle would not take.
     """
-    resumed = plan.resumed.push["run_id"] if plan.resumed else ""
+    resumed = plan.resumed.push.run_id if plan.resumed else ""
     folder, warnings = build_notebook(
-        plan.program, plan.owner, paths.BUILD, preset=plan.preset, settings=plan.settings, run_id=plan.run_id,
+        plan.program, plan.owner, folder or paths.BUILD, preset=plan.preset, settings=plan.settings, run_id=plan.run_id,
         resume=resumed,
     )  # fmt: skip
     if warnings:
@@ -210,14 +212,12 @@ def build_run(plan: Plan) -> BuiltKernel:
     content = (folder / metadata["code_file"]).read_text(encoding="utf-8")
     # The same for two pushes of the same notebook to the same machine, whatever their runs are called.
     same = content.replace(plan.run_id, "") + json.dumps(metadata, sort_keys=True)
-    record = {
-        "run_id": plan.run_id, "kernel": plan.kernel, "ref": metadata["id"], "state": "sending", "version": None,
-        "url": None, "sha256": hashlib.sha256(content.encode()).hexdigest(),
-        "content": hashlib.sha256(same.encode()).hexdigest(), "preset": plan.preset, "settings": plan.settings,
-        "machine": metadata.get("machine_shape", "CPU"), "hours": plan.hours,
-    }  # fmt: skip
-    if plan.resumed and plan.sources:
-        record |= {"resumed_from": resumed, "resumed_source": plan.sources[-1]}
+    record = PushRecord(
+        run_id=plan.run_id, kernel=plan.kernel, ref=metadata["id"], state="sending",
+        sha256=hashlib.sha256(content.encode()).hexdigest(), content=hashlib.sha256(same.encode()).hexdigest(),
+        preset=plan.preset, settings=plan.settings, machine=metadata.get("machine_shape", "CPU"), hours=plan.hours,
+        resumed_from=resumed or None, resumed_source=plan.sources[-1] if plan.resumed and plan.sources else None,
+    )  # fmt: skip
     return BuiltKernel(folder, metadata, content, record)
 
 
@@ -234,8 +234,8 @@ def push_deed(built: list[BuiltKernel], plan: Plan, previous: int) -> dict:
         "push": [kernel.metadata["id"] for kernel in built], "version": previous + 1,
         "machine": first.get("machine_shape", "CPU"), "hours": plan.hours or MAX_HOURS,
         "internet": first["enable_internet"], "public": not first["is_private"], "preset": plan.preset,
-        "settings": plan.settings, "resumes": built[0].record.get("resumed_from"),
-        "content": [kernel.record["content"] for kernel in built],
+        "settings": plan.settings, "resumes": built[0].record.resumed_from,
+        "content": [kernel.record.content for kernel in built],
     }  # fmt: skip
 
 
@@ -254,7 +254,7 @@ def show_plan(plan: Plan, built: BuiltKernel) -> None:
     ]
     if plan.resumed:
         resumed = plan.resumed.push
-        rows.append(("resumes", f"{resumed['run_id']}, version {resumed['version']} of {resumed['ref']}"))
+        rows.append(("resumes", f"{resumed.run_id}, version {resumed.version} of {resumed.ref}"))
     machine = metadata.get("machine_shape", "CPU")
     rows.append(("machine", f"{machine}, internet {internet}, at most {plan.hours or MAX_HOURS:g} h"))
     show(*rows)

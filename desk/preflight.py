@@ -49,7 +49,7 @@ def preflight(link: KaggleLink, request: PushRequest, built: BuiltKernel, earlie
     check_quota(link, metadata, request.hours)
     if not request.fan_out:  # which waits for a place
         check_running(link, metadata, previous, request.beside, earlier)
-    check_sources(link, metadata, built.record.get("resumed_source"))
+    check_sources(link, metadata, built.record.resumed_source)
     return previous
 
 
@@ -105,9 +105,8 @@ def gpu_sessions(link: KaggleLink, runs: list[Run], known: Collection[str] = ())
     with contextlib.suppress(UnreachableError, AccessError, NotFoundError, ConfigurationError):  # the records remain
         refs = dict.fromkeys(recent_kernels(link, RECENT))
     for run in runs[-RECENT:]:
-        gpu = str(run.push.get("machine", "")).startswith("Nvidia")
-        if gpu and run.push["state"] == "pushed" and not run.fetched:
-            refs[run.push["ref"]] = None
+        if run.push.machine.startswith("Nvidia") and run.push.on_kaggle and not run.was_fetched:
+            refs[run.push.ref] = None
     return [ref for ref in refs if ref not in known and running(link, ref)]
 
 

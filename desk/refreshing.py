@@ -12,7 +12,7 @@ def refresh(link: KaggleLink, fact: dict) -> None:
         for part in fact["parts"]:
             refresh(link, part)
         fact["state"] = folds_of(fact["parts"])
-    if fact["state"] not in ("pushed", "push: open") or not fact["ref"] or not fact["version"]:
+    if fact["state"] not in ("pushed", "differs") or not fact["ref"] or not fact["version"]:
         return
     try:
         fact["state"] = read_status(link, fact["ref"], fact["version"]).state

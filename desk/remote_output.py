@@ -6,7 +6,6 @@ failed, and which files move to the run's folder is for fetching.py and fan_out.
 """
 
 import contextlib
-import json
 import pathlib
 import re
 import tempfile
@@ -17,7 +16,9 @@ from desk.kaggle.errors import AccessError, NotFoundError, OutputError, Unreacha
 from desk.kaggle.files import download
 from desk.kaggle.kernels import Output, Status, list_output, read_kernel, read_status
 from desk.kaggle.transport import KaggleLink
-from desk.runs import FETCH, MANIFEST, PUSH, QUEUE, SUBMIT, Run
+from desk.records import MOST_BYTES, as_record, parse_object, read_text
+from desk.runs import FETCH, JOINING, MANIFEST, PUSH, QUEUE, SUBMIT, Run
+from desk.states import Manifest
 from salt.files import sha256_file
 
 POLL = 45.0  # seconds between looks, give or take a third: unpublished limits, and runs of hours
@@ -26,7 +27,20 @@ LISTINGS = 4  # of the output: addresses expire, and a new version's files may c
 RELIST = 20.0  # seconds between them
 PARTIAL = "partial"  # in a run's folder: what a run that failed has left, unchecked
 # What else the desk keeps in a run's folder, so that no output may have these names.
-OURS = {MANIFEST, PUSH, FETCH, SUBMIT, QUEUE, "score.json", "report.html", "parts", "pushed", PARTIAL, ".fetching"}
+OURS = {
+    MANIFEST,
+    PUSH,
+    FETCH,
+    SUBMIT,
+    QUEUE,
+    "score.json",
+    "report.html",
+    "parts",
+    "pushed",
+    PARTIAL,
+    ".fetching",
+    JOINING,
+}
 FRESH = ".fetching"  # folder for files that are not checked yet
 MANIFEST_PART = ".manifest.part"  # there
 
@@ -40,7 +54,7 @@ def run_status(link: KaggleLink, run: Run) -> Status:
 
     Right after a push the newest run may still be the one before.
     """
-    ref, version = run.push["ref"], run.push["version"]
+    ref, version = run.push.ref, run.push.version
     try:
         return read_status(link, ref, version)
     except NotFoundError:
@@ -49,7 +63,7 @@ def run_status(link: KaggleLink, run: Run) -> Status:
         return read_status(link, ref)
 
 
-def bring_output(link: KaggleLink, run: Run) -> tuple[dict, Output]:
+def bring_output(link: KaggleLink, run: Run) -> tuple[Manifest, Output]:
     """Downloads a run's files into its folder's .fetching and checks them; returns (manifest, the output as listed).
 
     What is there already, of an earlier try that was killed, is kept if it is right. Each round begins with a new
@@ -74,7 +88,7 @@ def bring_output(link: KaggleLink, run: Run) -> tuple[dict, Output]:
             if isinstance(error, UnsafeName):
                 raise
             problem = error
-    raise OutputError(f"{problem}. Nothing of it was taken; look at {run.push['url']}, and fetch again later")
+    raise OutputError(f"{problem}. Nothing of it was taken; look at {run.push.url}, and fetch again later")
 
 
 def run_output(link: KaggleLink, run: Run) -> Output:
@@ -84,9 +98,9 @@ def run_output(link: KaggleLink, run: Run) -> Output:
         UnsafeName: one that leads out of the run's folder.
     """
     try:
-        output = list_output(link, run.push["ref"], run.push["version"])
+        output = list_output(link, run.push.ref, run.push.version)
     except NotFoundError:
-        output = list_output(link, run.push["ref"])
+        output = list_output(link, run.push.ref)
     for name in output.files:
         check_name(name)
     return output
@@ -99,7 +113,7 @@ def check_name(name: str) -> None:
         raise UnsafeName(f"output file {name!r}: its name leads out of the run's folder; nothing was taken")
 
 
-def bring_manifest(link: KaggleLink, files: dict[str, str], fresh: pathlib.Path, run: Run) -> dict:
+def bring_manifest(link: KaggleLink, files: dict[str, str], fresh: pathlib.Path, run: Run) -> Manifest:
     """The manifest, if it is one and of this run.
 
     Raises:
@@ -111,24 +125,23 @@ def bring_manifest(link: KaggleLink, files: dict[str, str], fresh: pathlib.Path,
     path = fresh / MANIFEST_PART
     download(link, files[MANIFEST], path)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        found, kernel = manifest["run_id"], manifest["kernel"]
-        for name, entry in manifest["files"].items():
-            check_name(name)
-            entry["bytes"] + 0, entry["sha256"] + ""
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise OutputError(f"what Kaggle gives as {MANIFEST} is none") from None
-    if (found, kernel) != (record["run_id"], record["kernel"]):
-        raise OutputError(f"Kaggle gives the output of {kernel} run {found!r}, not of {record['run_id']!r}: stale")
-    for name in manifest["files"]:
+        text = read_text(path) if path.stat().st_size <= MOST_BYTES else ""
+        manifest = as_record(Manifest, parse_object(text))
+    except ValueError as error:
+        raise OutputError(f"what Kaggle gives as {MANIFEST} is none ({error})") from None
+    if (manifest.run_id, manifest.kernel) != (record.run_id, record.kernel):
+        found = f"{manifest.kernel} run {manifest.run_id!r}"
+        raise OutputError(f"Kaggle gives the output of {found}, not of {record.run_id!r}: stale")
+    for name in manifest.files:
+        check_name(name)
         if name.partition("/")[0] in OURS or name.startswith(f"{PARTIAL}-"):
             raise UnsafeName(f"{MANIFEST} names {name}, which is not a run's to write")
     return manifest
 
 
-def bring_files(link: KaggleLink, files: dict[str, str], manifest: dict, fresh: pathlib.Path) -> None:
+def bring_files(link: KaggleLink, files: dict[str, str], manifest: Manifest, fresh: pathlib.Path) -> None:
     """Downloads what is missing of a manifest's files, each under a temporary name until it is checked."""
-    wanted = manifest["files"]
+    wanted = manifest.files
     for path in sorted(fresh.rglob("*")):
         if path.is_file() and path.name != MANIFEST_PART and path.relative_to(fresh).as_posix() not in wanted:
             path.unlink()
@@ -181,7 +194,7 @@ def bring_partial(link: KaggleLink, files: dict[str, str], folder: pathlib.Path)
     return names
 
 
-def remote_manifest(link: KaggleLink, run: Run) -> dict:
+def remote_manifest(link: KaggleLink, run: Run) -> Manifest:
     """The manifest of a run whose output is not here."""
     with tempfile.TemporaryDirectory() as folder:
         return bring_manifest(link, run_output(link, run).files, pathlib.Path(folder), run)

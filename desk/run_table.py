@@ -1,43 +1,72 @@
-"""What is known of each run, by the files in its folder, and a table of it. A damaged file counts as none."""
+"""What is known of each run, by the files in its folder, and a table of it. A damaged record is shown as such."""
 
+import contextlib
+import math
 import pathlib
+from typing import Any, TypeVar
 
 from desk.output import plural
-from desk.records import read_object
-from desk.runs import FETCH, MANIFEST, PUSH, SUBMIT, Run
+from desk.records import DamagedRecord, Record, read_object, read_record
+from desk.runs import Run
+from desk.states import FetchRecord, Manifest, PushRecord, QueueRecord, SubmitRecord
 
 COLUMNS = ("run", "where", "state", "preset", "out-of-fold", "leaderboard", "GPU h")
+Kind = TypeVar("Kind", bound=Record)
 
 
 def read_facts(run: Run) -> dict:
-    """What is known of a run, from the files in its folder. A damaged file counts as none."""
-    folder = run.folder
-    pushed, fetched, submitted, manifest, scored = (
-        read_object(folder / name) for name in (PUSH, FETCH, SUBMIT, MANIFEST, "score.json")
-    )
-    parts = [read_facts(part) for part in run.parts]
-    pushed = run.queue or pushed
-    config, score = (found if isinstance(found := manifest.get(name), dict) else {} for name in ("config", "score"))
-    score = scored or score
+    """What is known of a run, from the files in its folder; `damaged` says what is wrong with them."""
+    folder, damaged = run.folder, []
+
+    def read(kind: type[Kind]) -> Kind | None:
+        try:
+            return read_record(folder, kind)
+        except DamagedRecord as error:
+            damaged.append(str(error))
+            return None
+
+    queue, pushed, fetched = read(QueueRecord), read(PushRecord), read(FetchRecord)
+    submitted, manifest = read(SubmitRecord), read(Manifest)
+    parts = [read_facts(Run(folder / "parts" / f"fold-{fold}")) for fold in queue.folds] if queue else []
+    damaged += [text for part in parts for text in part["damaged"]]
+    sent = queue or pushed
+    score = read_object(folder / "score.json") or (manifest and manifest.score) or {}
+    config = (manifest and manifest.config) or {}
     words = folder.name.removesuffix(".failed").split("-")
-    at = pushed.get("at") or next(("-".join(words[i : i + 2]) for i in range(len(words) - 1) if is_date(words[i])), "")
+    at = (sent and sent.at) or next(
+        ("-".join(words[i : i + 2]) for i in range(len(words) - 1) if is_date(words[i])), ""
+    )
     named = "-".join(words[1 : next((i for i, word in enumerate(words) if is_date(word)), 1)])
     hours = [part["gpu_hours"] for part in parts] if parts else [gpu_hours(pushed, fetched, manifest)]
     known = [each for each in hours if each is not None]
     return {
         "run": folder.name,
         "at": "".join(filter(str.isdigit, at)),  # both spellings, 20261122-131502 and 2026-11-22T13:15:02Z, sort alike
-        "where": "Kaggle" if pushed else "desk",
-        "state": state_of(folder, pushed, fetched, submitted, manifest, parts),
-        "preset": pushed.get("preset") or named or config.get("preset"),
-        "out_of_fold": score.get("best_score"),
-        "public": submitted.get("public"),
-        "private": submitted.get("private"),
+        "where": "Kaggle" if run.was_sent or run.is_fanned_out else "desk",
+        "state": "damaged" if damaged else state_of(folder, pushed, fetched, submitted, manifest, parts),
+        "preset": (sent and sent.preset) or named or text_of(config.get("preset")),
+        "out_of_fold": number_of(score.get("best_score")),
+        "public": submitted and submitted.public,
+        "private": submitted and submitted.private,
         "gpu_hours": round(sum(known), 2) if len(known) == len(hours) else None,
-        "ref": pushed.get("ref"),
-        "version": pushed.get("version"),
+        "ref": pushed and pushed.ref,
+        "version": pushed and pushed.version,
+        "damaged": damaged,
         "parts": parts,
     }
+
+
+def number_of(value: Any) -> float | None:
+    """A number that was found in a file; None for anything else."""
+    with contextlib.suppress(OverflowError):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    return None
+
+
+def text_of(value: Any) -> str | None:
+    """A text that was found in a file; None for anything else."""
+    return value if isinstance(value, str) else None
 
 
 def is_date(word: str) -> bool:
@@ -46,25 +75,31 @@ def is_date(word: str) -> bool:
 
 
 def state_of(
-    folder: pathlib.Path, pushed: dict, fetched: dict, submitted: dict, manifest: dict, parts: list[dict]
+    folder: pathlib.Path,
+    pushed: PushRecord | None,
+    fetched: FetchRecord | None,
+    submitted: SubmitRecord | None,
+    manifest: Manifest | None,
+    parts: list[dict],
 ) -> str:
     """How a run stands, in a word or two."""
     if submitted:
-        state = submitted.get("state")
-        return {"COMPLETE": "scored", "ERROR": "not scored", "PENDING": "submitted"}.get(str(state), "submit: open")
-    if folder.name.endswith(".failed") or fetched.get("state") == "ERROR":
+        return {"COMPLETE": "scored", "ERROR": "not scored", "PENDING": "submitted"}.get(
+            submitted.state, "submit: open"
+        )
+    if folder.name.endswith(".failed") or (fetched and fetched.state == "ERROR"):
         return "failed"
-    if fetched.get("state") == "CANCEL_ACKNOWLEDGED":
+    if fetched and fetched.state == "CANCEL_ACKNOWLEDGED":
         return "stopped"
     if manifest:
-        if manifest.get("finished") is False:
+        if not manifest.finished:
             return "unfinished"
-        return "fetched" if pushed else "finished"
+        return "fetched" if pushed or parts else "finished"
     if parts:
         return folds_of(parts)
     if pushed:
-        known = {"queued": "waits", "pushed": "pushed", "lacks_sources": "lacks sources", "crippled": "lacks sources"}
-        return known.get(str(pushed.get("state")), "push: open")
+        known = {"queued": "waits", "saved": "pushed", "pushed": "pushed", "differs": "differs"}
+        return known.get(pushed.state, "push: open")
     return "incomplete"
 
 
@@ -74,13 +109,13 @@ def folds_of(parts: list[dict]) -> str:
     return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
 
 
-def gpu_hours(pushed: dict, fetched: dict, manifest: dict) -> float | None:
+def gpu_hours(pushed: PushRecord | None, fetched: FetchRecord | None, manifest: Manifest | None) -> float | None:
     """Hours of a GPU on Kaggle, by the run's own clock; None where nobody knows."""
-    if not str(pushed.get("machine", "")).startswith("Nvidia"):
+    if pushed is None or not pushed.machine.startswith("Nvidia"):
         return 0.0
-    seconds = fetched.get("seconds")
-    if seconds is None and isinstance(manifest.get("minutes"), int | float):
-        seconds = 60 * manifest["minutes"]
+    seconds = fetched.seconds if fetched else None
+    if seconds is None and manifest and manifest.minutes is not None:
+        seconds = 60 * manifest.minutes
     return None if seconds is None else round(seconds / 3600, 2)
 
 
@@ -96,6 +131,8 @@ def table(facts: list[dict]) -> str:
     used = sum(fact["gpu_hours"] or 0 for fact in facts)
     unknown = sum(fact["gpu_hours"] is None for fact in facts)
     more = f", and {plural(unknown, 'run')} whose hours are not known yet" if unknown else ""
+    wrong = [text for fact in facts for text in fact["damaged"]]
+    lines += ["", *wrong] if wrong else []
     return "\n".join([*lines, "", f"{plural(len(facts), 'run')}, {used:.1f} GPU hours on Kaggle{more}"])
 
 

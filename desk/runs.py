@@ -12,20 +12,25 @@ import functools
 import os
 import pathlib
 import secrets
-from typing import Any
+import shutil
 
 from desk import paths
 from desk.errors import BusyError, ConfigurationError
 from desk.paths import AnyPath
-from desk.records import read_record, write_record
+from desk.records import DamagedRecord, Kind, Record, read_object, read_record, write_record
+from desk.states import FetchRecord, Manifest, PushRecord, QueueRecord, SubmitRecord
 
-PUSH, FETCH, SUBMIT, QUEUE, MANIFEST = "push.json", "fetch.json", "submit.json", "queue.json", "manifest.json"
+PUSH, FETCH, SUBMIT, QUEUE, MANIFEST = (
+    kind.FILE for kind in (PushRecord, FetchRecord, SubmitRecord, QueueRecord, Manifest)
+)
 METADATA = "kernel-metadata.json"
 IMPORTED = "imported"  # as the kernel in a manifest: another program made it
+JOINING = ".joining"  # in a run's folder: its joined files, until all of them are there
+HALF = ".half-written-*"  # there: what a kill left of a file that was being written
 
 
 class Run:
-    """A run's folder, and what is recorded there. Each record is read once."""
+    """A run's folder, and what is recorded there."""
 
     def __init__(self, folder: AnyPath):
         self.folder = pathlib.Path(folder)
@@ -34,57 +39,113 @@ class Run:
     def name(self) -> str:
         return self.folder.name
 
-    @functools.cached_property
-    def push(self) -> dict:
-        """What was sent to Kaggle: run_id, kernel, ref, state, version, url, ...; {} if nothing was.
+    def read(self, kind: type[Kind]) -> Kind | None:
+        """A record of the run; None if there is none.
 
-        `state` is one of queued, sending, ambiguous (sent, and nobody knows whether it arrived), lacks_sources (it runs
-        without some of its sources) and pushed.
+        Raises:
+            DamagedRecord: a file that is no record.
         """
-        record = read_record(self.folder, PUSH)
-        if record.get("state") == "crippled":  # in older records
-            record["state"] = "lacks_sources"
-        return record
+        return read_record(self.folder, kind)
+
+    def need(self, kind: type[Kind]) -> Kind:
+        """As `read`; raises `ConfigurationError` if there is none."""
+        if (found := self.read(kind)) is None:
+            raise ConfigurationError(f"{self.name}: has no {kind.FILE}; only runs that push.py started have one")
+        return found
+
+    def keep(self, record: Record) -> None:
+        """Writes a record into the folder."""
+        write_record(self.folder, record)
+        if isinstance(record, PushRecord):
+            self.push = record
 
     @functools.cached_property
-    def queue(self) -> dict:
-        """How its folds were fanned out; {} for a run in one kernel."""
-        return read_record(self.folder, QUEUE)
+    def push(self) -> PushRecord:
+        """What was sent to Kaggle."""
+        return self.need(PushRecord)
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether it has a push.json, damaged or not."""
+        return (self.folder / PUSH).exists()
+
+    @functools.cached_property
+    def queue(self) -> QueueRecord:
+        """How its folds were fanned out."""
+        return self.need(QueueRecord)
+
+    @property
+    def is_fanned_out(self) -> bool:
+        """Whether each of its folds has a kernel of its own."""
+        return (self.folder / QUEUE).exists()
 
     @functools.cached_property
     def parts(self) -> list["Run"]:
         """The runs of its folds, in their order; of a run in one kernel, none."""
-        return [Run(self.folder / "parts" / f"fold-{fold}") for fold in self.queue.get("folds", [])]
+        folds = self.queue.folds if self.is_fanned_out else []
+        return [Run(self.folder / "parts" / f"fold-{fold}") for fold in folds]
+
+    @property
+    def run_id(self) -> str:
+        """What it is called on Kaggle."""
+        return self.queue.run_id if self.is_fanned_out else self.push.run_id
+
+    @property
+    def owner(self) -> "Run":
+        """The run whose fold it is; else itself."""
+        return Run(self.folder.parents[1]) if self.folder.parent.name == "parts" else self
 
     @functools.cached_property
     def metadata(self) -> dict:
-        """The kernel-metadata.json that was pushed."""
-        return read_record(self.folder / "pushed", METADATA)
+        """The kernel-metadata.json that was pushed.
+
+        Raises:
+            ConfigurationError: it is damaged.
+        """
+        path = self.folder / "pushed" / METADATA
+        found = read_object(path)
+        lists = [found.get(f"{kind}_sources", []) for kind in ("competition", "dataset", "kernel", "model")]
+        names = [found.get(name) for name in ("id", "title", "code_file")] if found else []
+        whole = all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in lists)
+        if (path.exists() and not found) or not whole or not all(isinstance(name, str) and name for name in names):
+            raise ConfigurationError(f"{path}: damaged; push the run anew")
+        return found
+
+    def pushed_notebook(self) -> str:
+        """The notebook that was pushed, or is to be."""
+        path = self.folder / "pushed" / str(self.metadata.get("code_file"))
+        try:
+            return path.read_bytes().decode()
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"{path}: cannot be read ({error}); push the run anew") from None
 
     @property
-    def fetched(self) -> dict:
-        """What was brought home; {} if nothing was."""
-        return read_record(self.folder, FETCH)
+    def fetched(self) -> FetchRecord | None:
+        """What was brought home."""
+        return self.read(FetchRecord)
 
     @property
-    def manifest(self) -> dict:
-        """The manifest of its output, if that is here; else {}. The files are not checked."""
-        return read_record(self.folder, MANIFEST)
+    def was_fetched(self) -> bool:
+        """Whether its end is known here: it has a fetch.json, damaged or not."""
+        return (self.folder / FETCH).exists()
 
-    def record_push(self, **changes: Any) -> None:
-        """Changes push.json."""
-        self.push |= changes
-        write_record(self.folder, PUSH, self.push)
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest of its output, if that is here. The files are not checked."""
+        return self.read(Manifest)
 
-    def lock(self) -> contextlib.ExitStack:
-        """Keeps other processes off the folder within a `with` block.
+    def lock(self, clear: bool = True) -> contextlib.ExitStack:
+        """Keeps other processes off the folder within a `with` block; of a fold, off its whole run.
+
+        Args:
+            clear: remove what a killed process left half written; not in a dry run, which changes nothing.
 
         It is a lock of the system: it ends with the process, however that ends.
 
         Raises:
             BusyError: another process has it.
         """
-        handle = os.open(self.folder, os.O_RDONLY)
+        handle = os.open(self.owner.folder, os.O_RDONLY)
         held = contextlib.ExitStack()
         held.callback(os.close, handle)
         try:
@@ -92,7 +153,17 @@ class Run:
         except BlockingIOError:
             held.close()
             raise BusyError(f"{self.name}: another process at this desk works on it; wait until that ends") from None
+        if clear:
+            self.clear_up()
         return held
+
+    def clear_up(self) -> None:
+        """Removes what a killed process was about to write; nobody else works on the folder now."""
+        for path in (*self.folder.glob(HALF), self.folder / JOINING):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def find_run(name: AnyPath, runs: AnyPath | None = None) -> Run:
@@ -119,9 +190,13 @@ def find_run(name: AnyPath, runs: AnyPath | None = None) -> Run:
 
 
 def pushed_runs(runs: pathlib.Path) -> list[Run]:
-    """The runs with a push.json, those of fanned-out folds too, in order of time."""
-    folders = [path.parent for pattern in ("[!.]*", "[!.]*/parts/*") for path in runs.glob(f"{pattern}/{PUSH}")]
-    return sorted(map(Run, folders), key=lambda run: run.push.get("at", ""))
+    """The runs with a push.json, those of fanned-out folds too, in order of time; one that is damaged is left out."""
+    found = [Run(path.parent) for pattern in ("[!.]*", "[!.]*/parts/*") for path in runs.glob(f"{pattern}/{PUSH}")]
+    whole = []
+    for run in found:
+        with contextlib.suppress(DamagedRecord):
+            whole.append((run.push.at, run.folder, run))
+    return [run for *_, run in sorted(whole, key=lambda one: one[:2])]
 
 
 def new_run_id(kernel: str, preset: str | None = None) -> str:

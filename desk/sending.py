@@ -1,70 +1,154 @@
-"""Send, look it up, settle: how a push, a submission or a dataset goes to Kaggle once, though an answer may be lost.
+"""How something goes to Kaggle once, though an answer may be lost, and how it is found out later what became of it.
 
-What is sent is not repeated. Where no answer comes it is looked for, now and by the next command, until so much time
-has passed that it surely did not arrive. What is looked for, and what is recorded of it, is the caller's.
+The intention is written down, the request is sent, what Kaggle has made of it is read back, and the record is settled.
+Whatever interrupts this, `reconcile` takes it up from the record and what Kaggle shows: it is the one place that
+decides what an open record becomes. What is sent is not repeated, until so much time has passed that it surely did not
+arrive.
+
+What a push, a submission or a dataset is, and how Kaggle shows it, is in deeds.py.
 """
 
+import abc
 import contextlib
-from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
+from desk.errors import DeskError
 from desk.kaggle.errors import AccessError, AmbiguousError, CredentialsError, NotFoundError, UnreachableError
 from desk.kaggle.transport import KaggleLink
-from desk.records import age
+from desk.records import seconds_since, uptime, utc_now
+from desk.states import OPEN, Sent
 
 LOOKS = (5.0, 15.0, 30.0)  # seconds before each look for what was sent without an answer
-SETTLED = 600.0  # seconds after which what nobody sees has not arrived
+SETTLED = 600.0  # seconds after the last request after which what nobody sees has not arrived
+NO_ANSWER = (UnreachableError, AccessError, NotFoundError, CredentialsError)
 
-Found = TypeVar("Found")
+Kind = TypeVar("Kind", bound=Sent)
 
 
-def send_once(
-    link: KaggleLink, send: Callable[[], Found], look_up: Callable[[], Found | None],
-    describe: Callable[[Found], str], remedy: str,
-) -> Found:  # fmt: skip
-    """Sends something, and looks for it if no answer comes; returns what Kaggle has made of it.
+class Deed(abc.ABC, Generic[Kind]):
+    """Something that goes to Kaggle once.
 
-    Args:
-        link: for its pauses.
-        send: the one request.
-        look_up: what Kaggle has made of it, or None if Kaggle does not show it.
-        describe: such as "the push arrived, as version 3", of what was looked up.
-        remedy: what to do if it is not found.
+    Attributes:
+        link: to Kaggle.
+        record: of it, as it stands on the disk once it is kept.
+        name: for people.
+        again: what to do if nobody knows whether it arrived.
+    """
+
+    name: str
+    again: str
+    saved = "saved"  # the state of what Kaggle has told a number of
+
+    def __init__(self, link: KaggleLink, record: Kind):
+        self.link, self.record = link, record
+
+    @abc.abstractmethod
+    def send(self) -> dict:
+        """Makes the one request; returns what its answer says, as fields of the record.
+
+        Raises:
+            AmbiguousError: there is no answer.
+            DeskError: Kaggle has refused it, or surely did not get it.
+        """
+
+    @abc.abstractmethod
+    def find(self) -> dict | None:
+        """What Kaggle shows of it, as fields of the record; None if it shows none.
+
+        Raises:
+            UnreachableError, AccessError: Kaggle does not tell.
+        """
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """What arrived, such as "the push arrived, as version 3"."""
+
+    @abc.abstractmethod
+    def keep(self) -> None:
+        """Writes the record."""
+
+    @abc.abstractmethod
+    def drop(self, refused: bool) -> None:
+        """It surely did not arrive, as Kaggle has said or as nobody sees it: the record is as before."""
+
+    @abc.abstractmethod
+    def confirm(self) -> None:
+        """Reads back what Kaggle has, and settles the record; what cannot be read stays as it is."""
+
+    def is_lost(self) -> bool:
+        """Whether what Kaggle does not show so long after it was sent has surely not arrived."""
+        return True
+
+    def move(self, state: str, **changes: Any) -> None:
+        """The next step of the record, kept."""
+        self.record = self.record.but(state=state, **changes)
+        self.keep()
+
+    def mark_time(self) -> None:
+        """Writes down that the request goes out now; also before each time that Kaggle asked to wait and try again."""
+        self.move("sending", at=utc_now(), up=uptime())
+
+
+def do_once(deed: Deed) -> None:
+    """Sends something, looks for it if no answer comes, and reads it back.
 
     Raises:
         AmbiguousError: nobody knows whether it arrived.
-        DeskError: it did not.
+        DeskError: it did not, and the record is as before; or it is not what was sent.
     """
+    deed.mark_time()
     try:
-        return send()
+        deed.move(deed.saved, **deed.send())
     except AmbiguousError as error:
         print(f"\nno answer: {error}. Looking for it", flush=True)
-    for pause in LOOKS:
-        link.sleep(pause)
-        with contextlib.suppress(UnreachableError, AccessError, NotFoundError, CredentialsError):
-            found = look_up()
-            if found is not None:
-                print(f"found: {describe(found)}")
-                return found
-    raise AmbiguousError(remedy)
+        look_for(deed)
+    except DeskError:
+        deed.drop(refused=True)
+        raise
+    deed.confirm()
 
 
-def settle(name: str, record: dict, look_up: Callable[[], Found | None]) -> Found | None:
-    """What Kaggle has made of something that was sent earlier without an answer; None: it never arrived.
-
-    Args:
-        name: for people.
-        record: whose time "at" is when it was sent.
-        look_up: as in `send_once`.
+def look_for(deed: Deed) -> None:
+    """Looks a few times for what was sent without an answer.
 
     Raises:
-        AmbiguousError: it was sent a moment ago and is not seen yet.
-        UnreachableError, AccessError: Kaggle does not tell.
+        AmbiguousError: Kaggle does not show it.
     """
-    found = look_up()
-    if found is None and (seconds := age(record)) < SETTLED:
-        raise AmbiguousError(
-            f"{name} was sent {seconds:.0f} s ago and Kaggle does not show it yet: its fate is open, try again in some "
-            "minutes"
-        )
-    return found
+    for pause in LOOKS:
+        deed.link.sleep(pause)
+        with contextlib.suppress(*NO_ANSWER):
+            if (found := deed.find()) is not None:
+                deed.move(deed.saved, **found)
+                print(f"found: {deed.describe()}")
+                return
+    deed.move("ambiguous")
+    raise AmbiguousError(deed.again)
+
+
+def reconcile(deed: Deed) -> None:
+    """Settles a record by what Kaggle shows; one that is settled stays as it is.
+
+    Raises:
+        AmbiguousError: it was sent a moment ago and is not seen yet, or only a person can say that it did not arrive.
+        UnreachableError, AccessError: Kaggle does not tell.
+        DeskError: it is not what was sent.
+    """
+    if deed.record.state in OPEN:
+        found = deed.find()
+        if found is not None:
+            deed.move(deed.saved, **found)
+        else:
+            passed = seconds_since(deed.record.at, deed.record.up)
+            if passed is None:  # a clock was set back: from now on it is measured anew
+                deed.move("ambiguous", at=utc_now(), up=uptime())
+            if (passed or 0) < SETTLED:
+                raise AmbiguousError(
+                    f"{deed.name} was sent {passed or 0:.0f} s ago and Kaggle does not show it yet: its fate is "
+                    "open, try again in some minutes"
+                )
+            if not deed.is_lost():
+                raise AmbiguousError(deed.again)
+            deed.drop(refused=False)
+            return
+    if deed.record.state == deed.saved:
+        deed.confirm()

@@ -1,35 +1,32 @@
 """A run's submission.csv goes to the competition once, and its score comes back.
 
-submit.json says "sending" before Kaggle can have counted anything, and afterwards what became of it. A submission whose
-answer is lost is looked up by the run's id, with which its description begins. What is not seen may still be counted:
-it is sent anew only when the user says so.
+What Kaggle lists is looked at before anything is sent, and what is not seen may still be counted: it is sent anew only
+when the user says so. How a submission is known again is in deeds.py, when it counts as lost in sending.py.
 """
 
 import contextlib
-import functools
+import dataclasses
 import os
 import pathlib
+import shutil
 import tempfile
+from collections.abc import Iterator
 
 from desk import paths
 from desk.competition_data import download_file
 from desk.consent import Consent
+from desk.deeds import Submission, is_of_run
 from desk.errors import ConfigurationError, Exit
-from desk.kaggle.competitions import (
-    competition_files,
-    create_submission,
-    list_submissions,
-    read_submission,
-    submissions_left,
-    upload_submission,
-)
+from desk.kaggle.competitions import competition_files, read_submission, submissions_left, upload_submission
 from desk.kaggle.errors import AccessError, AmbiguousError, KaggleError, QuotaError, UnreachableError
 from desk.kaggle.transport import KaggleLink
 from desk.output import ProgressLine, duration
-from desk.records import read_record, utc_now, write_record
+from desk.records import DamagedRecord, uptime, utc_now
 from desk.runs import IMPORTED, SUBMIT, Run
 from desk.secrets import own_secrets, refuse_secrets
-from desk.sending import send_once, settle
+from desk.sending import do_once, reconcile
+from desk.settling import settle_open
+from desk.states import OPEN, SubmitRecord
 from salt.archives import DataError, Place
 from salt.artifacts import verify_run, write_manifest
 from salt.competition import find_competition
@@ -62,7 +59,7 @@ def submit_run(
     minutes: float,
     consent: Consent,
     again: bool = False,
-) -> dict | None:
+) -> SubmitRecord | None:
     """Checks a run's submission, submits it if that was not done yet, and waits for its score.
 
     Args:
@@ -80,24 +77,31 @@ def submit_run(
     Raises:
         DeskError, ValueError: it cannot be submitted, or the score has not come.
     """
-    digest = check_run(run)
-    record = read_record(run.folder, SUBMIT)
-    if record.get("sha256") not in (None, digest):
-        raise ConfigurationError(f"{run.name}: submit.json is of another {SUBMISSION}; move it away to submit this")
-    if record.get("state") == "sending":
-        record = settle_submission(link, run, record, again)
-    if record.get("state") == "COMPLETE" and not again:
-        print(f"{run.name} is submitted already, as {record['ref']}; to submit it once more, add --again")
-        return record
-    if record.get("ref") and not (again and record["state"] in ("COMPLETE", "ERROR")):
-        if again:
-            raise ConfigurationError(
-                f"--again: submission {record['ref']} of {run.name} is not scored yet; wait for it"
-            )
-        return wait_for_score(link, run, record, minutes)
-    earlier = [*record.get("earlier", []), *([record["ref"]] if record.get("ref") else [])]
+    digest, dry_run = check_run(run), consent.dry_run
+    try:
+        record = run.read(SubmitRecord)
+    except DamagedRecord as error:
+        if dry_run:
+            raise
+        print(f"{error}: it is looked for on Kaggle", flush=True)
+        record = remade(run, digest)
+    if record and record.sha256 not in (None, digest) and not again:
+        raise ConfigurationError(f"{run.name}: submit.json is of another {SUBMISSION}; add --again to submit this, too")
+    if not dry_run:
+        settle_open(link, run.folder.parent, but=run)
+        record = settled(link, run, record, digest, again)
+        if record and record.state == "COMPLETE" and not again:
+            print(f"{run.name} is submitted already, as {record.ref}; to submit it once more, add --again")
+            return record
+        if record and record.state not in OPEN and not (again and record.state in ("COMPLETE", "ERROR")):
+            if again:
+                raise ConfigurationError(
+                    f"--again: submission {record.ref} of {run.name} is not scored yet; wait for it"
+                )
+            return wait_for_score(link, run, record, minutes)
 
-    facts = check_submission(run.folder / SUBMISSION, find_sample(link, data))
+    with sample_folder(dry_run) as cache:
+        facts = check_submission(run.folder / SUBMISSION, find_sample(link, data, cache))
     print(f"  checked      {facts['rows']:,} rows, {facts['empty_share']:.0%} of them empty, ", end="")
     print(f"{facts['mean_coverage']:.1%} salt on average")
     message = f"[{run.name}] {message}".strip()
@@ -106,6 +110,7 @@ def submit_run(
             f"--message: with the run's id the description has {len(message)} characters, and Kaggle takes "
             f"{MOST_CHARACTERS}; shorten it"
         )
+    earlier = [*record.earlier, *([record.ref] if record.ref else [])] if record else []
     deed = {"submit": run.name, "to": paths.COMPETITION, "message": message, "sha256": digest, "again": earlier}
     if not consent.allows(deed):
         print("\nnothing was submitted (--dry-run)")
@@ -115,31 +120,64 @@ def submit_run(
     if left == 0:
         raise QuotaError("no submission is left today; the count starts anew at 00:00 UTC. Nothing was sent")
     print(f"  left today   {'UNKNOWN' if left is None else left}", flush=True)
-    record = {"state": "sending", "ref": None, "at": utc_now(), "message": message, "sha256": digest}
-    return wait_for_score(link, run, send(link, run, record | {"earlier": earlier}), minutes)
+    token = upload_submission(link, paths.COMPETITION, run.folder / SUBMISSION)
+    before = dataclasses.asdict(record) if record and record.state in ("COMPLETE", "ERROR") else None
+    fresh = SubmitRecord(
+        state="sending", at=utc_now(), up=uptime(), message=message, sha256=digest, earlier=earlier, before=before
+    )
+    submission = Submission(link, run, fresh, token)
+    do_once(submission)
+    return wait_for_score(link, run, submission.record, minutes)
 
 
-def settle_submission(link: KaggleLink, run: Run, record: dict, again: bool) -> dict:
-    """What became of a submission whose answer was lost: its record with a number, or, with `again`, without one.
+def settled(link: KaggleLink, run: Run, record: SubmitRecord | None, digest: str, again: bool) -> SubmitRecord | None:
+    """The record of a run's submission by what Kaggle lists; None if there is none, here or there.
+
+    One that is still open was given up by the user (`again`).
 
     Raises:
-        AmbiguousError: Kaggle does not show it, and may still count it; or the user has not said to send it anew.
+        AmbiguousError: Kaggle does not list it, and may still count it; or the user has not said to send it anew.
         UnreachableError, AccessError: Kaggle does not tell.
     """
-    ref = settle(run.name, record, functools.partial(look_up, link, run, record))
-    if ref is not None:
-        print(f"the submission did arrive, as {ref}")
-        return accept(run, record, ref)
-    if again:
-        return record | {"state": "lost"}
-    page = f"https://www.kaggle.com/competitions/{paths.COMPETITION}/submissions"
-    raise AmbiguousError(
-        f"{run.name} was sent at {record['at']}, and Kaggle does not list it. Look at {page}; if it is not there, "
-        "--again sends it anew"
-    )
+    if record is None:  # perhaps it was submitted from elsewhere, or its record is lost
+        deed = Submission(link, run, SubmitRecord(state="ambiguous", at=utc_now(), sha256=digest))
+        if (found := deed.find()) is None:
+            return None
+        print(f"Kaggle lists a submission of {run.name} already, as {found['ref']}")
+        deed.move(deed.saved, **found)
+        return deed.record
+    if record.state not in OPEN:
+        return record
+    deed = Submission(link, run, record, given_up=again)
+    reconcile(deed)
+    if deed.record.ref:
+        print(f"the submission did arrive, as {deed.record.ref}")
+    return deed.record
 
 
-def run_of_file(link: KaggleLink, path: pathlib.Path, data: pathlib.Path | None, runs: pathlib.Path) -> Run:
+def remade(run: Run, digest: str) -> SubmitRecord:
+    """The record of a submission anew, of which nobody knows what became of it; what stood there is kept beside it."""
+    path = run.folder / SUBMIT
+    shutil.copyfile(path, path.with_name(f"{SUBMIT}.damaged"))
+    record = SubmitRecord(state="ambiguous", at=utc_now(), up=uptime(), sha256=digest)
+    run.keep(record)
+    return record
+
+
+@contextlib.contextmanager
+def sample_folder(dry_run: bool) -> Iterator[pathlib.Path]:
+    """Where the competition's sample is kept once it came from Kaggle; a dry run keeps nothing."""
+    folder = paths.BUILD / paths.COMPETITION
+    if dry_run and not (folder / SAMPLE).is_file():
+        with tempfile.TemporaryDirectory() as scratch:
+            yield pathlib.Path(scratch)
+    else:
+        yield folder
+
+
+def run_of_file(
+    link: KaggleLink, path: pathlib.Path, data: pathlib.Path | None, runs: pathlib.Path, dry_run: bool = False
+) -> Run:
     """The run of a submission file of any origin: a copy of it, under a name that follows from its content.
 
     So a file that was submitted is known again, wherever it lies and whatever it is called.
@@ -149,11 +187,13 @@ def run_of_file(link: KaggleLink, path: pathlib.Path, data: pathlib.Path | None,
         path: of the file.
         data: as for `submit_run`.
         runs: where runs are kept.
+        dry_run: keep no sample.
 
     Raises:
         SubmissionError: Kaggle would refuse it; then there is no run.
     """
-    check_submission(path, find_sample(link, data))
+    with sample_folder(dry_run) as cache:
+        check_submission(path, find_sample(link, data, cache))
     digest = sha256_file(path)
     folder = runs / f"submission-{digest[:16]}"
     if not folder.is_dir():
@@ -179,13 +219,13 @@ def check_run(run: Run) -> str:
     return manifest["files"][SUBMISSION]["sha256"]
 
 
-def find_sample(link: KaggleLink, data: pathlib.Path | None) -> pathlib.Path | Place:
-    """The competition's sample, from the folder of its data; if there is none, fetched once into build/."""
+def find_sample(link: KaggleLink, data: pathlib.Path | None, cache: pathlib.Path | None = None) -> pathlib.Path | Place:
+    """The competition's sample, from the folder of its data; else it comes from Kaggle once, into `cache`."""
     if data is not None:
         return find_competition([data]).require("sample_submission")
     with contextlib.suppress(DataError):
         return find_competition([paths.ROOT / "data"]).require("sample_submission")
-    path = paths.BUILD / paths.COMPETITION / SAMPLE
+    path = (cache or paths.BUILD / paths.COMPETITION) / SAMPLE
     if not path.is_file():
         print(f"  sample       {SAMPLE} comes from Kaggle, for the check", flush=True)
         files = competition_files(link, paths.COMPETITION)
@@ -195,62 +235,7 @@ def find_sample(link: KaggleLink, data: pathlib.Path | None) -> pathlib.Path | P
     return path
 
 
-def send(link: KaggleLink, run: Run, record: dict) -> dict:
-    """Uploads and submits; returns the record with the submission's number.
-
-    Raises:
-        AmbiguousError: nobody knows whether Kaggle has counted it.
-        DeskError: it was not submitted, and there is no record of it.
-    """
-    token = upload_submission(link, paths.COMPETITION, run.folder / SUBMISSION)
-    write_record(run.folder, SUBMIT, record)
-
-    def submit() -> int:
-        ref, said = create_submission(link, paths.COMPETITION, token, record["message"])
-        print(f"  submitted    {said}")
-        return ref
-
-    try:
-        ref = send_once(
-            link,
-            submit,
-            functools.partial(look_up, link, run, record),
-            lambda ref: f"the submission arrived, as {ref}",
-            f"Kaggle does not show the submission of {run.name} yet, and may still count it. Run the same command "
-            "again in some minutes: it looks again before it sends anything",
-        )
-    except AmbiguousError:
-        raise
-    except Exception:
-        (run.folder / SUBMIT).unlink()
-        raise
-    number = ref or look_up(link, run, record)
-    if number is None:
-        raise AmbiguousError("Kaggle took the submission, but shows no number for it; run the same command again")
-    return accept(run, record, number)
-
-
-def accept(run: Run, record: dict, ref: int) -> dict:
-    """Records the number of a submission; returns the record."""
-    record = record | {"state": "PENDING", "ref": ref}
-    write_record(run.folder, SUBMIT, record)
-    return record
-
-
-def look_up(link: KaggleLink, run: Run, record: dict) -> int | None:
-    """The number of the submission with this run's id, other than those that came earlier; None if Kaggle lists none.
-
-    Raises:
-        UnreachableError, AccessError: Kaggle does not tell.
-    """
-    for submission in list_submissions(link, paths.COMPETITION):
-        text, label = submission.description, f"[{run.name}]"  # it stood last in earlier versions
-        if (text.startswith(label) or text.endswith(label)) and submission.ref not in record.get("earlier", []):
-            return submission.ref
-    return None
-
-
-def wait_for_score(link: KaggleLink, run: Run, record: dict, minutes: float) -> dict:
+def wait_for_score(link: KaggleLink, run: Run, record: SubmitRecord, minutes: float) -> SubmitRecord:
     """Polls until the submission is scored, and records the score; returns the record.
 
     Raises:
@@ -260,26 +245,44 @@ def wait_for_score(link: KaggleLink, run: Run, record: dict, minutes: float) -> 
     began, pause, line = link.clock(), POLL, ProgressLine()
     while True:
         try:
-            found = read_submission(link, record["ref"])
+            found = read_submission(link, record.ref or 0)
+            if found.description and not is_of_run(found.description, run.name):
+                record = corrected(link, run, record)
+                continue
             state, error = found.state, found.error
         except (UnreachableError, ConfigurationError, AccessError) as failure:
             found, state, error = None, "UNREADABLE", str(failure)
         if found and state in ("COMPLETE", "ERROR"):
             line.end()
-            record = record | {"state": state, "public": found.public, "private": found.private, "error": error}
-            write_record(run.folder, SUBMIT, record | {"scored_at": utc_now()})
+            record = record.but(
+                state=state, public=found.public, private=found.private, error=error, scored_at=utc_now()
+            )
+            run.keep(record)
             if state == "ERROR":
                 reason = error or "no reason given"
-                raise SubmissionFailed(f"Kaggle could not score submission {record['ref']}: {reason}")
+                raise SubmissionFailed(f"Kaggle could not score submission {record.ref}: {reason}")
             return record
         waited = link.clock() - began
         if waited >= 60 * minutes:
             line.end()
             raise StillPending(
-                f"submission {record['ref']} is {state} after {duration(waited)}; run the same command again to wait "
+                f"submission {record.ref} is {state} after {duration(waited)}; run the same command again to wait "
                 "for it"
             )
         if line.is_terminal or pause == POLL:
             line.show(f"  score        {state}, waited {duration(waited)}")
         link.sleep(pause * (0.75 + link.jitter() / 2))
         pause = min(2 * pause, LONGEST_POLL)
+
+
+def corrected(link: KaggleLink, run: Run, record: SubmitRecord) -> SubmitRecord:
+    """The record with the number under which Kaggle lists the run, since the one that it told is another's.
+
+    Raises:
+        AmbiguousError: Kaggle lists none.
+    """
+    deed = Submission(link, run, record)
+    if (found := deed.find()) is None or found["ref"] == record.ref:
+        raise AmbiguousError(deed.again)
+    deed.move(deed.saved, **found)
+    return deed.record

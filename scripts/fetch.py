@@ -42,35 +42,39 @@ def fetch(options: argparse.Namespace, link=None) -> Outcome:
     from desk.fetching import Patience
     from desk.joining import fetch_run
     from desk.kaggle.transport import KaggleLink
+    from desk.run_table import number_of
+    from desk.states import Manifest
 
     run = find_run(options.run, options.runs)
     manifest = fetch_run(link or KaggleLink(), run, Patience(options.wait, options.hours))
     if manifest is None:
-        print(f"{(run.queue or run.push)['run_id']} is here already, whole: {shown(run.folder)}")
-        return outcome_of(run.folder, run.manifest)
-    size = sum(entry["bytes"] for entry in manifest["files"].values())
-    print(f"\nfetched: {plural(len(manifest['files']), 'file')}, {size / 1e6:,.1f} MB, each as the manifest says")
-    score = manifest.get("score")
-    if isinstance(score, dict) and "best_score" in score:
-        low, high = score.get("best_interval", (float("nan"), float("nan")))
-        print(f"out-of-fold score {score['best_score']:.4f} (95 % interval {low:.4f} to {high:.4f})")
+        print(f"{run.run_id} is here already, whole: {shown(run.folder)}")
+        return outcome_of(run.folder, run.need(Manifest))
+    size = sum(entry["bytes"] for entry in manifest.files.values())
+    print(f"\nfetched: {plural(len(manifest.files), 'file')}, {size / 1e6:,.1f} MB, each as the manifest says")
+    score = manifest.score or {}
+    if (best := number_of(score.get("best_score"))) is not None:
+        interval = score.get("best_interval")
+        known = [number_of(end) for end in interval] if isinstance(interval, list) else []
+        within = " (95 % interval {:.4f} to {:.4f})".format(*known) if len(known) == 2 and None not in known else ""
+        print(f"out-of-fold score {best:.4f}{within}")
     print(f"  {shown(run.folder)}")
-    if not manifest.get("finished", True):
-        more = ", and can be resumed" if manifest.get("config") else "; these are the files that it had written by then"
+    if not manifest.finished:
+        more = ", and can be resumed" if manifest.config else "; these are the files that it had written by then"
         print(f"the run stopped before its end{more}")
     return outcome_of(run.folder, manifest)
 
 
-def outcome_of(folder: pathlib.Path, manifest: dict) -> Outcome:
+def outcome_of(folder: pathlib.Path, manifest) -> Outcome:
     """What there is to know of a run that is here, and what comes next."""
-    name, kernel, finished = manifest["run_id"], manifest["kernel"], manifest.get("finished", True)
+    name, kernel, finished = manifest.run_id, manifest.kernel, manifest.finished
     following = {"train": f"score_oof.py {name}", "predict": f"submit.py {name}"}.get(kernel)
     if not finished:
         following = f"push.py {kernel} --resume {name}"
-    if not manifest.get("config"):
+    if not manifest.config:
         following = None
-    facts = {"run": name, "folder": folder, "finished": finished, "files": list(manifest["files"])}
-    return Outcome({**facts, "score": manifest.get("score")}, (f"python scripts/{following}",) if following else ())
+    facts = {"run": name, "folder": folder, "finished": finished, "files": list(manifest.files)}
+    return Outcome({**facts, "score": manifest.score}, (f"python scripts/{following}",) if following else ())
 
 
 if __name__ == "__main__":

@@ -94,14 +94,15 @@ def nothing_pushed(consent: Consent) -> Outcome:
 
 def pushed(run: Run, anew: bool = True) -> Outcome:
     """After a push, or instead of one."""
-    record = run.queue or run.push
-    if run.queue:
+    facts = {"pushed": anew, "run": run.run_id, "folds": [], "ref": None, "version": None, "url": None}
+    if run.is_fanned_out:
         print("\nall folds are pushed")
-    elif anew:
-        print(f"\npushed: version {record['version']}, {record['url']}")
-    facts = {"pushed": anew, "run": record["run_id"], "folds": list(record.get("folds", []))}
-    facts |= {name: record.get(name) for name in ("ref", "version", "url")}
-    return Outcome(facts, (f"python scripts/fetch.py {record['run_id']} --wait",))
+        facts["folds"] = run.queue.folds
+    else:
+        facts |= {"ref": run.push.ref, "version": run.push.version, "url": run.push.url}
+        if anew:
+            print(f"\npushed: version {run.push.version}, {run.push.url}")
+    return Outcome(facts, (f"python scripts/fetch.py {run.run_id} --wait",))
 
 
 if __name__ == "__main__":

@@ -29,13 +29,17 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 
 def runs(options: argparse.Namespace, link=None) -> Outcome:
+    if options.refresh:
+        from desk.kaggle.transport import KaggleLink
+        from desk.settling import settle_open
+
+        link = link or KaggleLink()
+        settle_open(link, options.runs)
     folders = [path for path in options.runs.glob("[!.]*") if path.is_dir()]
     facts = sorted((read_facts(Run(folder)) for folder in folders), key=lambda fact: (fact["at"], fact["run"]))
     if options.refresh:
-        from desk.kaggle.transport import KaggleLink
         from desk.refreshing import refresh
 
-        link = link or KaggleLink()
         for fact in facts:
             refresh(link, fact)
     print(table(facts) if facts else f"no runs yet in {options.runs}; python scripts/run_local.py or push.py makes one")

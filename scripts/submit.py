@@ -10,8 +10,10 @@ answer is lost is looked up by the run's id, with which its description begins; 
 """
 
 import argparse
+import contextlib
 import pathlib
 import sys
+import tempfile
 
 from desk import paths
 from desk.command import Outcome, VerbParser, run_command
@@ -48,16 +50,22 @@ def submit(options: argparse.Namespace, link=None) -> Outcome:
     from desk.submitting import run_of_file, submit_run
 
     link, path, consent = link or KaggleLink(), pathlib.Path(options.run), consent_of(options, "submit")
-    is_file = path.is_file()
-    run = run_of_file(link, path, options.data, options.runs) if is_file else find_run(options.run, options.runs)
-    with run.lock():
+    with contextlib.ExitStack() as held:
+        if path.is_file():
+            # A dry run changes nothing: it looks at a copy elsewhere.
+            scratch = held.enter_context(tempfile.TemporaryDirectory())
+            runs = pathlib.Path(scratch) if options.dry_run else options.runs
+            run = run_of_file(link, path, options.data, runs, options.dry_run)
+        else:
+            run = find_run(options.run, options.runs)
+        held.enter_context(run.lock(clear=not options.dry_run))
         record = submit_run(link, run, options.message, options.data, options.minutes, consent, options.again)
     if not record:
         return Outcome({"run": run.name, **consent.result}, consent.next)
-    scores = {name: record.get(name) for name in ("public", "private")}
+    scores = {"public": record.public, "private": record.private}
     public, private = ("not shown" if score is None else f"{score:.5f}" for score in scores.values())
     print(f"\nleaderboard  public {public}, private {private}")
-    return Outcome({"run": run.name, "submission": record.get("ref"), "state": record.get("state"), **scores})
+    return Outcome({"run": run.name, "submission": record.ref, "state": record.state, **scores})
 
 
 if __name__ == "__main__":

@@ -246,6 +246,10 @@ class StandIn:
         found = self.datasets[f"{body['ownerSlug']}/{body['datasetSlug']}"]
         return {"datasetFiles": [{"name": name, "totalBytes": len(data)} for name, data in found["files"].items()]}
 
+    def do_download_dataset(self, body):
+        found = self.datasets[f"{body['ownerSlug']}/{body['datasetSlug']}"]
+        return 302, {"location": self.url(f"dataset/{body['fileName']}", found["files"][body["fileName"]])}
+
     def do_start_blob_upload(self, body):
         return self.start_upload(body["name"])
 
@@ -270,7 +274,7 @@ class StandIn:
         return {"ref": ref, "url": f"https://www.kaggle.com/datasets/{ref}", "status": "ok"}
 
     def do_get_submission_limits(self, body):
-        return {"numToday": 0, "numTotal": 0, "numAllowedNow": self.submissions_left}
+        return {"numToday": 5 - self.submissions_left, "numTotal": 0, "numAllowedNow": self.submissions_left}
 
     def do_create_submission(self, body):
         blob = self.blobs[body["blobFileTokens"]]
@@ -605,6 +609,12 @@ def start_script(stand_in, script, *arguments, root=None, prelude="") -> subproc
         [sys.executable, *command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**environment, **stand_in.environment(stand_in.home)},
     )  # fmt: skip
+
+
+def make_old(path):
+    """Makes a record say that it was sent long ago."""
+    record = json.loads(pathlib.Path(path).read_text())
+    pathlib.Path(path).write_text(json.dumps(record | {"at": "2026-01-01T00:00:00Z", "up": ""}))
 
 
 def kill_when_reached(stand_in, process, seconds=300):

@@ -4,11 +4,11 @@ import re
 
 import kaggle_stand_in
 import pytest
-from kaggle_stand_in import USER, assert_no_secret, kill_when_reached, make_link, start_script
+from kaggle_stand_in import USER, assert_no_secret, kill_when_reached, make_link, make_old, start_script
 
 from desk import fetching, remote_output
 from desk.output import ProgressLine
-from desk.records import read_record, write_record
+from desk.records import read_object, utc_now, write_object
 from desk.runs import Run
 from salt.artifacts import verify_run, write_manifest
 from salt.config import preset
@@ -36,7 +36,7 @@ def run(stand_in, tmp_path):
     """A pushed run, version 1, as the stand-in and runs/ know it."""
     folder = tmp_path / "runs" / RUN
     record = {"run_id": RUN, "kernel": "train", "ref": REF, "state": "pushed", "version": 1, "url": "https://k/x"}
-    write_record(folder, "push.json", {**record, "at": "2026-11-22T13:15:02Z"})
+    write_object(folder / "push.json", {**record, "at": "2026-11-22T13:15:02Z"})
     stand_in.leave_output(stand_in.add_version(REF, f'RUN_ID = "{RUN}"', states=["COMPLETE"]), output(tmp_path))
     return folder
 
@@ -71,7 +71,7 @@ def test_a_finished_run_comes_home_whole(stand_in, run, fetch_run):
     assert verify_run(run)["run_id"] == RUN
     assert (run / "deep/er/oof.npz").read_bytes() == FILES["deep/er/oof.npz"]
     assert (run / "train.log").read_text() == "done\n" and not (run / ".fetching").exists()
-    facts = read_record(run, "fetch.json")
+    facts = read_object(run / "fetch.json")
     assert facts["state"] == "COMPLETE" and facts["seconds"] == 3660
 
 
@@ -139,7 +139,7 @@ def test_where_kaggle_knows_no_versions_the_run_id_decides(stand_in, run, fetch_
 
 
 def test_the_run_before_is_not_taken_for_one_that_kaggle_does_not_show_yet(stand_in, run, fetch_run, tmp_path):
-    write_record(run, "push.json", read_record(run, "push.json") | {"version": 2})
+    write_object(run / "push.json", read_object(run / "push.json") | {"version": 2})
     files = version(stand_in)["files"]
     stand_in.leave_output(version(stand_in), output(tmp_path, "train-older"))  # COMPLETE, as version 1
     link = make_link()
@@ -260,7 +260,7 @@ def test_a_failed_run_shows_its_traceback_with_the_packages_files(stand_in, run,
     assert (run / "train.log").read_text() == log
     assert (run / "partial" / "history.csv").read_bytes() == b"1"
     assert not (run / "manifest.json").exists()
-    assert read_record(run, "fetch.json")["state"] == "ERROR"
+    assert read_object(run / "fetch.json")["state"] == "ERROR"
 
 
 def test_a_run_stopped_after_12_hours_keeps_what_it_had_written(stand_in, run, fetch_run):
@@ -283,14 +283,24 @@ def test_a_failed_run_without_output_or_log_still_says_so(stand_in, run, fetch_r
 
 @pytest.mark.parametrize("state", ["sending", "ambiguous"])
 def test_a_push_whose_answer_was_lost_is_found_by_fetch(stand_in, run, fetch_run, state):
-    record = read_record(run, "push.json")
-    write_record(run, "push.json", record | {"state": state, "version": None, "previous": 0})
+    record = read_object(run / "push.json")
+    write_object(run / "push.json", record | {"state": state, "version": None, "previous": 0})
     status, text, _ = fetch_run()
-    assert status == 0 and "the push did arrive, as version 1" in text
-    write_record(run, "push.json", record | {"state": state, "version": None, "previous": 1})
+    assert status == 0 and "did arrive, as version 1" in text
+    write_object(run / "push.json", record | {"state": state, "version": None, "previous": 1})
     (run / "manifest.json").unlink()
     status, text, _ = fetch_run()
-    assert status == 3 and "does not show its push" in text
+    assert status == 3 and "shows no such version yet" in text and (run / "history.csv").exists()
+
+
+def test_a_push_that_never_arrived_leaves_no_run_when_it_is_fetched_long_after(stand_in, run, fetch_run):
+    record = read_object(run / "push.json") | {"state": "sending", "version": None, "previous": 1}
+    write_object(run / "push.json", record | {"at": utc_now()})
+    status, text, _ = fetch_run()
+    assert status == 3 and "its fate is open" in text
+    make_old(run / "push.json")
+    status, text, _ = fetch_run()
+    assert status == 1 and "never arrived on Kaggle; push it again" in text and not run.exists()
 
 
 KILLS = ["GET /files/1/fold0.*"]
@@ -359,7 +369,7 @@ def test_the_hours_of_a_failed_run_are_those_of_its_log(stand_in, run, fetch_run
     stand_in.leave_output(version(stand_in), {}, "half way\n")
     version(stand_in).update(states=["ERROR"])
     fetch_run()
-    assert read_record(run, "fetch.json")["seconds"] == 62
+    assert read_object(run / "fetch.json")["seconds"] == 62
 
 
 def test_a_file_of_the_run_that_was_changed_here_is_fetched_again(stand_in, run, fetch_run):

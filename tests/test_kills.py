@@ -10,7 +10,7 @@ import kaggle_stand_in
 import pytest
 from kaggle_stand_in import COMPETITION, USER, start_script, train_output
 
-from desk.records import read_record, write_record
+from desk.records import read_object, write_object
 from salt.artifacts import verify_run
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def test_push_gets_through_with_one_version(stand_in, repository, get_through):
     status, text, kills = get_through("push.py", lambda: ["train"])
     assert status == 0 and kills >= 5, text
     folder = only_run(repository)
-    assert read_record(folder, "push.json")["version"] == 1
+    assert read_object(folder / "push.json")["version"] == 1
     assert len(stand_in.kernels[f"{USER}/salt-train"]) == 1 and folder.name in stand_in.calls("SaveKernel")[-1]["text"]
 
 
@@ -82,14 +82,14 @@ def test_a_fan_out_gets_through_with_one_version_of_each_fold(stand_in, reposito
     assert {ref: len(versions) for ref, versions in stand_in.kernels.items()} == {
         f"{USER}/salt-train-fold-0": 1, f"{USER}/salt-train-fold-1": 1
     }  # fmt: skip
-    records = [read_record(path, "push.json") for path in sorted(only_run(repository).glob("parts/*"))]
+    records = [read_object(path / "push.json") for path in sorted(only_run(repository).glob("parts/*"))]
     assert [(record["state"], record["version"]) for record in records] == [("pushed", 1)] * 2
 
 
 def test_fetch_gets_through_with_all_files(stand_in, repository, get_through, tmp_path):
     folder = repository / "runs" / "train-smoke-20261122-131502-ab12"
     record = {"run_id": folder.name, "kernel": "train", "ref": f"{USER}/salt-train", "state": "pushed", "version": 1}
-    write_record(folder, "push.json", {**record, "url": "https://k/x", "at": "2026-11-22T13:15:02Z"})
+    write_object(folder / "push.json", {**record, "url": "https://k/x", "at": "2026-11-22T13:15:02Z"})
     source = f'PRESET = "smoke"\nSET = {{}}\nRUN_ID = "{folder.name}"'
     cells = {"cells": [{"source": source, "metadata": {"tags": ["parameters"]}}]}
     version = stand_in.add_version(record["ref"], json.dumps(cells), states=["COMPLETE"])
@@ -97,7 +97,7 @@ def test_fetch_gets_through_with_all_files(stand_in, repository, get_through, tm
     status, text, kills = get_through("fetch.py", lambda: [folder.name])
     assert status == 0 and kills >= 8, text
     assert verify_run(folder)["run_id"] == folder.name and not (folder / ".fetching").exists()
-    assert read_record(folder, "fetch.json")["state"] == "COMPLETE"
+    assert read_object(folder / "fetch.json")["state"] == "COMPLETE"
 
 
 def test_submit_gets_through_with_one_submission(stand_in, repository, get_through):
@@ -113,4 +113,4 @@ def test_submit_gets_through_with_one_submission(stand_in, repository, get_throu
     status, text, kills = get_through("submit.py", lambda: [folder.name])
     assert status == 0 and kills >= 3, text
     assert len(stand_in.submissions) == 1
-    assert read_record(folder, "submit.json")["public"] == 0.78543
+    assert read_object(folder / "submit.json")["public"] == 0.78543

@@ -12,7 +12,7 @@ from kaggle_stand_in import USER, make_link, parameters
 
 import build_kernel
 from desk import paths
-from desk.records import read_record
+from desk.records import read_object
 from salt.artifacts import verify_run
 from scripts import fetch, new_kernel, push, run_local
 
@@ -105,7 +105,7 @@ def test_any_python_file_goes_through_build_desk_push_and_fetch(program, reposit
     given, name, title, written = PROGRAMS[program]
     runs = ["--runs", str(repository / "runs")]
     assert build_kernel.main([*given(repository), "--out", str(repository / "build")], repository) == 0
-    assert read_record(repository / "build" / name, "kernel-metadata.json")["title"] == title
+    assert read_object(repository / "build" / name / "kernel-metadata.json")["title"] == title
 
     assert run_local.main([*given(repository), *runs, "--sandbox", "guard"]) == 0
     (local,) = (repository / "runs").glob(f"{name}-*")
@@ -127,7 +127,7 @@ def test_a_run_that_stops_early_leaves_the_files_that_it_had_written_and_says_so
     assert push.main([*given, *runs], make_link()) == 0
     (pushed,) = (repository / "runs").glob("main-*")
     assert fetch.main([pushed.name, *runs], make_link()) != 0
-    manifest = read_record(pushed / "partial", "manifest.json")
+    manifest = read_object(pushed / "partial" / "manifest.json")
     assert (
         manifest["run_id"] == pushed.name
         and not manifest["finished"]
@@ -159,7 +159,7 @@ def test_a_first_kernel_is_written_once_and_can_be_built(repository, capsys):
     command = ["first-look", "--folder", str(repository / "kernels")]
     assert new_kernel.main(command) == 0
     folder = build_kernel.build_kernel("first-look", out=repository / "build", root=repository)
-    assert read_record(folder, "kernel-metadata.json")["title"] == "first look"
+    assert read_object(folder / "kernel-metadata.json")["title"] == "first look"
     assert new_kernel.main(command) == 1 and "is there already" in capsys.readouterr().err
     assert new_kernel.main(["../x"]) == 1
 

@@ -82,10 +82,7 @@ BUGS = {
         "desk/fan_out.py", "partial.rename(kept)", "shutil.rmtree(partial)", "has_left_is_kept"
     ),
     "a submission that is not seen is sent again": Bug(
-        "desk/submitting.py",
-        "    if again:\n        return record |",
-        "    if True:\n        return record |",
-        "blindly",
+        "desk/deeds.py", "return self.given_up", "return True", "blindly", test_file="tests/test_submit.py"
     ),
     "a secret in base64 leaves the desk": Bug(
         "desk/secrets.py",
@@ -723,7 +720,7 @@ BUGS = {
         "desk/kaggle/transport.py", "for secret in self.secrets:", "for secret in ():", "do_not_repeat_a_secret"
     ),
     "sources that Kaggle drops are overlooked": Bug(
-        "desk/kaggle/kernels.py", "answer.url, tuple(invalid))", "answer.url, ())", "kaggle_drops"
+        "desk/kaggle/kernels.py", "url, tuple(invalid), ref)", "url, (), ref)", "kaggle_drops"
     ),
     "of two runs with one beginning the first is taken": Bug(
         "desk/runs.py", "if len(found) == 1:", "if found:", "beginning_of_its_name"
@@ -732,12 +729,12 @@ BUGS = {
         "desk/metadata.py", "if slugify(title) != slug:", "if slugify(title) == slug + '?':", "checked_strictly"
     ),
     "the same notebook is pushed twice at once": Bug(
-        "desk/pushing.py", 'same = run.push.get("content") == record["content"]', "same = False", "same_notebook"
+        "desk/pushing.py", "if push.content != record.content", "if True", "same_notebook"
     ),
     "what was sent a moment ago counts as lost": Bug("desk/sending.py", "< SETTLED:", "< 0:", "stays_open"),
     "a resumed run forgets its settings": Bug(
         "desk/planning.py",
-        'for key, value in record["settings"].items() if key != LIMIT',
+        "for key, value in record.settings.items() if key != LIMIT",
         "for key, value in ()",
         "has_its_settings",
     ),
@@ -751,10 +748,14 @@ BUGS = {
         "no_more_than_two",
     ),
     "a fold that ran out of time is joined as it is": Bug(
-        "desk/joining.py", 'if not manifest.get("finished", True):', 'if manifest.get("finished") == 0.5:', "ran_out"
+        "desk/joining.py", "not manifest.finished", "manifest.finished is None", "ran_out"
     ),
     "another run's submission is taken for this one's": Bug(
-        "desk/submitting.py", "text.endswith(label)", 'text.endswith("")', "behind_many_others"
+        "desk/deeds.py",
+        'description.endswith(f"[{name}]")',
+        'description.endswith("")',
+        "behind_many_others",
+        test_file="tests/test_submit.py",
     ),
     "a notebook's children find this repository": Bug(
         "desk/local/processes.py",

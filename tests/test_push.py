@@ -3,12 +3,13 @@ import json
 
 import kaggle_stand_in
 import pytest
-from kaggle_stand_in import COMPETITION, USER, assert_no_secret, kill_when_reached, make_link, start_script
+from kaggle_stand_in import COMPETITION, USER, assert_no_secret, kill_when_reached, make_link, make_old, start_script
 
+import build_kernel
 from desk import paths, pushing
 from desk.errors import ConfigurationError
 from desk.metadata import check_metadata
-from desk.records import read_record, write_record
+from desk.records import read_object, write_object
 from scripts import push
 
 stand_in = kaggle_stand_in.stand_in
@@ -57,6 +58,12 @@ def push_train(stand_in, repository, capsys):
     return run
 
 
+def built(repository):
+    """The folder of a build."""
+    assert build_kernel.main(["train", "--owner", USER], root=repository) == 0
+    return repository / "build" / "train"
+
+
 def run_folders(repository):
     return sorted((repository / "runs").glob("[!.]*"))
 
@@ -65,7 +72,7 @@ def test_a_push_is_recorded_with_its_version(stand_in, repository, push_train):
     status, text, _ = push_train("--hours", "9")
     assert status == 0 and "pushed: version 1, https://www.kaggle.com/code/tester/salt-train" in text
     (folder,) = run_folders(repository)
-    record = read_record(folder, "push.json")
+    record = read_object(folder / "push.json")
     assert record["state"] == "pushed" and record["version"] == 1 and record["run_id"] == folder.name
     (body,) = stand_in.calls("SaveKernel")
     assert folder.name in body["text"] and body["sessionTimeoutSeconds"] == 32400
@@ -110,18 +117,16 @@ def test_what_cannot_work_is_refused_before_anything_is_asked(stand_in, reposito
      ("competition_sources", ["https://kaggle.com/c/tgs"], "no name"), ("machine_shape", "Gpu", "not known"),
      ("enable_gpu", False, "do not fit"), ("code_file", "other.ipynb", "is not there"), ("id", "salt-train", "owner")],
 )  # fmt: skip
-def test_metadata_is_checked_strictly(stand_in, repository, push_train, key, value, message):
-    push_train("--dry-run")
-    folder = repository / "build" / "train"
+def test_metadata_is_checked_strictly(repository, key, value, message):
+    folder = built(repository)
     metadata = json.loads((folder / "kernel-metadata.json").read_text())
     check_metadata(metadata, folder)
     with pytest.raises(ConfigurationError, match=message):
         check_metadata(metadata | {key: value}, folder)
 
 
-def test_a_notebook_without_kernelspec_is_refused(stand_in, repository, push_train):
-    push_train("--dry-run")
-    folder = repository / "build" / "train"
+def test_a_notebook_without_kernelspec_is_refused(repository):
+    folder = built(repository)
     metadata = json.loads((folder / "kernel-metadata.json").read_text())
     (folder / "train.ipynb").write_text('{"cells": [], "metadata": {}}')
     with pytest.raises(ConfigurationError, match="no kernelspec"):
@@ -172,7 +177,8 @@ def test_two_running_gpu_sessions_stop_the_push(stand_in, repository, push_train
     for name in ("salt-a-fold", "salt-b-fold"):
         stand_in.add_version(f"{USER}/{name}", states=["RUNNING"])
         record = {"run_id": name, "ref": f"{USER}/{name}", "state": "pushed", "version": 1, "machine": "NvidiaTeslaT4"}
-        write_record(repository / "runs" / name, "push.json", record)
+        record |= {"kernel": "train"}
+        write_object(repository / "runs" / name / "push.json", record)
     status, text, _ = push_train()
     assert status == 75 and "2 GPU sessions run already (tester/salt-a-fold, tester/salt-b-fold)" in text
 
@@ -217,8 +223,8 @@ def test_rules_that_are_not_accepted_are_named_with_their_page(stand_in, push_tr
 def test_a_run_can_be_pinned_for_mounting(stand_in, repository, push_train):
     stand_in.add_version(f"{USER}/salt-first", states=["COMPLETE"])
     stand_in.add_version(f"{USER}/salt-first", states=["RUNNING"])
-    record = {"run_id": "first", "ref": f"{USER}/salt-first", "state": "pushed", "version": 1}
-    write_record(repository / "runs" / "first", "push.json", record)
+    record = {"run_id": "first", "kernel": "a", "ref": f"{USER}/salt-first", "state": "pushed", "version": 1}
+    write_object(repository / "runs" / "first" / "push.json", record)
     assert push_train("--run", "first")[0] == 0
     (body,) = stand_in.calls("SaveKernel")
     assert body["kernelDataSources"] == [f"{USER}/salt-first/1"]
@@ -249,7 +255,7 @@ def test_dropped_sources_are_an_error_that_names_the_running_version(stand_in, r
     stand_in.fault("SaveKernel", "answer", body=body)
     status, text, _ = push_train()
     assert status == 1 and "version 4 runs WITHOUT competition tgs" in text and "stop it on" in text
-    assert read_record(run_folders(repository)[0], "push.json")["state"] == "lacks_sources"
+    assert read_object(run_folders(repository)[0] / "push.json")["state"] == "differs"
 
 
 # --- pushes without an answer ---------------------------------------------------------------------------------------
@@ -261,7 +267,7 @@ def test_a_push_whose_answer_is_lost_is_found(stand_in, repository, push_train, 
     stand_in.fault("SaveKernel", kind)
     status, text, link = push_train()
     assert status == 0 and "found: the push arrived, as version 2" in text
-    assert read_record(run_folders(repository)[0], "push.json")["version"] == 2
+    assert read_object(run_folders(repository)[0] / "push.json")["version"] == 2
     assert len(stand_in.calls("SaveKernel")) == 1 and link.time.pauses == [5.0]
 
 
@@ -273,13 +279,13 @@ def test_a_push_that_is_not_found_stays_open_and_is_not_repeated(stand_in, repos
     status, text, link = push_train()
     assert status == 3 and "Do not repeat the push" in text
     (folder,) = run_folders(repository)
-    assert read_record(folder, "push.json")["state"] == "ambiguous"
+    assert read_object(folder / "push.json")["state"] == "ambiguous"
     assert link.time.pauses == [5.0, 15.0, 30.0] and len(stand_in.calls("SaveKernel")) == 1
 
     status, text, _ = push_train()  # a moment later
     assert status == 3 and "its fate is open" in text and len(stand_in.calls("SaveKernel")) == 1
 
-    write_record(folder, "push.json", read_record(folder, "push.json") | {"at": "2026-01-01T00:00:00Z"})
+    make_old(folder / "push.json")
     status, text, _ = push_train()  # long after
     assert status == 0 and "never arrived; its record is removed" in text
     assert [path.name for path in run_folders(repository)] != [folder.name]
@@ -302,7 +308,7 @@ def test_a_version_that_somebody_else_saved_is_not_taken_for_the_lost_push(stand
     link.sleep = lambda seconds: stand_in.add_version(REF, "saved in the browser", states=["COMPLETE"])
     status, text, _ = push_train(link=link)
     assert status == 3 and "Do not repeat the push" in text
-    assert read_record(run_folders(repository)[0], "push.json")["version"] is None
+    assert read_object(run_folders(repository)[0] / "push.json")["version"] is None
 
 
 def test_a_lost_push_is_found_below_a_newer_version(stand_in, repository, push_train):
@@ -311,7 +317,7 @@ def test_a_lost_push_is_found_below_a_newer_version(stand_in, repository, push_t
     stand_in.fault("SaveKernel", "cut_after")
     status, text, _ = push_train()
     assert status == 0 and "arrived, as version 2" in text
-    assert read_record(run_folders(repository)[0], "push.json")["version"] == 2
+    assert read_object(run_folders(repository)[0] / "push.json")["version"] == 2
 
 
 def test_another_notebook_is_no_twin_of_one_that_arrived_late(stand_in, repository, push_train):
@@ -329,7 +335,7 @@ def test_a_lost_push_is_not_forgotten_while_kaggle_cannot_be_asked(stand_in, rep
     stand_in.fault("GetKernel", "http", after=1, status=503, times=99)
     assert push_train(link=make_link(attempts=1))[0] == 3
     (folder,) = run_folders(repository)
-    write_record(folder, "push.json", read_record(folder, "push.json") | {"at": "2026-01-01T00:00:00Z"})  # long ago
+    make_old(folder / "push.json")  # long ago
     status, text, _ = push_train(link=make_link(attempts=1))
     assert status == 75 and "look at tester/salt-train" in text and run_folders(repository) == [folder]
     stand_in.faults.clear()
@@ -342,7 +348,7 @@ def test_throttled_looks_do_not_hide_that_the_fate_of_a_push_is_open(stand_in, r
     stand_in.fault("GetKernel", "http", after=1, status=429, times=99)
     status, text, _ = push_train()
     assert status == 3 and "Do not repeat the push" in text
-    assert read_record(run_folders(repository)[0], "push.json")["state"] == "ambiguous"
+    assert read_object(run_folders(repository)[0] / "push.json")["state"] == "ambiguous"
 
 
 def test_sources_that_kaggle_dropped_are_noticed_though_the_answer_was_lost(stand_in, repository, push_train):
@@ -350,7 +356,7 @@ def test_sources_that_kaggle_dropped_are_noticed_though_the_answer_was_lost(stan
     stand_in.fault("SaveKernel", "cut_after")
     status, text, _ = push_train()
     assert status == 1 and f"version 1 runs WITHOUT competition {COMPETITION}" in text
-    assert read_record(run_folders(repository)[0], "push.json")["state"] == "lacks_sources"
+    assert read_object(run_folders(repository)[0] / "push.json")["state"] == "differs"
 
 
 def test_sources_under_the_names_that_kaggle_shows_them_by_are_not_taken_for_dropped(stand_in, repository, push_train):
@@ -385,7 +391,7 @@ def test_after_kill_9_in_the_middle_of_a_push_nothing_is_pushed_twice(stand_in, 
     stand_in.fault("SaveKernel", kind)
     kill_when_reached(stand_in, start_script(stand_in, "push.py", "train", "--runs", runs, root=repository))
     (folder,) = runs.glob("[!.]*")
-    assert read_record(folder, "push.json")["state"] == "sending"
+    assert read_object(folder / "push.json")["state"] == "sending"
     status = push.main(["train", "--runs", str(runs)], make_link())
     text = capsys.readouterr()
     if kind == "hang":
@@ -402,7 +408,7 @@ def test_a_version_that_is_no_number_is_not_recorded_as_one(stand_in, repository
     stand_in.do_save_kernel = lambda body: save(body) | {"versionNumber": number}
     status, text, _ = push_train()
     (folder,) = run_folders(repository)
-    record = read_record(folder, "push.json")
+    record = read_object(folder / "push.json")
     assert (status, record["state"], record["version"]) == (0, "pushed", 1)  # it was looked up
     assert ("which is none" in text or "versionNumber is" in text) and "found: the push arrived, as version 1" in text
     assert len(stand_in.calls("SaveKernel")) == 1
@@ -412,7 +418,7 @@ def test_an_answer_nested_too_deep_is_looked_up_and_the_push_not_forgotten(stand
     stand_in.fault("SaveKernel", "bytes", body=b"[" * 10_000)
     status, text, _ = push_train()
     assert status == 3 and "Looking for it" in text and "Do not repeat the push" in text
-    assert read_record(run_folders(repository)[0], "push.json")["state"] == "ambiguous"
+    assert read_object(run_folders(repository)[0] / "push.json")["state"] == "ambiguous"
     assert len(stand_in.calls("SaveKernel")) == 1
 
 
@@ -427,7 +433,7 @@ def test_a_dry_run_changes_no_record(stand_in, repository, push_train):
     stand_in.fault("SaveKernel", "cut")
     assert push_train()[0] == 3
     (folder,) = run_folders(repository)
-    write_record(folder, "push.json", read_record(folder, "push.json") | {"at": "2026-01-01T00:00:00Z"})
+    make_old(folder / "push.json")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     status, text, _ = push_train("--dry-run")
     assert status == 0 and "its answer was lost; the push looks for it first" in text
@@ -448,7 +454,7 @@ def test_what_is_kept_is_what_was_pushed_though_another_build_came_between(
     (folder,) = run_folders(repository)
     kept = folder / "pushed" / json.loads((folder / "pushed" / "kernel-metadata.json").read_text())["code_file"]
     assert kept.read_text(encoding="utf-8") == stand_in.calls("SaveKernel")[0]["text"]
-    assert hashlib.sha256(kept.read_bytes()).hexdigest() == read_record(folder, "push.json")["sha256"]
+    assert hashlib.sha256(kept.read_bytes()).hexdigest() == read_object(folder / "push.json")["sha256"]
 
 
 @pytest.mark.parametrize("flags", [[], ["--owner", "someone"], ["--dry-run"]])

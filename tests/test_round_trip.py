@@ -11,7 +11,7 @@ from kaggle_stand_in import COMPETITION, KEY, USER, assert_no_secret, make_link,
 
 from build_kernel import build_kernel
 from desk import paths
-from desk.records import read_record
+from desk.records import read_object
 from scripts import fetch, push, runs, score_oof, submit
 
 stand_in = kaggle_stand_in.stand_in
@@ -85,7 +85,7 @@ def test_from_a_push_to_a_score_on_the_leaderboard(kaggle, call, tmp_path, how):
     assert predict["kernelDataSources"] == [f"{ref}/1" for ref in kaggle.kernels if "train" in ref]
     (submission,) = kaggle.submissions
     assert submission["data"] == (predicted / "submission.csv").read_bytes()
-    record = read_record(predicted, "submit.json")
+    record = read_object(predicted / "submit.json")
     assert (record["state"], record["public"], record["private"]) == ("COMPLETE", 0.78543, 0.80123)
     states = {row.split()[0]: row.split()[2] for row in texts[-1].splitlines()[1:3]}
     assert states == {trained.name: "fetched", predicted.name: "scored"}

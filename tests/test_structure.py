@@ -41,7 +41,7 @@ FLATTENER_ORDER = [
     *("checks", "trace", "kaggle", "kernel_head", "notebook_entry", "parameters", "analysis", "build", "command"),
 ]
 DESK_ORDER = [
-    *("paths", "errors", "output", "command", "consent", "machine", "records", "runs", "building"),
+    *("paths", "errors", "output", "command", "consent", "machine", "records", "states", "runs", "building"),
     *(
         "kaggle.errors",
         "kaggle.answers",
@@ -55,6 +55,8 @@ DESK_ORDER = [
         "kaggle.competitions",
         "secrets",
         "sending",
+        "deeds",
+        "settling",
         "metadata",
         "remote_output",
         "planning",

@@ -3,10 +3,10 @@ import re
 
 import kaggle_stand_in
 import pytest
-from kaggle_stand_in import COMPETITION, assert_no_secret, kill_when_reached, make_link, start_script
+from kaggle_stand_in import COMPETITION, assert_no_secret, kill_when_reached, make_link, make_old, start_script
 
 from desk import paths
-from desk.records import read_record, write_record
+from desk.records import read_object
 from desk.runs import Run
 from salt.artifacts import write_manifest
 from salt.config import preset
@@ -58,7 +58,7 @@ def test_a_submission_is_checked_sent_scored_and_recorded(stand_in, run, submit_
     assert status == 0 and "12 rows, 50% of them empty" in text and "public 0.78543, private 0.80123" in text
     (one,) = stand_in.submissions
     assert one["description"] == f"[{RUN}] five folds" and one["data"] == (run / "submission.csv").read_bytes()
-    record = read_record(run, "submit.json")
+    record = read_object(run / "submit.json")
     assert record["state"] == "COMPLETE" and record["public"] == 0.78543 and record["ref"] == 4000
     assert link.time.pauses == [10.0]
 
@@ -154,12 +154,12 @@ def test_a_submission_that_is_not_found_is_not_sent_blindly_again(stand_in, run,
     assert status == 3 and "may still count it" in text
     status, text, _ = submit_run()
     assert status == 3 and "does not show it yet" in text and len(stand_in.calls("CreateSubmission")) == 1
-    record = read_record(run, "submit.json")
+    read_object(run / "submit.json")
     status, text, _ = submit_run("--again")
     assert status == 3 and "does not show it yet" in text  # it may still arrive
-    write_record(run, "submit.json", record | {"at": "2026-01-01T00:00:00Z"})
+    make_old(run / "submit.json")
     status, text, _ = submit_run()
-    assert status == 3 and "if it is not there, --again sends it anew" in text
+    assert status == 3 and "if it is not there, submit.py" in text
     assert len(stand_in.calls("CreateSubmission")) == 1
     assert submit_run("--again")[0] == 0
     assert len(stand_in.submissions) == 1
@@ -174,12 +174,12 @@ def test_a_run_that_is_scored_or_cannot_be_scored_is_submitted_again_only_on_req
     status, text, _ = submit_run("--again")
     assert status == 1 and "is not scored yet; wait for it" in text and len(stand_in.submissions) == 2
     stand_in.submissions[1]["states"] = ["COMPLETE"]
-    assert submit_run()[0] == 0 and read_record(run, "submit.json")["ref"] == stand_in.submissions[1]["ref"]
+    assert submit_run()[0] == 0 and read_object(run / "submit.json")["ref"] == stand_in.submissions[1]["ref"]
     stand_in.next_scores = ["COMPLETE"]
     stand_in.fault("CreateSubmission", "cut_after")  # the answer is lost: the third is not taken for an earlier one
     status, text, _ = submit_run("--again")
     assert status == 0 and len(stand_in.submissions) == 3
-    record = read_record(run, "submit.json")
+    record = read_object(run / "submit.json")
     assert record["ref"] == stand_in.submissions[2]["ref"]
     assert record["earlier"] == [stand_in.submissions[0]["ref"], stand_in.submissions[1]["ref"]]
 
@@ -198,10 +198,10 @@ def test_a_description_longer_than_kaggle_takes_is_refused(stand_in, submit_run)
 
 def test_a_lost_submission_is_not_sent_again_while_kaggle_cannot_be_asked(stand_in, run, submit_run):
     stand_in.fault("CreateSubmission", "cut_after")
-    stand_in.fault("ListSubmissions", "http", status=503, times=99)
+    stand_in.fault("ListSubmissions", "http", status=503, after=1, times=99)
     assert submit_run(link=make_link(attempts=1))[0] == 3
-    record = read_record(run, "submit.json")
-    write_record(run, "submit.json", record | {"at": "2026-01-01T00:00:00Z"})  # long ago
+    read_object(run / "submit.json")
+    make_old(run / "submit.json")  # long ago
     status, text, _ = submit_run(link=make_link(attempts=1))
     assert status == 75 and "list the submissions" in text and len(stand_in.calls("CreateSubmission")) == 1
     stand_in.faults.clear()
@@ -260,7 +260,7 @@ def test_a_submission_that_kaggle_cannot_score_is_an_error(stand_in, run, submit
     stand_in.next_scores = ["PENDING", "ERROR"]
     status, text, _ = submit_run()
     assert status == 1 and "Evaluation metric raised" in text
-    assert read_record(run, "submit.json")["state"] == "ERROR"
+    assert read_object(run / "submit.json")["state"] == "ERROR"
 
 
 KILLS = [("CreateSubmission", "hang_after"), ("GetSubmission", "hang")]
@@ -283,8 +283,8 @@ def test_after_kill_9_the_same_command_submits_once(stand_in, run, submit_run, s
     kill_when_reached(stand_in, start_script(stand_in, "submit.py", *arguments))
     if (stage, kind) == ("CreateSubmission", "hang"):  # long ago, so that it surely did not arrive
         assert submit_run("--data", str(data))[0] == 3
-        record = read_record(run, "submit.json")
-        write_record(run, "submit.json", record | {"at": "2026-01-01T00:00:00Z"})
+        read_object(run / "submit.json")
+        make_old(run / "submit.json")
     again = ["--again"] if (stage, kind) == ("CreateSubmission", "hang") else []
     status, text, _ = submit_run("--data", str(data), *again)
     assert status == 0 and "0.78543" in text and len(stand_in.submissions) == 1

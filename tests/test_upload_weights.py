@@ -19,10 +19,10 @@ def weights(tmp_path):
 
 
 @pytest.fixture
-def upload(stand_in, weights, capsys):
+def upload(stand_in, weights, tmp_path, capsys):
     def call(*arguments, link=None):
         link = link or make_link(seconds=0.5)
-        status = upload_weights.main([*map(str, weights), *arguments], link)
+        status = upload_weights.main([*map(str, weights), *arguments, "--runs", str(tmp_path / "runs")], link)
         captured = capsys.readouterr()
         text = captured.out + captured.err + "\n".join(link.said)
         assert_no_secret(text=text)
@@ -112,7 +112,7 @@ def test_files_that_cannot_be_one_dataset_are_refused(stand_in, weights, upload,
     (tmp_path / "empty.h5").touch()
     bads = (tmp_path / "empty.h5", "is empty"), (tmp_path / "no.h5", "is no file"), (weights[0], "twice")
     for bad, message in bads:
-        assert upload_weights.main([str(weights[0]), str(bad)], make_link()) == 1
+        assert upload_weights.main([str(weights[0]), str(bad), "--runs", str(tmp_path / "runs")], make_link()) == 1
         assert message in capsys.readouterr().err
 
 
@@ -124,8 +124,8 @@ MORE_KILLS = [("GetDatasetStatus", "hang"), ("StartBlobUpload", "hang"), ("PUT /
 @pytest.mark.parametrize(
     ("stage", "kind"), [*KILLS, *(pytest.param(*kill, marks=pytest.mark.slow) for kill in MORE_KILLS)]
 )
-def test_after_kill_9_the_same_command_makes_one_dataset(stand_in, weights, upload, stage, kind):
+def test_after_kill_9_the_same_command_makes_one_dataset(stand_in, weights, upload, stage, kind, tmp_path):
     stand_in.fault(stage, kind)
-    kill_when_reached(stand_in, start_script(stand_in, "upload_weights.py", *weights))
+    kill_when_reached(stand_in, start_script(stand_in, "upload_weights.py", *weights, "--runs", tmp_path / "runs"))
     assert upload()[0] == 0
     assert len(stand_in.calls("CreateDataset")) == 1 and uploaded(stand_in, weights)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import requests
+from kagglesdk.common.types.file_download import FileDownload
+from kagglesdk.common.types.http_redirect import HttpRedirect
 from kagglesdk.kaggle_object import KaggleObject, ListSerializer, MapSerializer
 
 MOST_BYTES = 64 << 20  # of an answer; a listing of 500 files has 200 kB
@@ -30,7 +32,7 @@ def prepare_answer(prepare: Callable, kind: type | None, response: requests.Resp
         UnreadableAnswer: a field of another type, an error in the place of an answer, or more than anybody reads.
     """
     is_json = "application/json" in response.headers.get("Content-Type", "")
-    if is_json and response.status_code < 400 and hasattr(kind, "_fields"):
+    if is_json and response.status_code < 400 and hasattr(kind, "_fields") and kind not in (HttpRedirect, FileDownload):
         if len(response.content) > MOST_BYTES:
             raise UnreadableAnswer(f"{len(response.content):,} bytes, more than {MOST_BYTES:,}")
         found = json.loads(response.content)
@@ -72,3 +74,8 @@ def brief(value: Any) -> str:
     """A value as messages show it."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def printable(text: str) -> str:
+    """A text of Kaggle without what no file and no terminal takes: halves of pairs, and zeros."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "")

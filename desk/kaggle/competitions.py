@@ -1,8 +1,10 @@
 """Competitions on Kaggle: their files, and submissions to them."""
 
 import contextlib
+import math
 import pathlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ from kagglesdk.competitions.types.competition_api_service import (
 )
 
 from desk.errors import ConfigurationError
+from desk.kaggle.answers import printable
 from desk.kaggle.errors import AccessError, NotFoundError, QuotaError, UnreachableError
 from desk.kaggle.files import upload
 from desk.kaggle.transport import PAGE, KaggleLink
@@ -61,9 +64,12 @@ def submissions_left(link: KaggleLink, slug: str) -> int | None:
     """How many submissions the competition takes today; None if Kaggle does not tell."""
     method, kind = link.client.competitions.competition_api_client.get_submission_limits, ApiGetSubmissionLimitsRequest
     try:
-        return link.ask("read the submission limits", method, kind, competition_name=slug).num_allowed_now
-    except (UnreachableError, NotFoundError, ConfigurationError):
+        found = link.ask("read the submission limits", method, kind, competition_name=slug)
+    except (UnreachableError, NotFoundError, ConfigurationError, AccessError):
         return None
+    if not found.num_allowed_now and not found.num_today:  # as of a user without a team yet: none is used up
+        return None
+    return found.num_allowed_now
 
 
 def upload_submission(link: KaggleLink, slug: str, path: AnyPath) -> str:
@@ -78,8 +84,17 @@ def upload_submission(link: KaggleLink, slug: str, path: AnyPath) -> str:
     return answer.token
 
 
-def create_submission(link: KaggleLink, slug: str, token: str, message: str) -> tuple[int, str]:
-    """Submits an uploaded file; returns (number of the submission, what Kaggle says).
+def create_submission(
+    link: KaggleLink, slug: str, token: str, message: str, again: Callable[[], None] | None = None
+) -> tuple[int | None, str]:
+    """Submits an uploaded file; returns (number of the submission, if Kaggle tells it, and what it says).
+
+    Args:
+        link: to Kaggle.
+        slug: of the competition.
+        token: of the file.
+        message: its description.
+        again: called before it is sent once more, since Kaggle asked to wait.
 
     Raises:
         QuotaError, ConfigurationError, ...: it was not submitted.
@@ -88,7 +103,7 @@ def create_submission(link: KaggleLink, slug: str, token: str, message: str) -> 
     try:
         answer = link.ask(
             f"submit to {slug}", link.client.competitions.competition_api_client.create_submission,
-            ApiCreateSubmissionRequest, command=True, competition_name=slug, blob_file_tokens=token,
+            ApiCreateSubmissionRequest, command=True, again=again, competition_name=slug, blob_file_tokens=token,
             submission_description=message,
         )  # fmt: skip
     except (ConfigurationError, AccessError) as error:
@@ -98,7 +113,7 @@ def create_submission(link: KaggleLink, slug: str, token: str, message: str) -> 
     said = link.scrub(answer.message or "")
     if not answer.ref and "success" not in said.lower():
         raise ConfigurationError(f"cannot submit to {slug}: Kaggle says {said or 'nothing'!r}")
-    return answer.ref, said
+    return answer.ref if answer.ref > 0 else None, said
 
 
 def read_submission(link: KaggleLink, ref: int) -> Submission:
@@ -119,10 +134,11 @@ def as_submission(found: Any) -> Submission:
 
     def score(text: str | None) -> float | None:
         with contextlib.suppress(TypeError, ValueError):
-            return float(text or "")
+            number = float(text or "")
+            return number if math.isfinite(number) else None  # Kaggle has scores of NaN
         return None
 
     return Submission(
         found.ref, found.status.name, found.description or "", score(found.public_score), score(found.private_score),
-        (found.error_description or "").strip(),
+        printable(found.error_description or "").strip(),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from kagglesdk.datasets.types.dataset_api_service import (
     ApiCreateDatasetVersionRequest,
     ApiCreateDatasetVersionRequestBody,
     ApiDatasetNewFile,
+    ApiDownloadDatasetRequest,
     ApiGetDatasetStatusRequest,
     ApiListDatasetFilesRequest,
 )
@@ -18,7 +19,7 @@ from kagglesdk.models.types.model_enums import ModelFramework
 
 from desk.errors import ConfigurationError
 from desk.kaggle.errors import NotFoundError
-from desk.kaggle.files import upload
+from desk.kaggle.files import download, upload
 from desk.kaggle.transport import PAGE, KaggleLink
 from desk.paths import AnyPath
 
@@ -47,6 +48,19 @@ def dataset_files(link: KaggleLink, ref: str) -> dict[str, int]:
     return {file.name: file.total_bytes for page in pages for file in page.dataset_files or []}
 
 
+def download_dataset_file(link: KaggleLink, ref: str, name: str, path: AnyPath) -> None:
+    """Writes a file of a dataset's newest version to `path`, in place; its size is for the caller to check."""
+    owner, _, slug = ref.partition("/")
+    answer = link.ask(
+        f"get {name} of {ref}", link.client.datasets.dataset_api_client.download_dataset, ApiDownloadDatasetRequest,
+        owner_slug=owner, dataset_slug=slug, file_name=name, raw=True,
+    )  # fmt: skip
+    with answer:
+        sent = {key: value for key, value in answer.request.headers.items() if key == "Authorization"}
+        url = answer.url
+    download(link, url, path, sent)
+
+
 def upload_blob(link: KaggleLink, path: AnyPath, progress: Callable[[int], object] | None = None) -> str:
     """Uploads a file for a dataset; returns the token that stands for it."""
     path = pathlib.Path(path)
@@ -60,8 +74,9 @@ def upload_blob(link: KaggleLink, path: AnyPath, progress: Callable[[int], objec
 
 
 def save_dataset(
-    link: KaggleLink, ref: str, title: str, tokens: list[str], notes: str, new: bool, private: bool = True
-) -> str:
+    link: KaggleLink, ref: str, title: str, tokens: list[str], notes: str, new: bool, private: bool = True,
+    again: Callable[[], None] | None = None,
+) -> str:  # fmt: skip
     """Makes a dataset, or a new version of one, of uploaded files; returns its address.
 
     Raises:
@@ -75,15 +90,15 @@ def save_dataset(
     client, what = link.client.datasets.dataset_api_client, f"save the dataset {ref}"
     if new:
         answer = link.ask(
-            what, client.create_dataset, ApiCreateDatasetRequest, command=True, owner_slug=owner, slug=slug,
-            title=title, license_name="other", is_private=private, files=files,
+            what, client.create_dataset, ApiCreateDatasetRequest, command=True, again=again, owner_slug=owner,
+            slug=slug, title=title, license_name="other", is_private=private, files=files,
         )  # fmt: skip
     else:
         body = ApiCreateDatasetVersionRequestBody()
         body.version_notes, body.files = notes, files
         answer = link.ask(
-            what, client.create_dataset_version, ApiCreateDatasetVersionRequest, command=True, owner_slug=owner,
-            dataset_slug=slug, body=body,
+            what, client.create_dataset_version, ApiCreateDatasetVersionRequest, command=True, again=again,
+            owner_slug=owner, dataset_slug=slug, body=body,
         )  # fmt: skip
     if answer.error:
         raise ConfigurationError(f"cannot {what}: {link.scrub(answer.error)}")

@@ -4,7 +4,8 @@ import contextlib
 import datetime
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from kagglesdk.kernels.types.kernels_api_service import (
     ApiGetAcceleratorQuotaStatisticsRequest,
@@ -17,9 +18,11 @@ from kagglesdk.kernels.types.kernels_api_service import (
 from kagglesdk.kernels.types.kernels_enums import KernelsListSortType, KernelsListViewType
 
 from desk.errors import ConfigurationError, DeskError
+from desk.kaggle.answers import printable
 from desk.kaggle.errors import AmbiguousError, CapacityError, QuotaError, ThrottledError
-from desk.kaggle.transport import PAGE, KaggleLink
+from desk.kaggle.transport import PAGE, UNREADABLE, KaggleLink
 
+FLAGS = ("is_private", "enable_gpu", "enable_tpu", "enable_internet")  # of a kernel, as its metadata spell them
 KINDS = ("competition", "dataset", "kernel", "model")  # of sources that a kernel mounts
 LIVE_SECONDS = 2.0  # in which a running kernel's log so far has come
 
@@ -35,20 +38,34 @@ class Quota:
 
 @dataclass(frozen=True)
 class SavedKernel:
-    """A version of a kernel that a push has made: `invalid` are the sources that it runs without."""
+    """A version of a kernel that a push has made: `invalid` are the sources that it runs without.
+
+    And `ref` is owner/slug where Kaggle has put it, which may be another than was asked for.
+    """
 
     version: int
     url: str
     invalid: tuple[str, ...] = ()
+    ref: str = ""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A version of a kernel, as Kaggle shows it."""
+    """A version of a kernel, as Kaggle shows it; what it does not show is None.
+
+    Attributes:
+        version: its number.
+        source: its text.
+        attached: what it mounts, such as "competition tgs-salt-identification-challenge" or "dataset alice/weights".
+        flags: {is_private, enable_gpu, enable_tpu, enable_internet: true or false}.
+        machine: its accelerator, such as "NvidiaTeslaT4", when it ran last.
+    """
 
     version: int
     source: str
-    attached: frozenset[str]  # what it mounts: "competition tgs-salt-identification-challenge", "dataset alice/weights"
+    attached: frozenset[str] | None
+    flags: dict[str, bool] = field(default_factory=dict)
+    machine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +102,9 @@ def read_quota(link: KaggleLink, accelerator: str) -> Quota | None:
     return Quota(total / 3600, max(total - used, 0.0) / 3600, answer.quota_refresh_time)
 
 
-def save_kernel(link: KaggleLink, metadata: dict, source: str, hours: float | None = None) -> SavedKernel:
+def save_kernel(
+    link: KaggleLink, metadata: dict, source: str, hours: float | None = None, again: Callable[[], None] | None = None
+) -> SavedKernel:
     """Pushes a kernel and starts it.
 
     Args:
@@ -93,6 +112,7 @@ def save_kernel(link: KaggleLink, metadata: dict, source: str, hours: float | No
         metadata: what stands in kernel-metadata.json, checked.
         source: text of the code file.
         hours: after which Kaggle shall stop it.
+        again: called before it is sent once more, since Kaggle asked to wait.
 
     Raises:
         QuotaError, CapacityError, ConfigurationError, ...: no version was made.
@@ -100,7 +120,7 @@ def save_kernel(link: KaggleLink, metadata: dict, source: str, hours: float | No
     """
     what = f"push {metadata['id']}"
     answer = link.ask(
-        what, link.client.kernels.kernels_api_client.save_kernel, ApiSaveKernelRequest, command=True,
+        what, link.client.kernels.kernels_api_client.save_kernel, ApiSaveKernelRequest, command=True, again=again,
         slug=metadata["id"], new_title=metadata["title"], text=source,
         language=metadata["language"], kernel_type=metadata["kernel_type"], is_private=metadata["is_private"],
         enable_gpu=metadata["enable_gpu"], enable_tpu=metadata["enable_tpu"],
@@ -116,7 +136,20 @@ def save_kernel(link: KaggleLink, metadata: dict, source: str, hours: float | No
     if version is None or version < 1:
         raise AmbiguousError(f"cannot {what}: the answer names the version {version!r}, which is none")
     invalid = [f"{kind} {name}" for kind in KINDS for name in getattr(answer, f"invalid_{kind}_sources") or []]
-    return SavedKernel(version, answer.url, tuple(invalid))
+    ref = kernel_ref(answer.ref) or kernel_ref(answer.url) or metadata["id"]
+    url = answer.url if answer.url.startswith("https://") and answer.url.isprintable() else kernel_url(ref)
+    return SavedKernel(version, url, tuple(invalid), ref)
+
+
+def kernel_ref(text: str | None) -> str | None:
+    """owner/slug out of what Kaggle calls a kernel: that itself, /code/owner/slug or an address; else None."""
+    found = re.fullmatch(r"(?:https?://[^/]+)?/?(?:code/|kernels/)?([\w.-]+/[\w-]+)(?:[?#].*)?", text or "")
+    return found[1] if found else None
+
+
+def kernel_url(ref: str) -> str:
+    """The page of a kernel."""
+    return f"https://www.kaggle.com/code/{ref}"
 
 
 def push_refusal(what: str, said: str) -> DeskError:
@@ -140,12 +173,27 @@ def read_kernel(link: KaggleLink, ref: str, version: int | None = None) -> Kerne
     method = link.client.kernels.kernels_api_client.get_kernel
     answer = link.ask(f"look at {ref}", method, ApiGetKernelRequest, **kernel_fields(ref, version))
     shown = answer.metadata
-    attached = [(kind, name) for kind in KINDS for name in getattr(shown, f"{kind}_data_sources", None) or []]
+    if shown is None:
+        return Kernel(version or 0, (answer.blob.source if answer.blob else "") or "", None)
+    attached = [(kind, name) for kind in KINDS for name in getattr(shown, f"{kind}_data_sources") or []]
+    flags = {name: getattr(shown, f"_{name}") for name in FLAGS}  # the property itself takes absent for false
     return Kernel(
-        version or (shown.current_version_number if shown else 0),
+        version or shown.current_version_number or 0,
         (answer.blob.source if answer.blob else "") or "",
         frozenset(source_name(kind, name) for kind, name in attached),
+        {name: value for name, value in flags.items() if value is not None},
+        shown.machine_shape or None,
     )
+
+
+def kernels_like(link: KaggleLink, ref: str, count: int = 20) -> list[str]:
+    """This account's newest kernels under a slug that Kaggle makes of one that is taken: owner/slug-2 and such."""
+    answer = link.ask(
+        "list your kernels", link.client.kernels.kernels_api_client.list_kernels, ApiListKernelsRequest,
+        group=KernelsListViewType.PROFILE, sort_by=KernelsListSortType.DATE_CREATED, page_size=count,
+    )  # fmt: skip
+    found = [kernel_ref(kernel.ref) or "" for kernel in answer.kernels or []]
+    return [name for name in found if re.fullmatch(rf"{re.escape(ref)}-[0-9a-f]+", name, re.IGNORECASE)]
 
 
 def recent_kernels(link: KaggleLink, count: int = 20) -> list[str]:
@@ -161,7 +209,7 @@ def read_status(link: KaggleLink, ref: str, version: int | None = None) -> Statu
     """The state of a kernel's newest run, or of the version given."""
     method, fields = link.client.kernels.kernels_api_client.get_kernel_session_status, kernel_fields(ref, version)
     answer = link.ask(f"read the status of {ref}", method, ApiGetKernelSessionStatusRequest, **fields)
-    return Status(answer.status.name, link.scrub(answer.failure_message or ""))
+    return Status(answer.status.name, printable(link.scrub(answer.failure_message or "")))
 
 
 def list_output(link: KaggleLink, ref: str, version: int | None = None) -> Output:
@@ -215,8 +263,8 @@ def kernel_fields(ref: str, version: int | None) -> dict:
 
 
 def source_name(kind: str, name: str) -> str:
-    """Such as "dataset alice/weights", whether Kaggle writes datasets/alice/weights, alice/weights/3 or that."""
-    parts = re.sub(r"^(c|competitions|datasets|code|models)/", "", name).split("/")
+    """Such as "dataset alice/weights", whether Kaggle writes datasets/Alice/Weights, alice/weights/3 or that."""
+    parts = re.sub(r"^/?(c|competitions|datasets|code|models)/", "", name.lower()).split("/")
     length = {"competition": 1, "model": 4}.get(kind, 2)
     return f"{kind} {'/'.join(parts[:length])}"
 
@@ -225,15 +273,16 @@ def log_text(log: str) -> str:
     """A log's text; Kaggle gives a JSON array of {stream_name, time, data}, whose parts are no lines."""
     try:
         parts = json.loads(log)
-    except ValueError:
+    except UNREADABLE:
         return log
     if not isinstance(parts, list):
         return log
-    return "".join(part.get("data", "") if isinstance(part, dict) else str(part) for part in parts)
+    return "".join(str(part.get("data", "")) if isinstance(part, dict) else str(part) for part in parts)
 
 
 def log_seconds(log: str) -> float | None:
     """The time of a log's last part, in seconds from the start of its session."""
-    with contextlib.suppress(ValueError, TypeError, KeyError):
-        return max(float(part["time"]) for part in json.loads(log))
+    with contextlib.suppress(*UNREADABLE):
+        seconds = max(float(part["time"]) for part in json.loads(log))
+        return seconds if 0 <= seconds < 1e9 else None
     return None

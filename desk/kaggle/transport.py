@@ -157,7 +157,7 @@ class KaggleLink:
 
     def ask(
         self, what: str, method: Callable, request: Any = None, *, command: bool = False, attempts: int | None = None,
-        seconds: float | None = None, **fields: Any,
+        seconds: float | None = None, again: Callable[[], None] | None = None, **fields: Any,
     ) -> Any:  # fmt: skip
         """The answer to a question, asked up to `attempts` times, or to a command.
 
@@ -171,6 +171,7 @@ class KaggleLink:
             command: whether something happens by it.
             attempts: instead of the link's own.
             seconds: that one attempt may take; None: twice the link's own, which is the limit of its socket.
+            again: called before each attempt but the first.
             fields: of the argument; None and [] stay what the SDK makes of them.
 
         Raises:
@@ -200,6 +201,8 @@ class KaggleLink:
             if attempt == attempts or too_long:
                 raise failure from None
             self.pause(failure, attempt)
+            if again:
+                again()
 
     def ask_pages(self, what: str, method: Callable, kind: type, **fields: Any) -> list[Any]:
         """The answers to a question for a list, page by page, until there is no next one."""

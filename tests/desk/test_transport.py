@@ -28,7 +28,7 @@ from desk.kaggle.errors import (
 from desk.kaggle.files import download
 from desk.kaggle.kernels import Status, list_output, live_log, read_status, save_kernel
 from desk.kaggle.transport import retry_after
-from desk.records import write_record
+from desk.records import write_object
 from desk.runs import Run, find_run
 
 stand_in = kaggle_stand_in.stand_in
@@ -393,7 +393,7 @@ def test_a_run_is_found_by_the_beginning_of_its_name(tmp_path):
 
 
 def test_the_parts_of_a_run_are_found_in_their_order(tmp_path):
-    write_record(tmp_path, "queue.json", {"folds": [3, 1]})
+    write_object(tmp_path / "queue.json", {"run_id": "r", "kernel": "train", "folds": [3, 1]})
     assert [part.name for part in Run(tmp_path).parts] == ["fold-3", "fold-1"]
     assert Run(tmp_path / "parts").parts == []
 
