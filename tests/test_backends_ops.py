@@ -1,97 +1,19 @@
-"""TensorFlow and JAX give the same warp, losses and gradients for the same inputs, each in a process of its own."""
+"""TensorFlow and JAX give the same warp, losses and gradients for the same inputs."""
 
 import importlib.util
 import os
-import pathlib
 import subprocess
 import sys
 
+import backend_ops
+import keras
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-SCRIPT = """
-import sys
-import keras
-import numpy as np
-from keras import ops
-from salt import losses
-from salt.augmentations import augment, crop_at, draw_augmentation, warp_tiles
-from salt.config import STRONG_AUGMENTATION, preset
-
-assert keras.backend.backend() == sys.argv[1], keras.backend.backend()
-given = dict(np.load(sys.argv[2]))
-names = ("flip", "scale", "shear", "rotation", "offset", "brightness", "contrast", "hole")
-parameters = {name: given[name] for name in names}
-masks = ops.convert_to_tensor(given["masks"])
-
-
-def compiled(function):
-    if sys.argv[1] == "jax":
-        import jax
-        return jax.jit(function)
-    import tensorflow as tf
-    return tf.function(function)
-
-
-def with_gradient(loss, logits):
-    def total(logits):
-        return ops.sum(loss(logits))
-    if sys.argv[1] == "jax":
-        import jax
-        return loss(logits), jax.grad(total)(logits)
-    import tensorflow as tf
-    with tf.GradientTape() as tape:
-        tape.watch(logits)
-        summed = total(logits)
-    return loss(logits), tf.convert_to_tensor(tape.gradient(summed, logits))
-
-
-def every_loss(logits, padded):
-    found = {}
-    for name in ("bce_loss", "dice_loss", "lovasz_hinge_loss", "symmetric_lovasz_loss"):
-        found[name] = with_gradient(lambda logits, loss=getattr(losses, name): loss(logits, masks), logits)
-    offset = ops.convert_to_tensor(given["offset"])
-    found["crop"] = with_gradient(
-        lambda padded: losses.segmentation_loss(crop_at(padded, offset), masks, 0.5), padded
-    )
-    return found
-
-
-def rounded(values, rng):
-    # By one unit of float32's last digit, up or down; whole numbers, which it knows exactly, stay what they are.
-    moved = np.nextafter(values, np.where(rng.random(values.shape) < 0.5, -np.inf, np.inf).astype("float32"))
-    return np.where(values == np.round(values), values, moved).astype("float32")
-
-
-made = {}
-for mode in ("reflect", "edge"):
-    warp = compiled(lambda tiles, parameters, mode=mode: warp_tiles(tiles, parameters, 128, mode))
-    both = compiled(lambda images, parameters, mode=mode: augment(images, masks, parameters, 128, mode))
-    unit = given["images"].astype("float32") / 255
-    made["warp_" + mode] = warp(unit, parameters)
-    made["images_" + mode], made["masks_" + mode] = both(given["images"], parameters)
-    for draw in range(3):
-        rng = np.random.default_rng(draw)
-        moved = {name: rounded(value, rng) for name, value in parameters.items()}
-        made[f"warp_{mode}_rounded{draw}"] = warp(rounded(unit, rng), moved)
-        made[f"images_{mode}_rounded{draw}"] = both(given["images"], moved)[0]
-drawn = draw_augmentation(preset("unet", **STRONG_AUGMENTATION), 500, keras.random.SeedGenerator(0))
-made.update({"drawn_" + name: value for name, value in drawn.items()})
-for precision in ("float32", "float64"):
-    if sys.argv[1] == "jax":
-        import jax
-        from keras.src.backend.common import dtypes
-        jax.config.update("jax_enable_x64", precision == "float64")
-        dtypes.BIT64_TO_BIT32_DTYPE["float64"] = precision  # Keras keeps 32 bits on JAX, whatever it is told
-    found = compiled(every_loss)(given["logits"].astype(precision), given["padded"].astype(precision))
-    for name, (loss, gradient) in found.items():
-        made[f"{name}_{precision}"], made[f"{name}_gradient_{precision}"] = loss, gradient
-np.savez(sys.argv[3], **{name: ops.convert_to_numpy(value) for name, value in made.items()})
-"""
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed"),
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="this process computes TensorFlow's results"),
+]
 
 
 def apart(rng, shape):
@@ -126,17 +48,14 @@ def results(tmp_path_factory):
         offset=rng.integers(0, 28, (count, 2)).astype("float32"),
         hole=rng.uniform(0, [128, 128, 30], (count, 3)).astype("float32"),
     )
-    (folder / "script.py").write_text(SCRIPT)
-    made = {}
-    for backend in ("tensorflow", "jax"):
-        # On the processor, whatever the machine has: float32 there is float32, and not TF32.
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        cpu = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
-        command = [sys.executable, folder / "script.py", backend, folder / "given.npz", folder / f"{backend}.npz"]
-        environment = {**os.environ, **cpu, "KERAS_BACKEND": backend, "PYTHONPATH": path}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
-        made[backend] = dict(np.load(folder / f"{backend}.npz"))
+    # On the processor, whatever the machine has: float32 there is float32, and not TF32.
+    with keras.device("cpu"):
+        made = {"tensorflow": backend_ops.compute(dict(np.load(folder / "given.npz")))}
+    cpu = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax"}
+    command = [sys.executable, backend_ops.__file__, folder / "given.npz", folder / "jax.npz"]
+    done = subprocess.run(command, env={**os.environ, **cpu}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    made["jax"] = dict(np.load(folder / "jax.npz"))
     return made
 
 

@@ -23,6 +23,7 @@ from cluster_tasks import (
     kill_the_scheduler,
     learn,
     note_and_print,
+    write_or_kill,
 )
 from training_tiles import PLAIN, TINY, tiles_with_two_black_ones
 
@@ -146,8 +147,10 @@ def test_a_killed_process_is_tried_again_three_times(machines, tmp_path):
     assert str(errors[0]) == "its process was killed by SIGKILL, perhaps out of memory"
 
 
+# TensorFlow takes seconds to import, and of Keras only the backend's name is asked.
 CLIENT = """
-import pathlib, sys, time
+import pathlib, sys, time, types
+sys.modules["keras"] = types.SimpleNamespace(backend=types.SimpleNamespace(backend=lambda: "tensorflow"))
 import cluster_tasks
 cluster_tasks.collect(sys.argv[1], pathlib.Path(sys.argv[2]), cluster_tasks.sleep_long, sys.argv[3:])
 """
@@ -164,6 +167,20 @@ def test_when_the_client_is_killed_no_task_is_left(machines, tmp_path):
     client.kill()
     client.wait()
     wait_for("the tasks' end", lambda: not any(psutil.pid_exists(pid) for pid in pids))
+
+
+def test_when_the_scheduler_is_lost_each_task_that_had_not_ended_has_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 3)  # so long the client looks for it
+    machines = Machines(tmp_path)
+    try:
+        machines.start_workers()
+        killer = str(machines.scheduler.pid)
+        errors, lines = collect(machines.address, tmp_path, write_or_kill, [str(tmp_path / "done"), killer, "never"])
+    finally:
+        machines.stop(*machines.processes)
+    assert (tmp_path / "done").read_text() == "done" and list(errors) == [1] and lines[2] == []
+    assert re.search("the scheduler .* is lost; what was finished is kept", str(errors[1]))
+    assert not (tmp_path / cluster.JOB_FOLDER).exists()
 
 
 def test_a_scheduler_that_is_not_there_is_named_with_the_remedy(monkeypatch, tmp_path):
@@ -310,6 +327,7 @@ def test_a_lost_worker_and_a_killed_process_cost_no_epoch_and_no_bit(machines, t
     assert ("fold 0  its process was killed by SIGKILL" in out) == killed and "resumes after epoch 2" in out
 
 
+@pytest.mark.slow
 def test_when_the_scheduler_is_lost_the_run_is_whole_and_can_be_resumed(tmp_path, monkeypatch, alone):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 3)  # so long the client looks for it
     tiles, folder = tiles_with_two_black_ones(), tmp_path / "run"

@@ -530,9 +530,10 @@ def test_a_fold_that_fails_is_named_and_leaves_the_finished_one(tmp_path, tiles)
     assert isinstance(outcome.failure.__cause__, RuntimeError)
 
 
-@pytest.mark.parametrize("resumed", [False, pytest.param(True, marks=pytest.mark.slow)])
+# In the default run a cluster's tests train folds in processes of their own, by the same module.
+@pytest.mark.slow
 def test_two_processes_train_what_one_does_and_what_a_killed_one_leaves_can_be_gone_on_with(
-    tmp_path, tiles, two_folds, capsys, resumed
+    tmp_path, tiles, two_folds, capsys
 ):
     config = dataclasses.replace(TWO_FOLDS, workers=2)
     clock = FailingClock(tmp_path / "state/fold1/epoch-00002.weights.h5", share=(1,), kill=True)
@@ -548,8 +549,6 @@ def test_two_processes_train_what_one_does_and_what_a_killed_one_leaves_can_be_g
     assert_same_weights(*(saved_weights(each, config, 0) for each in (tmp_path, two_folds[0])))
     state = tmp_path / "state" / "fold1"
     assert [path.name for path in sorted(state.glob("*.weights.h5"))] == ["epoch-00002.weights.h5"]
-    if not resumed:
-        return
     (state / ".half-written-0.weights.h5").write_bytes(b"half")  # what a kill while saving leaves
     (state / "epoch-00003.json").write_text("[]")  # a kill between history and weights
     outcome = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=FailingClock(tmp_path / "never"))
@@ -557,8 +556,9 @@ def test_two_processes_train_what_one_does_and_what_a_killed_one_leaves_can_be_g
     assert_same_outcome(tmp_path, outcome, two_folds)
 
 
+@pytest.mark.parametrize("resumed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_fold_that_diverges_stops_at_once_keeps_its_last_good_checkpoint_and_takes_nothing_along(
-    tmp_path, tiles, monkeypatch, two_folds
+    tmp_path, tiles, monkeypatch, two_folds, resumed
 ):
     calls, honest = [], SegmentationTask.compute_loss
 
@@ -598,9 +598,10 @@ def test_a_fold_that_diverges_stops_at_once_keeps_its_last_good_checkpoint_and_t
     assert calls.count(0) <= 2  # one validation, and the second epoch's at most
     kept = sorted(path.name for path in (tmp_path / "state/fold0").iterdir())
     assert kept == ["epoch-00001.json", "epoch-00001.weights.h5", "plan.json"]
-    Clumsy.planted = False
-    outcome = fit_folds(TWO_FOLDS, tiles, tmp_path, tmp_path / "state")
-    assert_same_outcome(tmp_path, outcome, two_folds)
+    if resumed:
+        Clumsy.planted = False
+        outcome = fit_folds(TWO_FOLDS, tiles, tmp_path, tmp_path / "state")
+        assert_same_outcome(tmp_path, outcome, two_folds)
 
 
 def test_an_error_behind_a_training_leaves_the_other_folds_and_the_fold_is_repeated_from_its_checkpoint(
@@ -622,6 +623,7 @@ def test_an_error_behind_a_training_leaves_the_other_folds_and_the_fold_is_repea
     assert str(outcome.failure) == "fold 0 failed: OSError('no space left on device')"
 
 
+@pytest.mark.slow
 def test_who_watches_sees_each_epoch_when_it_is_kept_and_ends_the_training_by_an_error(tmp_path, tiles):
     seen = []
 

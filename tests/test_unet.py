@@ -182,6 +182,7 @@ def test_metrics_of_ones_own_replace_the_usual_ones():
     assert set(model.evaluate(tiles, tiles > 128, return_dict=True, verbose=0)) == {"loss", "binary_accuracy"}
 
 
+@pytest.mark.slow
 def test_four_classes_of_a_colour_image_are_learned():
     keras.utils.set_random_seed(0)
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)

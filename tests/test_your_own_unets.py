@@ -33,7 +33,8 @@ def test_the_page_has_short_examples():
     assert all(code.count("\n") < MOST_LINES for code in examples().values())
 
 
-SLOW = ("Augmentations of albumentations", "Encoders of other libraries")  # a whole training, a large network
+# Seconds of compiling each, a whole training, a large network.
+SLOW = ("Fit on `tf.data`", "Callbacks", "Augmentations of albumentations", "Encoders of other libraries")
 
 
 @pytest.mark.parametrize(
