@@ -18,11 +18,9 @@ Text that an editor would spoil (line ends, encodings, bytes) is made in Python 
 
 import ast
 import collections
-import concurrent.futures
 import functools
 import io
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -40,7 +38,6 @@ HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "flatten_cases"
 FORMS = ("py", "ipynb")
 TIMEOUT = 600  # seconds; the longest takes a few, on a machine at rest
-WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -459,7 +456,7 @@ def run_flat(case: Case, form: str, root: Path) -> Outcome | str:
     out, home = make_folder(root, "empty") / f"flat.{form}", make_folder(root, "home")
     try:
         build(case, source, out)
-    except Exception as error:  # reported by the test that waits for it
+    except Exception as error:  # reported by the test
         return f"{type(error).__name__}: {error}"
     for path in out.parent.iterdir():
         if path != out:
@@ -473,35 +470,18 @@ def run_flat(case: Case, form: str, root: Path) -> Outcome | str:
 @functools.cache
 def notebook_server(bench: Path) -> NotebookServer:
     """The server of this worker process; it ends with it, when its standard input closes."""
-    return NotebookServer(make_folder(bench, f"server {os.getpid()}"))
-
-
-class Bench:
-    """Runs originals and flat programs in two processes; each test waits for its own.
-
-    Processes, because `ast.parse` in two threads at once can fail (pytest uses it as well).
-    """
-
-    def __init__(self, root: Path):
-        self.root = root
-        self.pool = concurrent.futures.ProcessPoolExecutor(WORKERS, multiprocessing.get_context("fork"))
-        self.originals, self.flat = {}, {}
-
-    def start(self, case: Case, form: str):
-        if case not in self.originals:
-            self.originals[case] = self.pool.submit(run_original, case, self.root / case.name / "original")
-        if (case, form) not in self.flat:
-            self.flat[case, form] = self.pool.submit(run_flat, case, form, self.root / case.name / form)
+    return NotebookServer(make_folder(bench, "server"))
 
 
 @pytest.fixture(scope="module")
-def bench(request, tmp_path_factory):
-    bench = Bench(tmp_path_factory.mktemp("bench"))
-    for item in request.session.items:
-        if item.name.startswith("test_flat_program_behaves"):
-            bench.start(item.callspec.params["case"], item.callspec.params["form"])
-    yield bench
-    bench.pool.shutdown(cancel_futures=True)
+def bench(tmp_path_factory):
+    """The folder of all runs; what ran an original before is not run again for the other form."""
+    return tmp_path_factory.mktemp("bench")
+
+
+@functools.cache
+def original_outcome(case: Case, bench: Path) -> Outcome:
+    return run_original(case, bench / case.name / "original")
 
 
 def parameters():
@@ -517,10 +497,9 @@ def parameters():
 
 @pytest.mark.parametrize(("case", "form"), parameters())
 def test_flat_program_behaves_as_its_package(case, form, bench):
-    bench.start(case, form)
-    original = bench.originals[case].result()
+    original = original_outcome(case, bench)
     assert original.status == int(case.options.get("exit", "0")), f"the case itself is wrong: {original}"
-    flat = bench.flat[case, form].result()
+    flat = run_flat(case, form, bench / case.name / form)
     if form in case.options.get("refused", "").split():
         assert re.fullmatch(r"BuildError: main.py:\d+: IPython would change this line of a string.*", flat)
         return
@@ -530,6 +509,8 @@ def test_flat_program_behaves_as_its_package(case, form, bench):
     if original.error and original.status:
         # Flat code lies in the main module, and Python shows the exceptions of the main module without its name.
         assert without_module(flat.error) == without_module(original.error)
+    out = bench / case.name / form / "empty" / f"flat.{form}"
+    assert str(bench) not in out.read_text(encoding="utf-8"), "it names the folder of its build"
 
 
 def without_module(line: str) -> str:
@@ -675,9 +656,5 @@ def test_another_folder_and_hash_seed_give_the_same_bytes_for_every_case(tmp_pat
     assert assert_same_bytes([case.name for case in CASES if sys.version_info >= case.needs], tmp_path)
 
 
-def test_no_output_names_the_folder_of_its_build(station, bench):
+def test_the_output_does_not_name_the_folder_of_its_build(station):
     assert str(station.parent) not in station.read_text(encoding="utf-8")
-    for case, form in bench.flat:
-        out = bench.root / case.name / form / "empty" / f"flat.{form}"
-        if bench.flat[case, form].result() and out.exists():
-            assert str(bench.root) not in out.read_text(encoding="utf-8"), out
