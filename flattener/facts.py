@@ -30,7 +30,7 @@ CONFIG_KEYS = words("_target_ class_path custom_imports _component_")
 ALLOWED = re.compile(r"#\s*flat: ok\b")
 DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+(:[^\W\d][\w.]*)?")
 # The kinds of nodes that `Facts.look_at` looks at.
-TELLING = frozenset((
+FACT_NODES = frozenset((
     *(ast.Name, ast.Attribute, ast.Assign, ast.Compare, ast.Subscript, ast.Constant, ast.Import, ast.ImportFrom),
     *(ast.Expr, ast.Call, ast.FormattedValue, ast.BinOp, ast.JoinedStr, ast.List, ast.Tuple),
 ))  # fmt: skip
@@ -87,7 +87,7 @@ class Facts:
             if not (isinstance(node, ast.If) and is_type_checking(node)):
                 if FIELDS[node.__class__]:
                     todo += child_nodes(node)
-                if node.__class__ in TELLING:
+                if node.__class__ in FACT_NODES:
                     self.look_at(node)
         lazy = [node for node in module.body if getattr(node, "name", "") == "__getattr__"]
         imports_late = bool(self.importers or lazy or "__getattr__" in self.stored)  # its own __getattr__ does, too

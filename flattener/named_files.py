@@ -34,7 +34,7 @@ WRITES = words("""
 COPIES = words("copy copy2 copyfile copytree")
 STARTS = words("run call check_call check_output Popen system execv spawnv popen")
 # The kinds of nodes that `NamedFiles.visit` looks at.
-TELLING = frozenset((
+PATH_NODES = frozenset((
     *(ast.Call, ast.Constant, ast.JoinedStr, ast.BinOp, ast.Name, ast.Attribute, ast.Subscript, ast.Assign),
     *(ast.AnnAssign, ast.arguments, ast.List, ast.Tuple, ast.Dict, ast.IfExp, ast.BoolOp, ast.Starred),
 ))  # fmt: skip
@@ -132,7 +132,7 @@ class NamedFiles:
         if isinstance(node, ast.Name) and not use and "__file__" not in self.own_words:
             return
         match node:
-            case _ if node.__class__ not in TELLING:
+            case _ if node.__class__ not in PATH_NODES:
                 pass
             case ast.Call():
                 self.visit_call(node, use)

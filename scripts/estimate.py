@@ -9,7 +9,6 @@ it, so that a fast device is estimated too fast. It tells whether a plan is out 
 """
 
 import argparse
-import dataclasses
 import sys
 
 from desk.command import Outcome, VerbParser, run_command
@@ -42,7 +41,7 @@ def estimate(options: argparse.Namespace) -> Outcome:
     cost, device = network_cost(config), DEVICES[options.device]
     estimated = estimate_run(cost, config, device, options.gpus, options.tiles)
     print(estimate_table(options, config, device, cost, estimated))
-    return Outcome({"measured": False, "network": dataclasses.asdict(cost), "training": dataclasses.asdict(estimated)})
+    return Outcome({"measured": False, "network": cost._asdict(), "training": estimated._asdict()})
 
 
 def estimate_table(options: argparse.Namespace, config, device, cost, estimate) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from desk import paths
 from desk.prediction_files import read_predictions, to_probabilities
+from desk.submitting import run_of_file
 from salt.artifacts import Oof, read_oof, verify_run, write_manifest, write_oof
 from salt.config import Config
 from salt.rle import encode_rles
@@ -251,11 +252,15 @@ def test_a_submission_file_of_any_origin_is_checked_and_known_again(tmp_path, sy
     with open(tmp_path / "mine.csv", "w", newline="") as file:
         csv.writer(file).writerows([("id", "rle_mask"), *rows])
     arguments = ["--data", str(synthetic_folder), "--runs", str(tmp_path / "runs"), "--dry-run"]
-    for _ in range(2):
-        assert submit.main([str(tmp_path / "mine.csv"), *arguments], link=object()) == 0
-        assert "10 rows" in capsys.readouterr().out
+    assert submit.main([str(tmp_path / "mine.csv"), *arguments], link=object()) == 0
+    assert "10 rows" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+    one, other = (
+        run_of_file(object(), tmp_path / "mine.csv", synthetic_folder, tmp_path / "runs", dry_run=False)
+        for _ in range(2)
+    )
     (made,) = (tmp_path / "runs").iterdir()
     assert verify_run(made)["kernel"] == "imported" and made.name.startswith("submission-")
+    assert one.folder == other.folder == made
     assert (made / "submission.csv").read_bytes() == (tmp_path / "mine.csv").read_bytes()
     (tmp_path / "short.csv").write_text("id,rle_mask\nx,1 1\n")
     assert submit.main([str(tmp_path / "short.csv"), *arguments], link=object()) == 1
