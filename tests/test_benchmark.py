@@ -1,6 +1,9 @@
+import pytest
+
 from scripts import benchmark
 
 
+@pytest.mark.slow  # it compiles a training step
 def test_the_benchmark_prints_a_line_for_each_thing_it_measures(capsys):
     few = ["--masks", "6", "--tiles", "3", "--synthetic", "1", "--preset", "smoke", "--batch", "2", "--repeats", "1"]
     assert benchmark.main(few) == 0

@@ -437,7 +437,14 @@ def test_a_time_limit_ends_the_notebook_and_all_that_it_started(run_cells, capfd
     assert processes_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("sent, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    "sent, status",
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_run_leaves_no_process_and_no_run(sent, status, competition, tmp_path):
     namespaces_work = processes.namespaces_refused(tmp_path) == ""
     process = start_command(tmp_path, [LINGER], ["tiny", "--data", str(competition), "--runs", str(tmp_path / "runs")])
@@ -583,6 +590,7 @@ def test_a_run_that_failed_or_ran_too_long_after_it_began_to_train_can_be_resume
     assert resume_run(failed.stem, run_cells).keys() == {"state/run.json", "state/epoch-00002.weights.h5"}
 
 
+@pytest.mark.slow  # two notebooks
 def test_the_beginning_of_a_name_is_enough_to_resume_a_run(run_cells, tmp_path):
     with pytest.raises(LocalRunError, match="the notebook failed"):
         run_cells(BEGIN, "1 / 0")

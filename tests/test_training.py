@@ -496,7 +496,10 @@ class FailingClock:
         return 0.0
 
 
-def test_a_run_stops_before_its_limit_and_goes_on_later_to_the_same_bits(tmp_path, tiles, monkeypatch, two_folds):
+@pytest.mark.parametrize("resumed", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_run_stops_before_its_limit_and_goes_on_later_to_the_same_bits(
+    tmp_path, tiles, monkeypatch, two_folds, resumed
+):
     folder = copy_without_fold_1(two_folds[0], tmp_path / "run")
     config = dataclasses.replace(TWO_FOLDS, limit_minutes=6 / 60)  # an epoch takes 2.5 s
     with monkeypatch.context() as patched:
@@ -512,8 +515,9 @@ def test_a_run_stops_before_its_limit_and_goes_on_later_to_the_same_bits(tmp_pat
         *("state/fold0/plan.json", "state/fold1/epoch-00002.json", "state/fold1/epoch-00002.weights.h5"),
         *("state/fold1/plan.json", "state/run.json"),
     ]
-    outcome = fit_folds(TWO_FOLDS, tiles, folder, folder / "state")
-    assert_same_outcome(folder, outcome, two_folds)
+    if resumed:
+        outcome = fit_folds(TWO_FOLDS, tiles, folder, folder / "state")
+        assert_same_outcome(folder, outcome, two_folds)
 
 
 def test_a_limit_without_room_for_an_epoch_is_an_error(tmp_path, tiles):
