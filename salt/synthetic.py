@@ -20,6 +20,7 @@ from salt.layout import check_vacant, write_competition
 from salt.tiles import TILE_SIZE, Tiles
 
 SCENE_SIZE = 160  # pixels; a tile is the middle of a larger scene, so that filters have no border effects in it
+SCENE_SHAPE = (SCENE_SIZE, SCENE_SIZE)
 SCENE_MARGIN = (SCENE_SIZE - TILE_SIZE) // 2
 LOG_STEP = 0.25  # pixels between two samples of the impedance log
 LOG_START, LOG_END = -260.0, 460.0  # pixels: all depths that dip, folds, faults and drag can move into a scene
@@ -246,10 +247,12 @@ def sample_wavelet(wavelet: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return np.interp(pixels, np.arange(-half, half + 1) * LOG_STEP, wavelet, left=0, right=0)
 
 
-def draw_log(rng: np.random.Generator, period: float, wavelet: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw_log(
+    rng: np.random.Generator, period: float, wavelet: np.ndarray, end: float = LOG_END
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A log of random beds: depths in pixels, the seismic trace (of unit deviation) and the impedance there."""
-    times = np.arange(LOG_START, LOG_END, LOG_STEP)
-    beds = int(8 * (LOG_END - LOG_START) / period) + 50  # enough even if all are thin
+    times = np.arange(LOG_START, end, LOG_STEP)
+    beds = int(8 * (end - LOG_START) / period) + 50  # enough even if all are thin
     thickness = rng.gamma(2, rng.uniform(0.1, 0.3) * period, beds)
     steps = rng.normal(0, rng.uniform(0.08, 0.22), beds) * rng.choice([1, 2.5], beds, p=[0.9, 0.1])
     bed = np.minimum(np.searchsorted(LOG_START + np.cumsum(thickness), times), beds - 1)
@@ -287,7 +290,7 @@ def add_salt(
     shadow = cv2.GaussianBlur(np.maximum.accumulate(salt, axis=0).astype(np.float32), (0, 0), 4)
     scene = scene * (1 - rng.uniform(0, 0.7) * shadow)
     quiet = 10 ** rng.uniform(-0.8, 0.05)
-    inside = quiet * coloured_noise(rng, period * rng.uniform(0.6, 1.3)) + rng.normal(0, 0.15)
+    inside = quiet * coloured_noise(rng, period * rng.uniform(0.6, 1.3), scene.shape) + rng.normal(0, 0.15)
     scene = scene * (1 - soft) + inside * soft
     # Contrast with the sediments outside, smoothed as the Fresnel zone smooths it; its sign changes from bed to bed.
     local = cv2.GaussianBlur(impedance.astype(np.float32), (0, 0), 3)
@@ -297,7 +300,7 @@ def add_salt(
     facing = np.clip(-normal_z, -1, 1)  # 1: a top, 0: an upright flank, -1: a base
     flank = rng.uniform(0.1, 0.7)
     strength = np.where(facing > 0, flank + (1 - flank) * facing, flank + (0.6 + flank) * facing)
-    brightness = rng.uniform(0.5, 4.5) * contrast * strength * np.exp(0.3 * smooth_field(rng, 9))
+    brightness = rng.uniform(0.5, 4.5) * contrast * strength * np.exp(0.3 * smooth_field(rng, 9, scene.shape))
     return scene + brightness * sample_wavelet(wavelet, distance)
 
 
@@ -324,22 +327,22 @@ def scene_axes() -> tuple[np.ndarray, np.ndarray]:
     return steps[:, None], steps[None, :]
 
 
-def smooth_curve(rng: np.random.Generator, deviation: float, knots: int) -> np.ndarray:
-    """A smooth random function of the column, `[1, 160]`, through `knots` normal values."""
+def smooth_curve(rng: np.random.Generator, deviation: float, knots: int, width: int = SCENE_SIZE) -> np.ndarray:
+    """A smooth random function of the column, `[1, width]`, through `knots` normal values."""
     values = rng.normal(0, 1, (1, knots)) * deviation
-    return cv2.resize(values.astype(np.float32), (SCENE_SIZE, 1), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(values.astype(np.float32), (width, 1), interpolation=cv2.INTER_CUBIC)
 
 
-def smooth_field(rng: np.random.Generator, knots: int) -> np.ndarray:
-    """A smooth random field `[160, 160]` through `knots` x `knots` normal values."""
+def smooth_field(rng: np.random.Generator, knots: int, shape: tuple[int, ...] = SCENE_SHAPE) -> np.ndarray:
+    """A smooth random field of a shape through `knots` x `knots` normal values."""
     values = rng.normal(0, 1, (knots, knots)).astype(np.float32)
-    return cv2.resize(values, (SCENE_SIZE, SCENE_SIZE), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(values, shape[::-1], interpolation=cv2.INTER_CUBIC)
 
 
-def coloured_noise(rng: np.random.Generator, period: float) -> np.ndarray:
-    """Noise in the wavelet's band, `[160, 160]`, of unit deviation; its grain is isotropic, streaked or columnar."""
-    frequency_z = np.fft.fftfreq(SCENE_SIZE)[:, None]
-    frequency_x = np.fft.rfftfreq(SCENE_SIZE)[None, :]
+def coloured_noise(rng: np.random.Generator, period: float, shape: tuple[int, ...] = SCENE_SHAPE) -> np.ndarray:
+    """Noise of a shape in the wavelet's band, of unit deviation; its grain is isotropic, streaked or columnar."""
+    frequency_z = np.fft.fftfreq(shape[0])[:, None]
+    frequency_x = np.fft.rfftfreq(shape[1])[None, :]
     stretch, width = np.exp(rng.normal(0.5, 0.7)), rng.uniform(0.3, 0.7)
     columnar = rng.random() < 0.3
     band = 0
@@ -348,7 +351,6 @@ def coloured_noise(rng: np.random.Generator, period: float) -> np.ndarray:
         across = np.cos(angle) * frequency_x - np.sin(angle) * frequency_z
         radius = np.hypot(along, stretch * across) * period * (0.5 if columnar else 1)
         band = band + np.exp(-0.5 * (np.log(radius + 0.02) / width) ** 2) / (radius + 0.5)
-    shape = (SCENE_SIZE, SCENE_SIZE)
     noise = np.fft.irfft2(np.fft.rfft2(rng.normal(size=shape)) * band, shape)
     return noise / noise.std()
 

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Each package's modules, those that import nothing of the others first; a module imports only from those before it.
 ORDER = [
     *("machine", "files", "archives", "config", "tiles", "rle", "metrics"),
-    *("competition", "layout", "data", "folds", "synthetic", "submission", "artifacts"),
+    *("competition", "layout", "data", "folds", "synthetic", "slices", "seams", "mosaics", "submission", "artifacts"),
     *("layers", "keras_metrics", "augmentations", "losses", "backbones", "encoders", "unet", "tta"),
     *("inference", "postprocess", "scoring", "ensembles"),
     *(
@@ -206,6 +206,7 @@ def test_the_environments_hold_what_the_requirements_say(name, tensorflow):
 def test_the_package_imports_only_what_it_requires():
     allowed = {"keras", "numpy", "pandas", "cv2", "sklearn", "matplotlib", "tqdm", "cloudpickle", "tensorflow"}
     allowed |= {"optuna", "salt", "keras_hub", "distributed"}  # the last two are optional: extras in pyproject.toml
+    allowed |= {"threadpoolctl"}  # scikit-learn requires it
     for path in (ROOT / "salt").glob("*.py"):
         third_party = {name.split(".")[0] for name in imported_names(path)} - sys.stdlib_module_names
         assert third_party <= allowed, f"{path.name} imports {third_party - allowed}"
