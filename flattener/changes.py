@@ -1,6 +1,7 @@
 """Whose objects the source of one module may change, by name."""
 
 import ast
+import collections
 import functools
 
 from flattener.source import KEPT_MODULES, Module, last_name, words
@@ -28,13 +29,14 @@ class Changes:
     Attributes:
         links: the names of variables and attributes whose object may be changed, or given to code that may change it;
             each with the variable that has to be changed for it, empty for none: `b` for `a` in `b = [a]`.
-        patched: the names of which it sets an attribute: `a` of `a.b = 1` and of `setattr(a, "b", 1)`.
+        patched: the names of which it sets an attribute, and the attributes: `a` and `b` of `a.b = 1` and of
+            `setattr(a, "b", 1)`; "*" for one that only the running program knows.
         imports: its import statements.
     """
 
     def __init__(self, nodes: list[ast.AST]) -> None:
         self.links: set[tuple[str, str]] = set()
-        self.patched: set[str] = set()
+        self.patched: dict[str, set[str]] = collections.defaultdict(set)
         self.imports: list[ast.Import | ast.ImportFrom] = []
         assigned: dict[ast.AST, str] = {}  # a container that is written out -> the variable that it is assigned to
         for node in nodes:
@@ -54,13 +56,18 @@ class Changes:
         if name:
             self.links.add((name, target))
 
+    def patch(self, node: ast.AST, attribute: str) -> None:
+        for part in walk(node):
+            if isinstance(part, ast.Name):
+                self.patched[part.id].add(attribute)
+
     def look_at(self, node: ast.AST, target: str) -> None:
         """Notes what a node of the syntax tree changes, or gives to other code."""
         match node:
             case ast.Attribute():
                 if isinstance(node.ctx, ast.Store | ast.Del):
                     self.link(node.attr)
-                    self.patched |= {part.id for part in walk(node) if isinstance(part, ast.Name)}
+                    self.patch(node, node.attr)
                 if node.attr in CHANGERS:
                     self.link(chain_name(node.value))
             case ast.Subscript():
@@ -76,10 +83,9 @@ class Changes:
                 called = chain_name(node.func)
                 for part in node.args if called not in CONTAINER_READERS else []:
                     self.link(chain_name(part))
-                if called in ("setattr", "delattr"):
-                    self.patched |= {
-                        part.id for arg in node.args[:1] for part in walk(arg) if isinstance(part, ast.Name)
-                    }
+                if called in ("setattr", "delattr") and len(node.args) > 1:
+                    name = node.args[1]
+                    self.patch(node.args[0], str(name.value) if isinstance(name, ast.Constant) else "*")
             case ast.For() | ast.comprehension():
                 self.link(chain_name(node.iter), chain_name(node.target))
             case ast.Dict():

@@ -10,9 +10,10 @@ LIBRARIES = words("""
     aiohttp aiofiles anyio asyncer asyncio asyncpg discord grpclib httpx hypercorn playwright pyrogram sanic telegram
     telethon tornado uvicorn uvloop websockets
 """)
+# They start an event loop, or ask whether one runs.
 STARTERS = words("""
     run run_until_complete run_forever Runner run_app run_polling run_sync serve start sync_playwright
-    IsolatedAsyncioTestCase
+    IsolatedAsyncioTestCase get_running_loop get_event_loop
 """)
 HELPER = '''
 def let_cells_start_event_loops():
@@ -44,7 +45,7 @@ del let_cells_start_event_loops
 
 
 def starts_event_loops(facts: Iterable[Facts]) -> bool:
-    """Whether a program may start an event loop, by the facts of its modules."""
+    """Whether a program may start an event loop, or ask for the one that runs, by the facts of its modules."""
     found = list(facts)
     imported = {alias.name for each in found for node in each.imports for alias in node.names}
     imported |= {node.module or "" for each in found for node in each.imports if isinstance(node, ast.ImportFrom)}

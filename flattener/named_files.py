@@ -98,6 +98,9 @@ class NamedFiles:
         self.read: set[Path] = set()
         near = search.entry.is_relative_to(search.here)
         self.bases = list(dict.fromkeys([*([search.here] if near else []), search.entry.parent]))
+        self.asks_place = (
+            facts is not None and "__file__" in facts["__main__"].words
+        )  # as to make it the working folder
         some = facts is None or any(self.may_name_files(facts[module.name]) for module in modules)
         for module in modules if some else []:
             self.module = module
@@ -242,9 +245,8 @@ class NamedFiles:
         ):
             return
         where = f"{self.module.label}:{node.lineno}"
-        is_settings = suffix in SETTINGS
-        is_settings |= text in CONFIG_FOLDERS or bool(suffix == ".json" and ABOUT_SETTINGS.search(name))
-        use = use or ("read" if is_settings else "")
+        is_settings = suffix in SETTINGS or text in CONFIG_FOLDERS
+        use = use or ("read" if is_settings or (suffix == ".json" and ABOUT_SETTINGS.search(name)) else "")
         bases = self.bases
         if os.path.isabs(text):
             if is_plain and not (use == "read" and UNKNOWN_PART not in text and is_own_absolute(Path(text))):
@@ -300,7 +302,8 @@ class NamedFiles:
             wanted = [each for each in all_namings if not self.is_shipped_with_package(each)]
             if wanted and self.is_shipped(path, wanted, path in asked):
                 shipped[path] = wanted
-        self.place_entry([path for path, wanted in shipped.items() if self.by_entry(wanted)])
+        by_file = [path for path, wanted in shipped.items() if self.by_entry(wanted)]
+        self.place_entry(by_file or ([*shipped, *asked] if self.asks_place else []))
         for path, wanted in shipped.items():
             self.ship(path, wanted, path in asked)
         for path, target in asked.items():
@@ -313,12 +316,9 @@ class NamedFiles:
     def is_shipped(self, path: Path, namings: list[NamedFile], asked: bool) -> bool:
         """Whether a file that the program names is shipped; warns if not."""
         first = next((each for each in namings if each.use == "read"), namings[0])
-        size = path.stat().st_size
-        name = shown(path)
-        if asked:
-            return True
-        if self.is_mount(path):
-            return False
+        size, name = path.stat().st_size, shown(path)
+        if asked or self.is_mount(path):
+            return asked
         verb = "reads" if first.use == "read" else "names"
         if os.path.isabs(first.target) or not path.is_relative_to(self.search.home) or first.target.startswith(".."):
             outside = "which is not shipped, since it lies outside of the program's folder"

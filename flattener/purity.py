@@ -213,14 +213,25 @@ class Purity(Evaluation):
             for node in changes.imports:
                 names = {alias.asname or alias.name.partition(".")[0] for alias in node.names}
                 origin = node.module or "." if isinstance(node, ast.ImportFrom) else node.names[0].name
-                if names & changes.patched and not self.library.contains(origin):
+                if names & changes.patched.keys() and not self.library.contains(origin):
                     return True
         return False
+
+    @functools.cached_property
+    def replaced(self) -> set[str]:
+        """The attributes that some code sets on what it imports: `speak` of `base.speak = louder`; "*" for any."""
+        found: set[str] = set()
+        for changes in self.library.all_changes():
+            names = {alias.asname or alias.name.partition(".")[0] for node in changes.imports for alias in node.names}
+            found = found.union(*(changes.patched[name] for name in names & changes.patched.keys()))
+        return found
 
     def is_settled(self, origin: str, name: str) -> bool:
         """Whether a name that is imported from a module never changes there; only flat modules are looked at."""
         if not self.library.is_flat(origin) or not self.library.find(origin) or self.library.find(f"{origin}.{name}"):
             return True
+        if {name, "*"} & self.replaced:
+            return False
         bound = self.names[origin].bindings.get(name, [])
         return len(bound) == 1 and bound[0].scope.kind == "module" and not bound[0].conditional
 

@@ -5,6 +5,8 @@ The programs that run are in flatten_cases/whole.txt; these are the messages.
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,6 +168,18 @@ def test_the_same_program_gives_the_same_bytes_whether_its_package_is_named_or_f
     files = {"main.py": "from pkg.a import f\nprint(f())\n", **PKG}
     named, found = build(here, files, "--package", "pkg")[1], build(here, files)[1]
     assert named.replace(" --package pkg", "") == found
+
+
+def test_an_entry_that_makes_its_own_folder_the_working_folder_finds_what_is_shipped_there(here):
+    entry = "import os\nos.chdir(os.path.dirname(os.path.abspath(__file__)))\nprint(open('vocab.txt').read())\n"
+    _, text = build(here, {"main.py": entry, "vocab.txt": "hello\n"}, out="elsewhere/flat.py")
+    done = subprocess.run([sys.executable, "elsewhere/flat.py"], capture_output=True, text=True)
+    assert done.stdout == "hello\n\n", done.stderr
+
+
+def test_a_notebook_hides_its_event_loop_from_code_that_asks_whether_one_runs(here):
+    ask = "import asyncio\ntry:\n    asyncio.get_running_loop()\nexcept RuntimeError:\n    print('none')\n"
+    assert "let_cells_start_event_loops()" in build(here, {"main.py": ask}, out="flat.ipynb")[1]
 
 
 def test_hydra_finds_its_settings_where_they_are_written(here):
