@@ -48,9 +48,14 @@ class Result(unittest.TestResult):
     def addExpectedFailure(self, test, error):
         pass
 
+if own == "own_asyncio":
+    sys.modules["_asyncio"] = None  # it knows the exceptions of the interpreter's own asyncio alone
 module = importlib.import_module(name)
 found = getattr(module, own, None) if own == "own_unittest" else None
 found = found or (sys.modules.get(own) if own == "own_unittest" else None) or unittest
+cases = sys.modules.get("unittest.async_case")
+if cases and own in sys.modules and own == "own_asyncio":
+    cases.asyncio = sys.modules[own]  # the copy's loop runs its tests, as asyncio's own does
 if hasattr(module, "load_tests"):
     del module.load_tests
 found.defaultTestLoader.loadTestsFromModule(module).run(Result())

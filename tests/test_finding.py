@@ -172,7 +172,7 @@ def test_the_same_program_gives_the_same_bytes_whether_its_package_is_named_or_f
 
 def test_an_entry_that_makes_its_own_folder_the_working_folder_finds_what_is_shipped_there(here):
     entry = "import os\nos.chdir(os.path.dirname(os.path.abspath(__file__)))\nprint(open('vocab.txt').read())\n"
-    _, text = build(here, {"main.py": entry, "vocab.txt": "hello\n"}, out="elsewhere/flat.py")
+    assert build(here, {"main.py": entry, "vocab.txt": "hello\n"}, out="elsewhere/flat.py")[0] == 0
     done = subprocess.run([sys.executable, "elsewhere/flat.py"], capture_output=True, text=True)
     assert done.stdout == "hello\n\n", done.stderr
 
