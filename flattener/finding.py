@@ -59,7 +59,9 @@ def find_program(library: Library, form: str) -> tuple[Library, Reach]:
     """
     search = library.search
     if search is None:
-        return library, Reach(library, form)
+        reach = Reach(library, form)
+        reach.judge()
+        return library, reach
     asked = Found()
     for text in library.keep:
         add_package(library, search, asked, text.partition(":")[0], "--keep")
@@ -68,6 +70,9 @@ def find_program(library: Library, form: str) -> tuple[Library, Reach]:
     while True:
         found = look_for_modules(library, reach, search)
         if not (found.packages or found.wanted.keys() - library.wanted.keys() or found.computed):
+            if not reach.is_judged:  # only now, since what was found before is looked at anew with each package
+                reach.judge()
+                continue
             modules = [library.entry, *reach.modules.values()]
             reach.named = NamedFiles(library, modules, search, reach.facts)
             found = look_into_files(library, reach.named, search)

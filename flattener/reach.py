@@ -58,6 +58,7 @@ class Reach:
         shows: module a class of which may be shown with the module's name -> the place that shows it.
         pools: words of what may send functions and objects to other processes.
         opens: whether something may name what no source mentions, so that nothing may be left out.
+        is_judged: whether the last six are known; `judge` finds them, which takes longer than all that is before.
     """
 
     def __init__(self, library: Library, form: str, facts: dict[str, Facts] | None = None) -> None:
@@ -86,6 +87,13 @@ class Reach:
         for top in library.packages if self.names_package else []:
             self.visit_all(top)
         self.kept = self.find_kept()
+        self.notices: list[Notice] = []
+        self.is_judged = False
+
+    def judge(self) -> None:
+        """Finds what would notice the flat form; where that may name anything, all modules are added."""
+        library = self.library
+        self.is_judged = True
         self.notices = self.find_notices()
         if any(notice.opens for notice in self.notices):
             known = len(self.modules)
