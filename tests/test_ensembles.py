@@ -116,6 +116,7 @@ def test_runs_over_other_tiles_or_folds_and_a_single_run_are_refused():
         build_ensemble([one, other._replace(fold=other.fold + 1)])
 
 
+@pytest.mark.slow
 def test_the_score_of_an_ensemble_is_not_optimistic_while_that_of_fitted_weights_is(monkeypatch):
     """Many small sets of tiles, and for each the score on fresh tiles of what was chosen on it.
 

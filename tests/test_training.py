@@ -709,13 +709,21 @@ def predicted(tmp_path, tiles):
     return write_predict_run(tmp_path / "predict", tiles)
 
 
+SECOND_ROUND = preset("smoke", **TINY, steps=3, folds=2, pseudo=0.5)
+
+
+def test_a_state_without_pseudo_labels_is_not_resumed_with_them(tmp_path, tiles, predicted):
+    cross_validation.claim_state(tmp_path, SECOND_ROUND, tiles)
+    pseudo = read_pseudo_labels(SECOND_ROUND, tiles, predicted)
+    with pytest.raises(ArtifactError, match="differs in the tiles"):
+        cross_validation.claim_state(tmp_path, SECOND_ROUND, tiles, pseudo)
+
+
+@pytest.mark.slow
 def test_a_second_round_trains_on_pseudo_labels_and_validates_without(tmp_path, tiles, predicted, monkeypatch):
     made = spy_on_batches(monkeypatch)
-    config = preset("smoke", **TINY, steps=3, folds=2, pseudo=0.5)
+    config = SECOND_ROUND
     pseudo = read_pseudo_labels(config, tiles, predicted)
-    with pytest.raises(ArtifactError, match="differs in the tiles"):
-        cross_validation.claim_state(tmp_path / "other", config, tiles)
-        cross_validation.claim_state(tmp_path / "other", config, tiles, pseudo)
     history = fit_folds(config, tiles, tmp_path, tmp_path / "state", pseudo=pseudo).history
     assert history["step"].max() == 3 and len(made) == 2
 
