@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import errno
 import json
 import math
 import os
 import pathlib
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +17,13 @@ from typing import Any, NoReturn, TextIO
 from desk.errors import DeskError, Exit, UsageError
 from desk.output import printable
 
+DISK = {  # what a disk may say, and what helps
+    errno.ENOSPC: ("the disk is full", "Make room there, and run the same command again"),
+    errno.EDQUOT: ("your share of the disk is used up", "Make room there, and run the same command again"),
+    errno.EROFS: ("the disk is read-only", "Make it writable, or choose another folder (such as by --runs or --out)"),
+    errno.EACCES: ("the system does not allow it", "Make it yours (chown, chmod), or choose another folder"),
+    errno.EIO: ("the disk fails", "Copy what is on it, and choose another one"),
+}
 JSON_VERSION = 1  # of the document; a field more is no new version, one that is gone or means something else is
 
 
@@ -117,8 +126,16 @@ def call_verb(
 
 
 def explain(error: Exception) -> str:
-    """The message of an error."""
-    return str(error)
+    """The message of an error; of a disk that takes nothing more, with the path, what is needed, and the remedy."""
+    if not isinstance(error, OSError) or error.errno not in DISK:
+        return str(error)
+    path = pathlib.Path(os.fsdecode(error.filename or "the working folder"))
+    needed = "".join(f"; {note}" for note in getattr(error, "__notes__", []))
+    what, remedy = DISK[error.errno]
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        there = next((folder for folder in (path, *path.parents) if folder.exists()), pathlib.Path("."))
+        needed += f"; {shutil.disk_usage(there).free:,} bytes are free"
+    return f"{path}: {what}{needed}. {remedy}"
 
 
 def show_next(commands: Sequence[str]) -> None:

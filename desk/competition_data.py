@@ -4,15 +4,18 @@ Each file is checked by its size, zips by their contents, and takes its name whe
 """
 
 import pathlib
+import shutil
 import zipfile
 
 from desk.errors import ConfigurationError
 from desk.kaggle.competitions import competition_files, open_competition_file
 from desk.kaggle.errors import OutputError, UnreachableError
-from desk.kaggle.files import download
+from desk.kaggle.files import check_names, download
 from desk.kaggle.transport import KaggleLink
 from desk.output import shown
 from desk.records import read_object, write_object
+from salt.archives import DAMAGED, refuse_bomb
+from salt.files import whole_file
 
 TRIES = 5  # of each file; what came stays
 
@@ -23,18 +26,12 @@ def download_competition(link: KaggleLink, competition: str, folder: pathlib.Pat
     if not files:
         raise ConfigurationError(f"competition {competition} has no files")
     print(f"{competition}: {len(files)} files, {sum(files.values()) / 1e6:,.0f} MB, into {shown(folder)}")
+    check_names(files)
     for name, size in files.items():
-        check_name(name)
         there = is_whole(folder / name, size)
         if not there:
             download_file(link, competition, name, size, folder)
         print(f"  {name:<28} {size:>13,} bytes   {'was there' if there else 'downloaded'}", flush=True)
-
-
-def check_name(name: str) -> None:
-    """Raises `OutputError` for a file's name that leads out of the folder."""
-    if not name or name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
-        raise OutputError(f"file {name!r}: its name leads out of the folder; nothing was taken")
 
 
 def is_whole(path: pathlib.Path, size: int) -> bool:
@@ -118,20 +115,22 @@ def finish(part: pathlib.Path, path: pathlib.Path, size: int, packed: bool) -> N
 def unpack(part: pathlib.Path, path: pathlib.Path) -> None:
     """Replaces a zip of one file by this file."""
     try:
-        with zipfile.ZipFile(part) as archive:
-            (member,) = archive.namelist()
-            content = archive.read(member)
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        with whole_file(part) as temporary, zipfile.ZipFile(part) as archive:
+            (member,) = archive.infolist()
+            refuse_bomb(archive, path.name, part.stat().st_size)
+            with archive.open(member) as source, open(temporary, "wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+    except DAMAGED as error:
         part.unlink()
         raise OutputError(f"{path.name} came packed and cannot be unpacked ({error}); it is thrown away") from None
-    part.write_bytes(content)
 
 
 def broken_zip(path: pathlib.Path) -> str | None:
     """What is wrong with a zip, or None."""
     try:
         with zipfile.ZipFile(path) as archive:
+            refuse_bomb(archive, path.name, path.stat().st_size)
             bad = archive.testzip()
-    except (zipfile.BadZipFile, EOFError) as error:
-        return f"is no whole zip ({error})"
+    except DAMAGED as error:
+        return f"is no zip that can be read ({error})"
     return f"its member {bad} is damaged" if bad else None

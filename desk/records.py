@@ -18,9 +18,9 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 from desk.errors import ConfigurationError
 from desk.paths import AnyPath
 from salt.files import whole_file
+from salt.limits import MOST_RECORD
 
 SCHEMA = 2  # of the records that are written; those without one are of the first
-MOST_BYTES = 16 << 20  # of a record's file; a manifest of 500 files has 80 kB
 NEW, GONE = "(new)", "(gone)"  # before a record is written first, and after it is removed
 
 
@@ -123,7 +123,7 @@ def read_record(folder: AnyPath, kind: type[Kind]) -> Kind | None:
     """
     path = pathlib.Path(folder) / kind.FILE
     try:
-        if path.stat().st_size > MOST_BYTES:
+        if path.stat().st_size > MOST_RECORD:
             raise DamagedRecord(
                 f"{path}: has {path.stat().st_size:,} bytes, more than any record; {remedy(path, kind)}"
             )

@@ -7,19 +7,19 @@ failed, and which files move to the run's folder is for fetching.py and fan_out.
 
 import contextlib
 import pathlib
-import re
 import tempfile
 
 from tqdm import tqdm
 
 from desk.kaggle.errors import AccessError, NotFoundError, OutputError, UnreachableError
-from desk.kaggle.files import download
+from desk.kaggle.files import check_names, download
 from desk.kaggle.kernels import Output, Status, list_output, read_kernel, read_status
 from desk.kaggle.transport import KaggleLink
-from desk.records import MOST_BYTES, as_record, parse_object, read_text
+from desk.records import as_record, parse_object, read_text
 from desk.runs import FETCH, JOINING, MANIFEST, PUSH, QUEUE, SUBMIT, Run
 from desk.states import Manifest
 from salt.files import sha256_file
+from salt.limits import MOST_RECORD
 
 POLL = 45.0  # seconds between looks, give or take a third: unpublished limits, and runs of hours
 DEADLINE_HOURS = 14.0  # Kaggle's 12 hours, and two in the queue
@@ -101,16 +101,13 @@ def run_output(link: KaggleLink, run: Run) -> Output:
         output = list_output(link, run.push.ref, run.push.version)
     except NotFoundError:
         output = list_output(link, run.push.ref)
-    for name in output.files:
-        check_name(name)
+    check_names(output.files, UnsafeName)
     return output
 
 
 def check_name(name: str) -> None:
     """Raises `UnsafeName` for a file's name that leads out of the run's folder."""
-    parts = name.replace("\\", "/").split("/")
-    if not name or any(part in ("", ".", "..") for part in parts) or "\0" in name or re.match(r"[A-Za-z]:", name):
-        raise UnsafeName(f"output file {name!r}: its name leads out of the run's folder; nothing was taken")
+    check_names([name], UnsafeName)
 
 
 def bring_manifest(link: KaggleLink, files: dict[str, str], fresh: pathlib.Path, run: Run) -> Manifest:
@@ -125,7 +122,7 @@ def bring_manifest(link: KaggleLink, files: dict[str, str], fresh: pathlib.Path,
     path = fresh / MANIFEST_PART
     download(link, files[MANIFEST], path)
     try:
-        text = read_text(path) if path.stat().st_size <= MOST_BYTES else ""
+        text = read_text(path) if path.stat().st_size <= MOST_RECORD else ""
         manifest = as_record(Manifest, parse_object(text))
     except ValueError as error:
         raise OutputError(f"what Kaggle gives as {MANIFEST} is none ({error})") from None

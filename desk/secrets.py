@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from desk.errors import ConfigurationError
 from desk.kaggle.credentials import credential_files
 from desk.records import read_object, read_text
+from salt.limits import MOST_PACKED_TEXT
 
 SHORTEST = 12  # characters of a secret that is looked for: shorter ones stand in any text by chance
-MOST_BYTES = 64 << 20  # of a packed text that is unpacked
 BLOCK = 1 << 22  # bytes of a file that are looked at together
 NAMED_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|KAGGLE_KEY|PRIVATE_?KEY", re.IGNORECASE)
 KAGGLE_FIELDS = ("key", "access_token", "refresh_token", "token")
@@ -114,7 +114,7 @@ def unpack(literal: str) -> Iterator[str]:
         yield data.decode(errors="replace")
         for window in (zlib.MAX_WBITS, zlib.MAX_WBITS | 16):  # zlib's own head, gzip's
             try:
-                yield zlib.decompressobj(window).decompress(data, MOST_BYTES).decode(errors="replace")
+                yield zlib.decompressobj(window).decompress(data, MOST_PACKED_TEXT).decode(errors="replace")
             except zlib.error:
                 continue
 

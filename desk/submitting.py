@@ -4,6 +4,7 @@ What Kaggle lists is looked at before anything is sent, and what is not seen may
 when the user says so. How a submission is known again is in deeds.py, when it counts as lost in sending.py.
 """
 
+import codecs
 import contextlib
 import dataclasses
 import os
@@ -201,7 +202,7 @@ def run_of_file(
         with tempfile.TemporaryDirectory(prefix=".imported-", dir=runs) as temporary:
             fresh = pathlib.Path(temporary) / folder.name
             fresh.mkdir()
-            (fresh / SUBMISSION).write_bytes(path.read_bytes())
+            (fresh / SUBMISSION).write_bytes(path.read_bytes().removeprefix(codecs.BOM_UTF8))  # which Excel puts there
             origin = {"source": path.name, "files": {path.name: digest}}
             write_manifest(fresh, folder.name, IMPORTED, Config(), imported=origin)
             os.rename(fresh, folder)

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import io
 import itertools
+import lzma
 import os
 import pathlib
 import re
@@ -17,8 +18,12 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 
+from salt.limits import FREELY_PACKED, MOST_AT_ONCE, MOST_INNER_ZIP, MOST_PACKING, MOST_UNPACKED
+
 LISTED_ENTRIES = 1000  # of one folder on disk that are looked at: a folder of 18,000 images holds no competition
-UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error)
+# What reading a zip raises that is cut, damaged, encrypted or packed in a way that Python does not know.
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, struct.error, ValueError)
+UNREADABLE = (OSError, *DAMAGED)
 COPY_MARK = re.compile(
     r"(\s*\(\d+\)|\s+\d+|[\s-]+(copy|kopie)(\s*\(?\d+\)?)?)$"
 )  # "train (1)", "train 2", "train copy"
@@ -58,7 +63,9 @@ class Place:
             if not self.inside and not self.zips:
                 return self.path.read_bytes()
             with open_archive(self.path, self.zips) as archive:
-                return archive.read(self.inside)
+                return read_inside(archive, self.inside)
+        except ArchiveError:
+            raise
         except UNREADABLE as error:
             raise DataError(f"{self}: cannot be read ({error})") from error
 
@@ -188,18 +195,42 @@ def open_archive(path: pathlib.Path, zips: tuple[str, ...] = ()) -> zipfile.ZipF
         label = "/".join([str(path), *zips[:depth]])
         try:
             with archive:
-                content = archive.read(name)
+                content = read_inside(archive, name, MOST_INNER_ZIP)
+        except ArchiveError:
+            raise
         except UNREADABLE as error:
             raise ArchiveError(f"{label}: cannot be read ({error}); download it again") from error
         archive = open_zip(io.BytesIO(content), label, len(content))
     return archive
 
 
+def read_inside(archive: zipfile.ZipFile, name: str, most: int = MOST_AT_ONCE) -> bytes:
+    """The content of a file in a zip.
+
+    Raises:
+        ArchiveError: it is larger than `most` bytes; no more is ever read of it than the zip says.
+    """
+    size = archive.getinfo(name).file_size
+    if size > most:
+        label = f"{archive.filename or 'the inner zip'}/{name}"
+        raise ArchiveError(f"{label}: has {size:,} bytes, and {most:,} are read at once; unpack it, or leave it out")
+    return archive.read(name)
+
+
+def refuse_bomb(archive: zipfile.ZipFile, label: str, size: int) -> None:
+    """Raises `ArchiveError` for a zip whose files take more room than any right one's; `size` are its bytes."""
+    unpacked = sum(member.file_size for member in archive.infolist())
+    limits = {"in all": MOST_UNPACKED, f"of a zip of {size:,}": max(FREELY_PACKED, MOST_PACKING * size)}
+    for what, most in limits.items():
+        if unpacked > most:
+            raise ArchiveError(f"{label}: unpacks to {unpacked:,} bytes, and {most:,} {what} are taken; look at it")
+
+
 def open_zip(file: pathlib.Path | io.BytesIO, label: str, size: int) -> zipfile.ZipFile:
     """Opens a zip for reading; `label` and `size`, bytes, are for the message of the `ArchiveError`."""
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, EOFError, struct.error) as error:
+    except DAMAGED as error:
         raise ArchiveError(f"{label} ({size:,} bytes) is not a whole zip ({error}); download it again") from error
     for member in archive.infolist():  # some programs write "images\a.png", others "./images/a.png"
         plain = re.sub(r"^(\./|/)+", "", member.filename.replace("\\", "/"))

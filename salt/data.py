@@ -19,7 +19,17 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from salt.archives import UNREADABLE, DataError, Folder, Place, file_names, open_archive, plain_stem
+from salt.archives import (
+    UNREADABLE,
+    ArchiveError,
+    DataError,
+    Folder,
+    Place,
+    file_names,
+    open_archive,
+    plain_stem,
+    read_inside,
+)
 from salt.competition import Competition, raise_problems, raise_repeated_ids
 from salt.competition import find_competition as find_competition  # here, too, for scripts from before 28 November 2026
 from salt.rle import decode_rles
@@ -158,7 +168,9 @@ class PngReader:
             if self.zip is None:
                 return (self.path / self.names[tile_id]).read_bytes()
             with self.lock:
-                return self.zip.read(self.names[tile_id])
+                return read_inside(self.zip, self.names[tile_id])
+        except ArchiveError:
+            raise
         except UNREADABLE as error:
             raise DataError(f"cannot be read ({error})") from error
 

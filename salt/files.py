@@ -35,6 +35,12 @@ def whole_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
             os.fsync(file.fileno())  # else the new name may be on disk before the content when the power fails
         os.chmod(temporary, 0o666 & ~current_umask())  # mkstemp gives 0600
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None or pathlib.Path(os.fsdecode(error.filename)) == temporary:
+            error.filename = str(path)  # what is written does not know its name, and nobody knows the temporary one
+            with contextlib.suppress(OSError):
+                error.add_note(f"more than {temporary.stat().st_size:,} bytes are needed")
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

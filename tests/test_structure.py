@@ -13,7 +13,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Each package's modules, those that import nothing of the others first; a module imports only from those before it.
 ORDER = [
-    *("machine", "files", "archives", "config", "tiles", "rle", "metrics"),
+    *("limits", "machine", "files", "archives", "config", "tiles", "rle", "metrics"),
     *("competition", "layout", "data", "folds", "synthetic", "slices", "seams", "mosaics", "submission", "artifacts"),
     *("layers", "keras_metrics", "augmentations", "losses", "backbones", "encoders", "unet", "tta"),
     *("inference", "postprocess", "scoring", "ensembles"),
@@ -78,7 +78,7 @@ BELOW = {"salt": (), "flattener": (), "desk": ("salt", "flattener"), "scripts": 
 OURS = {*BELOW, "build_kernel"}
 NUMPY_ONLY = (
     *("tiles", "rle", "metrics", "files", "config", "submission", "artifacts", "postprocess", "scoring", "ensembles"),
-    *("resume", "parts"),
+    *("resume", "parts", "limits"),
 )
 HEAVY = ("tensorflow", "keras", "cv2", "sklearn", "matplotlib", "pandas")
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))

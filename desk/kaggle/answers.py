@@ -10,7 +10,8 @@ from kagglesdk.common.types.file_download import FileDownload
 from kagglesdk.common.types.http_redirect import HttpRedirect
 from kagglesdk.kaggle_object import KaggleObject, ListSerializer, MapSerializer
 
-MOST_BYTES = 64 << 20  # of an answer; a listing of 500 files has 200 kB
+from salt.limits import MOST_ANSWER
+
 KINDS: dict[type, tuple[type, ...]] = {  # what JSON has for a field of a type; any other is an enumeration's name
     int: (int,), float: (int, float), bool: (bool,), str: (str,), datetime.datetime: (str,), datetime.timedelta: (str,),
 }  # fmt: skip
@@ -33,8 +34,8 @@ def prepare_answer(prepare: Callable, kind: type | None, response: requests.Resp
     """
     is_json = "application/json" in response.headers.get("Content-Type", "")
     if is_json and response.status_code < 400 and hasattr(kind, "_fields") and kind not in (HttpRedirect, FileDownload):
-        if len(response.content) > MOST_BYTES:
-            raise UnreadableAnswer(f"{len(response.content):,} bytes, more than {MOST_BYTES:,}")
+        if len(response.content) > MOST_ANSWER:
+            raise UnreadableAnswer(f"{len(response.content):,} bytes, more than {MOST_ANSWER:,}")
         found = json.loads(response.content)
         if not isinstance(found, dict):
             raise UnreadableAnswer(f"{brief(found)} is no object")
@@ -74,8 +75,3 @@ def brief(value: Any) -> str:
     """A value as messages show it."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def printable(text: str) -> str:
-    """A text of Kaggle without what no file and no terminal takes: halves of pairs, and zeros."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "")

@@ -20,10 +20,10 @@ from kagglesdk.competitions.types.competition_api_service import (
 )
 
 from desk.errors import ConfigurationError
-from desk.kaggle.answers import printable
 from desk.kaggle.errors import AccessError, NotFoundError, QuotaError, UnreachableError
 from desk.kaggle.files import upload
 from desk.kaggle.transport import PAGE, KaggleLink
+from desk.output import printable
 from desk.paths import AnyPath
 
 

@@ -18,7 +18,6 @@ from kagglesdk.kernels.types.kernels_api_service import (
 from kagglesdk.kernels.types.kernels_enums import KernelsListSortType, KernelsListViewType
 
 from desk.errors import ConfigurationError, DeskError
-from desk.kaggle.answers import printable
 from desk.kaggle.errors import AmbiguousError, CapacityError, QuotaError, ThrottledError
 from desk.kaggle.transport import PAGE, UNREADABLE, KaggleLink
 
@@ -209,7 +208,7 @@ def read_status(link: KaggleLink, ref: str, version: int | None = None) -> Statu
     """The state of a kernel's newest run, or of the version given."""
     method, fields = link.client.kernels.kernels_api_client.get_kernel_session_status, kernel_fields(ref, version)
     answer = link.ask(f"read the status of {ref}", method, ApiGetKernelSessionStatusRequest, **fields)
-    return Status(answer.status.name, printable(link.scrub(answer.failure_message or "")))
+    return Status(answer.status.name, link.scrub(answer.failure_message or ""))
 
 
 def list_output(link: KaggleLink, ref: str, version: int | None = None) -> Output:

@@ -10,10 +10,8 @@ print. The SDK below it is the same code that the command line client calls.
 
 import contextlib
 import datetime
-import email.utils
 import functools
 import itertools
-import math
 import pathlib
 import queue
 import random
@@ -315,12 +313,7 @@ def short_reason(error: BaseException) -> str:
 
 def retry_after(value: str | None) -> float | None:
     """The seconds of a Retry-After header, which holds a number or a date."""
-    if value is None:
+    try:
+        return None if value is None else float(urllib3.util.Retry().parse_retry_after(value))
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         return None
-    with contextlib.suppress(ValueError):
-        seconds = float(value)
-        return max(seconds, 0.0) if math.isfinite(seconds) else None
-    with contextlib.suppress(ValueError, TypeError):
-        moment = email.utils.parsedate_to_datetime(value)
-        return max((moment - datetime.datetime.now(datetime.UTC)).total_seconds(), 0.0)
-    return None

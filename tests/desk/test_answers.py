@@ -33,7 +33,7 @@ def test_what_is_as_the_sdk_says_is_taken_and_unknown_fields_are_left_alone():
 
 
 def test_more_than_anybody_reads_is_no_answer(monkeypatch):
-    monkeypatch.setattr(answers, "MOST_BYTES", 10)
+    monkeypatch.setattr(answers, "MOST_ANSWER", 10)
     response = requests.Response()
     response.status_code, response._content = 200, json.dumps({"url": "a" * 20}).encode()
     response.headers["Content-Type"] = "application/json"

@@ -131,12 +131,12 @@ def test_a_file_that_is_no_record_is_an_error_and_no_traceback(tmp_path, content
 
 
 def test_a_record_that_is_too_large_or_a_folder_is_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "MOST_BYTES", 10)
+    monkeypatch.setattr(records, "MOST_RECORD", 10)
     write_object(tmp_path / "push.json", PUSH)
     with pytest.raises(DamagedRecord, match="more than any record"):
         read_record(tmp_path, PushRecord)
     (tmp_path / "fetch.json").mkdir()
-    monkeypatch.setattr(records, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(records, "MOST_RECORD", 1 << 20)
     with pytest.raises(DamagedRecord, match="directory"):
         read_record(tmp_path, FetchRecord)
 

@@ -1,0 +1,207 @@
+"""What comes from elsewhere and is cut, damaged, too large or called as no file may be; and disks that take no more."""
+
+import errno
+import io
+import os
+import struct
+import zipfile
+
+import pytest
+
+import salt.archives
+import salt.submission
+from desk import competition_data, submitting
+from desk.command import explain
+from desk.kaggle.errors import OutputError
+from desk.kaggle.files import check_names, need_room
+from salt.archives import ArchiveError, DataError, Place, refuse_bomb
+from salt.files import whole_file
+from salt.limits import MOST_AT_ONCE, MOST_NAME
+from salt.rle import decode_rles
+from salt.submission import check_submission
+
+CENTRAL, LOCAL = b"PK\1\2", b"PK\3\4"
+
+
+def packed(content=b"id,rle_mask\n" * 99, name="train.csv") -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return held.getvalue()
+
+
+def changed(field, value, kind="<H") -> bytes:
+    """A zip with another value in a field of both of its headers: its offset in the local one; 2 more in the other."""
+    content = bytearray(packed())
+    for mark, more in ((LOCAL, 0), (CENTRAL, 2)):
+        struct.pack_into(kind, content, content.index(mark) + field + more, value)
+    return bytes(content)
+
+
+def scratched() -> bytes:
+    content = bytearray(packed())
+    start = content.index(b"train.csv") + len(b"train.csv")
+    content[start : start + 4] = b"\xff\xff\xff\xff"
+    return bytes(content)
+
+
+BAD = {
+    "unknown compression": changed(8, 97),
+    "encrypted": changed(6, 1),
+    "damaged": scratched(),
+    "cut": packed()[:60],
+    "of a later version": changed(4, 999),
+    "several files": None,
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_packed_download_that_cannot_be_read_is_thrown_away_so_that_it_comes_again(what, tmp_path):
+    part, path = tmp_path / ".train.csv.part", tmp_path / "train.csv"
+    content = BAD[what]
+    if content is None:
+        with zipfile.ZipFile(part, "w") as archive:
+            archive.writestr("a.csv", "1")
+            archive.writestr("b.csv", "2")
+    else:
+        part.write_bytes(content)
+    with pytest.raises(OutputError, match=r"train\.csv came packed and cannot be unpacked .*; it is thrown away"):
+        competition_data.finish(part, path, 1, packed=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", [name for name, content in BAD.items() if content])
+def test_a_zip_that_cannot_be_read_is_thrown_away_and_no_traceback(what, tmp_path):
+    part = tmp_path / ".train.zip.part"
+    part.write_bytes(BAD[what])
+    with pytest.raises(OutputError, match=r"train\.zip: .*; it is thrown away"):
+        competition_data.finish(part, tmp_path / "train.zip", len(BAD[what]), packed=False)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "train.zip").write_bytes(BAD[what])
+    with pytest.raises(DataError, match=r"train\.zip"):
+        Place(tmp_path / "train.zip", inside="train.csv").read_bytes()
+
+
+def test_a_disk_that_is_full_while_a_file_is_unpacked_throws_nothing_away(tmp_path, monkeypatch):
+    part = tmp_path / ".train.csv.part"
+    part.write_bytes(packed())
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(competition_data.shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="No space left"):
+        competition_data.finish(part, tmp_path / "train.csv", 1, packed=True)
+    assert list(tmp_path.iterdir()) == [part] and part.read_bytes() == packed()
+
+
+def test_a_file_is_unpacked_as_it_is(tmp_path):
+    part, path = tmp_path / ".train.csv.part", tmp_path / "train.csv"
+    part.write_bytes(packed(b"id\n1\n"))
+    competition_data.finish(part, path, 1, packed=True)
+    assert path.read_bytes() == b"id\n1\n" and not part.exists()
+
+
+def test_a_bomb_is_refused_by_what_its_head_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(salt.archives, "FREELY_PACKED", 1 << 20)
+    content = packed(bytes(2 << 20))
+    for limit, message in ((None, r"of a zip of [\d,]+ are taken"), (1 << 16, "65,536 in all are taken")):
+        if limit:
+            monkeypatch.setattr(salt.archives, "MOST_UNPACKED", limit)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, pytest.raises(ArchiveError, match=message):
+            refuse_bomb(archive, "train.zip", len(content))
+    part = tmp_path / ".train.csv.part"
+    part.write_bytes(content)
+    with pytest.raises(OutputError, match="unpacks to 2,097,152 bytes"):
+        competition_data.finish(part, tmp_path / "train.csv", 1, packed=True)
+
+
+def test_a_file_of_a_gigabyte_is_not_read_at_once(tmp_path):
+    path = tmp_path / "tgs.zip"
+    path.write_bytes(changed(22, MOST_AT_ONCE + 1, "<I"))
+    with pytest.raises(
+        DataError, match=r"tgs\.zip/train\.csv: has 536,870,913 bytes, and 536,870,912 are read at once"
+    ):
+        Place(path, inside="train.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (["../evil"], "leads out"),
+        (["C:evil"], "leads out"),
+        (["a//b"], "leads out"),
+        ([""], "leads out"),
+        (["a", "a/b"], "lies in 'a', which is a file"),
+        (["deep/" + "å" * 120], f"has 240 bytes in a part, and {MOST_NAME} are taken"),
+        (["a\nb"], "has characters that are none of a name"),
+        (["a\x1b[31m"], "has characters that are none of a name"),
+        (["half \ud83d"], "has characters that are none of a name"),
+    ],
+    ids=range(9),
+)
+def test_names_under_which_no_file_can_lie_are_refused(names, message):
+    with pytest.raises(OutputError, match=f"its name {message}.*; nothing was taken"):
+        check_names(["fine.csv", *names])
+    check_names(["a/b", "a/c", "a b", "å.csv", "x" * MOST_NAME])
+
+
+# --- disks ---
+
+
+@pytest.mark.parametrize("number, words", [(errno.ENOSPC, "disk is full"), (errno.EROFS, "disk is read-only")])
+def test_a_disk_that_takes_nothing_is_named_with_the_need_and_the_remedy(tmp_path, number, words):
+    path = tmp_path / "runs" / "submit.json"
+    with pytest.raises(OSError, match=os.strerror(number)) as raised, whole_file(path) as temporary:
+        temporary.write_text("1234")
+        raise OSError(number, os.strerror(number))  # of a write, which does not know the file's name
+    message = explain(raised.value)
+    assert message.startswith(f"{path}: the {words}; more than 4 bytes are needed")
+    assert list(path.parent.iterdir()) == []
+    assert "Make" in message and ("bytes are free" in message) == (number == errno.ENOSPC)
+
+
+def test_a_download_that_has_no_room_is_not_begun(tmp_path):
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as raised:
+        need_room(tmp_path / "train.zip.part", 1 << 60)
+    assert "1,152,921,504,606,846,976 bytes are needed" in explain(raised.value)
+    need_room(tmp_path / "train.zip.part", 1)
+
+
+# --- submissions ---
+
+
+@pytest.fixture
+def sample(tmp_path):
+    path = tmp_path / "sample_submission.csv"
+    path.write_text("id,rle_mask\n" + "".join(f"t{index},1 1\n" for index in range(9)))
+    return path
+
+
+def test_a_submission_is_checked_in_parts_with_the_figures_of_the_whole(sample, tmp_path, monkeypatch):
+    path = tmp_path / "submission.csv"
+    path.write_text("id,rle_mask\n" + "".join(f"t{index},{'1 101' if index % 3 else ''}\n" for index in range(9)))
+    parts = []
+
+    def decode(rles, shape, ids):
+        parts.append(len(rles))
+        return decode_rles(rles, shape, ids)
+
+    monkeypatch.setattr(salt.submission, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(salt.submission, "decode_rles", decode)
+    facts = check_submission(path, sample)
+    assert parts == [4, 4, 1] and facts == {
+        "rows": 9, "empty_share": pytest.approx(1 / 3), "mean_coverage": pytest.approx(6 / 9 / 101)
+    }  # fmt: skip
+    path.write_text(path.read_text().replace("t8,1 101", "t8,1 0"))
+    with pytest.raises(salt.submission.SubmissionError, match="id 't8': run 1"):
+        check_submission(path, sample)
+
+
+def test_a_submission_that_excel_saved_is_taken_and_sent_without_its_mark(sample, tmp_path, monkeypatch):
+    sample.write_bytes(b"\xef\xbb\xbf" + sample.read_bytes())
+    monkeypatch.setattr(submitting, "find_sample", lambda link, data, cache: sample)
+    path = tmp_path / "mine.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + sample.read_bytes().replace(b"\n", b"\r\n").removeprefix(b"\xef\xbb\xbf"))
+    run = submitting.run_of_file(None, path, None, tmp_path / "runs")
+    assert (run.folder / "submission.csv").read_bytes() == path.read_bytes()[3:]
