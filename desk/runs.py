@@ -7,7 +7,6 @@ queue.json instead of push.json, and in parts/ a run for each fold.
 
 import contextlib
 import datetime
-import fcntl
 import functools
 import os
 import pathlib
@@ -145,6 +144,10 @@ class Run:
         Raises:
             BusyError: another process has it.
         """
+        try:
+            import fcntl
+        except ImportError:
+            raise ConfigurationError("runs cannot be locked on Windows; use WSL (docs/differences.md)") from None
         handle = os.open(self.owner.folder, os.O_RDONLY)
         held = contextlib.ExitStack()
         held.callback(os.close, handle)
@@ -174,12 +177,18 @@ def find_run(name: AnyPath, runs: AnyPath | None = None) -> Run:
         runs: where runs are kept; None: this repository's runs/.
 
     Raises:
-        ConfigurationError: there is none, or several.
+        ConfigurationError: there is none, or several, or it is something else.
     """
     runs = pathlib.Path(runs or paths.RUNS)
-    for folder in (runs / name, pathlib.Path(name)):
-        if folder.is_dir():
-            return Run(folder.resolve())
+    given = pathlib.Path(name).expanduser()
+    for folder in (runs / given, given):
+        if folder.is_file():
+            raise ConfigurationError(f"{name}: is a file; give the run's folder, {folder.parent}, or its name")
+        if str(name) and folder.is_dir():
+            folder = folder.resolve()
+            if runs.resolve().is_relative_to(folder):
+                raise ConfigurationError(f"{name}: is the folder of runs, or above it; give one of the runs in it")
+            return Run(folder)
     kept = sorted(folder for folder in runs.glob("[!.]*") if folder.is_dir())  # a hidden one is not finished
     found = [folder for folder in kept if name and folder.name.startswith(str(name))]
     if len(found) == 1:

@@ -11,18 +11,17 @@ interrupted study ends like an uninterrupted one. With several workers that hold
 since otherwise a draw depends on which of the other trials have ended.
 """
 
-import contextlib
-import fcntl
 import functools
 import itertools
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 import optuna
+from filelock import FileLock
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -88,39 +87,6 @@ SPACES: dict[str, dict[str, tuple | Span]] = {
 # --- the study and its file ---
 
 
-@contextlib.contextmanager
-def file_lock(path: pathlib.Path, wait: bool = True) -> Iterator[None]:
-    """Holds a lock until the block ends or the process dies.
-
-    Raises:
-        BlockingIOError: another process holds it, and `wait` is false.
-    """
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-
-
-class JournalLock:
-    """`file_lock` with Optuna's interface. Optuna's own locks remain when a process is killed, and block the others.
-
-    Args:
-        path: of the lock.
-    """
-
-    def __init__(self, path: pathlib.Path):
-        self.path = path
-
-    def acquire(self) -> bool:
-        """Waits for the lock."""
-        self.held = contextlib.ExitStack()
-        self.held.enter_context(file_lock(self.path))
-        return True
-
-    def release(self) -> None:
-        """Releases the lock."""
-        self.held.close()
-
-
 def begin_study(folder: str | pathlib.Path, config: Config) -> optuna.Study:
     """Opens the study in a folder, or makes it there; a last line of its file that a kill has cut short is dropped.
 
@@ -161,7 +127,8 @@ def open_study(folder: str | pathlib.Path, config: Config) -> optuna.Study:
 
 def open_storage(path: pathlib.Path) -> JournalStorage:
     """Optuna's storage in a journal."""
-    lock = JournalLock(path.with_name(f".{path.name}.lock"))
+    # Optuna's own locks remain when a process is killed, and block the others; this one ends with it.
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     # Optuna's base class of locks, which the annotation asks for, is not public.
     return JournalStorage(JournalFileBackend(str(path), lock))  # type: ignore[arg-type]
 
@@ -271,7 +238,7 @@ def draw_parameters(config: Config, trials: list) -> dict:
 def begin_trial(study: optuna.Study, config: Config, folder: str | pathlib.Path) -> int | None:
     """Adds a trial to the study and returns its number, or None if the study has as many as it shall have."""
     # No other worker may draw settings until this trial is in the study.
-    with file_lock(pathlib.Path(folder) / f".{STUDY_FILE}.draw"):
+    with FileLock(pathlib.Path(folder) / f".{STUDY_FILE}.draw"):
         trials = study.get_trials(deepcopy=False)
         if len(trials) >= trial_count(config):
             return None

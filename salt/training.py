@@ -5,7 +5,6 @@ last bit (float32, on a CPU).
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import math
@@ -17,6 +16,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from filelock import FileLock
 from keras import ops
 
 from salt.config import Config
@@ -240,8 +240,7 @@ def download_lock(folder: pathlib.Path, weights: str | None) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".download", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+    with FileLock(folder / ".download"):
         yield
 
 

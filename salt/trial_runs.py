@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import GrpcStorageProxy, run_grpc_proxy_server
 from optuna.trial import TrialState
@@ -30,7 +31,6 @@ from salt.study import (
     SearchError,
     begin_study,
     begin_trial,
-    file_lock,
     open_storage,
     open_study,
     run_trial,
@@ -159,8 +159,8 @@ def lock_study(folder: pathlib.Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(file_lock(folder / f".{STUDY_FILE}.run", wait=False))
-        except BlockingIOError:
+            stack.enter_context(FileLock(folder / f".{STUDY_FILE}.run", blocking=False))
+        except Timeout:
             raise SearchError(f"{folder / STUDY_FILE}: another search uses it; wait for it, or end it first") from None
         yield
 

@@ -3,7 +3,11 @@
 import errno
 import io
 import os
+import pathlib
+import re
 import struct
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -12,14 +16,18 @@ import salt.archives
 import salt.submission
 from desk import competition_data, submitting
 from desk.command import explain
+from desk.errors import ConfigurationError, LocalRunError
 from desk.kaggle.errors import OutputError
 from desk.kaggle.files import check_names, need_room
+from desk.local.endings import unfinished_run
+from desk.runs import find_run
 from salt.archives import ArchiveError, DataError, Place, refuse_bomb
 from salt.files import whole_file
 from salt.limits import MOST_AT_ONCE, MOST_NAME
 from salt.rle import decode_rles
 from salt.submission import check_submission
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 CENTRAL, LOCAL = b"PK\1\2", b"PK\3\4"
 
 
@@ -205,3 +213,58 @@ def test_a_submission_that_excel_saved_is_taken_and_sent_without_its_mark(sample
     path.write_bytes(b"\xef\xbb\xbf" + sample.read_bytes().replace(b"\n", b"\r\n").removeprefix(b"\xef\xbb\xbf"))
     run = submitting.run_of_file(None, path, None, tmp_path / "runs")
     assert (run.folder / "submission.csv").read_bytes() == path.read_bytes()[3:]
+
+
+# --- paths and systems ---
+
+
+@pytest.fixture
+def kept_runs(tmp_path, monkeypatch):
+    folder = tmp_path / "runs"
+    (folder / "train-1").mkdir(parents=True)
+    (folder / "train-1" / "push.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_a_run_is_found_by_any_path_of_its_folder(kept_runs, monkeypatch):
+    monkeypatch.setenv("HOME", str(kept_runs.parent))
+    for name in ("train-1", "train", "train-1/", "runs/train-1", str(kept_runs / "train-1"), "~/runs/train-1"):
+        assert find_run(name, kept_runs).folder == kept_runs / "train-1"
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("runs/train-1/push.json", "is a file; give the run's folder, runs/train-1"),
+        ("runs", "is the folder of runs, or above it"),
+        ("..", "is the folder of runs, or above it"),
+        ("/", "is the folder of runs, or above it"),
+        ("", "there is no such run; there are: train-1"),
+        ("/nowhere/train-1", "there is no such run; there are: train-1"),
+    ],
+)
+def test_what_is_no_run_is_refused_by_name(kept_runs, name, message):
+    with pytest.raises(ConfigurationError, match=message):
+        find_run(name, kept_runs)
+
+
+def test_a_run_is_resumed_by_the_path_of_its_folder(kept_runs, tmp_path):
+    for name in (str(kept_runs / "train-1"), "runs/train-1"):
+        with pytest.raises(LocalRunError, match="runs/train-1 has no state: it is finished"):
+            unfinished_run("train", name, kept_runs)
+    with pytest.raises(LocalRunError, match=f"lies in {tmp_path}, and runs in {kept_runs}; add --runs {tmp_path}"):
+        unfinished_run("train", str(tmp_path / "train-1"), kept_runs)
+
+
+def test_without_the_locks_of_unix_modules_are_imported_and_what_does_not_work_says_so(tmp_path):
+    code = (
+        "import sys; sys.modules['fcntl'] = None\n"
+        "import desk.runs, desk.local.processes, salt.study\n"
+        "try:\n    desk.runs.Run('.').lock()\n"
+        "except desk.runs.ConfigurationError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.stdout == "runs cannot be locked on Windows; use WSL (docs/differences.md)\n", done.stderr
+    for path in (ROOT / "salt").glob("*.py"):
+        assert not re.search(r"^import (fcntl|resource|pwd)", path.read_text(encoding="utf-8"), re.MULTILINE), path

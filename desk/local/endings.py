@@ -24,13 +24,18 @@ def unfinished_run(kernel: str, name: str, runs: pathlib.Path) -> tuple[pathlib.
 
     Args:
         kernel: whose run it is.
-        name: its id, or the beginning of it.
+        name: its id, or the beginning of it, or the path of its folder.
         runs: where runs are kept.
 
     Raises:
         LocalRunError: no such run, one that still runs, or one that had not begun to train.
         ArtifactError: its files do not match its manifest.
     """
+    if os.sep in name:  # a path, such as a shell completes
+        path = pathlib.Path(name).expanduser().resolve()
+        if path.parent != runs.resolve():
+            raise LocalRunError(f"--resume {name}: lies in {path.parent}, and runs in {runs}; add --runs {path.parent}")
+        name = path.name.removeprefix(".").removesuffix(".failed")
     names = {folder.name.removeprefix(".").removesuffix(".failed") for folder in runs.iterdir() if folder.is_dir()}
     begun = sorted(known for known in names if known.startswith(name) and RUN_ID.fullmatch(known))
     if name and name not in names and begun:
