@@ -205,13 +205,8 @@ def test_the_environments_hold_what_the_requirements_say(name, tensorflow):
 
 def test_the_package_imports_only_what_it_requires():
     allowed = {"keras", "numpy", "pandas", "cv2", "sklearn", "matplotlib", "tqdm", "cloudpickle", "tensorflow"}
-    allowed |= {
-        "optuna",
-        "filelock",
-        "salt",
-        "keras_hub",
-        "distributed",
-    }  # the last two are optional: extras in pyproject.toml
+    allowed |= {"optuna", "filelock", "salt"}
+    allowed |= {"keras_hub", "distributed"}  # optional: extras in pyproject.toml
     allowed |= {"threadpoolctl"}  # scikit-learn requires it
     for path in (ROOT / "salt").glob("*.py"):
         third_party = {name.split(".")[0] for name in imported_names(path)} - sys.stdlib_module_names
