@@ -179,28 +179,33 @@ def test_a_script_runs_from_any_folder_and_its_help_is_light(name, tmp_path):
     assert not modules_after(code, tmp_path, env=environment) & {"tensorflow", "keras", "cv2", "numpy", "requests"}
 
 
-def test_the_package_requires_what_the_requirements_say():
-    requirements = [
-        line.split("#")[0].strip()
-        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
-        if not line.startswith("#")
-    ]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["dependencies"] == requirements
-
-
 @pytest.mark.parametrize(
     ("name", "tensorflow"), [("environment.yml", "tensorflow"), ("environment-cuda.yml", "tensorflow[and-cuda]")]
 )
-def test_the_environments_hold_what_the_requirements_say(name, tensorflow):
-    lines = [
-        line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    ]
+def test_the_environments_hold_what_the_project_says(name, tensorflow):
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, groups = whole["project"], whole["dependency-groups"]
+    assert groups["dev"] == [{"include-group": "desk"}, {"include-group": "test"}]
+    lines = [*project["dependencies"], *groups["desk"], *groups["test"]]
     text = (ROOT / name).read_text(encoding="utf-8")
     listed = re.findall(r'^    - "(.*)"$', text, flags=re.MULTILINE)
-    assert listed == [line.replace("tensorflow>", f"{tensorflow}>") for line in lines if line]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert listed == [line.replace("tensorflow>", f"{tensorflow}>") for line in lines]
     assert f"- python{project['requires-python']}\n" in text
+
+
+def test_the_lock_holds_what_the_project_says_from_the_public_index():
+    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
+    packages = {package["name"]: package for package in lock["package"]}
+    ours = packages.pop("tgs-salt")["metadata"]
+    asked = [*ours["requires-dist"], *(entry for entries in ours["requires-dev"].values() for entry in entries)]
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, groups = whole["project"], whole["dependency-groups"]
+    lines = [*project["dependencies"], *groups["desk"], *groups["test"]]
+    wanted = {tuple(re.match(r"([\w-]+)(.*)", line).groups()) for line in lines}
+    found = {(entry["name"], entry.get("specifier", "")) for entry in asked}
+    assert {(name, frozenset(range.split(","))) for name, range in wanted} <= {
+        (name, frozenset(range.split(","))) for name, range in found
+    }, "uv lock writes it anew"
 
 
 def test_the_package_imports_only_what_it_requires():
