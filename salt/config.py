@@ -90,6 +90,7 @@ class Config:
 
     # --- folds, inference, randomness ---
     folds: int = 5  # into how many parts the training tiles are split
+    split: str = "random"  # "random": each tile by itself; "mosaic": all tiles of a rebuilt slice in one fold
     train_folds: tuple[int, ...] = (0, 1, 2, 3, 4)  # which of them are held out, one model for each
     tta: str = "flip"  # test-time augmentation: "none", "flip" (left and right), or "d4" where up is not special
     level: int = 0  # a pixel is salt if round(255 p) is at least this; 0: the best for the out-of-fold predictions
@@ -149,6 +150,7 @@ CHOICES = {
     "space": ("original", "original_transfer", "recipe", "findings"),
     "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
     "optimizer": ("adamw", "nadam", "rmsprop", "sgd"),
+    "split": ("random", "mosaic"),
     "tta": ("none", "flip", "d4"),
 }
 LIMITS: dict[str, tuple[float, float]] = {

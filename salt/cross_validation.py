@@ -24,6 +24,7 @@ from salt.files import whole_file
 from salt.folds import assign_folds
 from salt.inference import predict_probabilities
 from salt.machine import visible_gpus
+from salt.mosaics import find_mosaics, read_mosaics, write_mosaics
 from salt.parallel import WorkerError, run_workers
 from salt.postprocess import choose_pseudo_labels, empty_black
 from salt.resume import differing_settings
@@ -95,7 +96,7 @@ def fit_folds(
     """
     folder, state_folder = pathlib.Path(folder), pathlib.Path(state_folder)
     claim_state(state_folder, config, tiles, pseudo)
-    fold = assign_folds(tiles.images, tiles.known_masks(), config.folds, config.seed)
+    fold = split_tiles(config, tiles, state_folder)
     files = {held_out: fold_files(folder, state_folder, held_out) for held_out in config.train_folds}
     if config.minutes and not config.steps:
         if clock is None:
@@ -129,6 +130,25 @@ def fit_folds(
     write_plans(folder / "courses.json", files)
     finished = {held_out: each for held_out, each in files.items() if held_out not in unfinished}
     return Outcome(write_finished(folder, tiles, fold, finished), history, unfinished, failure)
+
+
+def split_tiles(config: Config, tiles: Tiles, state_folder: pathlib.Path) -> np.ndarray:
+    """The fold of each training tile, as the settings say. int8 `[N]`.
+
+    Mosaics are kept in the state folder: on another processor a doubtful seam may be judged otherwise, and a fold that
+    is resumed must not be trained on what it holds out.
+
+    Raises:
+        FoldError, MosaicError: the tiles cannot be split so.
+    """
+    mosaic = None
+    if config.split == "mosaic":
+        path = state_folder / "mosaics.csv"
+        if not path.is_file():
+            write_mosaics(path, tiles.ids, find_mosaics(tiles.images))
+        mosaic = read_mosaics(path, tiles.ids).mosaic
+        print(f"{np.sum(mosaic >= 0)} of {len(mosaic)} tiles lie in {mosaic.max() + 1} mosaics, each in one fold")
+    return assign_folds(tiles.images, tiles.known_masks(), config.folds, config.seed, mosaic)
 
 
 def fit_share(

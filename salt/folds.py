@@ -1,7 +1,7 @@
 """Which tile is held out in which fold: stratified by coverage, reproducible from a seed."""
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from salt.metrics import coverage_class
 from salt.tiles import is_black
@@ -11,7 +11,9 @@ class FoldError(ValueError):
     """Tiles that cannot be split as asked."""
 
 
-def assign_folds(images: np.ndarray, masks: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def assign_folds(
+    images: np.ndarray, masks: np.ndarray, folds: int, seed: int, mosaic: np.ndarray | None = None
+) -> np.ndarray:
     """Assigns the tiles to folds of equal size (to one tile a class), stratified by coverage class.
 
     The classes are those of `coverage_class`; black tiles, on which nothing is trained, are a class of their own, so
@@ -22,6 +24,8 @@ def assign_folds(images: np.ndarray, masks: np.ndarray, folds: int, seed: int) -
         masks: `[N, H, W]`, 0 and 1.
         folds: how many folds, 2 to 127.
         seed: of the split; the same arrays and the same seed give the same split.
+        mosaic: int `[N]`, -1 for none (see `find_mosaics`): all tiles of a mosaic are held out together, and folds are
+            of nearly equal size and mixture only. None: each tile by itself.
 
     Returns:
         int8 `[N]`, 0 to folds - 1: the fold in which the tile is held out.
@@ -37,16 +41,49 @@ def assign_folds(images: np.ndarray, masks: np.ndarray, folds: int, seed: int) -
         raise FoldError(f"images have shape {np.shape(images)}, masks {np.shape(masks)}: they must be the same tiles")
     if not 2 <= folds <= 127:
         raise FoldError(f"folds={folds}: must lie between 2 and 127 (a fold is stored as int8)")
+    if mosaic is not None and np.shape(mosaic) != np.shape(masks)[:1]:
+        raise FoldError(f"mosaic has shape {np.shape(mosaic)}; it must have an entry for each of {len(masks)} tiles")
     if len(masks) < folds:
         raise FoldError(f"folds={folds}: there are only {len(masks)} tiles; use fewer folds or more tiles")
     black = -1
     classes = np.where(is_black(images), black, coverage_class(masks))
     classes = pool_rare_classes(classes, folds)
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    groups = None if mosaic is None else tile_groups(mosaic)
+    if groups is not None and len(np.unique(groups)) < folds:
+        raise FoldError(f"folds={folds}: there are only {len(np.unique(groups))} mosaics; use fewer folds")
+    splitter = (StratifiedKFold if groups is None else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     fold = np.empty(len(classes), np.int8)
-    for number, (_, held_out) in enumerate(splitter.split(classes, classes)):
+    for number, (_, held_out) in enumerate(splitter.split(classes, classes, groups)):
         fold[held_out] = number
     return fold
+
+
+def tile_groups(mosaic: np.ndarray) -> np.ndarray:
+    """The number of each tile's group: its mosaic's, or one of its own. int `[N]`."""
+    mosaic = np.asarray(mosaic)
+    return np.where(mosaic >= 0, mosaic, mosaic.max(initial=0) + 1 + np.arange(len(mosaic)))
+
+
+def find_leaks(fold: np.ndarray, mosaic: np.ndarray, neighbours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which tiles a network has seen in part, if each fold's is trained on all other folds.
+
+    Args:
+        fold: int `[N]`, the fold in which a tile is held out; -1 for a tile that is never trained on, such as a test
+            tile.
+        mosaic: int `[N]`, -1 for none.
+        neighbours: int `[N, 4]`, -1 for none; see `neighbours_of`.
+
+    Returns:
+        Two bool `[N]`: at least one tile of the mosaic is trained on; at least one of the four neighbours is.
+    """
+    mates = np.zeros(len(fold), bool)
+    order = np.argsort(mosaic, kind="stable")
+    for inside in np.split(order, np.flatnonzero(np.diff(mosaic[order])) + 1):
+        if mosaic[inside[0]] >= 0:
+            trained = fold[inside][fold[inside] >= 0]
+            mates[inside] = [(trained != own).any() for own in fold[inside]]
+    beside = np.where(neighbours >= 0, fold[neighbours], -1)
+    return mates, ((beside >= 0) & (beside != fold[:, None])).any(axis=1)
 
 
 def pool_rare_classes(classes: np.ndarray, folds: int) -> np.ndarray:
