@@ -16,6 +16,7 @@ def score_table(score: dict) -> str:
             for row in score["classes"]
         ],
         depth_lines(score["depths"]),
+        leak_lines(score["leak"]),
         confusion_lines(score["confusion"]),
         calibration_lines(score["calibration"]),
     ]
@@ -73,6 +74,17 @@ def depth_lines(rows: list[dict] | None) -> list[str]:
         depths = f"{row['low']:.0f} to {row['high']:.0f}"
         lines.append(f"  {depths:<15} {row['tiles']:>7,}  {row['empty']:>5.1%}   {row['score']:.4f}")
     return lines
+
+
+def leak_lines(leak: dict | None) -> list[str]:
+    """How much the networks have seen of what they are scored on, or how to get to know it."""
+    if leak is None:
+        return ["  leak: give --mosaics FILE, which scripts/mosaics.py writes, and --data DIR"]
+    lines = ["  leak                        share   score   others"]
+    for name, text in (("mates", "slice-mate in training"), ("neighbours", "neighbour in training")):
+        row = leak[name]
+        lines.append(f"  {text:<25} {row['share']:>6.1%}  {score_text(row['score'])}  {score_text(row['others'])}")
+    return [*lines, "  (others: as of a survey from which nothing is trained on; the headline: as on the leaderboard)"]
 
 
 def confusion_lines(counts: dict) -> list[str]:

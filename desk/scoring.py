@@ -5,13 +5,25 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from desk.errors import ConfigurationError
 from desk.paths import AnyPath
 from desk.runs import find_run
 from desk.score_tables import score_table
 from salt.artifacts import Oof, read_oof, verify_run
 from salt.ensembles import mean_oof
 from salt.files import whole_file
-from salt.scoring import calibrate, expect_leaderboard, score_by_depth, score_oof
+from salt.scoring import (
+    calibrate,
+    expect_leaderboard,
+    level_table,
+    mean_precision,
+    nested_choice,
+    nested_parts,
+    score_by_depth,
+    score_oof,
+)
 
 
 class ScoredRun(NamedTuple):
@@ -22,18 +34,22 @@ class ScoredRun(NamedTuple):
     oof: Oof
 
 
-def show_score(names: Sequence[AnyPath], data: AnyPath | None = None) -> dict:
+def show_score(names: Sequence[AnyPath], data: AnyPath | None = None, mosaics: AnyPath | None = None) -> dict:
     """Scores a run, or the ensemble of several, and prints it; a single run's figures also go to its score.json.
 
     Args:
         names: of the runs, see `find_run`.
         data: the competition's folder, for its depths; None: no table by depth.
+        mosaics: table that scripts/mosaics.py has written of that competition; None: no leak is shown.
 
     Returns:
         As `score_runs`.
+
+    Raises:
+        ConfigurationError: mosaics without the competition.
     """
     runs = [open_run(name) for name in names]
-    score = score_runs([run.manifest for run in runs], [run.oof for run in runs], data)
+    score = score_runs([run.manifest for run in runs], [run.oof for run in runs], data, mosaics)
     lines = [score_table(score)]
     if len(runs) == 1:
         path = runs[0].folder / "score.json"
@@ -44,13 +60,16 @@ def show_score(names: Sequence[AnyPath], data: AnyPath | None = None) -> dict:
     return score
 
 
-def score_runs(manifests: Sequence[dict], oofs: Sequence[Oof], data: AnyPath | None = None) -> dict:
+def score_runs(
+    manifests: Sequence[dict], oofs: Sequence[Oof], data: AnyPath | None = None, mosaics: AnyPath | None = None
+) -> dict:
     """All that is known of a run or an ensemble: see `salt.scoring.score_oof`; and `run_id` and the further tables.
 
     Args:
         manifests: of the runs.
         oofs: their out-of-fold predictions, in the same order.
         data: the competition's folder, for its depths; None: no table by depth.
+        mosaics: as for `show_score`.
     """
     oof = mean_oof(list(oofs))
     score = score_oof(oof)
@@ -58,6 +77,7 @@ def score_runs(manifests: Sequence[dict], oofs: Sequence[Oof], data: AnyPath | N
         "run_id": " + ".join(manifest["run_id"] for manifest in manifests),
         **score,
         "depths": None if data is None else depth_table(data, oof),
+        "leak": None if mosaics is None else leak_table(data, mosaics, oof),
         "calibration": calibrate(oof),
         "leaderboard": expect_leaderboard(score["nested_score"], score["nested_standard_error"]),
     }
@@ -70,6 +90,51 @@ def depth_table(data: AnyPath, oof: Oof) -> list[dict]:
 
     competition = find_competition([data])
     return [] if competition.depths_table is None else score_by_depth(oof, read_depths(competition, oof.ids))
+
+
+def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof) -> dict:
+    """What the networks have seen of the tiles that they are scored on, and the score of those of which they have not.
+
+    Args:
+        data: the competition's folder: only its training tiles are trained on.
+        mosaics: table that scripts/mosaics.py has written.
+        oof: out-of-fold predictions.
+
+    Returns:
+        `placed`: share of the tiles that lie in a mosaic; and for `mates` (a tile of the mosaic is trained on) and
+        `neighbours` (one of the four neighbours is) a dict of `share`, and the nested `score` of such tiles (None
+        without any) and of all `others`.
+
+    Raises:
+        ConfigurationError: no competition is given.
+    """
+    if data is None:
+        raise ConfigurationError("--mosaics needs --data DIR, the competition's folder, which tells training tiles")
+    from salt.competition import find_competition
+    from salt.data import read_id_table
+    from salt.folds import find_leaks  # scikit-learn, which other scores do not need
+    from salt.mosaics import neighbours_of, read_mosaics
+
+    train = find_competition([data]).train_table
+    ids = np.array(sorted({*read_id_table(train)[0].tolist(), *oof.ids.tolist()}))
+    held = np.searchsorted(ids, oof.ids)
+    # Tiles of folds that were not trained are in none here: every fold has been trained on them.
+    fold = np.full(len(ids), int(oof.fold.max()) + 1)
+    fold[held] = oof.fold
+    table = read_mosaics(pathlib.Path(mosaics), ids)
+    leaks = find_leaks(fold, table.mosaic, neighbours_of(table))
+    precision = nested_choice(level_table(oof), nested_parts(oof, seed=0))[0]
+
+    def score(inside: np.ndarray) -> float | None:
+        return mean_precision(precision[inside]) if inside.any() else None
+
+    return {
+        "placed": float((table.mosaic[held] >= 0).mean()),
+        **{
+            name: {"share": float(known.mean()), "score": score(known), "others": score(~known)}
+            for name, known in zip(("mates", "neighbours"), (leak[held] for leak in leaks), strict=True)
+        },
+    }
 
 
 def open_run(name: AnyPath) -> ScoredRun:

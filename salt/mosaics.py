@@ -12,6 +12,7 @@ import numpy as np
 
 from salt.files import whole_file
 from salt.seams import FLAT, Direction, false_shares
+from salt.tiles import Tiles
 
 FALSE_RATE = 0.01  # of the matches, which is estimated from the tiles themselves
 FEWEST = 4  # tiles that are not constant
@@ -286,6 +287,25 @@ def neighbours_of(mosaics: Mosaics) -> np.ndarray:
     return np.array(steps).reshape(-1, len(SIDES))
 
 
+def describe_mosaics(mosaics: Mosaics) -> dict[str, int]:
+    """Counts: `tiles`, `placed` (in a mosaic), `mosaics`, and `seams` between two tiles."""
+    return {
+        "tiles": len(mosaics.mosaic),
+        "placed": int(np.sum(mosaics.mosaic >= 0)),
+        "mosaics": int(mosaics.mosaic.max(initial=-1)) + 1,
+        "seams": int(np.sum(neighbours_of(mosaics) >= 0)) // 2,
+    }
+
+
+def join_tiles(train: Tiles, test: Tiles | None) -> Tiles:
+    """Training and then test tiles, without masks."""
+    if test is None:
+        return Tiles(train.ids, train.images, None, train.depths)
+    pairs = zip((train.ids, train.images, train.depths), (test.ids, test.images, test.depths), strict=True)
+    ids, images, depths = (np.concatenate(pair) for pair in pairs)
+    return Tiles(ids, images, None, depths)
+
+
 def write_mosaics(path: str | pathlib.Path, ids: np.ndarray, mosaics: Mosaics) -> None:
     """Writes a table with the columns id, mosaic, row, column and confidence, a line a tile; tiles without a mosaic
     have an id alone."""
@@ -320,3 +340,52 @@ def read_mosaics(path: str | pathlib.Path, ids: np.ndarray) -> Mosaics:
                     message = f"{path}: {name}={table[tile_id][name]!r} of {tile_id} is no number; write the table anew"
                     raise MosaicError(message) from None
     return found
+
+
+def draw_mosaic(images: np.ndarray, mosaics: Mosaics, number: int) -> np.ndarray:
+    """A rebuilt slice as one picture, in which each tile has the contrast of its neighbours.
+
+    Args:
+        images: uint8 `[N, H, W]`.
+        mosaics: of these tiles.
+        number: of the mosaic.
+
+    Returns:
+        uint8 `[rows * H, columns * W]`; 0 where there is no tile.
+    """
+    tiles = np.flatnonzero(mosaics.mosaic == number)
+    height, width = images.shape[1:]
+    grey = level_contrasts(images, neighbours_of(mosaics), tiles)
+    canvas = np.zeros(((mosaics.row[tiles].max() + 1) * height, (mosaics.column[tiles].max() + 1) * width))
+    low, high = np.percentile(list(grey.values()), [0.5, 99.5])
+    for tile, pixels in grey.items():
+        top, left = mosaics.row[tile] * height, mosaics.column[tile] * width
+        canvas[top : top + height, left : left + width] = 1 + (pixels - low) * (254 / max(high - low, 1e-6))
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+
+
+def level_contrasts(images: np.ndarray, neighbours: np.ndarray, tiles: np.ndarray) -> dict[int, np.ndarray]:
+    """Grey levels of a mosaic's tiles, float `[H, W]` each, on the scale of the first; without copies of others."""
+    grey = {int(tiles[0]): images[tiles[0]].astype(np.float64)}
+    queue = [int(tiles[0])]
+    for tile in queue:  # it grows
+        for side, other in enumerate(neighbours[tile].tolist()):
+            if other >= 0 and other not in grey:
+                factor, shift = match_contrast(grey[tile], images[other], side)
+                grey[other] = factor * images[other] + shift
+                queue.append(other)
+    return grey
+
+
+def match_contrast(image: np.ndarray, other: np.ndarray, side: int) -> tuple[float, float]:
+    """Factor and shift that give a neighbour's grey levels the mean and the deviation of the image's at their seam.
+
+    Args:
+        image, other: `[H, W]`.
+        side: of the image on which the other one lies, an index of `SIDES`.
+    """
+    turned = [np.rot90(each, (2, 0, 3, 1)[side]).astype(np.float64) for each in (image, other)]  # the seam: last column
+    edges = turned[0][:, -1], turned[1][:, 0]
+    deviations = [edge.std() for edge in edges]
+    factor = np.clip(deviations[0] / deviations[1], 0.2, 5) if min(deviations) > FLAT else 1.0
+    return float(factor), float(edges[0].mean() - factor * edges[1].mean())

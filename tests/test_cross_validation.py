@@ -9,8 +9,10 @@ from training_tiles import TINY, tiles_with_two_black_ones, write_predict_run
 
 from salt import cross_validation
 from salt.artifacts import ArtifactError
-from salt.config import preset
+from salt.config import Config, preset
 from salt.cross_validation import read_pseudo_labels
+from salt.folds import assign_folds
+from salt.slices import synthetic_slices
 from salt.tiles import Tiles
 from salt.training import TrainingError
 
@@ -76,3 +78,15 @@ def test_pseudo_labels_of_other_tiles_or_a_damaged_run_are_refused(tiles, predic
     (predicted / "probabilities.npz").write_bytes(b"something else")
     with pytest.raises(ArtifactError, match="does not match its manifest"):
         read_pseudo_labels(preset("smoke"), tiles, predicted)
+
+
+def test_with_split_mosaic_a_slice_is_held_out_as_a_whole_and_a_resumed_run_has_the_same_folds(tmp_path, monkeypatch):
+    cut = synthetic_slices(3, 4, 4, seed=5)
+    tiles = Tiles(np.array([f"t{number}" for number in range(48)]), cut.images, cut.masks, np.full(48, np.nan))
+    config = Config(split="mosaic", folds=3, train_folds=(0,))
+    fold = cross_validation.split_tiles(config, tiles, tmp_path)
+    assert all(len(set(fold[cut.mosaic == number])) == 1 for number in range(3)) and len(set(fold)) == 3
+    monkeypatch.setattr(cross_validation, "find_mosaics", None)  # as another processor might find others
+    np.testing.assert_array_equal(cross_validation.split_tiles(config, tiles, tmp_path), fold)
+    random = cross_validation.split_tiles(Config(folds=3, train_folds=(0,)), tiles, tmp_path)
+    np.testing.assert_array_equal(random, assign_folds(tiles.images, cut.masks, 3, seed=0))

@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 
-from salt.folds import FoldError, assign_folds, pool_rare_classes
+from salt.folds import FoldError, assign_folds, find_leaks, pool_rare_classes
 from salt.metrics import coverage_class
 
 
@@ -74,3 +74,37 @@ def test_impossible_splits_are_refused():
         assign_folds(images, masks, folds=1, seed=0)
     with pytest.raises(FoldError, match="the same tiles"):
         assign_folds(images[:2], masks, folds=2, seed=0)
+
+
+def test_a_mosaic_lies_in_one_fold_and_the_folds_have_the_same_mixture():
+    generator = np.random.default_rng(0)
+    masks = (generator.random((400, 8, 8)) < generator.random((400, 1, 1)) - 0.4).astype(np.uint8)
+    images = np.ones_like(masks)
+    mosaic = np.where(np.arange(400) < 120, np.arange(400) // 4, -1)
+    fold = assign_folds(images, masks, 5, seed=0, mosaic=mosaic)
+    assert all(len(set(fold[mosaic == number])) == 1 for number in range(30))
+    assert np.bincount(fold).min() > 60
+    shares = [masks[fold == number].any(axis=(1, 2)).mean() for number in range(5)]
+    assert max(shares) - min(shares) < 0.12
+    random = assign_folds(images, masks, 5, seed=0)
+    assert np.array_equal(random, assign_folds(images, masks, 5, seed=0, mosaic=None))
+    nobody = np.full((400, 4), -1)
+    assert not find_leaks(fold, mosaic, nobody)[0].any() and find_leaks(random, mosaic, nobody)[0].sum() > 100
+
+
+def test_mosaics_of_other_tiles_or_fewer_of_them_than_folds_are_refused():
+    masks = np.ones((6, 8, 8), np.uint8)
+    with pytest.raises(FoldError, match=r"mosaic has shape \(5,\)"):
+        assign_folds(masks, masks, 2, seed=0, mosaic=np.zeros(5, int))
+    with pytest.raises(FoldError, match="only 1 mosaics"):
+        assign_folds(masks, masks, 2, seed=0, mosaic=np.zeros(6, int))
+
+
+def test_a_leak_is_a_slice_mate_or_a_neighbour_that_is_trained_on():
+    fold = np.array([0, 1, 0, 0, -1, 0])  # the last but one is a test tile
+    mosaic = np.array([0, 0, 1, 1, 2, 2])
+    neighbours = np.full((6, 4), -1)
+    neighbours[0, 1], neighbours[1, 0], neighbours[5, 2], neighbours[4, 3] = 1, 0, 4, 5
+    mates, near = find_leaks(fold, mosaic, neighbours)
+    assert mates.tolist() == [True, True, False, False, True, False]
+    assert near.tolist() == [True, True, False, False, True, False]

@@ -43,6 +43,7 @@ def test_a_run_is_scored_into_a_table_and_score_json(tmp_path, capsys):
         "run_id": "run-7",
         **score_predictions(oof),
         "depths": None,
+        "leak": None,
         "calibration": calibrate(oof),
         "leaderboard": None,  # a score of noise
     }
@@ -190,3 +191,23 @@ def test_the_script_runs_from_any_folder_and_its_help_loads_no_numpy(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "RUN" in done.stdout
+
+
+def test_the_leak_of_the_folds_is_shown_with_the_scores_with_and_without_it(tmp_path, capsys, synthetic_folder):
+    oof = make_run(tmp_path / "a")
+    ids = read_id_table(find_competition([synthetic_folder]).train_table)[0]
+    write_oof(tmp_path / "a" / "oof.npz", oof._replace(ids=ids[:20]))
+    write_manifest(tmp_path / "a", "run-7", "train", Config(train_folds=(0, 1)))
+    lines = ["id,mosaic,row,column,confidence"]
+    places = [(0, 0, 0), (0, 0, 1), (1, 0, 0), ("", "", ""), (1, 2, 0), (2, 0, 0), ("", "", ""), (2, 0, 1)]
+    lines += [f"{tile},{mosaic},{row},{column},1" for tile, (mosaic, row, column) in zip(ids, places, strict=False)]
+    lines += [f"{ids[8]},3,0,0,1", f"{ids[30]},3,1,0,1", f"{ids[9]},4,0,0,1", "other,4,1,0,1"]  # unseen, test
+    (tmp_path / "mosaics.csv").write_text("\n".join(lines))
+    command = [str(tmp_path / "a"), "--mosaics", str(tmp_path / "mosaics.csv")]
+    assert score_oof.main(command) != 0 and "needs --data" in capsys.readouterr().err
+    assert score_oof.main([*command, "--data", str(synthetic_folder)]) == 0
+    leak = json.loads((tmp_path / "a" / "score.json").read_text())["leak"]
+    assert leak["placed"] == 8 / 20 and leak["mates"]["share"] == 3 / 20 == leak["neighbours"]["share"]
+    score = json.loads((tmp_path / "a" / "score.json").read_text())["nested_score"]
+    assert (3 * leak["mates"]["score"] + 17 * leak["mates"]["others"]) / 20 == pytest.approx(score)
+    assert "slice-mate in training" in capsys.readouterr().out

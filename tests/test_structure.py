@@ -68,7 +68,7 @@ DESK_ORDER = [
     *("local.sandbox", "local.competitions", "local.mounts", "local.processes", "local.endings", "local.kernels"),
     *("local.chain", "score_tables", "scoring", "ensembles", "prediction_files", "importing"),
     *("estimates", "benchmarks", "weights"),
-    *("pages.html", "pages.report", "pages.explore"),
+    *("pages.html", "pages.report", "pages.explore", "pages.mosaics"),
 ]
 # Functions that can be called from where they once were: each only calls the one in its new place.
 FORMER_PLACES = {("training", "fit_folds"), ("training", "read_pseudo_labels")}
