@@ -66,7 +66,7 @@ DESK_ORDER = [
     ),
     *("fetching", "joining", "competition_data", "submitting", "uploading", "run_table", "refreshing"),
     *("local.sandbox", "local.competitions", "local.mounts", "local.processes", "local.endings", "local.kernels"),
-    *("local.chain", "score_tables", "scoring", "ensembles", "prediction_files", "importing"),
+    *("local.docker", "local.chain", "score_tables", "scoring", "ensembles", "prediction_files", "importing"),
     *("estimates", "benchmarks", "weights"),
     *("pages.html", "pages.report", "pages.explore", "pages.mosaics"),
 ]
