@@ -167,9 +167,11 @@ def build_report(request: KernelRequest) -> Report:
     values = settings_values(document.settings)
     words = set().union(*(facts.words for facts in document.reach.facts.values()))
     has_manifest = writes_manifest(document.reach.facts["__main__"].words, values)
-    if "RUN_ID" not in values and "RUN_ID" in words:
-        reason = "the name RUN_ID is used, by which a notebook is told the name of its run"
-        library.entry.refuse(1, reason, 'use another one, or write RUN_ID = "" in a cell `# %% tags=["parameters"]`')
+    for module, facts in document.reach.facts.items() if "RUN_ID" not in values else ():
+        if "RUN_ID" in facts.words:
+            reason = "the name RUN_ID is used, by which a notebook is told the name of its run"
+            remedy = 'use another one, or write RUN_ID = "" in a cell `# %% tags=["parameters"]`'
+            library.source(module).refuse(facts.words["RUN_ID"], reason, remedy)
     settings = document.settings if "RUN_ID" in values else with_run_line(document.settings)
     changes = {
         "PRESET": request.preset,

@@ -146,8 +146,8 @@ def test_a_program_that_reads_required_arguments_is_warned_about_and_told_its_na
 
 
 def test_a_name_that_the_program_uses_is_not_taken(repository, tmp_path):
-    (repository / "kernels/eda.py").write_text('RUN_ID = "mine"\nprint(RUN_ID)\n')
-    with pytest.raises(build_kernel.BuildError, match="RUN_ID is used.*parameters"):
+    (repository / "kernels/eda.py").write_text('import sys\n\nRUN_ID = "mine"\n')
+    with pytest.raises(build_kernel.BuildError, match="kernels/eda.py:3: the name RUN_ID is used.*parameters"):
         build_kernel.build_kernel("eda", out=tmp_path, root=repository)
     (repository / "kernels/eda.py").write_text('write_manifest = 3\nopen("x", "w").close()\n')
     folder = build_kernel.build_kernel("eda", out=tmp_path, root=repository, form="script")
