@@ -428,7 +428,7 @@ class FlatDocument(Document):
         """All third-party imports, each once: the standard library sorted, then the others in load order."""
         groups: dict[bool, tuple[dict[str, Line], dict[str, list[Line]]]] = {True: ({}, {}), False: ({}, {})}
         for meaning, sites in naming.externals.items():
-            if not any(site in program.loader.hoisted for _, site, _ in sites):
+            if not any(site in program.loader.now.hoisted for _, site, _ in sites):
                 continue
             name = naming.final[meaning]
             plain, members = groups[meaning.module.partition(".")[0] in sys.stdlib_module_names]
@@ -437,7 +437,7 @@ class FlatDocument(Document):
                 first, site, _ = sites[0]
                 members.setdefault(meaning.module, []).append(Line(text, first.label, site.node.lineno))
                 continue
-            paths = {import_path(site.node, alias) for _, site, alias in sites if site in program.loader.hoisted}
+            paths = {import_path(site.node, alias) for _, site, alias in sites if site in program.loader.now.hoisted}
             plain_sites = [each for each in sites if isinstance(each[1].node, ast.Import)]
             for module, site, alias in [each for each in plain_sites if import_path(each[1].node, each[2]) in paths]:
                 text = import_text(site.node, [renamed_alias(module, site.node, alias, name)], meaning.module)

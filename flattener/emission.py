@@ -404,7 +404,7 @@ class FlatEmitter(Emitter):
         sites = [
             other for _, other, each in self.naming.externals.get(meaning, []) if import_path(other.node, each) == path
         ]
-        return sites[:1] == [site] and not any(other in self.program.loader.hoisted for other in sites)
+        return sites[:1] == [site] and not any(other in self.program.loader.now.hoisted for other in sites)
 
 
 class EntryEmitter(Emitter):

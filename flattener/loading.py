@@ -4,8 +4,7 @@ import ast
 import builtins
 import copy
 import sys
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from flattener.errors import BuildError
 from flattener.library import External, Library, NameTables
@@ -35,6 +34,43 @@ class Chunk:
     indices: list[int]
 
 
+@dataclass
+class Progress:
+    """How far the loading is. An attempt that fails is undone by what was copied before it.
+
+    Attributes:
+        names: the names in each module, with those that `from x import *` binds.
+        chunks: the statements of the flat program, in their order.
+        loading: the modules that are being loaded, each imported by the one before it.
+        loaded: module -> when its loading ended, counted in statements and modules.
+        bound_at: (module, statement) -> when it ran.
+        events: how many statements and modules there were.
+        disturbed: a statement has run above which no third-party import may be moved.
+        outside: third-party modules imported at module level so far.
+        hoisted: the import statements whose third-party imports move to the top of the program.
+        unfinished: import statement -> the modules that were still being loaded when it ran.
+        early: third-party modules that the module loaded last would import early.
+        late: (module, what it imports in functions), not loaded yet.
+    """
+
+    names: NameTables
+    chunks: list[Chunk] = field(default_factory=list)
+    loading: list[str] = field(default_factory=list)
+    loaded: dict[str, int] = field(default_factory=dict)
+    bound_at: dict[tuple[str, int], int] = field(default_factory=dict)
+    events: int = 0
+    disturbed: bool = False
+    outside: set[str] = field(default_factory=set)
+    hoisted: set[ImportSite] = field(default_factory=set)
+    unfinished: dict[ImportSite, frozenset[str]] = field(default_factory=dict)
+    early: list[str] = field(default_factory=list)
+    late: list[tuple[Module, str]] = field(default_factory=list)
+
+    def copy(self) -> "Progress":
+        """The same, which goes on by itself."""
+        return Progress(**{name: copy.copy(value) for name, value in vars(self).items()})
+
+
 class Loader:
     """Follows the imports from the entry, as Python would, and records what runs when.
 
@@ -42,86 +78,70 @@ class Loader:
     the import, or in a cycle of imports, does a module come in two chunks, with the imported one between them.
 
     Attributes:
-        names: the names in each module, with those that `from x import *` binds.
-        chunks: the statements of the flat program, in their order.
-        loaded: module -> when its loading ended, counted in statements and modules.
-        bound_at: (module, statement) -> when it ran.
-        hoisted: the import statements whose third-party imports move to the top of the program.
-        unfinished: import statement -> the modules that were still being loaded when it ran.
+        now: what is loaded, in what order; at last the whole program.
     """
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self.names = NameTables(library)
-        self.purity = Purity(library, self.names)
-        self.chunks: list[Chunk] = []
-        self.loading: list[str] = []
-        self.loaded: dict[str, int] = {}
-        self.bound_at: dict[tuple[str, int], int] = {}
-        self.events = 0
-        self.disturbed = False  # a statement has run above which no third-party import may be moved
-        self.outside: set[str] = set()  # third-party modules imported at module level so far
-        self.hoisted: set[ImportSite] = set()
-        self.unfinished: dict[ImportSite, frozenset[str]] = {}
-        self.early: list[str] = []  # third-party modules that the module loaded last would import early
-        self.late: list[tuple[Module, str]] = []  # (module, what it imports in functions), not loaded yet
+        self.now = Progress(NameTables(library))
+        self.purity = Purity(library, self.now.names)
         if library.runs_as_module and library.is_flat(library.entry_package):
             self.load(library.entry_package)
         self.load("__main__")
 
     def load(self, name: str) -> None:
         """Loads a module, and what it imports."""
-        if name in self.loaded or name in self.loading:
+        if name in self.now.loaded or name in self.now.loading:
             return
         parent = name.rpartition(".")[0]
         if parent and self.library.is_flat(parent):
             self.load(parent)
-            if name in self.loaded or name in self.loading:
+            if name in self.now.loaded or name in self.now.loading:
                 return
-        module = self.names[name].module
-        self.loading.append(name)
+        module = self.now.names[name].module
+        self.now.loading.append(name)
         waiting: dict[str, BuildError] = {}  # what is imported late, and would import something third-party early
         for dotted in self.wanted(module, at_load=False):
-            if not self.reaches(dotted, set(self.loading)):
+            if not self.reaches(dotted, set(self.now.loading)):
                 self.try_silent(module, dotted, waiting)
         pending: list[int] = []
         for index, statement in enumerate(module.body):
             if index in module.dead:
                 pending.append(index)
                 continue
-            for site in self.names[name].sites_at_load.get(index, []):
+            for site in self.now.names[name].sites_at_load.get(index, []):
                 pending = self.load_imports(module, site, pending)
                 self.expand_star(module, site)
-            for site in self.names[name].sites_at_load.get(index, []):
-                self.unfinished[site] = frozenset(self.loading)
+            for site in self.now.names[name].sites_at_load.get(index, []):
+                self.now.unfinished[site] = frozenset(self.now.loading)
                 if not self.is_standard(site):
                     targets = [self.library.target(module, use) for use in site.uses]
-                    self.outside |= {
+                    self.now.outside |= {
                         target.module.partition(".")[0] for target in targets if isinstance(target, External)
                     }
                 apart = any(dotted in self.library.apart for dotted in self.library.named(module, site.node))
                 modules_only = isinstance(site.node, ast.Import) and self.is_standard(site)
-                if site.plain and not apart and (not self.disturbed or modules_only):
-                    self.hoisted.add(site)
-                self.disturbed |= apart  # a module in modules style may do anything when it is loaded
+                if site.plain and not apart and (not self.now.disturbed or modules_only):
+                    self.now.hoisted.add(site)
+                self.now.disturbed |= apart  # a module in modules style may do anything when it is loaded
             if isinstance(statement, ast.Import | ast.ImportFrom):
                 for dotted in list(waiting):
                     self.try_silent(module, dotted, waiting)
             if not self.purity.before_imports(module, statement):
-                self.disturbed = True
-            self.events += 1
-            self.bound_at[name, index] = self.events
+                self.now.disturbed = True
+            self.now.events += 1
+            self.now.bound_at[name, index] = self.now.events
             pending.append(index)
         for error in waiting.values():
             raise error
         self.flush(module, pending)
-        self.loading.remove(name)
-        self.events += 1
-        self.loaded[name] = self.events
-        self.late += [(module, dotted) for dotted in self.wanted(module, at_load=False)]
-        self.late = [(importer, dotted) for importer, dotted in self.late if dotted not in self.loaded]
-        for importer, dotted in list(self.late):
-            if not self.reaches(dotted, set(self.loading)):
+        self.now.loading.remove(name)
+        self.now.events += 1
+        self.now.loaded[name] = self.now.events
+        self.now.late += [(module, dotted) for dotted in self.wanted(module, at_load=False)]
+        self.now.late = [(importer, dotted) for importer, dotted in self.now.late if dotted not in self.now.loaded]
+        for importer, dotted in list(self.now.late):
+            if not self.reaches(dotted, set(self.now.loading)):
                 self.load_silent(importer, dotted)
 
     def load_imports(self, module: Module, site: ImportSite, pending: list[int]) -> list[int]:
@@ -136,7 +156,7 @@ class Loader:
             Those of `pending` that are still in no chunk.
         """
         for dotted in self.modules_of(module, site):
-            if dotted in self.loaded or dotted in self.loading:
+            if dotted in self.now.loaded or dotted in self.now.loading:
                 continue
             if site.conditional:
                 self.load_silent(module, dotted, site)
@@ -144,7 +164,7 @@ class Loader:
             effects = not all(
                 self.purity.movable(module, module.body[index]) for index in pending if index not in module.dead
             )
-            if effects or self.reaches(dotted, set(self.loading)):
+            if effects or self.reaches(dotted, set(self.now.loading)):
                 if pending and last_line(module.body[pending[-1]]) >= module.body[site.index].lineno:
                     module.refuse(site.node, "an import in the middle of a line", "use a line for each statement")
                 self.flush(module, pending)
@@ -154,40 +174,35 @@ class Loader:
 
     def try_silent(self, module: Module, dotted: str, waiting: dict[str, BuildError]) -> None:
         """Loads a module before Python would; it waits if only what it imports would come early."""
-        kept: dict[str, Any] = {
-            name: copy.copy(value) for name, value in vars(self).items() if isinstance(value, int | list | dict | set)
-        }
+        before = self.now.copy()
         try:
             self.load_silent(module, dotted)
             waiting.pop(dotted, None)
         except BuildError as error:
-            if not self.early:
+            if not self.now.early:
                 raise
             waiting[dotted] = error
-            tables, before = self.names, dict(kept["names"])
-            vars(self).update(kept)
-            self.names = tables  # others have it too
-            tables.clear()
-            tables.update(before)
+            self.now = before
+            self.purity.names = before.names
 
     def load_silent(self, module: Module, dotted: str, site: ImportSite | None = None) -> None:
         """Loads a module before Python would, which may never load it: it must do nothing but define."""
-        if dotted in self.loaded or dotted in self.loading:
+        if dotted in self.now.loaded or dotted in self.now.loading:
             return
-        before, known, self.early = len(self.chunks), set(self.outside), list[str]()
+        before, known, self.now.early = len(self.now.chunks), set(self.now.outside), list[str]()
         self.load(dotted)
-        loaded = {chunk.module.name: chunk.module for chunk in self.chunks[before:]}
+        loaded = {chunk.module.name: chunk.module for chunk in self.now.chunks[before:]}
         some = {
             name
             for each in loaded.values()
             for node in self.sites(each)
             for name in self.library.named(each, node.node)
         }
-        self.early = sorted(self.outside - known | some & NOT_EVERYWHERE)
-        if self.early:
-            reason = f"{dotted} is imported late, and it imports {self.early[0]}, which would come early"
+        self.now.early = sorted(self.now.outside - known | some & NOT_EVERYWHERE)
+        if self.now.early:
+            reason = f"{dotted} is imported late, and it imports {self.now.early[0]}, which would come early"
             module.refuse(self.import_of(module, dotted, site), reason, "import it at the head of the module", dotted)
-        for chunk in self.chunks[before:]:
+        for chunk in self.now.chunks[before:]:
             for index in chunk.indices:
                 statement = chunk.module.body[index]
                 if index not in chunk.module.dead and not self.purity.movable(chunk.module, statement):
@@ -204,11 +219,11 @@ class Loader:
     def flush(self, module: Module, indices: list[int]) -> None:
         """Makes a chunk of some statements, if there are any."""
         if indices:
-            self.chunks.append(Chunk(module, indices))
+            self.now.chunks.append(Chunk(module, indices))
 
     def sites(self, module: Module) -> list[ImportSite]:
         """The import statements of a module."""
-        return self.names[module.name].sites
+        return self.now.names[module.name].sites
 
     def is_standard(self, site: ImportSite) -> bool:
         """Whether a statement imports from the standard library only."""
@@ -221,7 +236,11 @@ class Loader:
         found = [
             dotted for site in self.sites(module) if site.at_load == at_load for dotted in self.modules_of(module, site)
         ]
-        return [dotted for dotted in dict.fromkeys(found) if dotted not in self.loaded and dotted not in self.loading]
+        return [
+            dotted
+            for dotted in dict.fromkeys(found)
+            if dotted not in self.now.loaded and dotted not in self.now.loading
+        ]
 
     def modules_of(self, module: Module, site: ImportSite) -> list[str]:
         """The modules of the packages that an import statement loads, in order."""
@@ -237,7 +256,7 @@ class Loader:
             return []
         self.require(module, node, origin)
         found.append(origin)
-        source = self.names[origin]
+        source = self.now.names[origin]
         for alias in node.names:
             dotted = f"{origin}.{alias.name}"
             if alias.name == "*" or not source.module.is_package or not self.library.find(dotted):
@@ -250,7 +269,7 @@ class Loader:
         """Whether `from . import name` in a package's `__init__` can only be its sub-module: nothing else binds it."""
         if origin != module.name or not self.library.find(f"{origin}.{name}"):
             return False
-        bound = self.names[module.name].bindings[name]
+        bound = self.now.names[module.name].bindings[name]
         return all(
             use.action == "import"
             and isinstance(use.node, ast.ImportFrom)
@@ -271,10 +290,10 @@ class Loader:
         seen, todo = set(), [dotted]
         while todo:
             name = todo.pop()
-            if name in seen or name in self.loaded:
+            if name in seen or name in self.now.loaded:
                 continue
             seen.add(name)
-            module = self.names[name].module
+            module = self.now.names[name].module
             for site in self.sites(module):
                 if site.at_load:
                     found = self.modules_of(module, site)
@@ -294,17 +313,21 @@ class Loader:
         if self.library.contains(origin) and not self.library.is_flat(origin):
             module.refuse(node, f"it is not known which names `from {origin} import *` binds", "name them")
         if not self.library.contains(origin):
-            self.names[module.name] = self.names[module.name].with_star(site, self.names_from_outside(module, site))
+            self.now.names[module.name] = self.now.names[module.name].with_star(
+                site, self.names_from_outside(module, site)
+            )
             return
-        if origin in self.loading:
+        if origin in self.now.loading:
             module.refuse(node, f"{origin} is still loading when all its names are imported", "name them")
-        for inner in self.sites(self.names[origin].module):
+        for inner in self.sites(self.now.names[origin].module):
             if inner.node.names[0].name == "*" and not self.library.is_flat(
-                self.library.named(self.names[origin].module, inner.node)[0]
+                self.library.named(self.now.names[origin].module, inner.node)[0]
             ):
-                self.names[origin].module.refuse(inner.node, "the names of a star are imported by another", "name them")
-        imported = self.public_names(self.names[origin].module)
-        self.names[module.name] = self.names[module.name].with_star(site, imported)
+                self.now.names[origin].module.refuse(
+                    inner.node, "the names of a star are imported by another", "name them"
+                )
+        imported = self.public_names(self.now.names[origin].module)
+        self.now.names[module.name] = self.now.names[module.name].with_star(site, imported)
 
     def names_from_outside(self, module: Module, site: ImportSite) -> list[str]:
         """The names that a module can only have from `from x import *`, where x is not flat: it reads them.
@@ -312,7 +335,7 @@ class Loader:
         Raises:
             BuildError: if it is open which names those are, since others may be meant as well.
         """
-        names = self.names[module.name]
+        names = self.now.names[module.name]
         origin = self.library.origin(module, site.node) if isinstance(site.node, ast.ImportFrom) else ""
         unknown = f"it is not known which names `from {origin} import *` binds"
         starred = [other for other in names.sites if any(alias.name == "*" for alias in other.node.names)]
@@ -333,10 +356,13 @@ class Loader:
 
     def public_names(self, module: Module) -> list[str]:
         """The names that `from module import *` binds."""
-        exported = self.names[module.name].bindings.get("__all__")
+        bindings = self.now.names[module.name].bindings
+        exported = bindings.get("__all__")
         if not exported:
-            submodules = {name.rpartition(".")[2] for name in self.loaded if name.rpartition(".")[0] == module.name}
-            return sorted(name for name in {*self.names[module.name].bindings, *submodules} if not name.startswith("_"))
+            submodules = {name.rpartition(".")[2] for name in self.now.loaded if name.rpartition(".")[0] == module.name}
+            return sorted(
+                name for name in {*self.now.names[module.name].bindings, *submodules} if not name.startswith("_")
+            )
         statement = module.body[exported[0].index]
         value = getattr(statement, "value", None)
         if len(exported) > 1 or not isinstance(value, ast.List | ast.Tuple):

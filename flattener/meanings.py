@@ -18,8 +18,8 @@ class Meanings:
 
     def __init__(self, library: Library, loader: Loader) -> None:
         self.library, self.loader = library, loader
-        self.modules = [loader.names[name].module for name in loader.loaded]
-        self.names = NameTables(library, loader.names)
+        self.modules = [loader.now.names[name].module for name in loader.now.loaded]
+        self.names = NameTables(library, loader.now.names)
         self.cache: dict[tuple[str, str], Meaning | None] = {}
         self.same: dict[Var, Var] = {}
         self.unstable = {
@@ -79,7 +79,7 @@ class Meanings:
         """Whether a variable has, when it is imported, the value that it keeps."""
         if var in self.unstable:
             return False
-        finished = var.module not in self.loader.unfinished.get(site, ())
+        finished = var.module not in self.loader.now.unfinished.get(site, ())
         return finished or len(self.names[var.module].bindings[var.name]) == 1
 
     def target(self, module: Module, use: Use) -> Meaning:
@@ -101,15 +101,15 @@ class Meanings:
         """What `name` means as an attribute of a module: one of its variables, or a sub-module."""
         module = self.names[origin].module
         dotted = f"{origin}.{name}"
-        is_loaded = dotted in self.loader.loaded
+        is_loaded = dotted in self.loader.now.loaded
         if name not in self.names[module.name].bindings:
             return ModuleRef(dotted) if is_loaded else None
         if is_loaded:
             last = max(
-                self.loader.bound_at.get((origin, use.index), 0) for use in self.names[module.name].bindings[name]
+                self.loader.now.bound_at.get((origin, use.index), 0) for use in self.names[module.name].bindings[name]
             )
             meaning = self.of(module, name)
-            if meaning != ModuleRef(dotted) and self.loader.loaded[dotted] > last:
+            if meaning != ModuleRef(dotted) and self.loader.now.loaded[dotted] > last:
                 line = self.names[module.name].bindings[name][0].node
                 module.refuse(
                     line, f"{name!r} is overwritten by the sub-module {dotted}, loaded later", "rename one of them"

@@ -18,7 +18,7 @@ def find_same(meanings: Meanings, loader: Loader) -> dict[Var, Var]:
     can tell two such functions from each other. A constant is the same if it is never changed and its text is the same.
     """
     groups: dict[tuple[str, str], list[tuple[Module, int, Var]]] = collections.defaultdict(list)
-    for chunk in loader.chunks:
+    for chunk in loader.now.chunks:
         for index in chunk.indices if not chunk.module.is_entry else []:
             name = bound_name(chunk.module.body[index])
             var = Var(chunk.module.name, name)

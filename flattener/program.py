@@ -43,7 +43,7 @@ class Program:
     def __init__(self, library: Library, form: str, words: set[str]) -> None:
         self.library, self.form, self.words = library, form, words
         self.loader = Loader(library)
-        self.chunks = self.loader.chunks
+        self.chunks = self.loader.now.chunks
         self.meanings = Meanings(library, self.loader)
         self.meanings.merge(find_same(self.meanings, self.loader))
         self.names = self.meanings.names

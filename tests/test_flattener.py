@@ -90,8 +90,8 @@ def test_no_phase_changes_what_an_earlier_one_found(tmp_path):
     library = Library(tmp_path / "main.py", {"pkg": tmp_path / "pkg"}, "main.py")
     loader = Loader(library)
     meanings = Meanings(library, loader)
-    assert "ONE" in loader.names["__main__"].bindings and "ONE" not in library.names("__main__").bindings
-    assert [len(names["pkg.config"].bindings["RATE"]) for names in (meanings.names, loader.names)] == [2, 1]
+    assert "ONE" in loader.now.names["__main__"].bindings and "ONE" not in library.names("__main__").bindings
+    assert [len(names["pkg.config"].bindings["RATE"]) for names in (meanings.names, loader.now.names)] == [2, 1]
     assert NameTables(library)["pkg.config"] is library.names("pkg.config")
     divided = library.with_apart(frozenset(["pkg.config"]))
     assert library.is_flat("pkg.config") and not divided.is_flat("pkg.config")
