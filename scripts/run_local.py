@@ -24,6 +24,7 @@ from desk import paths
 from desk.building import add_program_options, kernel_competitions, read_program
 from desk.command import Outcome, VerbParser, run_command
 from desk.errors import Exit
+from desk.local.docker import add_docker_option, run_in_docker
 from desk.output import shown
 from flattener.settings import bind_text, parse_settings
 
@@ -65,6 +66,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
         "--sandbox", choices=("auto", "namespaces", "guard"), default="auto",
         help="how the notebook is walled in; auto takes namespaces where the system allows them",
     )  # fmt: skip
+    add_docker_option(parser)
     options = parser.parse_args(bind_text(sys.argv[1:] if arguments is None else arguments))
     options.program = read_program(parser, options)
     competitions = kernel_competitions(options.program)
@@ -86,6 +88,8 @@ def parse_arguments(arguments) -> argparse.Namespace:
 def run_local(options: argparse.Namespace) -> Outcome:
     from desk.local.kernels import run_kernel
 
+    if options.docker is not None:
+        return run_in_docker("run_local", options, options.runs)
     folder = run_kernel(
         options.program, data=options.competition, synthetic=options.synthetic, tiles=options.tiles,
         preset=options.preset, settings=parse_settings(options.set), mounted_runs=options.run, weights=options.weights,

@@ -18,6 +18,7 @@ import time
 from desk import paths
 from desk.command import Outcome, VerbParser, run_command
 from desk.errors import DeskError, Exit
+from desk.local.docker import add_docker_option, run_in_docker
 from desk.output import shown
 
 SIZES = {"smoke": 48, "demo": 400}  # training tiles; each size is also the name of its preset
@@ -37,6 +38,8 @@ def main(arguments=None) -> int:
 def smoke_test(options: argparse.Namespace) -> Outcome:
     size = "demo" if options.demo else "smoke"
     runs = options.runs or (paths.RUNS if options.demo else paths.BUILD / "smoke")
+    if options.docker is not None:
+        return run_in_docker("smoke_test", options, runs)
     if options.runs is None and not options.demo:
         shutil.rmtree(runs, ignore_errors=True)  # nobody wants to keep what a smoke test trained
     return run_chain(size, options.data, runs)
@@ -47,6 +50,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
     parser.add_argument("--demo", action="store_true", help="at a size worth looking at, with a table at the end")
     parser.add_argument("--data", metavar="DIR", type=pathlib.Path, help="on tiles of this competition")
     parser.add_argument("--runs", metavar="DIR", type=pathlib.Path, help="where runs are kept (runs; else build/smoke)")
+    add_docker_option(parser)
     return parser.parse_args(arguments)
 
 
