@@ -84,7 +84,12 @@ def leak_lines(leak: dict | None) -> list[str]:
     for name, text in (("mates", "slice-mate in training"), ("neighbours", "neighbour in training")):
         row = leak[name]
         lines.append(f"  {text:<25} {row['share']:>6.1%}  {score_text(row['score'])}  {score_text(row['others'])}")
-    return [*lines, "  (others: as of a survey from which nothing is trained on; the headline: as on the leaderboard)"]
+    lines.append("  (others: as of a survey from which nothing is trained on; the headline: as on the leaderboard)")
+    lines += ["", "  rule, none of which is applied       tiles  better  worse     gain    s.e."]
+    for row in leak["rules"]:
+        counts = f"{row['tiles']:>6,}  {row['better']:>6,} {row['worse']:>6,}"
+        lines.append(f"  {row['rule']:<35} {counts}  {row['gain']:+.4f}  {row['standard_error']:.4f}")
+    return lines
 
 
 def confusion_lines(counts: dict) -> list[str]:

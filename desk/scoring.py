@@ -14,8 +14,11 @@ from desk.score_tables import score_table
 from salt.artifacts import Oof, read_oof, verify_run
 from salt.ensembles import mean_oof
 from salt.files import whole_file
+from salt.postprocess import postprocess
+from salt.rle import decode_rles
 from salt.scoring import (
     calibrate,
+    choose_level_and_area,
     expect_leaderboard,
     level_table,
     mean_precision,
@@ -103,7 +106,7 @@ def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof) -> dict:
     Returns:
         `placed`: share of the tiles that lie in a mosaic; and for `mates` (a tile of the mosaic is trained on) and
         `neighbours` (one of the four neighbours is) a dict of `share`, and the nested `score` of such tiles (None
-        without any) and of all `others`.
+        without any) and of all `others`; and `rules`, see `measure_rules`.
 
     Raises:
         ConfigurationError: no competition is given.
@@ -114,21 +117,29 @@ def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof) -> dict:
     from salt.data import read_id_table
     from salt.folds import find_leaks  # scikit-learn, which other scores do not need
     from salt.mosaics import neighbours_of, read_mosaics
+    from salt.rules import measure_rules
 
-    train = find_competition([data]).train_table
-    ids = np.array(sorted({*read_id_table(train)[0].tolist(), *oof.ids.tolist()}))
+    train_ids, rles = read_id_table(find_competition([data]).train_table)
+    ids = np.array(sorted({*train_ids.tolist(), *oof.ids.tolist()}))
     held = np.searchsorted(ids, oof.ids)
     # Tiles of folds that were not trained are in none here: every fold has been trained on them.
     fold = np.full(len(ids), int(oof.fold.max()) + 1)
     fold[held] = oof.fold
     table = read_mosaics(pathlib.Path(mosaics), ids)
-    leaks = find_leaks(fold, table.mosaic, neighbours_of(table))
+    neighbours = neighbours_of(table)
+    leaks = find_leaks(fold, table.mosaic, neighbours)
     precision = nested_choice(level_table(oof), nested_parts(oof, seed=0))[0]
 
     def score(inside: np.ndarray) -> float | None:
         return mean_precision(precision[inside]) if inside.any() else None
 
+    masks = np.zeros((len(ids), *oof.masks.shape[1:]), np.uint8)
+    masks[np.searchsorted(ids, train_ids)] = decode_rles(rles, shape=masks.shape[1:], ids=train_ids)
+    masks[held] = oof.masks
+    predicted, scored = np.zeros_like(masks), np.isin(np.arange(len(ids)), held)
+    predicted[held] = postprocess(oof.probabilities, *choose_level_and_area(level_table(oof)))
     return {
+        "rules": measure_rules(predicted, masks, fold, neighbours, scored),
         "placed": float((table.mosaic[held] >= 0).mean()),
         **{
             name: {"share": float(known.mean()), "score": score(known), "others": score(~known)}

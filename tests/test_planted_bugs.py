@@ -196,6 +196,18 @@ BUGS = {
     "black tiles are dealt with the empty ones": Bug(
         "salt/folds.py", "np.where(is_black(images), black, coverage_class(masks))", "coverage_class(masks)"
     ),
+    "a slice is spread over folds": Bug(
+        "salt/folds.py",
+        "StratifiedKFold if groups is None else StratifiedGroupKFold",
+        "StratifiedKFold",
+        "a_mosaic_lies_in_one_fold",
+    ),
+    "the best match of one edge alone counts": Bug(
+        "salt/seams.py", "firsts[0] & firsts[1]", "firsts[0]", "mutual", test_file="tests/test_mosaics.py"
+    ),
+    "masks of a tile's own fold are looked at": Bug(
+        "salt/rules.py", "(beside >= 0) & (beside != fold[:, None])", "(beside >= 0)", "of_other_folds_are_known"
+    ),
     "folds do not depend on the seed": Bug("salt/folds.py", "random_state=seed", "random_state=0"),
     # --- augmentations ---
     "the image is flipped and the mask is not": Bug(

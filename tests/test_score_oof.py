@@ -210,4 +210,6 @@ def test_the_leak_of_the_folds_is_shown_with_the_scores_with_and_without_it(tmp_
     assert leak["placed"] == 8 / 20 and leak["mates"]["share"] == 3 / 20 == leak["neighbours"]["share"]
     score = json.loads((tmp_path / "a" / "score.json").read_text())["nested_score"]
     assert (3 * leak["mates"]["score"] + 17 * leak["mates"]["others"]) / 20 == pytest.approx(score)
-    assert "slice-mate in training" in capsys.readouterr().out
+    assert [row["tiles"] >= row["better"] + row["worse"] for row in leak["rules"]] == [True] * 3
+    shown = capsys.readouterr().out
+    assert "slice-mate in training" in shown and "vertical masks repeat downwards" in shown

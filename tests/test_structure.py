@@ -16,7 +16,7 @@ ORDER = [
     *("limits", "machine", "files", "archives", "config", "tiles", "rle", "metrics"),
     *("competition", "layout", "data", "folds", "synthetic", "slices", "seams", "mosaics", "submission", "artifacts"),
     *("layers", "keras_metrics", "augmentations", "losses", "backbones", "encoders", "unet", "tta"),
-    *("inference", "postprocess", "scoring", "ensembles"),
+    *("inference", "postprocess", "rules", "scoring", "ensembles"),
     *(
         "resume",
         "parts",
