@@ -91,6 +91,16 @@ BUGS = {
         "spelt",
         test_file="tests/desk/test_secrets.py",
     ),
+    "a bomb is unpacked": Bug(
+        "salt/archives.py", "if unpacked > most:", "if False:", "a_bomb", test_file="tests/test_limits.py"
+    ),
+    "a download that cannot be read is kept": Bug(
+        "desk/competition_data.py",
+        "    except DAMAGED as error:\n        part.unlink()",
+        "    except DAMAGED as error:\n        part.exists()",
+        "thrown_away",
+        test_file="tests/test_limits.py",
+    ),
     "a word for one deed serves for another": Bug(
         "desk/consent.py", "self.token not in (None, expected)", "False", "counts_once", test_file="tests/test_skill.py"
     ),
