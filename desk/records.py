@@ -169,10 +169,15 @@ def check_record(record: Record) -> None:
             raise ValueError(f"{name} is {brief(getattr(record, name))}, and must be {words}")
 
 
+TYPES: dict[type[Record], dict[str, Any]] = {}  # what `field_types` has found
+
+
 def field_types(kind: type[Record]) -> dict[str, Any]:
     """{name: type} of a record's fields."""
-    hints = typing.get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    if kind not in TYPES:
+        hints = typing.get_type_hints(kind, include_extras=True)
+        TYPES[kind] = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    return TYPES[kind]
 
 
 def problem(value: Any, hint: Any) -> str | None:
@@ -262,9 +267,14 @@ def check_step(folder: AnyPath, kind: type[Record], state: str) -> None:
 # --- time ------------------------------------------------------------------------------------------------------------
 
 
+def now() -> datetime.datetime:
+    """The time by this machine's clock."""
+    return datetime.datetime.now(datetime.UTC)
+
+
 def utc_now() -> str:
     """The time as records spell it, such as "2026-11-22T13:15:02Z"."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def is_time(text: str) -> bool:
@@ -275,24 +285,30 @@ def is_time(text: str) -> bool:
         return False
 
 
+def since_boot() -> tuple[str, float]:
+    """A name for the time since this machine was started, and its seconds; ("", 0) where that is not to be had."""
+    try:
+        name = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return name, time.clock_gettime(time.CLOCK_BOOTTIME)
+    except (OSError, AttributeError, ValueError):
+        return "", 0.0
+
+
 def uptime() -> str:
-    """How long this machine has been up, and a name for this time; "" where that is not to be had.
+    """How long this machine has been up, as records spell it, such as "6b1c... 86400"; "" if nobody knows.
 
     Setting the clock does not change it, so that it measures the time between two moments better.
     """
-    try:
-        name = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{name} {time.clock_gettime(time.CLOCK_BOOTTIME):.0f}"
-    except (OSError, AttributeError, ValueError):
-        return ""
+    name, seconds = since_boot()
+    return f"{name} {seconds:.0f}" if name else ""
 
 
 def seconds_since(at: str, up: str) -> float | None:
     """Seconds since a moment, by its `utc_now()` and its `uptime()`; None if it lies in the future: a clock was set."""
     name, _, then = up.partition(" ")
-    here, _, now = uptime().partition(" ")
+    here, up_now = since_boot()
     if name and name == here and then.isdigit():
-        passed = float(now) - float(then)
+        passed = up_now - float(then)
     else:
-        passed = (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(at)).total_seconds()
+        passed = (now() - datetime.datetime.fromisoformat(at)).total_seconds()
     return passed if passed >= 0 else None

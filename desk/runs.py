@@ -156,8 +156,12 @@ class Run:
         except BlockingIOError:
             held.close()
             raise BusyError(f"{self.name}: another process at this desk works on it; wait until that ends") from None
-        if clear:
-            self.clear_up()
+        try:
+            if clear:
+                self.clear_up()
+        except BaseException:
+            held.close()
+            raise
         return held
 
     def clear_up(self) -> None:

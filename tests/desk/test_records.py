@@ -148,7 +148,7 @@ def test_a_record_that_would_be_damaged_is_not_written(tmp_path):
 
 
 def test_the_time_that_passed_is_that_of_the_machine_and_not_of_its_clock(monkeypatch):
-    monkeypatch.setattr(records, "uptime", lambda: "boot 1000")
+    monkeypatch.setattr(records, "since_boot", lambda: ("boot", 1000.0))
     assert seconds_since("2036-01-01T00:00:00Z", "boot 400") == 600  # the clock was set back by years
     assert seconds_since("2016-01-01T00:00:00Z", "boot 999") == 1  # and forth
     assert seconds_since("2036-01-01T00:00:00Z", "other 400") is None  # after a restart nothing else is known
