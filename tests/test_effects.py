@@ -167,3 +167,16 @@ def test_what_runs_no_code_of_the_packages_is_left_out_where_nothing_reads_it(li
     }
     text, styled = built(tmp_path, files)
     assert styled == set() and line not in text and "class Plain" not in text
+
+
+def test_a_name_is_imported_before_another_module_replaces_it(tmp_path):
+    for name, text in {
+        "main.py": "from pkg.a import f\nimport pkg.b\nfrom pkg import a\nprint(f(), a.f())\n",
+        "pkg/__init__.py": "",
+        "pkg/a.py": "def f(): return 1\n",
+        "pkg/b.py": "from pkg import a\ndef g(): return 2\na.f = g\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    text = build_entry(tmp_path / "main.py", [tmp_path / "pkg"], tmp_path / "flat.py").path.read_text()
+    assert 0 < text.index("f = a_f\n") < text.index("a_f = g\n")

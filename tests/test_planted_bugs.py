@@ -813,6 +813,13 @@ BUGS = {
     "a variable that changes later is taken for its first value": Bug(
         "flattener/meanings.py", "        if var in self.unstable:\n            return False\n", "", "snapshot"
     ),
+    "a name that another module replaces is taken for settled": Bug(
+        "flattener/purity.py",
+        'if {name, "*"} & self.replaced:',
+        "if False:",
+        "replaces",
+        test_file="tests/test_effects.py",
+    ),
     "a module's own name takes that of a builtin that others read": Bug(
         "flattener/naming.py", "if name not in self.reserved:", "if group:", "builtins"
     ),
