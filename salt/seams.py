@@ -18,7 +18,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits  # which comes with scikit-learn
+from threadpoolctl import ThreadpoolController  # which comes with scikit-learn
 
 DEPTH = 3  # pixels next to a seam that are looked at
 CUTS = (0.2, 0.4, 0.6, 0.8)  # where tiles are cut to learn from, as shares of their width
@@ -310,11 +310,12 @@ def train_judge(true: np.ndarray, false: np.ndarray) -> Callable[[np.ndarray], n
     linear = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=500))
     # One thread: with several, each tree of this small problem waits for the slowest of them, which on a busy machine
     # takes minutes.
-    with threadpool_limits(1, "openmp"):
+    threads = ThreadpoolController()
+    with threads.limit(limits=1, user_api="openmp"):
         models = [model.fit(features, truth) for model in (trees, linear)]
 
     def judge(given: np.ndarray) -> np.ndarray:
-        with threadpool_limits(1, "openmp"):
+        with threads.limit(limits=1, user_api="openmp"):
             return sum(model.decision_function(given) for model in models)
 
     return judge
