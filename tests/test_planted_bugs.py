@@ -107,11 +107,11 @@ BUGS = {
     "a terminal obeys what Kaggle says": Bug(
         "desk/output.py", 'CONTROL.sub("", ', "str(", "obeyed", test_file="tests/desk/test_command.py"
     ),
-    "a notebook sees the processes of this machine": Bug(
+    "a root notebook can mount": Bug(
         "desk/local/sandbox.py",
-        "CLONE_NEWIPC | CLONE_NEWPID",
-        "CLONE_NEWIPC",
-        "finds_what_it_would",
+        "if capability not in CAPABILITIES and",
+        "if False and",
+        "not_even_root",
         test_file="tests/test_run_local.py",
     ),
     "a notebook sees home folders": Bug(
