@@ -48,20 +48,20 @@ DIST := dist
 dist:
 	$(PYTHON) build_kernel.py --entry build_kernel.py --package flattener --out $(DIST)/build_kernel.py
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "$(PYTHON) is Python %d.%d, \
 	and TensorFlow needs 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	@echo "installing what pyproject.toml names (a few minutes; TensorFlow alone has 600 MB)"
-	$(VENV)/bin/python -m pip install --group dev --editable .
+	$(VENV)/bin/python -m pip install --requirement requirements.txt
 	@touch $@
 
-$(KAGGLE_VENV)/.installed: constraints-kaggle.txt pyproject.toml
+$(KAGGLE_VENV)/.installed: requirements.txt constraints-kaggle.txt pyproject.toml
 	$(PYTHON312) -m venv $(KAGGLE_VENV)
 	$(KAGGLE_VENV)/bin/python -m pip install --quiet --upgrade pip
 	@echo "installing what pyproject.toml names, at Kaggle's versions (a few minutes)"
-	$(KAGGLE_VENV)/bin/python -m pip install --group dev --editable . --constraint constraints-kaggle.txt
+	$(KAGGLE_VENV)/bin/python -m pip install --requirement requirements.txt --constraint constraints-kaggle.txt
 	@touch $@
 
 # Removes what can be built again; runs and data stay.

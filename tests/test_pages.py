@@ -279,7 +279,7 @@ class Browser:
 def browser(tmp_path_factory):
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         pytest.skip("needs chromium and chromedriver on the PATH: apt-get install chromium chromium-driver")
-    pytest.importorskip("selenium", reason="needs selenium, which the group dev names")
+    pytest.importorskip("selenium", reason="needs selenium, which requirements.txt names")
     made = Browser(tmp_path_factory.mktemp("profile"))
     yield made
     made.driver.quit()

@@ -17,7 +17,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COPIED = ("salt", "desk", "flattener", "tests", "kernels", "scripts", "build_kernel.py", "pyproject.toml")
-COPIED += ("README.md", "SKILL.md")
+COPIED += ("requirements.txt", "README.md", "SKILL.md")
 TIME_LIMIT = 600  # seconds for one run of pytest
 
 
