@@ -146,7 +146,8 @@ def keep_part(folder: pathlib.Path, plan: Plan, fold: int, settings: dict, build
 
 def folds_to_push(run: Run) -> dict:
     """What resuming a queue may push, for a person to agree to: each fold as its records have it now."""
-    states = {part.name: [part.push.state, part.push.version, part.was_fetched] for part in run.parts}
+    parts = [Run(folder) for folder in sorted((run.folder / "parts").glob("fold-*"))]  # a queue may be damaged
+    states = {part.name: [part.push.state, part.push.version, part.was_fetched] for part in parts}
     return {"continue": run.name, "content": states}
 
 

@@ -15,7 +15,7 @@ from desk.kaggle.transport import KaggleLink
 from desk.records import DamagedRecord, read_object, write_object
 from desk.remote_output import FRESH
 from desk.runs import JOINING, MANIFEST, Run
-from desk.settling import settle_open
+from desk.settling import settle_open, settle_run
 from desk.states import Manifest, PushRecord
 from salt.artifacts import write_manifest, write_oof
 from salt.files import sha256_file
@@ -37,6 +37,8 @@ def fetch_run(link: KaggleLink, run: Run, patience: Patience) -> Manifest | None
     with run.lock():
         mend(run)
         if is_whole(run):
+            for part in run.parts or [run]:
+                settle_run(link, part)
             shutil.rmtree(run.folder / FRESH, ignore_errors=True)  # by a kill behind the last file
             return None
         if not run.parts:

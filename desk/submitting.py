@@ -19,7 +19,7 @@ from desk.consent import Consent
 from desk.deeds import Submission, is_of_run
 from desk.errors import ConfigurationError, Exit
 from desk.kaggle.competitions import competition_files, read_submission, submissions_left, upload_submission
-from desk.kaggle.errors import AccessError, AmbiguousError, KaggleError, QuotaError, UnreachableError
+from desk.kaggle.errors import AccessError, AmbiguousError, KaggleError, NotFoundError, QuotaError, UnreachableError
 from desk.kaggle.transport import KaggleLink
 from desk.output import ProgressLine, duration
 from desk.records import DamagedRecord, uptime, utc_now
@@ -251,7 +251,7 @@ def wait_for_score(link: KaggleLink, run: Run, record: SubmitRecord, minutes: fl
                 record = corrected(link, run, record)
                 continue
             state, error = found.state, found.error
-        except (UnreachableError, ConfigurationError, AccessError) as failure:
+        except (UnreachableError, ConfigurationError, AccessError, NotFoundError) as failure:  # shown late
             found, state, error = None, "UNREADABLE", str(failure)
         if found and state in ("COMPLETE", "ERROR"):
             line.end()

@@ -754,6 +754,33 @@ BUGS = {
         "desk/pushing.py", "if push.content != record.content", "if True", "same_notebook"
     ),
     "what was sent a moment ago counts as lost": Bug("desk/sending.py", "< SETTLED:", "< 0:", "stays_open"),
+    "a public kernel is taken for a private one": Bug(
+        "desk/deeds.py",
+        "if flag in shown.flags and",
+        "if False and",
+        "otherwise_than_asked",
+        test_file="tests/test_read_back.py",
+    ),
+    "a fold is taken for the one that resumes it": Bug(
+        "desk/deeds.py", r'rf"""RUN_ID\b[^=\n]{{0,40}}=\s*', 'rf"""', "resumes_it", test_file="tests/test_read_back.py"
+    ),
+    "a clock decides what is lost": Bug(
+        "desk/records.py", "if name and name == here", "if False and name", "clock", test_file="tests/test_read_back.py"
+    ),
+    "a dataset loses what it had": Bug(
+        "desk/uploading.py",
+        "everything = [*kept, *files]",
+        "everything = [*files]",
+        "keeps_what",
+        test_file="tests/test_read_back.py",
+    ),
+    "a record may take any step": Bug(
+        "desk/records.py",
+        "if state not in kind.STEPS[now]",
+        "if False",
+        "no_step",
+        test_file="tests/desk/test_records.py",
+    ),
     "a resumed run forgets its settings": Bug(
         "desk/planning.py",
         "for key, value in record.settings.items() if key != LIMIT",
