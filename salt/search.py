@@ -152,10 +152,12 @@ def parameter_importances(study: optuna.Study, seed: int) -> dict[str, float]:
     Returns:
         {setting: share}, the largest first; empty where it cannot be computed: for one trial, or equal scores.
     """
+    if len({trial.value for trial in study.get_trials(states=(TrialState.COMPLETE,))}) < 2:
+        return {}  # Optuna 4 raises an error here, Optuna 5 gives all settings equal shares
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
     try:
         return optuna.importance.get_param_importances(study, evaluator=evaluator)
-    except (ValueError, RuntimeError):  # what Optuna raises in these cases
+    except (ValueError, RuntimeError):  # the trials have no setting in common
         return {}
 
 

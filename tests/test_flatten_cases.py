@@ -430,6 +430,10 @@ class NotebookServer:
         text = re.sub(r"(?m)^(Writing|Overwriting) \S+\n", "", text)  # what %%writefile says
         return Outcome(status, text, last_line(stderr.read_bytes().decode(errors="replace")))
 
+    def close(self):
+        """Ends the process."""
+        self.process.communicate()
+
 
 def build(case: Case, folder: Path, out: Path):
     """Flattens a written case."""
@@ -469,14 +473,18 @@ def run_flat(case: Case, form: str, root: Path) -> Outcome | str:
 
 @functools.cache
 def notebook_server(bench: Path) -> NotebookServer:
-    """The server of this worker process; it ends with it, when its standard input closes."""
+    """The server of this process; the fixture `bench` ends it."""
     return NotebookServer(make_folder(bench, "server"))
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     """The folder of all runs; what ran an original before is not run again for the other form."""
-    return tmp_path_factory.mktemp("bench")
+    folder = tmp_path_factory.mktemp("bench")
+    yield folder
+    if notebook_server.cache_info().currsize:
+        notebook_server(folder).close()
+        notebook_server.cache_clear()
 
 
 @functools.cache
