@@ -5,8 +5,13 @@ import pathlib
 
 import pytest
 
-from salt.machine import fast_switches
+from salt.machine import fast_switches, usable_cores
 
+# Each worker of pytest-xdist, and what it starts, computes on its share of the cores.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, str(max(1, usable_cores() // WORKERS)))
 os.environ.update(fast_switches(os.environ))  # before any test imports TensorFlow; subprocesses inherit them
 
 from desk import consent

@@ -155,6 +155,7 @@ def test_the_run_before_is_not_taken_for_one_that_kaggle_does_not_show_yet(stand
     assert verify_run(run)["run_id"] == RUN
 
 
+@pytest.mark.slow
 def test_600_files_come_home(stand_in, run, fetch_run, tmp_path):
     files = {f"part{index:03d}": b"%d" % index for index in range(600)}
     stand_in.leave_output(version(stand_in), output(tmp_path / "many", files=files))

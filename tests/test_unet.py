@@ -107,6 +107,7 @@ def test_the_models_train_as_they_come():
     assert model.evaluate(tiles, tiles > 128, verbose=0)[0] == pytest.approx(cross_entropy, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_frozen_layers_keep_their_weights_in_training():
     model = transfer_unet_model(weights=None, input_shape=(32, 32, 1))
     before = {weight.path: np.array(weight) for weight in model.get_layer("vgg16").weights}

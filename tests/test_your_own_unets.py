@@ -34,7 +34,13 @@ def test_the_page_has_short_examples():
 
 
 # Seconds of compiling each, a whole training, a large network.
-SLOW = ("Fit on `tf.data`", "Callbacks", "Augmentations of albumentations", "Encoders of other libraries")
+SLOW = (
+    "Fit on `tf.data`",
+    "Colour and four classes",
+    "Callbacks",
+    "Augmentations of albumentations",
+    "Encoders of other libraries",
+)
 
 
 @pytest.mark.parametrize(
