@@ -31,10 +31,10 @@ from desk.kaggle.kernels import (
 )
 from desk.kaggle.transport import KaggleLink
 from desk.output import show
-from desk.records import parse_object, remove_record, utc_now
+from desk.records import parse_object, remove_record, seconds_since, utc_now
 from desk.runs import PUSH, Run
 from desk.secrets import own_secrets, refuse_secrets
-from desk.sending import LOOKS, NO_ANSWER, Deed
+from desk.sending import LOOKS, NO_ANSWER, SETTLED, Deed
 from desk.states import PushRecord, SubmitRecord, UploadRecord
 
 MOST_VERSIONS = 20  # of a kernel that are searched for a run, the newest first
@@ -323,7 +323,9 @@ class Dataset(Deed[UploadRecord]):
         remove_record(self.folder.folder, UploadRecord)
 
     def confirm(self) -> None:
-        """What is ready is read back; there is nothing more to remember of it."""
+        """There is nothing more to remember of what is ready and listed, or what is not listed long after."""
         with contextlib.suppress(NotFoundError, AccessError, UnreachableError):
-            if dataset_state(self.link, self.name) == "READY" and self.find() is not None:
+            passed = seconds_since(self.record.at, self.record.up)
+            ready = dataset_state(self.link, self.name) == "READY"
+            if ready and (self.find() is not None or (passed or 0) >= SETTLED):
                 remove_record(self.folder.folder, UploadRecord)

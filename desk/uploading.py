@@ -19,7 +19,7 @@ from desk import paths
 from desk.deeds import Dataset
 from desk.errors import ConfigurationError, Exit
 from desk.kaggle.datasets import dataset_files, dataset_state, dataset_url, download_dataset_file, upload_blob
-from desk.kaggle.errors import AccessError, KaggleError, NotFoundError, OutputError, UnreachableError
+from desk.kaggle.errors import AccessError, AmbiguousError, KaggleError, NotFoundError, OutputError, UnreachableError
 from desk.kaggle.transport import KaggleLink
 from desk.output import duration
 from desk.paths import AnyPath
@@ -35,6 +35,7 @@ from salt.files import sha256_file
 SLUG, TITLE = "salt-weights", "Salt weights"
 POLL = 10.0  # seconds between looks at a dataset that Kaggle processes
 MINUTES = 30.0  # to wait for it
+LATE = 60.0  # seconds in which the list of its files follows
 SUMS = r"sha256-[0-9a-f]{16}\.txt"  # name of the file of the others' SHA-256
 
 
@@ -61,7 +62,10 @@ def upload_weights(
     folder.folder.mkdir(parents=True, exist_ok=True)
     with folder.lock(), tempfile.TemporaryDirectory() as scratch:
         if record := folder.read(UploadRecord):
-            reconcile(Dataset(link, folder, record, []))
+            deed = Dataset(link, folder, record, [])
+            reconcile(deed)
+            if folder.read(UploadRecord):  # saved a moment ago, and not listed yet
+                raise AmbiguousError(deed.again)
         return publish(link, files, ref, folder, pathlib.Path(scratch))
 
 
@@ -89,13 +93,16 @@ def publish(link: KaggleLink, files: list[pathlib.Path], ref: str, folder: Run, 
     title = TITLE if ref.endswith(f"/{SLUG}") else ref.partition("/")[2].replace("-", " ").capitalize()
     do_once(Dataset(link, folder, UploadRecord(state="sending", ref=ref, files=sizes), tokens, title, new))
     wait_until_ready(link, ref)
-    found = dataset_files(link, ref)
-    if folder.read(UploadRecord):
+    found, began = dataset_files(link, ref), link.clock()
+    while found != sizes and link.clock() - began < LATE:
+        link.sleep(POLL)
+        found = dataset_files(link, ref)
+    if found == sizes and folder.read(UploadRecord):
         remove_record(folder.folder, UploadRecord)
-    if found != sizes:
+    if found != sizes:  # lost, or listed late: the record stays until that is known
         lost = sorted(name for name in sizes if found.get(name) != sizes[name])
         what = ", ".join(lost) or "these files alone"
-        raise OutputError(f"{ref}: Kaggle has not got {what}; run the same command again")
+        raise OutputError(f"{ref}: Kaggle has not got {what}; run the same command again in ten minutes")
     print(f"\nready: {dataset_url(ref)}")
     return ref
 

@@ -172,7 +172,7 @@ def verify_run(folder: str | pathlib.Path) -> dict:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
         manifest["run_id"], manifest["kernel"], manifest["config"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{path}: damaged ({error!r}); fetch the run again") from error
     wrong = []
     for name, (size, digest) in files.items():

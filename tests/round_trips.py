@@ -3,6 +3,7 @@
 A verb costs some milliseconds, since nothing is built and no network is between. What must hold is in `check`.
 """
 
+import collections
 import contextlib
 import datetime
 import hashlib
@@ -31,6 +32,7 @@ from salt.artifacts import Oof, verify_run, write_manifest, write_oof
 from salt.config import config_to_dict, preset
 from scripts import fetch, push, runs, submit, upload_weights
 
+PLAYED = collections.Counter()  # verbs, kills and full disks
 MEMORY = "/dev/shm"
 SECONDS = 60.0  # of a run on Kaggle
 PREDICT = "predict-20261122-141502-cd34"
@@ -192,6 +194,7 @@ class World:
         finally:
             Link.trap = Trap()
         self.text = text.getvalue()
+        PLAYED.update(["verbs", *([trap.kind.removesuffix("_after")] if trap.sprung else [])])
         if before is not None and tree(self.root) != before:
             self.wrong.append(f"{self.verb} changed files")
         self.look(verb, status)

@@ -222,6 +222,16 @@ def test_an_upload_whose_answer_and_list_are_late_is_not_published_twice(world, 
     assert len(world.kaggle.datasets[f"{USER}/salt-weights"]["versions"]) == 1
 
 
+def test_a_new_version_that_is_listed_late_is_not_published_twice(world):
+    assert world.run(["upload", str(world.root / "a.h5")]) == 0
+    world.kaggle.late = 400
+    assert world.run(["upload", str(world.root / "b.h5")]) == 1 and "has not got b.h5" in world.text
+    assert world.run(["upload", str(world.root / "b.h5")]) == 3 and "may still publish them" in world.text
+    world.time += 400
+    assert world.run(["upload", str(world.root / "b.h5")]) == 0 and "already; nothing was uploaded" in world.text
+    assert len(world.kaggle.datasets[f"{USER}/salt-weights"]["versions"]) == 2 and not world.wrong
+
+
 @pytest.mark.parametrize(
     "verb", [["push", "train"], ["push", "train", "--fan-out", "folds", "--set", "folds=2", "train_folds=[0,1]"],
              ["submit", PREDICT]],

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from kaggle_stand_in.kills import Trap
-from round_trips import PREDICT, World
+from round_trips import PLAYED, PREDICT, World
 
 ODD = [b"[" * 10_000, b'{"ref": "t', b"[]", b'{"error": {"code": 429}}', b'{"error": 5}', b"{}",
        b'{"versionNumber": 1.5}',
@@ -112,4 +112,7 @@ def test_a_hundred_sequences_lose_nothing_and_do_nothing_twice():
 
 @pytest.mark.slow
 def test_two_thousand_sequences_lose_nothing_and_do_nothing_twice():
+    PLAYED.clear()
     play(2000, steps=12)
+    print(dict(PLAYED))
+    assert PLAYED["kill"] >= 500 and PLAYED["full"] >= 500

@@ -1,6 +1,7 @@
 """Whether an answer of Kaggle is what its SDK says: the SDK itself takes a value of any type for any field."""
 
 import datetime
+import enum
 import json
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import requests
 from kagglesdk.common.types.file_download import FileDownload
 from kagglesdk.common.types.http_redirect import HttpRedirect
-from kagglesdk.kaggle_object import KaggleObject, ListSerializer, MapSerializer
+from kagglesdk.kaggle_object import EnumSerializer, KaggleObject, ListSerializer, MapSerializer
 
 from salt.limits import MOST_ANSWER
 
@@ -41,7 +42,16 @@ def prepare_answer(prepare: Callable, kind: type | None, response: requests.Resp
             raise UnreadableAnswer(f"{brief(found)} is no object")
         if not isinstance(found.get("code"), int):  # else it is an error in a good answer, which the SDK knows
             check_fields(found, kind)
+            if (plain := without_nulls(found)) != found:
+                response._content, response.encoding = json.dumps(plain).encode(), "utf-8"
     return prepare(kind, response)
+
+
+def without_nulls(value: Any) -> Any:
+    """An answer in which what is null is absent, which means the same; the SDK would put None in the place of 0."""
+    if isinstance(value, dict):
+        return {name: without_nulls(each) for name, each in value.items() if each is not None}
+    return [without_nulls(each) for each in value if each is not None] if isinstance(value, list) else value
 
 
 def check_fields(found: Any, kind: Any) -> None:
@@ -67,7 +77,15 @@ def check_value(value: Any, kind: type, name: str) -> None:
     if issubclass(kind, KaggleObject):
         return check_fields(value, kind)
     allowed = KINDS.get(kind, (str,))
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+    right = isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))
+    if right and isinstance(value, int):
+        right = abs(value) < 1 << 63
+    if right and issubclass(kind, enum.Enum):  # the SDK takes what a class has besides its members for one of them
+        try:
+            right = isinstance(EnumSerializer().from_dict_value(kind, value), kind)
+        except KeyError:
+            right = False
+    if not right:
         raise UnreadableAnswer(f"{name} is {brief(value)}, no {kind.__name__}")
 
 

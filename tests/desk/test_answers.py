@@ -8,6 +8,7 @@ from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutp
 
 from desk.kaggle import answers
 from desk.kaggle.answers import UnreadableAnswer, check_fields, prepare_answer
+from desk.kaggle.competitions import create_submission
 from desk.kaggle.errors import AmbiguousError, UnreachableError
 from desk.kaggle.kernels import read_status, save_kernel
 
@@ -17,7 +18,8 @@ stand_in = kaggle_stand_in.stand_in
 @pytest.mark.parametrize(
     ("found", "message"),
     [([], r"\[\] is no Api"), ({"versionNumber": "3"}, "versionNumber is '3', no int"),
-     ({"versionNumber": True}, "is True"), ({"ref": ["a"]}, r"ref is \['a'\], no str"),
+     ({"versionNumber": True}, "is True"), ({"versionNumber": 10**30}, "no int"),
+     ({"ref": ["a"]}, r"ref is \['a'\], no str"),
      ({"invalidTags": "abc"}, "is 'abc', no list"), ({"invalidTags": [1]}, "invalidTags is 1, no str"),
      ({"error": {"code": 429}}, "error is {'code': 429}"), ({"url": "x" * 200, "error": 5}, "error is 5")],
 )  # fmt: skip
@@ -68,3 +70,21 @@ def test_an_answer_to_a_push_that_cannot_be_read_is_unknown_and_not_repeated(sta
     with pytest.raises(AmbiguousError):
         save_kernel(make_link(), METADATA, "source")
     assert len(stand_in.calls("SaveKernel")) == 1
+
+
+def test_what_is_null_is_as_if_it_were_not_there(stand_in):
+    stand_in.add_version(f"{USER}/salt-train", states=["RUNNING"])
+    stand_in.fault("GetKernelSessionStatus", "answer", body={"status": "RUNNING", "failureMessage": None})
+    assert read_status(make_link(), f"{USER}/salt-train", 1).state == "RUNNING"
+    stand_in.fault("CreateSubmission", "answer", body={"ref": None, "message": "Successfully submitted"})
+    assert create_submission(make_link(), kaggle_stand_in.COMPETITION, "blob-0", "m") == (
+        None,
+        "Successfully submitted",
+    )
+
+
+@pytest.mark.parametrize("state", ["\ud800", "__init__", "name", "mro", ""])
+def test_a_state_that_is_none_is_not_taken_for_what_its_class_has_besides(stand_in, state):
+    stand_in.add_version(f"{USER}/salt-train", states=[state])
+    with pytest.raises(UnreachableError, match="status is"):
+        read_status(make_link(attempts=1), f"{USER}/salt-train", 1)
