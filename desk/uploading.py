@@ -7,7 +7,6 @@ SHA-256 of the others, which stand in its name too, comes with them: weights of 
 A new version holds what the one before held, since runs name it, and the files that are given.
 """
 
-import contextlib
 import hashlib
 import pathlib
 import re
@@ -19,7 +18,7 @@ from desk import paths
 from desk.deeds import Dataset
 from desk.errors import ConfigurationError, Exit
 from desk.kaggle.datasets import dataset_files, dataset_state, dataset_url, download_dataset_file, upload_blob
-from desk.kaggle.errors import AccessError, AmbiguousError, KaggleError, NotFoundError, OutputError, UnreachableError
+from desk.kaggle.errors import AccessError, AmbiguousError, KaggleError, NotFoundError, OutputError
 from desk.kaggle.transport import KaggleLink
 from desk.output import duration
 from desk.paths import AnyPath
@@ -108,16 +107,21 @@ def publish(link: KaggleLink, files: list[pathlib.Path], ref: str, folder: Run, 
 
 
 def read_sums(link: KaggleLink, ref: str, held: dict[str, int], scratch: pathlib.Path) -> dict[str, str]:
-    """{name: SHA-256} of the files of a dataset, as the file of sums in it says; {} if it has none that can be read."""
+    """{name: SHA-256} of the files of a dataset, as the file of sums in it says; {} if it has none, or a damaged one.
+
+    Raises:
+        UnreachableError, OutputError: it does not come, so that nobody knows what is there.
+    """
     sums: dict[str, str] = {}
     for name in [name for name in held if re.fullmatch(SUMS, name)]:
         path = scratch / name
-        with contextlib.suppress(UnreachableError, NotFoundError, AccessError):
-            download_dataset_file(link, ref, name, path)
-            text = read_text(path)
-            if hashlib.sha256(text.encode()).hexdigest().startswith(name[7:23]):
-                pairs = [line.partition("  ") for line in text.splitlines()]
-                sums |= {file: digest for digest, _, file in pairs}
+        download_dataset_file(link, ref, name, path)
+        if path.stat().st_size != held[name]:
+            raise OutputError(f"{ref}: {name} did not come as it is there; nothing was uploaded, try again")
+        text = read_text(path)
+        if hashlib.sha256(text.encode()).hexdigest().startswith(name[7:23]):
+            pairs = [line.partition("  ") for line in text.splitlines()]
+            sums |= {file: digest for digest, _, file in pairs}
     return sums
 
 

@@ -222,6 +222,14 @@ def test_an_upload_whose_answer_and_list_are_late_is_not_published_twice(world, 
     assert len(world.kaggle.datasets[f"{USER}/salt-weights"]["versions"]) == 1
 
 
+@pytest.mark.parametrize("kind", ["cut", "html", "bytes"])
+def test_the_same_files_are_not_published_again_because_their_sums_do_not_come(world, kind):
+    assert world.run(["upload", str(world.root / "a.h5")]) == 0
+    world.kaggle.fault("DownloadDataset", kind, times=9, body=b"{}")
+    assert world.run(["upload", str(world.root / "a.h5")]) in (1, 75) and not world.wrong
+    assert len(world.kaggle.datasets[f"{USER}/salt-weights"]["versions"]) == 1
+
+
 def test_a_new_version_that_is_listed_late_is_not_published_twice(world):
     assert world.run(["upload", str(world.root / "a.h5")]) == 0
     world.kaggle.late = 400

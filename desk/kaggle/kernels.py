@@ -177,7 +177,7 @@ def read_kernel(link: KaggleLink, ref: str, version: int | None = None) -> Kerne
     attached = [(kind, name) for kind in KINDS for name in getattr(shown, f"{kind}_data_sources") or []]
     flags = {name: getattr(shown, f"_{name}") for name in FLAGS}  # the property itself takes absent for false
     return Kernel(
-        version or shown.current_version_number or 0,
+        version or max(shown.current_version_number or 0, 0),
         (answer.blob.source if answer.blob else "") or "",
         frozenset(source_name(kind, name) for kind, name in attached),
         {name: value for name, value in flags.items() if value is not None},

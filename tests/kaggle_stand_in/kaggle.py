@@ -211,7 +211,10 @@ class Kaggle:
         return {"token": token, "createUrl": f"http://localhost/upload/{token}?signature=planted-signature"}
 
     def do_create_dataset(self, body):
-        return self.save_dataset(f"{body['ownerSlug']}/{body['slug']}", body["files"])
+        ref = f"{body['ownerSlug']}/{body['slug']}"
+        if ref in self.datasets:
+            return {"error": "The requested title is already in use by a dataset"}
+        return self.save_dataset(ref, body["files"])
 
     def do_create_dataset_version(self, body):
         return self.save_dataset(f"{body['ownerSlug']}/{body['datasetSlug']}", body["body"]["files"])
