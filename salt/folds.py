@@ -51,7 +51,12 @@ def assign_folds(
     groups = None if mosaic is None else tile_groups(mosaic)
     if groups is not None and len(np.unique(groups)) < folds:
         raise FoldError(f"folds={folds}: there are only {len(np.unique(groups))} mosaics; use fewer folds")
-    splitter = (StratifiedKFold if groups is None else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
+    splitter: StratifiedKFold | StratifiedGroupKFold
+    if groups is None:
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    else:  # scikit-learn 1.6, which Kaggle has, loses the stratification when it shuffles groups itself
+        splitter = StratifiedGroupKFold(folds)
+        groups = np.random.default_rng(seed).permutation(groups.max() + 1)[groups]
     fold = np.empty(len(classes), np.int8)
     for number, (_, held_out) in enumerate(splitter.split(classes, classes, groups)):
         fold[held_out] = number
