@@ -208,8 +208,8 @@ BUGS = {
     ),
     "a slice is spread over folds": Bug(
         "salt/folds.py",
-        "StratifiedKFold if groups is None else StratifiedGroupKFold",
-        "StratifiedKFold",
+        "splitter = StratifiedGroupKFold(folds)",
+        "splitter = StratifiedKFold(folds)",
         "a_mosaic_lies_in_one_fold",
     ),
     "the best match of one edge alone counts": Bug(
