@@ -68,10 +68,9 @@ def keep_pushed(
     try:
         temporary.chmod(0o755)
         keep_bytes(built, temporary / "pushed")
-        fresh = Run(temporary)
-        fresh.keep(record)
+        Run(temporary).keep(record)
         if held:
-            held.enter_context(fresh.lock())
+            held.enter_context(Run(folder).lock())
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -8,10 +8,11 @@ queue.json instead of push.json, and in parts/ a run for each fold.
 import contextlib
 import datetime
 import functools
-import os
 import pathlib
 import secrets
 import shutil
+
+from filelock import FileLock, Timeout
 
 from desk import paths
 from desk.errors import BusyError, ConfigurationError
@@ -25,6 +26,7 @@ PUSH, FETCH, SUBMIT, QUEUE, MANIFEST = (
 METADATA = "kernel-metadata.json"
 IMPORTED = "imported"  # as the kernel in a manifest: another program made it
 JOINING = ".joining"  # in a run's folder: its joined files, until all of them are there
+LOCKS = ".locks"  # in the folder of runs: the files of their locks, empty
 HALF = ".half-written-*"  # there: what a kill left of a file that was being written
 
 
@@ -133,35 +135,25 @@ class Run:
         """The manifest of its output, if that is here. The files are not checked."""
         return self.read(Manifest)
 
-    def lock(self, clear: bool = True) -> contextlib.ExitStack:
+    def lock(self) -> contextlib.ExitStack:
         """Keeps other processes off the folder within a `with` block; of a fold, off its whole run.
 
-        Args:
-            clear: remove what a killed process left half written; not in a dry run, which changes nothing.
-
-        It is a lock of the system: it ends with the process, however that ends.
+        What a killed process left half written there is removed. It is a lock of the system: it ends with the process,
+        however that ends. Its file lies beside the folder, which can so be renamed on any system.
 
         Raises:
             BusyError: another process has it.
         """
+        folder, held = self.owner.folder.resolve(), contextlib.ExitStack()
+        (folder.parent / LOCKS).mkdir(parents=True, exist_ok=True)
         try:
-            import fcntl
-        except ImportError:
-            raise ConfigurationError("runs cannot be locked on Windows; use WSL (docs/differences.md)") from None
-        handle = os.open(self.owner.folder, os.O_RDONLY)
-        held = contextlib.ExitStack()
-        held.callback(os.close, handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            held.close()
+            held.enter_context(FileLock(folder.parent / LOCKS / f"{folder.name}.lock", blocking=False))
+        except Timeout:
             raise BusyError(f"{self.name}: another process at this desk works on it; wait until that ends") from None
-        try:
-            if clear:
-                self.clear_up()
-        except BaseException:
-            held.close()
-            raise
+        with contextlib.ExitStack() as failed:
+            failed.push(held)
+            self.clear_up()
+            failed.pop_all()
         return held
 
     def clear_up(self) -> None:

@@ -58,7 +58,8 @@ def submit(options: argparse.Namespace, link=None) -> Outcome:
             run = run_of_file(link, path, options.data, runs, options.dry_run)
         else:
             run = find_run(options.run, options.runs)
-        held.enter_context(run.lock(clear=not options.dry_run))
+        if not options.dry_run:
+            held.enter_context(run.lock())
         record = submit_run(link, run, options.message, options.data, options.minutes, consent, options.again)
     if not record:
         return Outcome({"run": run.name, **consent.result}, consent.next)

@@ -91,6 +91,13 @@ BUGS = {
         "spelt",
         test_file="tests/desk/test_secrets.py",
     ),
+    "a run has a lock for each path that leads to it": Bug(
+        "desk/runs.py",
+        "self.owner.folder.resolve()",
+        "self.owner.folder",
+        "under_any_path",
+        test_file="tests/desk/test_records.py",
+    ),
     "a bomb is unpacked": Bug(
         "salt/archives.py", "if unpacked > most:", "if False:", "a_bomb", test_file="tests/test_limits.py"
     ),

@@ -3,10 +3,12 @@ import dataclasses
 import itertools
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
-from desk import records
+from desk import paths, records
 from desk.errors import BusyError
 from desk.records import (
     GONE,
@@ -169,3 +171,31 @@ def test_a_folds_lock_is_that_of_its_run(tmp_path):
     (tmp_path / "parts" / "fold-0").mkdir(parents=True)
     with Run(tmp_path).lock(), pytest.raises(BusyError):
         Run(tmp_path / "parts" / "fold-0").owner.lock()
+
+
+def test_a_lock_holds_against_other_processes_under_any_path_and_ends_with_its_own(tmp_path):
+    folder, link = tmp_path / "run", tmp_path / "elsewhere" / "link"
+    folder.mkdir()
+    link.parent.mkdir()
+    link.symlink_to(folder)
+    code = (
+        "import sys; from desk.runs import Run\n"
+        "with Run(sys.argv[1]).lock():\n    print('held', flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, cwd=paths.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        for path in (folder, link):
+            with pytest.raises(BusyError):
+                Run(path).lock()
+        other.kill()
+        other.wait()
+        with Run(link).lock():
+            assert not list(folder.iterdir())
+
+
+def test_a_lock_that_cannot_clear_up_is_let_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "clear_up", lambda self: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            Run(tmp_path).lock()
