@@ -152,7 +152,7 @@ def draw_salt(rng: np.random.Generator, pixels: int) -> np.ndarray:
     if rng.random() < VERTICAL_SHARE and pixels >= TILE_SIZE:
         field, pixels = vertical_field(rng), pixels // TILE_SIZE * TILE_SIZE
     else:
-        shape = rng.choice(list(SHAPES), p=list(SHAPES.values()))
+        shape = str(rng.choice(list(SHAPES), p=list(SHAPES.values())))
         field = salt_field(rng, shape)
     inside = field[tile_window()].ravel()
     return field >= np.partition(inside, -pixels)[-pixels]
@@ -170,7 +170,7 @@ def vertical_field(rng: np.random.Generator) -> np.ndarray:
 def salt_field(rng: np.random.Generator, shape: str) -> np.ndarray:
     """A field that increases towards the inside of a salt body of one of `SHAPES`, float `[160, 160]`, in pixels."""
     z, x = scene_axes()
-    rough = rng.choice([0.0, 0.5, 1.5], p=[0.5, 0.3, 0.2])
+    rough = float(rng.choice([0.0, 0.5, 1.5], p=[0.5, 0.3, 0.2]))
     outline = smooth_curve(rng, 6, 4) + smooth_curve(rng, 2.5, 12) + smooth_curve(rng, rough, 50)
     if shape in ("dome", "base"):
         width, height = rng.uniform(25, 90), rng.choice([0, 1, 1]) * rng.uniform(10, 90)
