@@ -41,7 +41,9 @@ def test_batch_norm_gives_what_keras_gives(shape, settings):
         np.testing.assert_allclose(mine, theirs, rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("precision, digits", [("mixed_bfloat16", 2**-6), ("mixed_float16", 2**-9)])
+@pytest.mark.parametrize(
+    "precision, digits", [pytest.param("mixed_bfloat16", 2**-6, marks=pytest.mark.bfloat16), ("mixed_float16", 2**-9)]
+)
 def test_batch_norm_in_mixed_precision_keeps_its_statistics_in_float32(precision, digits):
     maps = np.random.default_rng(0).normal(3.0, 2.0, (4, 6, 6, 8)).astype("float32")
     exact = after_a_step(both(8)[1], maps)

@@ -17,7 +17,7 @@ def begun(stand_in, repository, call, tmp_path):
     stand_in.next_states = ["COMPLETE"]
     stand_in.on_push = lambda version: stand_in.leave_output(version, train_output(tmp_path, version, finished=False))
     assert call(push, "train", "--set", "epochs=9", "--hours", "3")[0] == 0
-    (folder,) = (repository / "runs").iterdir()
+    (folder,) = (repository / "runs").glob("[!.]*")
     stand_in.on_push = lambda version: stand_in.leave_output(version, train_output(tmp_path, version))
     return folder
 

@@ -729,7 +729,7 @@ def test_a_second_round_trains_on_pseudo_labels_and_validates_without(tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.bfloat16)])
 def test_a_fold_trains_in_mixed_precision(tmp_path, tiles, precision):
     keras.mixed_precision.set_dtype_policy(precision)
     try:

@@ -63,6 +63,7 @@ def test_a_model_gives_float32_logits_of_any_size_that_fits_its_stride():
     assert np.min(logits) < 0 < np.max(logits)  # no sigmoid
 
 
+@pytest.mark.bfloat16
 def test_a_model_in_mixed_precision_still_gives_float32_logits():
     keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
     try:
@@ -342,7 +343,7 @@ def test_every_encoder_gives_logits_at_full_size(encoder, stem_stride):
     assert len(encoder_layers(model)) == (encoder != "residual")
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.bfloat16), "mixed_float16"])
 def test_every_head_is_float32_in_mixed_precision_and_the_rest_is_not(precision):
     keras.mixed_precision.set_dtype_policy(precision)
     try:

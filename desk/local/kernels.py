@@ -73,7 +73,6 @@ def run_kernel(
     root = pathlib.Path(tempfile.mkdtemp(prefix=f".{name.replace('/', '-')}-", dir=runs))
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: remove(root))
-        stack.enter_context(hold(root))
         metadata = {name: build_notebook(program, root / "built")}
         earlier = verified_runs(mounted_runs, runs)
         resumed = None
@@ -83,6 +82,7 @@ def run_kernel(
         notebook = root / "built" / name / f"{name}.ipynb"
         parameters = choose_parameters(name, notebook, preset, settings, earlier, resumed)
         run_id = parameters["RUN_ID"]
+        stack.enter_context(hold(runs / f".{run_id}"))
         root = root.rename(runs / f".{run_id}")  # by this name --resume finds it after a kill
         if weights is not None:
             check_weights(pathlib.Path(weights))
