@@ -39,7 +39,7 @@ from desk.planning import (
     show_plan,
     within_session,
 )
-from desk.preflight import GPU_SESSIONS, gpu_sessions, newest_version, preflight, running
+from desk.preflight import GPU_SESSIONS, gpu_sessions, kernel_running, newest_version, preflight
 from desk.pushing import keep_bytes, keep_pushed
 from desk.records import DamagedRecord, utc_now
 from desk.remote_output import DEADLINE_HOURS, PARTIAL, POLL, remote_manifest, run_status
@@ -317,8 +317,8 @@ class Part:
         if self.run.push.state == "queued":
             self.state = "waits"
 
-    def push(self, link: KaggleLink) -> None:
-        """Pushes the fold.
+    def push(self, link: KaggleLink, earlier: list[Run]) -> None:
+        """Pushes the fold; `earlier` are the runs that were pushed from here.
 
         Raises:
             CapacityError: an earlier version of its kernel still runs, or Kaggle has no place.
@@ -326,8 +326,8 @@ class Part:
         """
         ref = self.run.push.ref
         previous = newest_version(link, ref)
-        if previous and running(link, ref):
-            raise CapacityError(f"{ref} version {previous} still runs")
+        if active := kernel_running(link, ref, previous, earlier):
+            raise CapacityError(f"{ref} {active}")
         self.run.keep(self.run.push.but(state="queued", previous=previous))
         try:
             do_once(Push(link, self.run))
@@ -360,11 +360,12 @@ def work_off(link: KaggleLink, runs: pathlib.Path, parts: list[Part]) -> list[in
         waiting = [part for part in parts if part.waits]
         if waiting and len(busy) < GPU_SESSIONS:
             try:
-                others = gpu_sessions(link, pushed_runs(runs), own)
+                earlier = pushed_runs(runs)
+                others = gpu_sessions(link, earlier, own)
                 if len(busy) + len(others) >= GPU_SESSIONS:
                     raise CapacityError(f"{', '.join(others)} run" + "s" * (len(others) == 1))
                 line.end()
-                waiting[0].push(link)
+                waiting[0].push(link, earlier)
                 moved = link.clock()
                 continue
             except (CapacityError, UnreachableError) as error:

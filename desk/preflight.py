@@ -15,8 +15,11 @@ from desk.kaggle.kernels import read_kernel, read_quota, read_status, recent_ker
 from desk.kaggle.transport import KaggleLink
 from desk.output import plural, show
 from desk.planning import BuiltKernel, PushRequest
+from desk.records import seconds_since
+from desk.remote_output import run_status
 from desk.runs import Run
 from desk.secrets import own_secrets, refuse_secrets
+from desk.sending import SETTLED
 
 GPU_SESSIONS = 2  # at once, for an account
 RECENT = 8  # kernels and records that are looked at for running sessions
@@ -84,10 +87,10 @@ def check_quota(link: KaggleLink, metadata: dict, hours: float | None) -> None:
 def check_running(link: KaggleLink, metadata: dict, previous: int, beside: bool, earlier: list[Run]) -> None:
     """Raises `CapacityError` if an earlier version of the kernel runs, or as many GPU sessions as there may be."""
     ref = metadata["id"]
-    active = running(link, ref) if previous else None
+    active = kernel_running(link, ref, previous, earlier)
     if active and not beside:
         raise CapacityError(
-            f"{ref} version {previous} is {active}; a push would start another run beside it, from the same quota. "
+            f"{ref} {active}; a push would start another run beside it, from the same quota. "
             f"Wait (python scripts/fetch.py RUN --wait), stop it on https://www.kaggle.com/code/{ref}, or add --beside"
         )
     busy = gpu_sessions(link, earlier, known={ref}) + ([ref] if active else [])
@@ -101,13 +104,15 @@ def gpu_sessions(link: KaggleLink, runs: list[Run], known: Collection[str] = ())
 
     They are looked for among those that Kaggle lists as run last, and among the last of `runs`.
     """
-    refs: dict[str, None] = {}
+    refs: list[str] = []
     with contextlib.suppress(UnreachableError, AccessError, NotFoundError, ConfigurationError):  # the records remain
-        refs = dict.fromkeys(recent_kernels(link, RECENT))
+        refs = recent_kernels(link, RECENT)
+    found = [ref for ref in refs if ref not in known and running(link, ref)]
     for run in runs[-RECENT:]:
-        if run.push.machine.startswith("Nvidia") and run.push.on_kaggle and not run.was_fetched:
-            refs[run.push.ref] = None
-    return [ref for ref in refs if ref not in known and running(link, ref)]
+        is_new = run.push.ref not in (*found, *known)
+        if is_new and run.push.machine.startswith("Nvidia") and run_running(link, run):
+            found.append(run.push.ref)
+    return found
 
 
 def running(link: KaggleLink, ref: str, version: int | None = None) -> str | None:
@@ -117,6 +122,36 @@ def running(link: KaggleLink, ref: str, version: int | None = None) -> str | Non
     except (NotFoundError, AccessError):
         return None
     return status.state if status.active else None
+
+
+def run_running(link: KaggleLink, run: Run) -> str | None:
+    """As `running`, of the version that a run is; one that is so new that Kaggle does not show it yet runs, too."""
+    if not run.push.on_kaggle or run.was_fetched:
+        return None
+    try:
+        status = run_status(link, run)
+    except (NotFoundError, AccessError):
+        passed = seconds_since(run.push.at, run.push.up)
+        return "NOT SHOWN YET" if passed is not None and passed < SETTLED else None
+    return status.state if status.active else None
+
+
+def kernel_running(link: KaggleLink, ref: str, newest: int, earlier: list[Run]) -> str | None:
+    """Such as "version 3 is RUNNING", of a kernel; None if none of its versions runs.
+
+    Args:
+        link: to Kaggle.
+        ref: owner/slug of the kernel.
+        newest: its newest version that Kaggle shows; 0: it shows none.
+        earlier: the runs that were pushed from here, since Kaggle may not show their versions yet.
+    """
+    if newest and (state := running(link, ref)):
+        return f"version {newest} is {state}"
+    own = [run for run in earlier if ref in (run.push.ref, run.push.asked_ref)]
+    for run in reversed(own[-RECENT:]):
+        if state := run_running(link, run):
+            return f"version {run.push.version} is {state}"
+    return None
 
 
 def check_sources(link: KaggleLink, metadata: dict, resumed: str | None) -> None:

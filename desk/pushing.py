@@ -13,7 +13,7 @@ from desk import paths
 from desk.deeds import Push
 from desk.kaggle.transport import KaggleLink
 from desk.planning import BuiltKernel, PushRequest, build_run, plan_run, push_deed, show_plan
-from desk.preflight import preflight, running
+from desk.preflight import preflight, run_running
 from desk.records import uptime, utc_now, write_object
 from desk.runs import METADATA, Run, pushed_runs
 from desk.sending import do_once
@@ -105,6 +105,6 @@ def find_twin(
         push = run.push
         if push.content != record.content or record.ref not in (push.ref, push.asked_ref) or push.version is None:
             continue
-        if run.folder in found or (not beside and not run.was_fetched and running(link, push.ref, push.version)):
+        if run.folder in found or (not beside and run_running(link, run)):
             return run
     return None

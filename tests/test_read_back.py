@@ -90,6 +90,31 @@ def test_a_version_that_is_shown_late_is_saved_and_read_back_by_the_next_command
     assert record_of(world).state == "pushed"
 
 
+def test_a_version_that_is_not_shown_yet_runs(world):
+    world.kaggle.late = 400
+    assert world.run(["push", "train"]) == 0
+    world.time -= 50  # the run goes on
+    assert world.run(["push", "train"]) == 0 and "nothing was pushed" in world.text
+    assert world.run(["push", "train", "--set", "seed=2"]) == 75 and "version 1 is NOT SHOWN YET" in world.text
+    assert len(world.kaggle.kernels[REF]) == 1
+    world.time += 700  # shown, and ended
+    assert world.run(["push", "train"]) == 0 and len(world.kaggle.kernels[REF]) == 2
+
+
+def test_a_deleted_kernel_does_not_count_as_one_that_is_not_shown_yet(world):
+    assert world.run(["push", "train"]) == 0
+    world.kaggle.kernels.clear()
+    world.time += 700
+    assert world.run(["push", "train"]) == 0 and list(world.kaggle.kernels) == [REF]
+
+
+def test_folds_are_not_pushed_beside_the_same_ones_that_are_not_shown_yet(world):
+    world.kaggle.late, world.kaggle.sessions = 400, 99  # so that Kaggle itself refuses none
+    for _ in range(2):
+        assert world.run(["push", "train", "--fan-out", "folds", "--set", "folds=2", "train_folds=[0,1]"]) == 0
+    assert not world.wrong and {len(versions) for versions in world.kaggle.kernels.values()} == {2}
+
+
 def test_a_wrong_number_in_the_answer_is_put_right(world):
     world.kaggle.fault("SaveKernel", "answer_after", body={"versionNumber": 7, "ref": REF, "url": "https://k/x"})
     assert world.run(["push", "train"]) == 0 and (record_of(world).state, record_of(world).version) == ("pushed", 1)

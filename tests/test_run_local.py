@@ -45,6 +45,11 @@ FINISH = """
 """
 
 
+def left_in(runs):
+    """What stands in a folder of runs, hidden or not, but for the files of locks."""
+    return [path for path in runs.iterdir() if path.name != LOCKS]
+
+
 @pytest.fixture(scope="session")
 def competition(tmp_path_factory):
     return write_synthetic(tmp_path_factory.mktemp("data") / "tgs", train=40, test=10, progress=False)
@@ -74,7 +79,7 @@ def run_cells(monkeypatch, tmp_path, competition):
             return write_notebook(program, out, settings_cell, cells)
 
         monkeypatch.setattr(kernels, "build_notebook", build)
-        return kernels.run_kernel("tiny", **{"data": competition, "runs": tmp_path / "runs", "minutes": 1, **options})
+        return kernels.run_kernel("tiny", **{"data": competition, "runs": tmp_path / "runs", "minutes": 10, **options})
 
     return run
 
@@ -242,7 +247,7 @@ def test_a_notebook_finds_what_it_would_find_on_kaggle_and_nothing_of_this_machi
     executed = (folder / "tiny.ipynb").read_text(encoding="utf-8")
     assert "one epoch å" in executed and "one epoch å" in (folder / "tiny.html").read_text(encoding="utf-8")
     assert str(tmp_path / "runs") not in executed
-    assert sorted(path.name for path in (tmp_path / "runs").glob("[!.]*")) == ["first", run_id]
+    assert sorted(path.name for path in left_in(tmp_path / "runs")) == ["first", run_id]
 
 
 def words_of(process):
@@ -298,7 +303,7 @@ def test_in_guard_mode_a_notebook_that_changes_its_inputs_fails_and_the_original
     with pytest.raises(LocalRunError, match=r"(?s)changed its inputs.*depths.csv.*new.csv.*train.csv.*kept"):
         run_cells(INTRUDE, FINISH, sandbox="guard")
     assert processes.fingerprints(competition) == before
-    assert [path.suffix for path in (tmp_path / "runs").glob("[!.]*")] == [".failed"]
+    assert [path.suffix for path in left_in(tmp_path / "runs")] == [".failed"]
 
 
 def test_namespaces_serve_a_user_who_is_not_root(namespaces, tmp_path):
@@ -402,7 +407,7 @@ def test_a_failing_cell_shows_its_traceback_under_its_heading_and_is_kept(run_ce
     shown = capfd.readouterr().out
     assert re.search(r"(?s)--- \[3/4\] Read the tiles: failed\n.*ratio = 1 / 0.*ZeroDivisionError: division", shown)
     assert "\x1b" not in shown and "not reached" not in shown
-    (kept,) = (tmp_path / "runs").glob("[!.]*")
+    (kept,) = left_in(tmp_path / "runs")
     assert sorted(path.name for path in kept.iterdir()) == ["tiny.ipynb", "tiny.log", "working"]
     for name in ("tiny.log", "tiny.ipynb"):
         assert "ZeroDivisionError" in (kept / name).read_text()
@@ -469,8 +474,7 @@ def test_an_interrupted_run_leaves_no_process_and_no_run(sent, status, competiti
     if sent is signal.SIGKILL and not namespaces_work:
         os.kill(child, signal.SIGKILL)  # nobody was left to end this one
     assert lingering(tmp_path) == []
-    left = {path.name for path in (tmp_path / "runs").iterdir()}
-    assert sent is signal.SIGKILL or left <= {LOCKS}
+    assert sent is signal.SIGKILL or left_in(tmp_path / "runs") == []
 
 
 def start_command(folder, cells, arguments):
@@ -519,7 +523,7 @@ def processes_in(folder, word=""):
 def test_a_notebook_without_manifest_is_no_run(run_cells, tmp_path):
     with pytest.raises(LocalRunError, match=r"(?s)the working folder: no manifest.json.*kept"):
         run_cells("print('done')")
-    assert [path.suffix for path in (tmp_path / "runs").glob("[!.]*")] == [".failed"]
+    assert [path.suffix for path in left_in(tmp_path / "runs")] == [".failed"]
 
 
 def test_a_manifest_of_another_run_is_refused(run_cells):
@@ -581,14 +585,14 @@ def test_a_run_that_was_killed_in_training_can_be_resumed(sent, competition, tmp
     assert lingering(tmp_path) == []
     assert files.keys() == {"state/run.json", "state/epoch-00002.weights.h5"}
     assert files["state/epoch-00002.weights.h5"] == "two epochs"
-    assert [path.name for path in (tmp_path / "runs").glob(".*")] == [LOCKS]
+    assert not [path for path in left_in(tmp_path / "runs") if path.name.startswith(".")]
     assert (tmp_path / "runs" / f"{run_id}.failed" / "working" / "manifest.json").is_file()
 
 
 def test_a_run_that_failed_or_ran_too_long_after_it_began_to_train_can_be_resumed(run_cells, tmp_path):
     with pytest.raises(LocalRunError, match=r"(?s)the notebook failed.*resume it by --resume tiny-smoke-\S+$"):
         run_cells(BEGIN, "1 / 0")
-    (failed,) = (tmp_path / "runs").glob("[!.]*")
+    (failed,) = left_in(tmp_path / "runs")
     assert resume_run(failed.stem, run_cells).keys() == {"state/run.json", "state/epoch-00002.weights.h5"}
 
 
@@ -596,7 +600,7 @@ def test_a_run_that_failed_or_ran_too_long_after_it_began_to_train_can_be_resume
 def test_the_beginning_of_a_name_is_enough_to_resume_a_run(run_cells, tmp_path):
     with pytest.raises(LocalRunError, match="the notebook failed"):
         run_cells(BEGIN, "1 / 0")
-    (failed,) = (tmp_path / "runs").glob("[!.]*")
+    (failed,) = left_in(tmp_path / "runs")
     settings = {"limit_minutes": 5.0}
     options = {"settings_cell": SETTINGS_WITH_RESUME, "resume": "tiny-smoke", "settings": settings}
     folder = run_cells(RESUME, FINISH, **options)
@@ -725,7 +729,7 @@ def test_weights_that_are_not_there_are_refused(run_cells, tmp_path):
 def test_what_was_begun_is_cleared_away_when_the_input_is_bad(run_cells, tmp_path):
     with pytest.raises(DataError):
         run_cells(data=tmp_path)
-    assert {path.name for path in (tmp_path / "runs").iterdir()} <= {LOCKS}
+    assert left_in(tmp_path / "runs") == []
 
 
 # --- competitions ---------------------------------------------------------------------------------------------------
