@@ -66,7 +66,9 @@ class Push(Deed[PushRecord]):
         metadata, content = self.run.metadata, self.run.pushed_notebook()
         if self.record.sha256 not in (None, hashlib.sha256(content.encode()).hexdigest()):
             raise ConfigurationError(f"{self.run.folder / 'pushed'}: the notebook was changed since it was built")
-        refuse_secrets({"the notebook": content, "its metadata": json.dumps(metadata)}, own_secrets(self.link.secrets))
+        refuse_secrets(
+            {"the notebook": content, "its metadata": json.dumps(metadata)}, own_secrets(self.link.used_secrets)
+        )
         saved = save_kernel(self.link, metadata, content, self.record.hours, self.mark_time)
         lacking = [f"WITHOUT {name}" for name in saved.invalid]
         return self.arrived(saved.ref, saved.version) | {"url": saved.url, "differences": lacking}

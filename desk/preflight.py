@@ -38,7 +38,9 @@ def preflight(link: KaggleLink, request: PushRequest, built: BuiltKernel, earlie
         QuotaError, CapacityError, ConfigurationError, ...: why it would fail.
     """
     metadata, account = built.metadata, link.username
-    refuse_secrets({"the notebook": built.content, "its metadata": json.dumps(metadata)}, own_secrets(link.secrets))
+    refuse_secrets(
+        {"the notebook": built.content, "its metadata": json.dumps(metadata)}, own_secrets(link.used_secrets)
+    )
     rows = [
         ("metadata", f"title and id agree, {'private' if metadata['is_private'] else 'PUBLIC'}"),
         ("credentials", f"{account}, from {link.credentials.source}"),

@@ -111,12 +111,12 @@ def submit_run(
             f"--message: with the run's id the description has {len(message)} characters, and Kaggle takes "
             f"{MOST_CHARACTERS}; shorten it"
         )
+    refuse_secrets({"--message": message}, own_secrets(link.used_secrets))
     earlier = [*record.earlier, *([record.ref] if record.ref else [])] if record else []
     deed = {"submit": run.name, "to": paths.COMPETITION, "message": message, "sha256": digest, "again": earlier}
     if not consent.allows(deed):
         print("\nnothing was submitted (--dry-run)")
         return None
-    refuse_secrets({"--message": message}, own_secrets(link.secrets))
     left = submissions_left(link, paths.COMPETITION)
     if left == 0:
         raise QuotaError("no submission is left today; the count starts anew at 00:00 UTC. Nothing was sent")

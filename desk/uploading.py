@@ -53,7 +53,7 @@ def upload_weights(
         DeskError: nothing was published, or not all of it, or nobody knows.
     """
     check_files(files)
-    refuse_secret_files(files, own_secrets(link.secrets))
+    refuse_secret_files(files, own_secrets(link.used_secrets))
     ref = check_ref(dataset or f"{link.username}/{SLUG}")
     runs = runs or paths.RUNS
     settle_open(link, runs)

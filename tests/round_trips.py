@@ -3,6 +3,7 @@
 A verb costs some milliseconds, since nothing is built and no network is between. What must hold is in `check`.
 """
 
+import base64
 import collections
 import contextlib
 import datetime
@@ -16,6 +17,7 @@ import re
 import shutil
 import tempfile
 import types
+import zlib
 
 import numpy as np
 from kaggle_stand_in import COMPETITION, KEY, USER, FaultyKaggle, answered_by, parameters
@@ -32,10 +34,12 @@ from salt.artifacts import Oof, verify_run, write_manifest, write_oof
 from salt.config import config_to_dict, preset
 from scripts import fetch, push, runs, submit, upload_weights
 
-PLAYED = collections.Counter()  # verbs, kills and full disks
+PLAYED = collections.Counter()  # verbs, kills, full disks, and secrets that were refused
 MEMORY = "/dev/shm"
 SECONDS = 60.0  # of a run on Kaggle
 PREDICT = "predict-20261122-141502-cd34"
+PACKED = base64.b85encode(zlib.compress(KEY.encode())).decode()
+SPELT = [KEY, base64.b64encode(f"..{KEY}.".encode()).decode(), f"b85decode('{PACKED}')"]  # a secret, in a program
 START = datetime.datetime(2026, 11, 29, 12, tzinfo=datetime.UTC)
 CREDENTIALS = Credentials("here", username=USER, key=KEY)
 METADATA = {
@@ -79,6 +83,7 @@ class World:
         kaggle.clock, kaggle.seconds, kaggle.on_push = lambda: self.time, SECONDS, self.on_push
         kaggle.competitions[COMPETITION]["sample_submission.csv"] = b"id,rle_mask\na,1 1\nb,1 1\n"
         self.outcome, self.altered = "COMPLETE", set()
+        self.leak, self.looked_at = "", 0
         for name in ("do_create_submission", "save_dataset"):
             setattr(kaggle, name, getattr(self, f"watch_{name}")(getattr(kaggle, name)))
         for module, name, value in [
@@ -98,6 +103,7 @@ class World:
         (self.root / "kernels" / "train.py").write_text("")
         for name in ("a.h5", "b.h5"):
             (self.root / name).write_bytes(name.encode() * 9)
+        (self.root / "secret.h5").write_bytes(b"\0\xff" + KEY.encode())
         folder = self.runs / PREDICT
         folder.mkdir(parents=True)
         (folder / "submission.csv").write_text("id,rle_mask\na,1 101\nb,\n")
@@ -116,6 +122,7 @@ class World:
             f"SET = {settings!r}",
             f'RUN_ID = "{run_id}"',
             f'RESUME = "{resume}"',
+            f"# {self.leak}",
         ]
         cell = {"cell_type": "code", "source": "\n".join(lines), "metadata": {"tags": ["parameters"]}}
         notebook = {"cells": [cell], "metadata": {"kernelspec": {"name": "python3"}}, "nbformat": 4}
@@ -194,11 +201,25 @@ class World:
         finally:
             Link.trap = Trap()
         self.text = text.getvalue()
-        PLAYED.update(["verbs", *([trap.kind.removesuffix("_after")] if trap.sprung else [])])
+        PLAYED.update(["verb", *([trap.kind.removesuffix("_after")] if trap.sprung else [])])
         if before is not None and tree(self.root) != before:
             self.wrong.append(f"{self.verb} changed files")
+        self.look_for_secrets()
         self.look(verb, status)
         return status
+
+    def look_for_secrets(self):
+        """What Kaggle got by the last verb, but for the signing in, and what was printed."""
+        kaggle = self.kaggle
+        sent = [json.dumps(body, ensure_ascii=False) for _, _, body in kaggle.requests[self.looked_at :]]
+        sent += [str(blob["data"]) for blob in kaggle.blobs.values()]
+        self.looked_at = len(kaggle.requests)
+        for text in (self.text, *sent):
+            if any(spelt in text for spelt in SPELT):
+                self.wrong.append(f"{self.verb} let the key out")
+        if kaggle.escapes:
+            self.wrong.append(f"{self.verb} went elsewhere: {kaggle.escapes}")
+        PLAYED["secret"] += "secrets would leave" in self.text or "holds the secret of" in self.text
 
     def look(self, verb, status):
         """Remembers what must not be lost."""

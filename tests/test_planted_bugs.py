@@ -105,6 +105,15 @@ BUGS = {
         "shown_yet",
         test_file="tests/test_read_back.py",
     ),
+    "a sign-in that has ended is not renewed": Bug(
+        "desk/kaggle/transport.py", "self.renew(self.client, ended=True)", "pass", "is_renewed"
+    ),
+    "one 401 ends hours of waiting": Bug(
+        "desk/kaggle/transport.py", "CredentialsError) and self.let_in", "CredentialsError) and False", "at_again"
+    ),
+    "an upload does not look for the key in use": Bug(
+        "desk/uploading.py", "own_secrets(link.used_secrets)", "{}", "hundred", test_file="tests/test_round_trips.py"
+    ),
     "a bomb is unpacked": Bug(
         "salt/archives.py", "if unpacked > most:", "if False:", "a_bomb", test_file="tests/test_limits.py"
     ),

@@ -3,7 +3,7 @@ import re
 
 import kaggle_stand_in
 import pytest
-from kaggle_stand_in import COMPETITION, assert_no_secret, kill_when_reached, make_link, make_old, start_script
+from kaggle_stand_in import COMPETITION, KEY, assert_no_secret, kill_when_reached, make_link, make_old, start_script
 
 from desk import paths
 from desk.records import read_object
@@ -194,6 +194,12 @@ def test_a_submission_of_a_run_whose_name_ends_alike_is_another_one(stand_in, ru
 def test_a_description_longer_than_kaggle_takes_is_refused(stand_in, submit_run):
     status, text, _ = submit_run("--message", "x" * 480)
     assert status == 1 and "characters, and Kaggle takes 500; shorten it" in text and not stand_in.submissions
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_description_with_a_secret_is_refused(stand_in, submit_run, more):
+    status, text, _ = submit_run("--message", f"with {KEY}", *more)
+    assert status == 1 and "--message, line 1: the secret of" in text and not stand_in.calls("StartSubmissionUpload")
 
 
 def test_a_lost_submission_is_not_sent_again_while_kaggle_cannot_be_asked(stand_in, run, submit_run):

@@ -9,6 +9,7 @@ print. The SDK below it is the same code that the command line client calls.
 """
 
 import contextlib
+import dataclasses
 import datetime
 import functools
 import itertools
@@ -82,6 +83,7 @@ class KaggleLink:
         self.clock, self.sleep, self.jitter = clock, sleep, jitter
         self.say = say or (lambda line: print(line, file=sys.stderr, flush=True))
         self.secrets: list[str] = []  # what no message may hold
+        self.let_in = False  # whether Kaggle has taken the credentials
 
     # --- who asks ---------------------------------------------------------------------------------------------------
 
@@ -91,6 +93,12 @@ class KaggleLink:
         found = self.given or find_credentials()
         self.secrets = [secret for secret in (found.key, found.token) if secret]
         return found
+
+    @property
+    def used_secrets(self) -> list[str]:
+        """What it signs in with, and has signed in with; to be looked for in what is sent."""
+        self.credentials  # noqa: B018 (they fill the list)
+        return self.secrets
 
     @functools.cached_property
     def client(self) -> KaggleClient:
@@ -109,29 +117,42 @@ class KaggleLink:
             self.renew(client)
         return client
 
-    def renew(self, client: KaggleClient) -> None:
+    def renew(self, client: KaggleClient, ended: bool = False) -> None:
         """Gives the client a fresh token of a sign-in by `kaggle auth login`.
+
+        Args:
+            client: of the SDK.
+            ended: Kaggle does not take the token any more, whatever the sign-in says of its end.
 
         Raises:
             CredentialsError: Kaggle gives none.
         """
-        signed_in = KaggleCredentials.load(client)
+        try:
+            signed_in = KaggleCredentials.load(client)
+        except UNREADABLE:
+            signed_in = None
         if signed_in is None:
             raise CredentialsError("the sign-in of kaggle auth login is damaged: run `kaggle auth login` again")
         found = read_object(pathlib.Path.home() / ".kaggle" / "credentials.json")
         # The SDK takes a token for good until half an hour after its end.
         with contextlib.suppress(ValueError, TypeError, KeyError):
             end = datetime.datetime.fromisoformat(found["access_token_expiration"])
-            if found.get("access_token") and end > datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=5):
+            soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=5)
+            if found.get("access_token") and end > soon and not ended:
                 return
         try:
             self.ask("sign in", lambda _: signed_in.refresh_access_token(), attempts=1)
         except DeskError as error:
             raise CredentialsError(f"{error}; or run `kaggle auth login` again") from None
         token = read_object(pathlib.Path.home() / ".kaggle" / "credentials.json").get("access_token")
-        self.credentials = Credentials("kaggle auth login", username=signed_in.get_username(), token=token)
-        self.secrets = [token] if token else []
+        self.credentials = dataclasses.replace(self.credentials, username=signed_in.get_username(), token=token)
+        self.secrets += [token] if token else []
         client.http_client()._session.auth = type(client.http_client()).BearerAuth(token)
+
+    def sign_in_again(self) -> None:
+        """Renews a sign-in by `kaggle auth login`; a key or a token that a person has made has no end."""
+        if self.credentials.refresh:
+            self.renew(self.client, ended=True)
 
     @functools.cached_property
     def username(self) -> str:
@@ -159,7 +180,8 @@ class KaggleLink:
     ) -> Any:  # fmt: skip
         """The answer to a question, asked up to `attempts` times, or to a command.
 
-        A command is sent again only if Kaggle surely did not get it, or said so (429).
+        A command is sent again only if Kaggle surely did not get it, or said so (429). A question is also asked again
+        if Kaggle does not take credentials (401) that it has taken: a sign-in may have ended in hours of waiting.
 
         Args:
             what: the question for people, such as "read the status of alice/salt-train".
@@ -189,8 +211,13 @@ class KaggleLink:
             except queue.Empty:
                 error = TimeLimit()
             if error is None:
+                self.let_in = True
                 return answer
             failure = self.translate(error, what)
+            if isinstance(failure, CredentialsError) and self.let_in and not command and attempt < attempts:
+                self.pause(failure, attempt)
+                self.sign_in_again()
+                continue
             if not isinstance(failure, UnreachableError):
                 raise failure from None
             if command and failure.sent and not isinstance(failure, ThrottledError):

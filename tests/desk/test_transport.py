@@ -26,7 +26,7 @@ from desk.kaggle.errors import (
     UnreachableError,
 )
 from desk.kaggle.files import download
-from desk.kaggle.kernels import Status, list_output, live_log, read_status, save_kernel
+from desk.kaggle.kernels import Status, list_output, live_log, read_status, recent_kernels, save_kernel
 from desk.kaggle.transport import retry_after
 from desk.records import write_object
 from desk.runs import Run, find_run
@@ -158,6 +158,65 @@ def test_a_token_tells_whose_it_is(stand_in, monkeypatch):
     monkeypatch.setenv("KAGGLE_API_TOKEN", "old-token")
     with pytest.raises(CredentialsError, match="KAGGLE_API_TOKEN: make a new one"):
         make_link().username  # noqa: B018
+
+
+@pytest.fixture
+def signed_in(stand_in, monkeypatch):
+    """A sign-in by `kaggle auth login`, of the token that the stand-in takes."""
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.delenv(name)
+    path = pathlib.Path(stand_in.home) / ".kaggle" / "credentials.json"
+    path.parent.mkdir()
+
+    def write(**changes):
+        facts = {"refresh_token": "good-refresh-token", "access_token": "good-token", "username": USER}
+        path.write_text(json.dumps({**facts, "access_token_expiration": "2036-01-01T00:00:00+00:00", **changes}))
+        return make_link()
+
+    return write
+
+
+def test_a_sign_in_that_ends_in_hours_of_waiting_is_renewed(stand_in, signed_in):
+    stand_in.add_version(REF, states=["RUNNING"])
+    link = signed_in()
+    assert read_status(link, REF).state == "RUNNING" and not stand_in.calls("GenerateAccessToken")
+    for count in (1, 2):
+        stand_in.token = f"another-{count}"  # Kaggle has ended the one before
+        assert read_status(link, REF).state == "RUNNING" and len(stand_in.calls("GenerateAccessToken")) == count
+    assert stand_in.token in link.secrets and "good-token" in link.secrets
+    assert make_link().username == USER  # what was renewed is kept
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"refresh_token": "old"}, "refresh token is not valid.*or run `kaggle auth login` again"),
+     ({"refresh_token": ""}, "is damaged: run `kaggle auth login` again"),
+     ({"access_token_expiration": "soon"}, "is damaged: run `kaggle auth login` again")],
+)  # fmt: skip
+def test_a_sign_in_that_cannot_be_renewed_says_so(stand_in, signed_in, changes, message):
+    with pytest.raises(CredentialsError, match=message):
+        read_status(signed_in(**{"access_token_expiration": "", **changes}), REF)
+
+
+def test_one_401_in_hours_of_waiting_is_looked_at_again(stand_in):
+    stand_in.add_version(REF, states=["RUNNING"])
+    link = make_link()
+    stand_in.fault("GetKernelSessionStatus", "http", status=401, after=1, times=2)
+    for _ in range(2):
+        assert read_status(link, REF).state == "RUNNING"
+    assert len(stand_in.calls("GetKernelSessionStatus")) == 4 and len(link.time.pauses) == 2
+    stand_in.fault("GetKernelSessionStatus", "http", status=401, times=99)
+    with pytest.raises(CredentialsError, match="make a new token"):
+        read_status(link, REF)
+
+
+def test_a_command_that_kaggle_refuses_to_credentials_it_took_before_is_sent_once(stand_in):
+    link = make_link()
+    assert recent_kernels(link) == []
+    stand_in.fault("SaveKernel", "http", status=401)
+    with pytest.raises(CredentialsError):
+        save_kernel(link, METADATA, "{}")
+    assert len(stand_in.calls("SaveKernel")) == 1
 
 
 def test_errors_do_not_repeat_a_secret_that_the_server_echoes(stand_in):

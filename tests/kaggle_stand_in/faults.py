@@ -64,7 +64,7 @@ class FaultyKaggle(Kaggle):
         if fault and fault["kind"] in BEFORE:
             return failure(fault)
         if is_api:
-            if not signed_in(headers) and name != "IntrospectToken":
+            if not self.is_signed_in(headers) and name not in ("IntrospectToken", "GenerateAccessToken"):
                 return in_json(401, {"code": 401, "message": "Unauthenticated"})
             status, answer = self.answer(name, body)
             reply = Reply(302, b"", {"Location": answer["location"]}) if status == 302 else in_json(status, answer)
@@ -79,6 +79,10 @@ class FaultyKaggle(Kaggle):
                 reply.ending = "half"
                 return reply
         return failure(fault) if fault else reply
+
+    def is_signed_in(self, headers):
+        basic = base64.b64encode(f"{USER}:{KEY}".encode()).decode()
+        return headers.get("Authorization") in (f"Basic {basic}", f"Bearer {self.token}")
 
     def next_fault(self, name):
         with self.lock:
@@ -130,8 +134,3 @@ def failure(fault) -> Reply:
 
 def in_json(status, answer, headers=None) -> Reply:
     return Reply(status, json.dumps(answer).encode(), {"Content-Type": "application/json", **(headers or {})})
-
-
-def signed_in(headers):
-    basic = base64.b64encode(f"{USER}:{KEY}".encode()).decode()
-    return headers.get("Authorization") in (f"Basic {basic}", "Bearer good-token")

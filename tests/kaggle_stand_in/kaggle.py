@@ -27,6 +27,7 @@ class Kaggle:
         suffix: of the slug under which the next new kernel is put, such as "-2": its title is taken.
         dropped: sources that pushes lose in silence; `changed`: {field: value} that they get instead of what was asked.
         shouts: shows sources in upper case and without their owners.
+        token: that is taken; a sign-in gets another one, and the one before ends.
     """
 
     def __init__(self):
@@ -43,6 +44,7 @@ class Kaggle:
         self.on_push = None  # called with the new version
         self.clock, self.late, self.seconds = time.monotonic, 0.0, None
         self.suffix, self.dropped, self.changed, self.shouts = "", set(), {}, False
+        self.token = "good-token"
         self.lock = threading.RLock()
 
     # what a test asks for
@@ -94,8 +96,14 @@ class Kaggle:
             found = method(body)
         return found if isinstance(found, tuple) else (200, found)
 
+    def do_generate_access_token(self, body):
+        if body["refreshToken"] != "good-refresh-token":
+            return 400, {"code": 400, "message": "The refresh token is not valid"}
+        self.token += "-"
+        return {"token": self.token, "expiresIn": 43_200}
+
     def do_introspect_token(self, body):
-        return {"active": body["token"] == "good-token", "username": USER}
+        return {"active": body["token"] == self.token, "username": USER}
 
     def do_get_accelerator_quota_statistics(self, body):
         return {"quotaRefreshTime": "2026-11-28T00:00:00Z", "gpuQuota": self.quota, "tpuQuota": self.quota}
