@@ -42,7 +42,7 @@ def measured_code(
 
     some = slice(0, min(500, len(masks)))
     assert [plain_encode(mask) for mask in masks[some]] == rles[some]
-    assert np.array_equal(np.stack([plain_decode(rle) for rle in rles[some]]), decode_rles(rles[some]))
+    assert np.array_equal(np.stack([plain_decode(rle) for rle in rles[some]]), decode_rles(rles[some], (101, 101)))
     assert np.allclose(plain_sweep(probabilities[:few], masks[:few]), threshold_sweep(probabilities[:few], masks[:few]))
 
     step, plain_step = training_steps(name, batch)
@@ -59,7 +59,7 @@ def measured_code(
         ),
         (
             "decode RLE",
-            (len(decoded), lambda: decode_rles(decoded)),
+            (len(decoded), lambda: decode_rles(decoded, (101, 101))),
             (len(decoded), lambda: np.stack([plain_decode(rle) for rle in decoded])),
         ),
         (

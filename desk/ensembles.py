@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from desk.competitions import load_competition
 from desk.runs import find_run, new_run_id
 from desk.score_tables import verdict
 from desk.scoring import open_run
@@ -120,7 +121,7 @@ def write_predictions(
     """Writes `probabilities.npz` and `submission.csv` of the test tiles, as the predict kernel does."""
     probabilities = blend_probabilities(list(arrays), ensemble.weights, ensemble.scales)
     write_probabilities(folder / "probabilities.npz", ids, probabilities)
-    write_submission(folder / "submission.csv", ids, postprocess(probabilities, level, area))
+    write_submission(folder / "submission.csv", ids, postprocess(probabilities, level, area), load_competition())
 
 
 def ensemble_table(names: list[str], oofs: list[Oof], ensemble: Ensemble, score: dict) -> str:

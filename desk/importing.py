@@ -13,21 +13,23 @@ from typing import NamedTuple
 import numpy as np
 
 from desk import paths
+from desk.competitions import load_competition
 from desk.errors import ConfigurationError
 from desk.output import plural
 from desk.paths import AnyPath
-from desk.prediction_files import REMEDIES, Predictions, read_predictions, to_probabilities
+from desk.prediction_files import CROP, REMEDIES, Predictions, read_predictions, to_probabilities
 from desk.runs import IMPORTED, find_run, new_run_id
 from desk.scoring import open_run
 from salt.artifacts import Oof, write_manifest, write_oof, write_probabilities
-from salt.competition import Competition, find_competition
+from salt.competition import CompetitionFiles, find_competition
 from salt.config import Config
 from salt.files import sha256_file
 from salt.metrics import average_precision
 from salt.postprocess import binarize, postprocess
 from salt.rle import decode_rles
 from salt.scoring import HALF_LEVEL, score_oof
-from salt.submission import SUBMISSION_SHAPE, read_submission, write_submission
+from salt.submission import read_submission, write_submission
+from salt.tiles import crop_images
 
 CHECKED_TILES = 500  # with salt, on which another orientation is tried
 MARGIN = 0.05  # by which another orientation must score better to be named
@@ -69,18 +71,20 @@ def import_predictions(request: ImportRequest) -> pathlib.Path:
         ConfigurationError, ValueError: they are not what they should be; the message names the remedy.
     """
     run_id = check_name(request)
-    found = read_predictions(request.source, request.ids)
+    competition = load_competition()
+    size = competition.one_size()
+    found = read_predictions(request.source, competition, request.ids)
     if repeated := sorted(each for each, count in collections.Counter(found.ids).items() if count > 1):
         raise ConfigurationError(f"{request.source}: {names(repeated)}: predicted more than once")
     if not found.ids:
         raise ConfigurationError(f"{request.source}: holds no predictions")
     values = found.values
     for remedy in request.apply:
-        values = REMEDIES[remedy](values)
-    probabilities = to_probabilities(values, found.ids, request.logits, request.source)
-    competition = find_competition([request.data])
-    train_ids, masks = read_truth(competition)
-    test_ids = read_submission(competition.sample_submission)[0] if competition.sample_submission else []
+        values = crop_images(values, size) if remedy == CROP else REMEDIES[remedy](values)
+    probabilities = to_probabilities(values, found.ids, request.logits, request.source, size)
+    files = find_competition([request.data], competition)
+    train_ids, masks = read_truth(files)
+    test_ids = read_submission(files.sample_submission, competition)[0] if files.sample_submission else []
     of_test = bool(set(found.ids) & set(test_ids)) and not set(found.ids) & set(train_ids)
     check_ids(request.source, found.ids, test_ids if of_test else train_ids, of_test)
     origin = {
@@ -121,10 +125,10 @@ def check_name(request: ImportRequest) -> str:
     return name
 
 
-def read_truth(competition: Competition) -> tuple[list[str], np.ndarray]:
-    """Ids and masks, uint8 `[N, 101, 101]`, of the training tiles."""
-    ids, rles = read_submission(competition.train_table)
-    return ids, decode_rles(rles, SUBMISSION_SHAPE, ids)
+def read_truth(files: CompetitionFiles) -> tuple[list[str], np.ndarray]:
+    """Ids and masks, uint8 `[N, H, W]`, of the training tiles."""
+    ids, rles = read_submission(files.train_table, files.competition)
+    return ids, decode_rles(rles, files.competition.one_size(), ids)
 
 
 def check_ids(source: pathlib.Path, ids: list[str], known: list[str], of_test: bool) -> None:
@@ -168,7 +172,7 @@ def check_orientation(request: ImportRequest, probabilities: np.ndarray, masks: 
         return float(np.mean(average_precision(binarize(np.ascontiguousarray(stack), level), masks[salt])))
 
     given = probabilities[salt]
-    scores = {name: score(turn(given)) for name, turn in REMEDIES.items() if name != "crop"}
+    scores = {name: score(turn(given)) for name, turn in REMEDIES.items()}
     best, own = max(scores, key=lambda name: scores[name]), score(given)
     if scores[best] > own + MARGIN:
         raise ConfigurationError(
@@ -238,6 +242,7 @@ def write_test_run(
     if request.trained_by is None:
         print("(--trained-by RUN takes level and area from the predictions of training tiles)")
     write_probabilities(folder / "probabilities.npz", np.array(order), probabilities)
-    write_submission(folder / "submission.csv", order, postprocess(probabilities, level, area))
+    masks = postprocess(probabilities, level, area)
+    write_submission(folder / "submission.csv", order, masks, load_competition())
     more = {"trained_by": trained_by, "level": level, "minimum_area": area, "imported": origin}
     write_manifest(folder, folder.name, IMPORTED, Config(), **more)

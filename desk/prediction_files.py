@@ -14,20 +14,19 @@ import numpy as np
 
 from desk.errors import ConfigurationError
 from salt.archives import Folder, Place, is_added
+from salt.description import Competition
 from salt.rle import decode_rles
-from salt.tiles import TILE_SIZE, crop_images
 
 LOGIT_LIMIT = 80.0  # beyond it a float32 sigmoid is 0 or 1
 TOP = {"uint8": 255, "uint16": 65535}  # of probabilities that are stored as whole numbers
 NOT_PREDICTIONS = ("masks", "images")  # that an npz may hold beside them
-# What may be done to predictions before anything else, by the name of it.
+CROP = "crop"  # to a tile's size, which may be done to predictions first, as may what turns them:
 REMEDIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "transpose": lambda stack: stack.transpose(0, 2, 1),
     "mirror": lambda stack: stack[:, :, ::-1],
     "flip": lambda stack: stack[:, ::-1],
     "turn": lambda stack: stack[:, ::-1, ::-1],
     "invert": lambda stack: -stack if stack.dtype.kind == "f" and stack.min() < 0 else top_value(stack) - stack,
-    "crop": crop_images,
 }
 
 
@@ -47,11 +46,12 @@ class Predictions(NamedTuple):
     files: list[pathlib.Path]
 
 
-def read_predictions(source: pathlib.Path, ids: pathlib.Path | None = None) -> Predictions:
+def read_predictions(source: pathlib.Path, competition: Competition, ids: pathlib.Path | None = None) -> Predictions:
     """Reads predictions in any of the forms.
 
     Args:
         source: the file or folder.
+        competition: whose tiles they are of.
         ids: for an npy, a file that names the tiles in its order: npy, or a text with one a line.
 
     Raises:
@@ -61,10 +61,15 @@ def read_predictions(source: pathlib.Path, ids: pathlib.Path | None = None) -> P
         return read_folder(source)
     if not source.is_file():
         raise ConfigurationError(f"{source}: no such file or folder")
-    read = {".npz": read_npz, ".npy": read_npy, ".csv": read_rle_table}.get(source.suffix.casefold())
-    if read is None:
+    kind = source.suffix.casefold()
+    if kind == ".npy":
+        found = read_npy(source, ids)
+    elif kind == ".csv":
+        found = read_rle_table(source, competition)
+    elif kind == ".npz":
+        found = read_npz(source)
+    else:
         raise ConfigurationError(f"{source}: must be an .npz, an .npy, a .csv of run lengths, or a folder of files")
-    found = read_npy(source, ids) if read is read_npy else read(source)
     return found._replace(values=as_stack(found.values, len(found.ids), source))
 
 
@@ -124,19 +129,20 @@ def load_arrays(source: pathlib.Path) -> dict[str, np.ndarray] | np.ndarray:
         raise ConfigurationError(f"{source}: cannot be read ({error}); save plain arrays, without pickles") from error
 
 
-def read_rle_table(source: pathlib.Path) -> Predictions:
+def read_rle_table(source: pathlib.Path, competition: Competition) -> Predictions:
     """A CSV of ids and run lengths, such as a submission; of a third column `fold`, the folds."""
     try:
         rows = list(csv.reader(io.StringIO(source.read_bytes().decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigurationError(f"{source}: is no readable CSV file ({error})") from error
     header = [name.strip() for name in rows[0]] if rows else []
-    if header[:2] != ["id", "rle_mask"] or any(len(row) != len(header) for row in rows):
+    columns = list(competition.sample_submission.columns)
+    if header[:2] != columns or any(len(row) != len(header) for row in rows):
         raise ConfigurationError(
-            f"{source}: the first line is {','.join(header)!r}; it must be 'id,rle_mask', and all lines alike"
+            f"{source}: the first line is {','.join(header)!r}; it must be {','.join(columns)!r}, and all lines alike"
         )
     ids = [row[0].strip() for row in rows[1:]]
-    masks = decode_rles([row[1] for row in rows[1:]], (TILE_SIZE, TILE_SIZE), ids)
+    masks = decode_rles([row[1] for row in rows[1:]], competition.one_size(), ids)
     fold = np.array([row[2] for row in rows[1:]]) if header[2:] == ["fold"] else None
     return Predictions(ids, masks.astype(bool), fold, [source])
 
@@ -190,7 +196,9 @@ def top_value(stack: np.ndarray) -> int:
     return TOP.get(stack.dtype.name, 1)
 
 
-def to_probabilities(values: np.ndarray, ids: list[str], logits: bool, source: pathlib.Path) -> np.ndarray:
+def to_probabilities(
+    values: np.ndarray, ids: list[str], logits: bool, source: pathlib.Path, size: tuple[int, int]
+) -> np.ndarray:
     """Probabilities as runs store them, round(255 p), uint8 `[N, H, W]`.
 
     Args:
@@ -198,16 +206,17 @@ def to_probabilities(values: np.ndarray, ids: list[str], logits: bool, source: p
         ids: of the tiles, for messages.
         logits: whether they are logits.
         source: for messages.
+        size: height and width of a tile.
 
     Raises:
         ConfigurationError: another size or type, NaN, or values that no probability, or no logit, has.
     """
-    if values.shape[1:] != (TILE_SIZE, TILE_SIZE):
+    if values.shape[1:] != size:
         height, width = values.shape[1:]
         remedy = "scale it back before you save it"
-        if min(height, width) >= TILE_SIZE:
+        if height >= size[0] and width >= size[1]:
             remedy = "--apply crop takes its middle, if it was padded on all sides; if it was scaled, scale it back"
-        raise ConfigurationError(f"{source}: {height} x {width} pixels, a tile has {TILE_SIZE} x {TILE_SIZE}; {remedy}")
+        raise ConfigurationError(f"{source}: {height} x {width} pixels, a tile has {size[0]} x {size[1]}; {remedy}")
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             bad = ids[int(np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))[0])]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from desk.competitions import load_competition
 from desk.errors import ConfigurationError
 from desk.paths import AnyPath
 from desk.runs import find_run
@@ -91,8 +92,8 @@ def depth_table(data: AnyPath, oof: Oof) -> list[dict]:
     from salt.competition import find_competition
     from salt.data import read_depths  # OpenCV, which scores without depths do not need
 
-    competition = find_competition([data])
-    return [] if competition.depths_table is None else score_by_depth(oof, read_depths(competition, oof.ids))
+    files = find_competition([data], load_competition())
+    return [] if files.depths_table is None else score_by_depth(oof, read_depths(files, oof.ids))
 
 
 def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof) -> dict:
@@ -119,7 +120,9 @@ def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof) -> dict:
     from salt.mosaics import neighbours_of, read_mosaics
     from salt.rules import measure_rules
 
-    train_ids, rles = read_id_table(find_competition([data]).train_table)
+    competition = load_competition()
+    files = find_competition([data], competition)
+    train_ids, rles = read_id_table(files.train_table, competition.train_table)
     ids = np.array(sorted({*train_ids.tolist(), *oof.ids.tolist()}))
     held = np.searchsorted(ids, oof.ids)
     # Tiles of folds that were not trained are in none here: every fold has been trained on them.

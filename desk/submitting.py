@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from desk import paths
 from desk.competition_data import download_file
+from desk.competitions import load_competition
 from desk.consent import Consent
 from desk.deeds import Submission, is_of_run
 from desk.errors import ConfigurationError, Exit
@@ -102,7 +103,7 @@ def submit_run(
             return wait_for_score(link, run, record, minutes)
 
     with sample_folder(dry_run) as cache:
-        facts = check_submission(run.folder / SUBMISSION, find_sample(link, data, cache))
+        facts = check_submission(run.folder / SUBMISSION, find_sample(link, data, cache), load_competition())
     print(f"  checked      {facts['rows']:,} rows, {facts['empty_share']:.0%} of them empty, ", end="")
     print(f"{facts['mean_coverage']:.1%} salt on average")
     message = f"[{run.name}] {message}".strip()
@@ -194,7 +195,7 @@ def run_of_file(
         SubmissionError: Kaggle would refuse it; then there is no run.
     """
     with sample_folder(dry_run) as cache:
-        check_submission(path, find_sample(link, data, cache))
+        check_submission(path, find_sample(link, data, cache), load_competition())
     digest = sha256_file(path)
     folder = runs / f"submission-{digest[:16]}"
     if not folder.is_dir():
@@ -223,9 +224,9 @@ def check_run(run: Run) -> str:
 def find_sample(link: KaggleLink, data: pathlib.Path | None, cache: pathlib.Path | None = None) -> pathlib.Path | Place:
     """The competition's sample, from the folder of its data; else it comes from Kaggle once, into `cache`."""
     if data is not None:
-        return find_competition([data]).require("sample_submission")
+        return find_competition([data], load_competition()).require("sample_submission")
     with contextlib.suppress(DataError):
-        return find_competition([paths.ROOT / "data"]).require("sample_submission")
+        return find_competition([paths.ROOT / "data"], load_competition()).require("sample_submission")
     path = (cache or paths.BUILD / paths.COMPETITION) / SAMPLE
     if not path.is_file():
         print(f"  sample       {SAMPLE} comes from Kaggle, for the check", flush=True)

@@ -46,10 +46,10 @@ from salt.data import read_test
 from salt.figures import plot_tiles
 from salt.inference import predict_probabilities
 from salt.parts import read_trained_run
-from salt.postprocess import choose_minimum_area, empty_black, postprocess
+from salt.postprocess import choose_minimum_area, empty_tiles, postprocess
 from salt.scoring import score_oof
 from salt.submission import check_submission, write_submission
-from salt.tiles import is_black
+from salt.tgs import COMPETITION
 from salt.unet import build_fold_model
 
 # %% tags=["parameters"]
@@ -65,8 +65,8 @@ BUILD_ID = ""  # hash of the source that this notebook was built from
 # %%
 run_id = RUN_ID or time.strftime("predict-%Y%m%d-%H%M%S", time.gmtime())
 roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle and in the local stand-in
-competition = find_competition(roots)
-sample, _ = competition.require_test()
+files = find_competition(roots, COMPETITION)
+sample, _ = files.require_test()
 trained = read_trained_run(find_runs(roots, "train"), SET.get("train_folds"))
 trained_by = ", ".join(trained.run_ids)
 config = config_from_dict({**config_to_dict(trained.config), **SET})
@@ -97,18 +97,19 @@ area = config.minimum_area
 if area < 0:
     area = choose_minimum_area(trained.oof.probabilities, trained.oof.masks, level)
 print(f"{len(models)} models of {models[0].count_params():,} parameters")
-print(f"salt from level {level} of 255 on, in tiles with at least {area} pixels of it")
+print(f"{COMPETITION.target} from level {level} of 255 on, in tiles with at least {area} pixels of it")
 
 # %% [markdown]
 # ### Predictions
 
 # %%
-tiles = read_test(competition)
+tiles = read_test(files)
 probabilities = predict_probabilities(models, tiles.images, config.tta, config.padded_size, config.padding)
-probabilities = empty_black(probabilities, tiles.images)
+blank = tiles.blank()
+probabilities = empty_tiles(probabilities, blank)
 masks = postprocess(probabilities, level, area)
-black, salty = is_black(tiles.images).sum(), masks.any(axis=(1, 2)).mean()
-print(f"{len(tiles.ids)} tiles, {black} of them black; salt found in {salty:.1%}")
+found = masks.any(axis=(1, 2)).mean()
+print(f"{len(tiles.ids)} tiles, {blank.sum()} of them blank; {COMPETITION.target} found in {found:.1%}")
 
 # %%
 shown = np.linspace(0, len(tiles.ids) - 1, min(24, len(tiles.ids))).astype(int)
@@ -118,9 +119,16 @@ figure = plot_tiles(tiles.images[shown], {"prediction": masks[shown]}, list(tile
 # ### The submission
 
 # %%
-write_submission("submission.csv", tiles.ids, masks)
-print(check_submission("submission.csv", sample))
+write_submission("submission.csv", tiles.ids, masks, COMPETITION)
+print(check_submission("submission.csv", sample, COMPETITION))
 write_probabilities("probabilities.npz", tiles.ids, probabilities)
-more = {"build_id": BUILD_ID, "machine": machine, "trained_by": trained_by, "level": level, "minimum_area": area}
+more = {
+    "competition": COMPETITION.slug,
+    "build_id": BUILD_ID,
+    "machine": machine,
+    "trained_by": trained_by,
+    "level": level,
+    "minimum_area": area,
+}
 manifest = write_manifest(".", run_id, "predict", config, **more)
 print(*(f"{name}  {entry['bytes']:,} bytes" for name, entry in manifest["files"].items()), sep="\n")

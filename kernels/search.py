@@ -54,6 +54,7 @@ from salt.figures import plot_search
 from salt.resume import STATE_FOLDER
 from salt.search import check_search, paired_effects, parameter_importances, train_trial, trials_table
 from salt.study import SPACES, SearchError, open_study, resume_study, trial_count
+from salt.tgs import COMPETITION
 from salt.trial_runs import run_search
 
 # %% tags=["parameters"]
@@ -73,14 +74,14 @@ config = preset(PRESET, **SET)
 check_search(config)
 run_id = RUN_ID or time.strftime("search-%Y%m%d-%H%M%S", time.gmtime())
 roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle and in the local stand-in
-competition = find_competition(roots)
+files = find_competition(roots, COMPETITION)
 weights = find_weights(config.weights, roots)
 resumed = resume_study(roots, RESUME, config, folder=".") if RESUME else None
 
 print("run", run_id, "of build", BUILD_ID or "(none)", f"resumes {RESUME}" if resumed is not None else "")
 print(config)
 print(f"{trial_count(config)} trials in all; the space {config.space!r} has {SPACES[config.space]}")
-print("data:", competition.folder, "| encoder weights:", weights)
+print("data:", files.folder, "| encoder weights:", weights)
 gpus = visible_gpus()
 print("backend", keras.backend.backend(), "on", f"GPUs {gpus}" if gpus else "the CPU", library_versions())
 print(machine)
@@ -95,7 +96,7 @@ if config.gpu and not gpus and not config.cluster:
 # cluster, several run at once. Unless every combination is tried, trials worse than most at the same epoch are pruned.
 
 # %%
-tiles = read_train(competition)
+tiles = read_train(files)
 claim_state(STATE_FOLDER, config, tiles)
 objective = functools.partial(train_trial, config=config, tiles=tiles, clock=time.monotonic)
 errors = run_search(config, objective, ".", STATE_FOLDER, time.monotonic, began, gpus, weights)
@@ -142,7 +143,14 @@ for scores in ("fold_scores", "last_scores"):
 # %%
 finished = len(table) >= trial_count(config) and not (table["state"] == "running").any()
 minutes = round((time.monotonic() - began) / 60, 1)
-more = {"build_id": BUILD_ID, "machine": machine, "minutes": minutes, "trials": len(complete), "best": best}
+more = {
+    "competition": COMPETITION.slug,
+    "build_id": BUILD_ID,
+    "machine": machine,
+    "minutes": minutes,
+    "trials": len(complete),
+    "best": best,
+}
 more |= {"finished": finished, "resumed_from": None if resumed is None else resumed["run_id"]}
 manifest = write_manifest(".", run_id, "search", config, **more)
 print(f"{minutes} minutes")

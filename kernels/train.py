@@ -47,14 +47,14 @@ from salt.artifacts import find_run, library_versions, write_manifest
 from salt.competition import find_competition
 from salt.config import preset
 from salt.cross_validation import fit_folds, read_pseudo_labels
-from salt.data import read_test, read_train
+from salt.data import describe_tiles, read_test, read_train
 from salt.encoders import find_weights
 from salt.figures import plot_history, plot_tiles
 from salt.metrics import average_precision
 from salt.postprocess import choose_minimum_area, postprocess
 from salt.resume import STATE_FOLDER, resume_run
 from salt.scoring import score_oof
-from salt.tiles import is_black, is_vertical
+from salt.tgs import COMPETITION
 
 # %% tags=["parameters"]
 PRESET = "t4"  # one of PRESETS below
@@ -72,14 +72,14 @@ began = time.monotonic()
 config = preset(PRESET, **SET)
 run_id = RUN_ID or time.strftime("train-%Y%m%d-%H%M%S", time.gmtime())
 roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle and in the local stand-in
-competition = find_competition(roots)
+files = find_competition(roots, COMPETITION)
 weights = find_weights(config.weights, roots)
 earlier = find_run(roots, "predict") if config.pseudo else None
 resumed = resume_run(roots, RESUME, config, folder=".") if RESUME else None
 
 print("run", run_id, "of build", BUILD_ID or "(none)", f"resumes {RESUME}" if resumed is not None else "")
 print(config)
-print("data:", competition.folder, "| encoder weights:", weights)
+print("data:", files.folder, "| encoder weights:", weights)
 gpus = visible_gpus()
 print("backend", keras.backend.backend(), "on", f"GPUs {gpus}" if gpus else "the CPU", library_versions())
 print(machine)
@@ -92,15 +92,12 @@ if config.gpu and not gpus and not config.cluster:
 # ### The tiles
 
 # %%
-tiles = read_train(competition)
-print(
-    f"{len(tiles.ids)} tiles, {tiles.masks.any(axis=(1, 2)).mean():.1%} of them with salt; "
-    f"{is_black(tiles.images).sum()} black, {is_vertical(tiles.masks).sum()} with a vertical mask"
-)
+tiles = read_train(files)
+print(describe_tiles(tiles))
 
 pseudo = None
 if earlier is not None:
-    pseudo = read_pseudo_labels(config, read_test(competition), earlier)
+    pseudo = read_pseudo_labels(config, read_test(files), earlier)
 
 # %% [markdown]
 # ### Training
@@ -161,7 +158,14 @@ finished = not outcome.unfinished
 if finished:
     shutil.rmtree(STATE_FOLDER)  # an unfinished run keeps it, to be resumed
 minutes = round((time.monotonic() - began) / 60, 1)
-more = {"build_id": BUILD_ID, "machine": machine, "minutes": minutes, "score": score, "minimum_area": area}
+more = {
+    "competition": COMPETITION.slug,
+    "build_id": BUILD_ID,
+    "machine": machine,
+    "minutes": minutes,
+    "score": score,
+    "minimum_area": area,
+}
 more |= {"finished": finished, "resumed_from": None if resumed is None else resumed["run_id"]}
 manifest = write_manifest(".", run_id, "train", config, **more)
 print(f"{minutes} minutes")

@@ -27,8 +27,8 @@ class Oof(NamedTuple):
     Attributes:
         ids: str `[N]`.
         fold: int8 `[N]`, the fold in which the tile is held out.
-        probabilities: uint8 `[N, 101, 101]`, round(255 p).
-        masks: uint8 {0, 1} `[N, 101, 101]`, the truth.
+        probabilities: uint8 `[N, H, W]`, round(255 p).
+        masks: uint8 {0, 1} `[N, H, W]`, the truth.
     """
 
     ids: np.ndarray
@@ -96,7 +96,7 @@ def check_oof(oof: Oof, path: str | pathlib.Path) -> None:
 
 
 def write_probabilities(path: str | pathlib.Path, ids: np.ndarray, probabilities: np.ndarray) -> None:
-    """Writes the probabilities of test tiles, uint8 `[N, 101, 101]`, with their ids `[N]`, as a compressed `.npz`."""
+    """Writes the probabilities of test tiles, uint8 `[N, H, W]`, with their ids `[N]`, as a compressed `.npz`."""
     with whole_file(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, ids=ids, probabilities=probabilities)
 

@@ -15,7 +15,7 @@ from keras import ops
 
 from salt.config import Config
 from salt.layers import Tensor
-from salt.tiles import TILE_SIZE, pad_offset
+from salt.tiles import pad_offset
 
 
 class AugmentationError(ValueError):
@@ -23,7 +23,7 @@ class AugmentationError(ValueError):
 
 
 def draw_augmentation(
-    config: Config, batch: int | Tensor, seed_generator: keras.random.SeedGenerator
+    config: Config, batch: int | Tensor, seed_generator: keras.random.SeedGenerator, tile: int
 ) -> dict[str, Tensor]:
     """Draws the random parameters of one batch, each within the limits of `config`.
 
@@ -34,6 +34,7 @@ def draw_augmentation(
         config: a `Config`; `padded_size` and the fields under "geometry and augmentation" are used.
         batch: number of tiles, an int or a scalar tensor (`ops.shape(images)[0]`).
         seed_generator: the source of the random numbers.
+        tile: pixels of a tile's side.
 
     Returns:
         A dict of float32 tensors: `"flip"` (0 or 1), `"scale"` (log-uniform in 1 / (1 + s) ... 1 + s, so that tiles
@@ -42,17 +43,17 @@ def draw_augmentation(
         `"hole"` `[batch, 3]`: row, column and side of the square that `cut_out` fills, side 0 for half of the tiles.
 
     Example:
-        >>> parameters = draw_augmentation(preset("unet"), 32, keras.random.SeedGenerator(0))
+        >>> parameters = draw_augmentation(preset("unet"), 32, keras.random.SeedGenerator(0), tile=101)
         >>> tuple(parameters["offset"].shape)
         (32, 2)
     """
-    parameters = plain_parameters(batch, config.padded_size)
+    parameters = plain_parameters(batch, config.padded_size, tile)
     uniform = keras.random.uniform((batch, 12), dtype="float32", seed=seed_generator)
     signed = 2.0 * uniform - 1.0
     if config.flip:
         parameters["flip"] = ops.cast(uniform[:, 0] < 0.5, "float32")
     if config.jitter:
-        room = config.padded_size - TILE_SIZE
+        room = config.padded_size - tile
         # The minimum is for uniform numbers close to 1, whose product with room + 1 is rounded up to room + 1.
         parameters["offset"] = ops.minimum(ops.floor(uniform[:, 1:3] * (room + 1.0)), float(room))
     parameters["scale"] = ops.exp(signed[:, 3] * math.log1p(config.scale))
@@ -66,18 +67,19 @@ def draw_augmentation(
     return parameters
 
 
-def plain_parameters(batch: int | Tensor, size: int) -> dict[str, Tensor]:
+def plain_parameters(batch: int | Tensor, size: int, tile: int) -> dict[str, Tensor]:
     """The parameters of no augmentation: the unchanged tile in the middle of the padded square. For validation.
 
     Args:
         batch: number of tiles, an int or a scalar tensor.
-        size: pixels of the padded square's side, at least 101.
+        size: pixels of the padded square's side.
+        tile: pixels of a tile's side, at most `size`.
 
     Returns:
         A dict of float32 tensors as `draw_augmentation` gives; `"offset"` is where `pad_images` puts the tile.
     """
     zeros, ones = ops.zeros((batch,), dtype="float32"), ops.ones((batch,), dtype="float32")
-    offset = ops.full((batch, 2), float(pad_offset(size)), dtype="float32")
+    offset = ops.full((batch, 2), float(pad_offset(size, tile)), dtype="float32")
     return {
         "flip": zeros,
         "scale": ones,
@@ -95,12 +97,12 @@ def augment(
 ) -> tuple[Tensor, Tensor]:
     """Pads and transforms a batch: the network's input, and the masks for its loss.
 
-    The loss belongs on the tile, not on the padding: take the 101 x 101 window at `"offset"` of mask and logits with
+    The loss belongs on the tile, not on the padding: take the tile's window at `"offset"` of mask and logits with
     `crop_at`. The mask comes back whole for losses at a coarser resolution.
 
     Args:
-        images: `[B, 101, 101]`, grey levels 0 to 255, any dtype.
-        masks: `[B, 101, 101]`, 0 or 1, any dtype.
+        images: `[B, n, n]`, grey levels 0 to 255, any dtype.
+        masks: `[B, n, n]`, 0 or 1, any dtype.
         parameters: from `draw_augmentation` or `plain_parameters`.
         size: pixels of the padded square's side.
         mode: `"reflect"` or `"edge"`, what lies beyond the tile's border.
@@ -109,13 +111,13 @@ def augment(
         `(images, masks)`: float32 `[B, size, size]` in 0 to 255, and float32 `[B, size, size]`, each 0 or 1.
 
     Raises:
-        AugmentationError: unknown `mode`, or `size` below 101.
+        AugmentationError: unknown `mode`, or `size` below `n`.
 
     Example:
-        >>> parameters = plain_parameters(len(images), 128)
+        >>> parameters = plain_parameters(len(images), 128, tile=101)
         >>> padded, truth = augment(images, masks, parameters, 128, "reflect")
-        >>> logits = crop_at(net(padded[..., None])[..., 0], parameters["offset"])
-        >>> loss = bce_loss(logits, crop_at(truth, parameters["offset"]))
+        >>> logits = crop_at(net(padded[..., None])[..., 0], parameters["offset"], 101)
+        >>> loss = bce_loss(logits, crop_at(truth, parameters["offset"], 101))
     """
     images = adjust_brightness_contrast(images, parameters["brightness"], parameters["contrast"])
     warped = warp_tiles(ops.stack([images, ops.cast(masks, "float32")], axis=-1), parameters, size, mode)
@@ -311,7 +313,7 @@ def clamp_coordinates(values: Tensor, tile_size: int) -> Tensor:
     return ops.clip(values, 0.0, tile_size - 1.0)
 
 
-def crop_at(padded: Tensor, offset: Tensor, size: int = TILE_SIZE) -> Tensor:
+def crop_at(padded: Tensor, offset: Tensor, size: int) -> Tensor:
     """Crops a square window from each item of a batch, each at its own place; differentiable.
 
     Args:

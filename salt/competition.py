@@ -26,30 +26,29 @@ from salt.archives import (
     plain_stem,
     unzipped,
 )
+from salt.description import Competition
 from salt.files import sha256_file
 
 SEARCH_DEPTH = 4  # folders below a root; Kaggle's mounts lie two deep, and a full walk of /kaggle/input takes minutes
 TREE_LINES = 40  # of a root that an error message shows
 PROBLEM_LINES = 20  # that an error message lists; the rest is counted
-TABLES = {"train_table": "train.csv", "sample_submission": "sample_submission.csv", "depths_table": "depths.csv"}
-WANTED = {
-    "train_table": "train.csv",
+IMAGES = {
     "train_images": "training images (train.zip, train/images/ or images/)",
-    "sample_submission": "sample_submission.csv",
     "test_images": "test images (test.zip, test/images/ or images/)",
 }
 TRAINING = ("train_table", "train_images")  # what training, scores and reports need
 
 
 @dataclass(frozen=True)
-class Competition:
+class CompetitionFiles:
     """Where each part of a competition is."""
 
+    competition: Competition  # whose files they are
     folder: pathlib.Path  # on disk; everything lies below it
-    train_table: Place  # train.csv: id, rle_mask
+    train_table: Place
     train_images: Place
-    train_masks: Place | None = None  # None: the masks are known from train.csv only
-    depths_table: Place | None = None  # depths.csv: id, z
+    train_masks: Place | None = None  # None: the masks are known from the table only
+    depths_table: Place | None = None
     sample_submission: Place | None = None  # the ids of the test tiles, in the order of a submission
     test_images: Place | None = None
 
@@ -74,16 +73,27 @@ class Competition:
         found = getattr(self, part)
         if found is None:
             raise DataError(
-                f"{self.folder} has no {WANTED[part]}, which prediction and submission need; training, scores and "
-                "reports do without. Put it there, or name a folder that has it"
+                f"{self.folder} has no {wanted(self.competition)[part]}, which prediction and submission need; "
+                "training, scores and reports do without. Put it there, or name a folder that has it"
             )
         return found
 
 
+def table_names(competition: Competition) -> dict[str, str]:
+    """The names of a competition's tables, by the fields of `CompetitionFiles`."""
+    names = {"train_table": competition.train_table.name, "sample_submission": competition.sample_submission.name}
+    return names if competition.depths_table is None else {**names, "depths_table": competition.depths_table.name}
+
+
+def wanted(competition: Competition) -> dict[str, str]:
+    """How a message names the parts that must be there, by the fields of `CompetitionFiles`."""
+    return {**table_names(competition), **IMAGES}
+
+
 def find_competition(
-    roots: str | os.PathLike | Iterable[str | os.PathLike], slug: str = "tgs-salt-identification-challenge"
-) -> Competition:
-    """Finds a competition below one of several folders, without opening more of it than tables and tables of contents.
+    roots: str | os.PathLike | Iterable[str | os.PathLike], competition: Competition
+) -> CompetitionFiles:
+    """Finds a competition's files below one of several folders, opening no more than tables and tables of contents.
 
     Under each root it tries Kaggle's nested mount `competitions/<slug>/`, the flat mount `<slug>/` and the root itself;
     then, under each root again, every folder down to a small depth. A root may be a zip. Images may be in `train.zip`
@@ -96,26 +106,27 @@ def find_competition(
 
     Args:
         roots: a folder or several, the likeliest first, such as `["/kaggle/input", "data"]`.
-        slug: the competition's name in Kaggle's addresses.
+        competition: what it is.
 
     Returns:
-        A `Competition`, perhaps without test tiles.
+        `CompetitionFiles`, perhaps without test tiles.
 
     Raises:
         DataError: none of the folders holds a whole competition, or two equally likely places hold the same part; the
             message says what each candidate lacks and shows the tree of each root, or names the two.
 
     Example:
-        >>> competition = find_competition(["/kaggle/input", "data"])
-        >>> train = read_train(competition)
+        >>> files = find_competition(["/kaggle/input", "data"], COMPETITION)
+        >>> train = read_train(files)
     """
     given = [roots] if isinstance(roots, str | os.PathLike) else roots
     paths = [pathlib.Path(root) for root in given]
+    slug = competition.slug
     shortcomings: dict[pathlib.Path, str] = {}
-    partial: list[Competition] = []
+    partial: list[CompetitionFiles] = []
     for into_zips in (False, True):
         for group in competition_candidates(paths, slug):
-            found = [each for folder in group if (each := locate(folder, into_zips, shortcomings)) is not None]
+            found = [each for folder in group if (each := locate(folder, competition, into_zips, shortcomings))]
             if whole := [each for each in found if each.has_test()]:
                 return the_one(whole)
             partial = partial or found
@@ -126,8 +137,8 @@ def find_competition(
     for path in paths:
         lines += folder_tree(path)
     lines.append(
-        "remedy: attach the competition's data to the notebook, or name the folder that holds train.csv, train.zip, "
-        "test.zip, depths.csv and sample_submission.csv, or the one zip of them all"
+        "remedy: attach the competition's data to the notebook, or name the folder that holds "
+        f"{', '.join(table_names(competition).values())}, train.zip and test.zip, or the one zip of them all"
     )
     raise DataError("\n".join(lines))
 
@@ -148,7 +159,7 @@ def subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
     return [folder / name for name, is_folder in first_entries(folder) if is_folder]
 
 
-def the_one(found: list[Competition]) -> Competition:
+def the_one(found: list[CompetitionFiles]) -> CompetitionFiles:
     """The first of several competitions, if they are one and the same.
 
     Raises:
@@ -162,11 +173,14 @@ def the_one(found: list[Competition]) -> Competition:
     return found[0]
 
 
-def locate(path: pathlib.Path, into_zips: bool, shortcomings: dict[pathlib.Path, str]) -> Competition | None:
+def locate(
+    path: pathlib.Path, competition: Competition, into_zips: bool, shortcomings: dict[pathlib.Path, str]
+) -> CompetitionFiles | None:
     """The competition in a folder, or None; then `shortcomings` tells what it lacks, if it has anything.
 
     Args:
         path: of the folder, or of a zip.
+        competition: what it is.
         into_zips: whether to look for what the folder lacks in the zips in it that have other names than a part's.
         shortcomings: by path; it is added to.
 
@@ -176,32 +190,33 @@ def locate(path: pathlib.Path, into_zips: bool, shortcomings: dict[pathlib.Path,
     parts: dict[str, Place] = {}
     try:
         if path.is_dir():
-            parts = locate_parts(Folder(Place(path)), into_zips)
+            parts = locate_parts(Folder(Place(path)), competition, into_zips)
         if into_zips:
-            parts = {**parts_in_zips(path, parts, shortcomings), **parts}
+            parts = {**parts_in_zips(path, competition, parts, shortcomings), **parts}
     except DataError as error:
         if into_zips and not parts:  # of something else, perhaps
             shortcomings[path] = f"cannot be used: {error}"
             return None
         raise
     share_images(parts)
-    if missing := [WANTED[part] for part in TRAINING if part not in parts]:
+    if missing := [wanted(competition)[part] for part in TRAINING if part not in parts]:
         if parts:
             shortcomings[path] = f"lacks {', '.join(missing)}"
         return None
-    return Competition(path if path.is_dir() else path.parent, **parts)
+    return CompetitionFiles(competition, path if path.is_dir() else path.parent, **parts)
 
 
-def locate_parts(folder: Folder, without_tables: bool) -> dict[str, Place]:
-    """The parts of a competition in a folder, by the fields of `Competition`; and as `images` an `images/` that may be
-    of training or test tiles, or of both.
+def locate_parts(folder: Folder, competition: Competition, without_tables: bool) -> dict[str, Place]:
+    """The parts of a competition in a folder, by the fields of `CompetitionFiles`; and as `images` an `images/` that
+    may be of training or test tiles, or of both.
 
     Args:
         folder: on disk or in a zip.
-        without_tables: whether to look for images, too, where there is neither train.csv nor sample_submission.csv: it
-            opens zips, which may be large or broken.
+        competition: what it is.
+        without_tables: whether to look for images, too, where there is neither the table of the training tiles nor the
+            sample: it opens zips, which may be large or broken.
     """
-    found = {part: find_table(folder, name) for part, name in TABLES.items()}
+    found = {part: find_table(folder, name) for part, name in table_names(competition).items()}
     if without_tables or found["train_table"] or found["sample_submission"]:
         found["train_images"] = find_pngs(folder, "train", "images")
         found["train_masks"] = find_pngs(folder, "train", "masks") or find_top(folder, "masks")
@@ -212,7 +227,7 @@ def locate_parts(folder: Folder, without_tables: bool) -> dict[str, Place]:
 
 
 def parts_in_zips(
-    path: pathlib.Path, known: dict[str, Place], shortcomings: dict[pathlib.Path, str]
+    path: pathlib.Path, competition: Competition, known: dict[str, Place], shortcomings: dict[pathlib.Path, str]
 ) -> dict[str, Place]:
     """The parts beyond those that are known, in the zips in a folder that have other names than a part's, or in a zip.
 
@@ -221,27 +236,29 @@ def parts_in_zips(
     Raises:
         DataError: two zips hold the same part, and differ.
     """
-    zips = [Place(path)] if path.is_file() else [place for place in Folder(Place(path)).files() if is_other_zip(place)]
+    zips = [Place(path)]
+    if not path.is_file():
+        zips = [place for place in Folder(Place(path)).files() if is_other_zip(place, competition)]
     offers = []
     for place in zips:
         try:
-            offers.append(parts_in_zip(place))
+            offers.append(parts_in_zip(place, competition))
         except ArchiveError as error:
             shortcomings[place.path] = f"cannot be used: {error}"
     return merged(offers, known)
 
 
-def is_other_zip(place: Place) -> bool:
+def is_other_zip(place: Place, competition: Competition) -> bool:
     """Whether a file is a zip without the name of a part."""
-    parts = {f"{name}.zip" for name in ("train", "test", "images", "masks", *TABLES.values())}
+    parts = {f"{name}.zip" for name in ("train", "test", "images", "masks", *table_names(competition).values())}
     return place.name.casefold().endswith(".zip") and plain_name(place.name) not in parts
 
 
-def parts_in_zip(place: Place) -> dict[str, Place]:
+def parts_in_zip(place: Place, competition: Competition) -> dict[str, Place]:
     """The parts in a zip, at its top or in a folder further down."""
     level = [unzipped(place)]
     for _ in range(SEARCH_DEPTH):
-        if found := merged([locate_parts(folder, without_tables=True) for folder in level], {}):
+        if found := merged([locate_parts(folder, competition, without_tables=True) for folder in level], {}):
             return found
         level = [inner for folder in level for inner in folder.folders()]
     return {}

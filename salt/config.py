@@ -9,8 +9,6 @@ import types
 import typing
 from dataclasses import dataclass
 
-TILE_SIZE = 101  # pixels: height and width of every image and mask of the competition
-
 
 class ConfigError(ValueError):
     """A setting that does not exist, has the wrong type, or is out of its range."""
@@ -45,7 +43,7 @@ class Config:
     empty_head: bool = False  # one more logit a tile, "empty": whether it holds salt
 
     # --- geometry and augmentation ---
-    padded_size: int = 128  # pixels; 101 is padded, never resized: +.041 on the leaderboard over resizing
+    padded_size: int = 128  # pixels; tiles are padded, never resized: +.041 on TGS's leaderboard over resizing
     padding: str = "reflect"  # how the border is filled: "reflect" or "edge"
     jitter: bool = False  # in training the tile lies at a random place inside the padded square, not in its middle
     flip: bool = True  # horizontal flips; vertical ones hurt, since down is down in a seismic section
@@ -159,13 +157,13 @@ LIMITS: dict[str, tuple[float, float]] = {
     "batch_norm_momentum": (0.0, 0.9999),
     "dropout": (0.0, 0.9),
     "freeze_layer": (0, 600),  # with its input, VGG-16 has 19 layers, EfficientNet-Lite0 138, EfficientNetV2-S 512
-    "padded_size": (TILE_SIZE, 512),
+    "padded_size": (16, 2048),
     "scale": (0.0, 0.5),
     "shear": (0.0, 0.5),
     "rotation": (0.0, 45.0),
     "brightness": (0.0, 127.0),
     "contrast": (0.0, 0.9),
-    "cutout": (0, TILE_SIZE),
+    "cutout": (0, 2048),
     "cutmix": (0.0, 1.0),
     "epochs": (1, 10_000),
     "minutes": (0.0, 10_000.0),
@@ -189,7 +187,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "trials": (0, 10_000),
     "folds": (2, 50),
     "level": (0, 255),
-    "minimum_area": (-1, TILE_SIZE**2),
+    "minimum_area": (-1, 10_000_000),
     "seed": (0, 2**31 - 1),
 }
 

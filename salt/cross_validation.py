@@ -21,15 +21,15 @@ from salt.artifacts import ArtifactError, Oof, read_probabilities, verify_run, w
 from salt.cluster import Cluster, ClusterError, existing_paths
 from salt.config import Config, config_to_dict
 from salt.files import whole_file
-from salt.folds import assign_folds
+from salt.folds import assign_folds, stratification_classes
 from salt.inference import predict_probabilities
 from salt.machine import visible_gpus
 from salt.mosaics import find_mosaics, read_mosaics, write_mosaics
 from salt.parallel import WorkerError, run_workers
-from salt.postprocess import choose_pseudo_labels, empty_black
+from salt.postprocess import choose_pseudo_labels, empty_tiles
 from salt.resume import differing_settings
 from salt.schedule import Budget, TrainingPlan, read_plan
-from salt.tiles import Tiles, is_black
+from salt.tiles import Tiles
 from salt.training import FoldJob, OutOfTime, TrainingError, fit_fold
 
 
@@ -148,7 +148,8 @@ def split_tiles(config: Config, tiles: Tiles, state_folder: pathlib.Path) -> np.
             write_mosaics(path, tiles.ids, find_mosaics(tiles.images))
         mosaic = read_mosaics(path, tiles.ids).mosaic
         print(f"{np.sum(mosaic >= 0)} of {len(mosaic)} tiles lie in {mosaic.max() + 1} mosaics, each in one fold")
-    return assign_folds(tiles.images, tiles.known_masks(), config.folds, config.seed, mosaic)
+    classes = stratification_classes(tiles.known_masks(), tiles.blank())
+    return assign_folds(classes, config.folds, config.seed, mosaic)
 
 
 def fit_share(
@@ -216,11 +217,11 @@ def fit_and_predict(
     files, held = fold_files(folder, state_folder, held_out), job.fold == held_out
     print(f"fold {held_out}: {int((~held).sum())} tiles, {int(held.sum())} held out")
     network, history = fit_fold(job, held_out, files.state, budget)
-    images = tiles.images[held]
+    images, blank = tiles.images[held], tiles.blank()[held]
     predicted = predict_probabilities([network], images, config.tta, config.padded_size, config.padding)
     with whole_file(files.weights) as temporary:
         network.save_weights(temporary)
-    write_probabilities(files.probabilities, tiles.ids[held], empty_black(predicted, images))
+    write_probabilities(files.probabilities, tiles.ids[held], empty_tiles(predicted, blank))
     with whole_file(files.log) as temporary:
         temporary.write_text(json.dumps(history), encoding="utf-8")
     for path in [*files.state.glob("epoch-*"), *files.state.glob("snapshot-*")]:
@@ -417,14 +418,14 @@ def read_pseudo_labels(config: Config, test: Tiles, folder: str | pathlib.Path) 
     masks, sure = choose_pseudo_labels(
         probabilities, manifest["level"], manifest["minimum_area"], config.pseudo_confidence
     )
-    sure &= ~is_black(test.images)
+    sure &= ~test.blank()
     if not sure.any():
         raise TrainingError(
             f"pseudo_confidence={config.pseudo_confidence}: {manifest['run_id']} is that sure of none of the "
             f"{len(ids)} test tiles; lower it"
         )
     print(f"{sure.sum()} of {len(ids)} test tiles come with the predictions of {manifest['run_id']}")
-    return Tiles(test.ids[sure], test.images[sure], masks[sure], test.depths[sure])
+    return Tiles(test.ids[sure], test.images[sure], masks[sure], test.depths[sure], test.competition)
 
 
 def claim_state(state_folder: str | pathlib.Path, config: Config, tiles: Tiles, pseudo: Tiles | None = None) -> None:

@@ -30,13 +30,12 @@ from salt.archives import (
     plain_stem,
     read_inside,
 )
-from salt.competition import Competition, raise_problems, raise_repeated_ids
+from salt.competition import CompetitionFiles, raise_problems, raise_repeated_ids
 from salt.competition import find_competition as find_competition  # here, too, for scripts from before 28 November 2026
+from salt.description import Table
 from salt.rle import decode_rles
-from salt.tiles import TILE_SIZE, Tiles
+from salt.tiles import Tiles
 from salt.tiles import crop_images as crop_images
-from salt.tiles import is_black as is_black
-from salt.tiles import is_vertical as is_vertical
 from salt.tiles import pad_images as pad_images
 from salt.tiles import pad_offset as pad_offset
 
@@ -44,14 +43,14 @@ READ_THREADS = 8  # decoding releases the interpreter lock, and a network mount 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def read_train(competition: Competition, progress: bool = True) -> Tiles:
-    """Reads the training tiles, in the order of train.csv.
+def read_train(files: CompetitionFiles, progress: bool = True) -> Tiles:
+    """Reads the training tiles, in the order of their table.
 
-    The masks are read from their PNG files, in which any pixel above zero is salt, and compared with the run-length
-    encoding in train.csv; without mask files they come from train.csv alone.
+    The masks are read from their PNG files, in which any pixel above zero counts, and compared with the run-length
+    encoding in the table; without mask files they come from the table alone.
 
     Args:
-        competition: a `Competition`.
+        files: where they are, from `find_competition`.
         progress: whether to show a progress bar.
 
     Returns:
@@ -59,40 +58,43 @@ def read_train(competition: Competition, progress: bool = True) -> Tiles:
 
     Raises:
         DataError: ids and files do not correspond, a file is damaged or of the wrong size or kind, or a mask differs
-            from train.csv. All such files are found before it is raised; the message lists the first of them.
-        RLEError: a mask in train.csv is no valid run-length encoding.
+            from the table. All such files are found before it is raised; the message lists the first of them.
+        RLEError: a mask in the table is no valid run-length encoding.
     """
-    ids, rles = read_id_table(competition.train_table)
+    competition, size = files.competition, files.competition.one_size()
+    ids, rles = read_id_table(files.train_table, competition.train_table)
     with (
-        PngReader(competition.train_images, ids) as images_reader,
-        PngReader(competition.train_masks, ids) as masks_reader,
+        PngReader(files.train_images, ids) as images_reader,
+        PngReader(files.train_masks, ids) as masks_reader,
     ):
-        elsewhere = known_ids(competition.sample_submission or competition.depths_table)
-        problems = unmatched_ids(ids, competition.train_table.name, images_reader, elsewhere)
-        if competition.train_masks is not None:
+        elsewhere = (
+            known_ids(files, "sample_submission") if files.sample_submission else known_ids(files, "depths_table")
+        )
+        problems = unmatched_ids(ids, files.train_table.name, images_reader, elsewhere)
+        if files.train_masks is not None:
             with_image, with_mask = set(images_reader.names), set(masks_reader.names)
             problems += [f"{masks_reader.label(i)}: mask without image" for i in sorted(with_mask - with_image)]
             lonely = sorted((with_image - with_mask).intersection(ids.tolist()))
             problems += [f"{images_reader.label(i)}: image without mask" for i in lonely]
         raise_problems(problems)
-        images, problems = decode_all(images_reader, ids, decode_image, "train images", progress)
+        images, problems = decode_all(images_reader, ids, decode_image, size, "train images", progress)
         masks = None
-        if competition.train_masks is not None:
-            masks, mask_problems = decode_all(masks_reader, ids, decode_mask, "train masks", progress)
+        if files.train_masks is not None:
+            masks, mask_problems = decode_all(masks_reader, ids, decode_mask, size, "train masks", progress)
             problems += mask_problems
         raise_problems(problems)
-    encoded = decode_rles(rles, shape=(TILE_SIZE, TILE_SIZE), ids=ids)
+    encoded = decode_rles(rles, shape=size, ids=ids)
     if masks is None:
         masks = encoded
-    raise_problems(mask_disagreements(ids, masks, encoded, competition.train_table.name))
-    return Tiles(ids, images, masks, read_depths(competition, ids))
+    raise_problems(mask_disagreements(ids, masks, encoded, files.train_table.name))
+    return Tiles(ids, images, masks, read_depths(files, ids), competition)
 
 
-def read_test(competition: Competition, progress: bool = True) -> Tiles:
-    """Reads the test tiles, in the order of sample_submission.csv.
+def read_test(files: CompetitionFiles, progress: bool = True) -> Tiles:
+    """Reads the test tiles, in the order of the sample of a submission.
 
     Args:
-        competition: a `Competition`.
+        files: where they are, from `find_competition`.
         progress: whether to show a progress bar.
 
     Returns:
@@ -102,13 +104,22 @@ def read_test(competition: Competition, progress: bool = True) -> Tiles:
         DataError: there are no test tiles, ids and files do not correspond, or a file is damaged or of the wrong size
             or kind.
     """
-    sample, folder = competition.require_test()
-    ids, _ = read_id_table(sample)
+    competition = files.competition
+    sample, folder = files.require_test()
+    ids, _ = read_id_table(sample, competition.sample_submission)
     with PngReader(folder, ids) as reader:
-        raise_problems(unmatched_ids(ids, sample.name, reader, known_ids(competition.train_table)))
-        images, problems = decode_all(reader, ids, decode_image, "test images", progress)
+        raise_problems(unmatched_ids(ids, sample.name, reader, known_ids(files, "train_table")))
+        images, problems = decode_all(reader, ids, decode_image, competition.one_size(), "test images", progress)
     raise_problems(problems)
-    return Tiles(ids, images, None, read_depths(competition, ids))
+    return Tiles(ids, images, None, read_depths(files, ids), competition)
+
+
+def describe_tiles(tiles: Tiles) -> str:
+    """A line about training tiles for the log: how many hold something, and what the competition has to remark."""
+    masks, competition = tiles.known_masks(), tiles.competition
+    found = masks.reshape(len(masks), -1).any(axis=1).mean()
+    line = f"{len(tiles.ids)} tiles, {found:.1%} of them with {competition.target}"
+    return line if competition.remarks is None else f"{line}; {competition.remarks(tiles.images, masks)}"
 
 
 class PngReader:
@@ -175,8 +186,12 @@ class PngReader:
             raise DataError(f"cannot be read ({error})") from error
 
 
-def read_id_table(path: str | pathlib.Path | Place) -> tuple[np.ndarray, list[str]]:
-    """The ids and masks of train.csv or sample_submission.csv.
+def read_id_table(path: str | pathlib.Path | Place, description: Table) -> tuple[np.ndarray, list[str]]:
+    """The ids and masks of a table.
+
+    Args:
+        path: of the file.
+        description: what its columns hold.
 
     Returns:
         ids, str `[N]`, and the `N` run-length encodings as the file has them ("" for an empty one).
@@ -184,28 +199,30 @@ def read_id_table(path: str | pathlib.Path | Place) -> tuple[np.ndarray, list[st
     Raises:
         DataError: no such columns, no rows, or an id that is repeated or empty.
     """
-    table = read_text_table(path, ("id", "rle_mask"))
-    ids = table["id"].to_numpy(dtype=object)
+    id_column, mask_column = description.column("tile"), description.column("mask")
+    table = read_text_table(path, (id_column, mask_column))
+    ids = table[id_column].to_numpy(dtype=object)
     if len(ids) == 0:
         raise DataError(f"{path}: holds no rows; expected one per tile")
     if "" in ids:
         raise DataError(f"{path}: row {list(ids).index('') + 2} has no id")
     raise_repeated_ids(path, ids)
-    return ids.astype(str), table["rle_mask"].tolist()
+    return ids.astype(str), table[mask_column].tolist()
 
 
-def read_depths(competition: Competition, ids: np.ndarray) -> np.ndarray:
-    """The depths of the tiles `ids` from depths.csv, float64 `[N]`; NaN for tiles that are not in it, or without it.
+def read_depths(files: CompetitionFiles, ids: np.ndarray) -> np.ndarray:
+    """The depths of the tiles `ids` from their table, float64 `[N]`; NaN for tiles that are not in it, or without it.
 
     Raises:
         DataError: a depth is no number, or an id is repeated.
     """
-    path = competition.depths_table
-    if path is None:
+    path, description = files.depths_table, files.competition.depths_table
+    if path is None or description is None:
         return np.full(len(ids), np.nan)
-    table = read_text_table(path, ("id", "z"))
-    raise_repeated_ids(path, table["id"].to_numpy(dtype=object))
-    known = dict(zip(table["id"], table["z"], strict=True))
+    id_column, depth_column = description.column("tile"), description.column("number")
+    table = read_text_table(path, (id_column, depth_column))
+    raise_repeated_ids(path, table[id_column].to_numpy(dtype=object))
+    known = dict(zip(table[id_column], table[depth_column], strict=True))
     depths = np.full(len(ids), np.nan)
     for index, tile_id in enumerate(ids):
         text = known.get(tile_id, "")
@@ -234,9 +251,13 @@ def read_text_table(path: str | pathlib.Path | Place, columns: tuple[str, ...]) 
     return table
 
 
-def known_ids(table: Place | None) -> set[str]:
-    """The ids in a table, as they are compared (see `plain_stem`); without a table, none."""
-    return set() if table is None else set(map(plain_stem, read_text_table(table, ("id",))["id"]))
+def known_ids(files: CompetitionFiles, part: str) -> set[str]:
+    """The ids in one of the tables, as they are compared (see `plain_stem`); without that table, none."""
+    path, description = getattr(files, part), getattr(files.competition, part)
+    if path is None or description is None:
+        return set()
+    column = description.column("tile")
+    return set(map(plain_stem, read_text_table(path, (column,))[column]))
 
 
 def unmatched_ids(ids: np.ndarray, table_name: str, reader: PngReader, elsewhere: set[str]) -> list[str]:
@@ -248,18 +269,23 @@ def unmatched_ids(ids: np.ndarray, table_name: str, reader: PngReader, elsewhere
 
 
 def mask_disagreements(ids: np.ndarray, masks: np.ndarray, encoded: np.ndarray, table_name: str) -> list[str]:
-    """One line for each tile whose mask file and run-length encoding differ, uint8 `[N, 101, 101]` both."""
+    """One line for each tile whose mask file and run-length encoding differ, uint8 `[N, H, W]` both."""
     pixels = np.count_nonzero(masks != encoded, axis=(1, 2))
     lines = []
     for index in np.flatnonzero(pixels):
         transposed = np.array_equal(masks[index], encoded[index].T)
         how = "it is its transpose" if transposed else f"{pixels[index]} pixels differ"
-        lines.append(f"{ids[index]}: the mask file and rle_mask in {table_name} disagree ({how})")
+        lines.append(f"{ids[index]}: the mask file and the mask in {table_name} disagree ({how})")
     return lines
 
 
 def decode_all(
-    reader: PngReader, ids: np.ndarray, decode: Callable[[bytes], np.ndarray], label: str, progress: bool
+    reader: PngReader,
+    ids: np.ndarray,
+    decode: Callable[[bytes, tuple[int, int]], np.ndarray],
+    size: tuple[int, int],
+    label: str,
+    progress: bool,
 ) -> tuple[np.ndarray, list[str]]:
     """Reads and decodes the files of `ids` in a thread pool.
 
@@ -267,17 +293,18 @@ def decode_all(
         reader: a `PngReader`.
         ids: str `[N]`.
         decode: `decode_image` or `decode_mask`.
+        size: height and width of each.
         label: what the progress bar says.
         progress: whether to show it.
 
     Returns:
-        uint8 `[N, 101, 101]`, and one line for each bad file.
+        uint8 `[N, H, W]`, and one line for each bad file.
     """
-    tiles = np.zeros((len(ids), TILE_SIZE, TILE_SIZE), np.uint8)
+    tiles = np.zeros((len(ids), *size), np.uint8)
 
     def read_one(index: int) -> str | None:
         try:
-            tiles[index] = decode(reader.read(ids[index]))
+            tiles[index] = decode(reader.read(ids[index]), size)
         except DataError as error:
             return f"{reader.label(ids[index])}: {error}"
         return None
@@ -289,13 +316,13 @@ def decode_all(
     return tiles, [line for line in results if line]
 
 
-def decode_image(content: bytes) -> np.ndarray:
-    """A grey tile, uint8 `[101, 101]`, from the bytes of a grey or RGB PNG file.
+def decode_image(content: bytes, size: tuple[int, int]) -> np.ndarray:
+    """A grey tile, uint8 `[H, W]`, from the bytes of a grey or RGB PNG file.
 
     Raises:
         DataError: the file is damaged, has the wrong size or depth, or is a coloured picture.
     """
-    pixels = decode_png(content)
+    pixels = decode_png(content, size)
     if pixels.dtype != np.uint8:
         raise DataError(f"a {8 * pixels.dtype.itemsize}-bit image; images have 8 bits")
     if pixels.ndim == 2:
@@ -305,21 +332,21 @@ def decode_image(content: bytes) -> np.ndarray:
     return pixels[..., 0]
 
 
-def decode_mask(content: bytes) -> np.ndarray:
-    """A mask, uint8 {0, 1} `[101, 101]`, from the bytes of a PNG file of 8 or 16 bits: any pixel above zero is salt.
+def decode_mask(content: bytes, size: tuple[int, int]) -> np.ndarray:
+    """A mask, uint8 {0, 1} `[H, W]`, from the bytes of a PNG file of 8 or 16 bits: any pixel above zero counts.
 
     Raises:
         DataError: the file is damaged or has the wrong size.
     """
-    pixels = decode_png(content)
+    pixels = decode_png(content, size)
     if pixels.ndim == 3:
         pixels = pixels[..., :3].max(axis=2)  # a fourth channel would be opacity
     return (pixels != 0).astype(np.uint8)
 
 
-def decode_png(content: bytes) -> np.ndarray:
-    """The pixels of a PNG file of 101 x 101, `[101, 101]` or `[101, 101, 3 or 4]`, uint8 or uint16."""
-    check_png(content)
+def decode_png(content: bytes, size: tuple[int, int]) -> np.ndarray:
+    """The pixels of a PNG file of that height and width, `[H, W]` or `[H, W, 3 or 4]`, uint8 or uint16."""
+    check_png(content, size)
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise DataError("OpenCV cannot decode it")
@@ -328,8 +355,8 @@ def decode_png(content: bytes) -> np.ndarray:
     return pixels
 
 
-def check_png(content: bytes) -> None:
-    """Checks the structure of a PNG file: every chunk is there with its checksum, and the size is a tile's.
+def check_png(content: bytes, size: tuple[int, int]) -> None:
+    """Checks the structure of a PNG file: every chunk is there with its checksum, and the size is `size`.
 
     Decoders differ here, even versions of OpenCV: some fail on a truncated file, others return the pixels they have.
 
@@ -351,6 +378,6 @@ def check_png(content: bytes) -> None:
             raise DataError(f"damaged: wrong checksum in its {kind.decode('latin-1')} chunk")
         if kind == b"IHDR":
             width, height = struct.unpack_from(">II", content, position + 8)
-            if (height, width) != (TILE_SIZE, TILE_SIZE):
-                raise DataError(f"{width} x {height} pixels; a tile has {TILE_SIZE} x {TILE_SIZE}")
+            if (height, width) != size:
+                raise DataError(f"{width} x {height} pixels; a tile has {size[1]} x {size[0]}")
         position = end

@@ -56,8 +56,8 @@ def plot_tiles(images: np.ndarray, overlays: dict[str, np.ndarray], titles: list
     """A grid of tiles: the image in one row, below it one row for each kind of mask.
 
     Args:
-        images: uint8 `[N, 101, 101]`.
-        overlays: name of a kind of mask to masks or probabilities `[N, 101, 101]`, such as
+        images: uint8 `[N, H, W]`.
+        overlays: name of a kind of mask to masks or probabilities `[N, H, W]`, such as
             `{"truth": ..., "prediction": ...}`; drawn over the image in a colour of their own.
         titles: N short texts, above the images.
         columns: tiles side by side.

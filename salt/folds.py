@@ -1,56 +1,47 @@
-"""Which tile is held out in which fold: stratified by coverage, reproducible from a seed."""
+"""Which tile is held out in which fold: stratified, reproducible from a seed."""
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from salt.metrics import coverage_class
-from salt.tiles import is_black
 
 
 class FoldError(ValueError):
     """Tiles that cannot be split as asked."""
 
 
-def assign_folds(
-    images: np.ndarray, masks: np.ndarray, folds: int, seed: int, mosaic: np.ndarray | None = None
-) -> np.ndarray:
-    """Assigns the tiles to folds of equal size (to one tile a class), stratified by coverage class.
+def assign_folds(classes: np.ndarray, folds: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
+    """Assigns the tiles to folds of equal size (to one tile a class), stratified by class.
 
-    The classes are those of `coverage_class`; black tiles, on which nothing is trained, are a class of their own, so
-    that each fold has the same share of them. Classes with fewer tiles than folds are treated as one.
+    Classes with fewer tiles than folds are treated as one.
 
     Args:
-        images: uint8 `[N, H, W]`.
-        masks: `[N, H, W]`, 0 and 1.
+        classes: int `[N]`, such as `stratification_classes` gives: each fold has the same share of each.
         folds: how many folds, 2 to 127.
-        seed: of the split; the same arrays and the same seed give the same split.
-        mosaic: int `[N]`, -1 for none (see `find_mosaics`): all tiles of a mosaic are held out together, and folds are
-            of nearly equal size and mixture only. None: each tile by itself.
+        seed: of the split; the same classes and the same seed give the same split.
+        groups: int `[N]`, -1 for none, such as the mosaics of `find_mosaics`: all tiles of a group are held out
+            together, and folds are of nearly equal size and mixture only. None: each tile by itself.
 
     Returns:
         int8 `[N]`, 0 to folds - 1: the fold in which the tile is held out.
 
     Raises:
-        FoldError: `images` and `masks` of different shapes, too few tiles or too few or too many folds.
+        FoldError: too few tiles or groups, groups of other tiles, too few or too many folds.
 
     Example:
-        >>> fold = assign_folds(tiles.images, tiles.masks, folds=5, seed=0)
+        >>> fold = assign_folds(stratification_classes(tiles.masks, tiles.blank()), folds=5, seed=0)
         >>> held_out = np.flatnonzero(fold == 0)
     """
-    if np.shape(images) != np.shape(masks):
-        raise FoldError(f"images have shape {np.shape(images)}, masks {np.shape(masks)}: they must be the same tiles")
     if not 2 <= folds <= 127:
         raise FoldError(f"folds={folds}: must lie between 2 and 127 (a fold is stored as int8)")
-    if mosaic is not None and np.shape(mosaic) != np.shape(masks)[:1]:
-        raise FoldError(f"mosaic has shape {np.shape(mosaic)}; it must have an entry for each of {len(masks)} tiles")
-    if len(masks) < folds:
-        raise FoldError(f"folds={folds}: there are only {len(masks)} tiles; use fewer folds or more tiles")
-    black = -1
-    classes = np.where(is_black(images), black, coverage_class(masks))
+    if groups is not None and np.shape(groups) != np.shape(classes):
+        raise FoldError(f"groups has shape {np.shape(groups)}; it must have an entry for each of {len(classes)} tiles")
+    if len(classes) < folds:
+        raise FoldError(f"folds={folds}: there are only {len(classes)} tiles; use fewer folds or more tiles")
     classes = pool_rare_classes(classes, folds)
-    groups = None if mosaic is None else tile_groups(mosaic)
+    groups = None if groups is None else tile_groups(groups)
     if groups is not None and len(np.unique(groups)) < folds:
-        raise FoldError(f"folds={folds}: there are only {len(np.unique(groups))} mosaics; use fewer folds")
+        raise FoldError(f"folds={folds}: there are only {len(np.unique(groups))} groups; use fewer folds")
     splitter: StratifiedKFold | StratifiedGroupKFold
     if groups is None:
         splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
@@ -63,10 +54,23 @@ def assign_folds(
     return fold
 
 
-def tile_groups(mosaic: np.ndarray) -> np.ndarray:
-    """The number of each tile's group: its mosaic's, or one of its own. int `[N]`."""
-    mosaic = np.asarray(mosaic)
-    return np.where(mosaic >= 0, mosaic, mosaic.max(initial=0) + 1 + np.arange(len(mosaic)))
+def stratification_classes(masks: np.ndarray, blank: np.ndarray) -> np.ndarray:
+    """What each fold shall have its share of: the classes of `coverage_class`, and blank tiles as one of their own.
+
+    Args:
+        masks: `[N, H, W]`, 0 and 1.
+        blank: bool `[N]`, the tiles on which nothing is trained.
+
+    Returns:
+        int `[N]`, -1 for blank tiles.
+    """
+    return np.where(blank, -1, coverage_class(masks))
+
+
+def tile_groups(groups: np.ndarray) -> np.ndarray:
+    """The number of each tile's group: the one that is given, or, for -1, one of its own. int `[N]`."""
+    groups = np.asarray(groups)
+    return np.where(groups >= 0, groups, groups.max(initial=0) + 1 + np.arange(len(groups)))
 
 
 def find_leaks(fold: np.ndarray, mosaic: np.ndarray, neighbours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

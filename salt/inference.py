@@ -22,7 +22,7 @@ def predict_probabilities(
     Args:
         models: Keras models from `[B, S, S, 1]` grey 0 to 255 to logits `[B, S, S, 1]`, where S is `padded_size`, or to
             a dict with such `"logits"`.
-        images: uint8 `[N, 101, 101]`.
+        images: uint8 `[N, H, W]`.
         tta: name of the test-time augmentation, `"none"`, `"flip"` or `"d4"`.
         padded_size: pixels; the input size of the models.
         padding: `"reflect"` or `"edge"`, as in training.
@@ -30,7 +30,7 @@ def predict_probabilities(
         progress: whether to show a bar.
 
     Returns:
-        uint8 `[N, 101, 101]`: round(255 p).
+        uint8 `[N, H, W]`: round(255 p).
 
     Raises:
         ValueError: no model, or a model whose logits are not finite.

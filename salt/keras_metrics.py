@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from salt.layers import Tensor
-from salt.metrics import THRESHOLDS_20
+from salt.metrics import THRESHOLDS_20, Metric
 
 
 class MeanOverImages(keras.metrics.Metric):
@@ -44,7 +44,7 @@ class MeanOverImages(keras.metrics.Metric):
         intersection = ops.sum(truth * proposal, axis=(1, 2))
         union = ops.sum(ops.maximum(truth, proposal), axis=(1, 2))
         values = self.of_image(intersection, union)
-        values = ops.where(ops.any(ops.isnan(logits), axis=(1, 2)), math.nan, values)
+        values = nan_for_nan(values, logits)
         self.total.assign_add(ops.sum(values))
         self.tiles.assign_add(ops.cast(ops.shape(truth)[0], "float32"))
 
@@ -55,6 +55,38 @@ class MeanOverImages(keras.metrics.Metric):
     def get_config(self) -> dict:
         """The arguments, for a saved model."""
         return {**super().get_config(), "threshold": self.threshold}
+
+
+class MetricScore(keras.metrics.Metric):
+    """A competition's metric at probability 0.5, over tiles and classes: equal to `metric.mean` of their scores.
+
+    Args:
+        metric: of the competition.
+        name: in Keras's logs.
+    """
+
+    def __init__(self, metric: Metric, name: str = "score"):
+        super().__init__(name=name)
+        self.metric = metric
+        # In float32, as `fit` keeps it on every device; whole numbers are exact up to 2 ** 24.
+        self.total = self.add_variable((), initializer="zeros", dtype="float32", name="total")
+        self.masks = self.add_variable((), initializer="zeros", dtype="float32", name="masks")
+
+    def update_state(self, masks: Tensor, logits: Tensor, sample_weight: None = None) -> None:
+        """Takes masks of 0 and 1 and logits, both `[B, H, W]`; NaN among the logits make the score NaN."""
+        truth = ops.cast(masks, "float32")
+        proposal = ops.cast(logits >= 0.0, "float32")
+        counts = [ops.sum(pixels, axis=(1, 2)) for pixels in (truth * proposal, proposal, truth)]
+        values = self.metric.of_counts(*counts, ops.where)
+        if self.metric.steps is not None:
+            values = ops.round(self.metric.steps * values)  # whole numbers, so that their sum is exact
+        values = nan_for_nan(values, logits)
+        self.total.assign_add(ops.sum(values))
+        self.masks.assign_add(ops.cast(ops.shape(truth)[0], "float32"))
+
+    def result(self) -> Tensor:
+        """The mean over the masks seen so far; 0 before the first."""
+        return self.total / ops.maximum((self.metric.steps or 1) * self.masks, 1.0)
 
 
 @keras.saving.register_keras_serializable(package="salt")
@@ -95,6 +127,11 @@ class ImageIoU(MeanOverImages):
         """The IoU of each image."""
         ratio = ops.cast(intersection, "float32") / ops.cast(ops.maximum(union, 1), "float32")
         return ops.where(union == 0, 1.0, ratio)
+
+
+def nan_for_nan(values: Tensor, logits: Tensor) -> Tensor:
+    """Values `[B]` of images, NaN for those among whose logits `[B, H, W]` there is a NaN."""
+    return ops.where(ops.any(ops.isnan(logits), axis=(1, 2)), math.nan, values)
 
 
 def single_channel(maps: Tensor, name: str) -> Tensor:

@@ -14,14 +14,15 @@ import pandas as pd
 
 from salt.archives import DataError
 from salt.competition import raise_repeated_ids
+from salt.description import Competition, Table
 from salt.files import current_umask, whole_file
 from salt.rle import encode_rles
-from salt.tiles import TILE_SIZE
 
 ZIP_TIME = (2018, 7, 19, 0, 0, 0)  # of every member written: the same arrays give the same bytes
 
 
 def write_competition(
+    competition: Competition,
     folder: str | pathlib.Path,
     ids: np.ndarray,
     images: np.ndarray,
@@ -37,13 +38,14 @@ def write_competition(
     PNG files of 16 bits (0 and 65,535) and empty ones of 8 bits.
 
     Args:
+        competition: what it is.
         folder: where to write; it must not exist, or be empty.
         ids: str `[N]`.
-        images: uint8 `[N, 101, 101]`.
-        masks: uint8 {0, 1} `[N, 101, 101]`.
-        depths: float `[N]`; tiles with NaN are left out of depths.csv.
-        test_ids: str `[M]`; None, like the next two: training data alone, without test.zip and sample_submission.csv.
-        test_images: uint8 `[M, 101, 101]`.
+        images: uint8 `[N, H, W]`.
+        masks: uint8 {0, 1} `[N, H, W]`.
+        depths: float `[N]`; tiles with NaN are left out of their table.
+        test_ids: str `[M]`; None, like the next two: training data alone, without test.zip and a sample.
+        test_images: uint8 `[M, H, W]`.
         test_depths: float `[M]`.
 
     Returns:
@@ -53,10 +55,10 @@ def write_competition(
         DataError: `folder` exists and is not empty, or the arrays do not fit together.
     """
     folder = pathlib.Path(folder)
-    check_tiles("train", ids, images, depths, masks)
+    check_tiles(competition, "train", ids, images, depths, masks)
     both, all_depths = ids, depths
     if test_ids is not None and test_images is not None and test_depths is not None:
-        check_tiles("test", test_ids, test_images, test_depths)
+        check_tiles(competition, "test", test_ids, test_images, test_depths)
         both, all_depths = np.concatenate([ids, test_ids]), np.concatenate([depths, test_depths])
     raise_repeated_ids("ids and test_ids", both.tolist())
     check_vacant(folder)
@@ -67,13 +69,15 @@ def write_competition(
         pictures = [(f"images/{i}.png", image) for i, image in zip(ids, images, strict=True)]
         pictures += [(f"masks/{i}.png", kaggle_mask(mask)) for i, mask in zip(ids, masks, strict=True)]
         write_png_zip(temporary / "train.zip", pictures)
-        write_text_table(temporary / "train.csv", ("id", "rle_mask"), zip(ids, encode_rles(masks), strict=True))
+        write_text_table(temporary, competition.train_table, zip(ids, encode_rles(masks), strict=True))
         if test_ids is not None and test_images is not None:
             pictures = [(f"images/{i}.png", image) for i, image in zip(test_ids, test_images, strict=True)]
             write_png_zip(temporary / "test.zip", pictures)
-            write_text_table(temporary / "sample_submission.csv", ("id", "rle_mask"), [(i, "1 1") for i in test_ids])
-        known = zip(both, all_depths, strict=True)
-        write_text_table(temporary / "depths.csv", ("id", "z"), [(i, f"{z:.10g}") for i, z in known if not np.isnan(z)])
+            write_text_table(temporary, competition.sample_submission, [(i, "1 1") for i in test_ids])
+        if competition.depths_table is not None:
+            known = zip(both, all_depths, strict=True)
+            rows = [(i, f"{z:.10g}") for i, z in known if not np.isnan(z)]
+            write_text_table(temporary, competition.depths_table, rows)
         os.chmod(temporary, 0o777 & ~current_umask())  # mkdtemp gives 0700
         if folder.exists():
             folder.rmdir()  # it is empty; not every system lets a rename replace it
@@ -91,10 +95,15 @@ def check_vacant(folder: str | pathlib.Path) -> None:
 
 
 def check_tiles(
-    label: str, ids: np.ndarray, images: np.ndarray, depths: np.ndarray, masks: np.ndarray | None = None
+    competition: Competition,
+    label: str,
+    ids: np.ndarray,
+    images: np.ndarray,
+    depths: np.ndarray,
+    masks: np.ndarray | None = None,
 ) -> None:
     """Raises a `DataError` if arrays are not what `Tiles` promises."""
-    shape = (len(ids), TILE_SIZE, TILE_SIZE)
+    shape = (len(ids), *(competition.size or images.shape[1:3]))
     for name, array in (("images", images), ("masks", masks)):
         if array is not None and (array.shape != shape or array.dtype != np.uint8):
             raise DataError(f"{label} {name}: {array.dtype} {array.shape}; must be uint8 {shape} for {len(ids)} ids")
@@ -120,9 +129,9 @@ def write_png_zip(path: pathlib.Path, pictures: list[tuple[str, np.ndarray]]) ->
             archive.writestr(member, content.tobytes())
 
 
-def write_text_table(path: pathlib.Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
-    """Writes a CSV file with Unix line ends."""
+def write_text_table(folder: pathlib.Path, table: Table, rows: Iterable[tuple]) -> None:
+    """Writes a CSV file with Unix line ends into a folder."""
     text = io.StringIO()
-    pd.DataFrame(list(rows), columns=list(header)).to_csv(text, index=False, lineterminator="\n")
-    with whole_file(path) as temporary:
+    pd.DataFrame(list(rows), columns=list(table.columns)).to_csv(text, index=False, lineterminator="\n")
+    with whole_file(folder / table.name) as temporary:
         temporary.write_bytes(text.getvalue().encode())

@@ -1,10 +1,11 @@
 """Losses of a batch of logits against binary masks, one number per tile.
 
 Two phases, as the competition's best solutions had: BCE + Dice first, then the symmetric Lovasz hinge, a surrogate of
-the IoU itself. Give these functions the 101 x 101 crop, never the padding.
+the IoU itself. Give these functions the tile itself, never the padding.
 
 All take `logits` `[B, H, W]` of any float dtype and `masks` `[B, H, W]` of 0 and 1 of any dtype, and return `[B]` in
-float32 (float64 for float64 logits): in bfloat16 a running count stops growing at 256, and a tile has 10,201 pixels.
+float32 (float64 for float64 logits): in bfloat16 a running count stops growing at 256, and a tile has ten thousand
+pixels and more.
 
 Those of two arguments serve in `model.compile(loss=...)` as they are: Keras calls them in its own order, masks first,
 and may give both as `[B, H, W, 1]`, see `TileLoss`.
@@ -86,7 +87,7 @@ def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
         LossError: the shapes differ.
 
     Example:
-        >>> bce_loss(ops.zeros((1, 101, 101)), ops.ones((1, 101, 101)))  # log 2, for each pixel and so for their mean
+        >>> bce_loss(ops.zeros((1, 96, 96)), ops.ones((1, 96, 96)))  # log 2, for each pixel and so for their mean
         [0.6931472]
     """
     logits, masks = prepare_loss(logits, masks)

@@ -11,6 +11,10 @@ All comparisons are between integers: an IoU of exactly 0.55 does not pass t = 0
 11 / 20. numpy only.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 from salt.rle import require_masks
@@ -24,6 +28,69 @@ METRIC_CHUNK = 64
 
 class MetricError(ValueError):
     """Arrays that cannot be scored: wrong shapes, types or values."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A competition's metric: the score of each mask from three counts of its pixels; the mean over masks is the score.
+
+    Attributes:
+        name: one word, such as "dice", for files.
+        label: for people, such as "mean Dice".
+        of_counts: function of (intersection, predicted, truth, where): the pixels in both masks, in the predicted and
+            in the true one, arrays of one shape; and `numpy.where` or `keras.ops.where`. It uses operators and `where`
+            alone, so that it serves on numpy's whole numbers and in a compiled step on float32 alike. Returns scores
+            from 0 to 1 of the same shape.
+        steps: every score is a whole number of this many equal steps, so that sums of scores are exact, and equal ones
+            are equal; None: a score may be any number from 0 to 1.
+    """
+
+    name: str
+    label: str
+    of_counts: Callable
+    steps: int | None = None
+
+    def score(self, intersection: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Scores, float64, of arrays of counts of one shape."""
+        return np.asarray(self.of_counts(intersection, predicted, truth, np.where), np.float64)
+
+    def mean(self, scores: np.ndarray) -> np.ndarray:
+        """The mean of scores `[N, ...]` over the first axis; exact where there are `steps`."""
+        if self.steps is None:
+            return np.mean(scores, axis=0)
+        return np.rint(self.steps * np.asarray(scores)).astype(np.int64).sum(axis=0) / (self.steps * len(scores))
+
+
+def precision_of_counts(intersection: Any, predicted: Any, truth: Any, where: Callable) -> Any:
+    """The share of the ten thresholds that the IoU exceeds; 1 where both masks are empty. See `Metric`."""
+    return precision_from_counts(intersection, predicted + truth - intersection, where)
+
+
+def iou_of_counts(intersection: Any, predicted: Any, truth: Any, where: Callable) -> Any:
+    """Intersection over union; 1 where both masks are empty. See `Metric`."""
+    union = predicted + truth - intersection
+    return where(union == 0, 1.0, intersection / where(union == 0, 1, union))
+
+
+def dice_of_counts(intersection: Any, predicted: Any, truth: Any, where: Callable) -> Any:
+    """2 |P and T| / (|P| + |T|), Dice 1945, which is the F1 score; 1 where both masks are empty. See `Metric`."""
+    total = predicted + truth
+    return where(total == 0, 1.0, 2 * intersection / where(total == 0, 1, total))
+
+
+def f2_of_counts(intersection: Any, predicted: Any, truth: Any, where: Callable) -> Any:
+    """The F2 score of a tile's pixels, in which recall weighs twice as much as precision (van Rijsbergen 1979).
+
+    5 |P and T| / (|P| + 4 |T|); 1 where both masks are empty. See `Metric`.
+    """
+    total = predicted + 4 * truth
+    return where(total == 0, 1.0, 5 * intersection / where(total == 0, 1, total))
+
+
+AVERAGE_PRECISION = Metric("precision", "average precision", precision_of_counts, steps=len(THRESHOLDS_20))
+IOU = Metric("iou", "mean IoU", iou_of_counts)
+DICE = Metric("dice", "mean Dice", dice_of_counts)
+F2 = Metric("f2", "mean F2", f2_of_counts)
 
 
 def iou(proposal: np.ndarray, truth: np.ndarray) -> float | np.ndarray:
@@ -167,12 +234,10 @@ def count_codes(codes: np.ndarray, kinds: int) -> np.ndarray:
     return np.bincount((tile * kinds + codes).ravel(), minlength=len(codes) * kinds).reshape(len(codes), kinds)
 
 
-def precision_from_counts(intersection: np.ndarray, union: np.ndarray) -> np.ndarray:
+def precision_from_counts(intersection: Any, union: Any, where: Callable = np.where) -> Any:
     """The share of the ten thresholds that intersection / union exceeds; 1 where both are 0."""
-    passed = np.zeros(np.shape(union))
-    for threshold in THRESHOLDS_20:
-        passed += 20 * intersection > threshold * union
-    return np.where(union == 0, 1.0, passed / len(THRESHOLDS_20))
+    passed = sum(where(20 * intersection > threshold * union, 1.0, 0.0) for threshold in THRESHOLDS_20)
+    return where(union == 0, 1.0, passed / len(THRESHOLDS_20))
 
 
 def coverage(masks: np.ndarray) -> np.ndarray:

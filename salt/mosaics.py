@@ -300,10 +300,10 @@ def describe_mosaics(mosaics: Mosaics) -> dict[str, int]:
 def join_tiles(train: Tiles, test: Tiles | None) -> Tiles:
     """Training and then test tiles, without masks."""
     if test is None:
-        return Tiles(train.ids, train.images, None, train.depths)
+        return Tiles(train.ids, train.images, None, train.depths, train.competition)
     pairs = zip((train.ids, train.images, train.depths), (test.ids, test.images, test.depths), strict=True)
     ids, images, depths = (np.concatenate(pair) for pair in pairs)
-    return Tiles(ids, images, None, depths)
+    return Tiles(ids, images, None, depths, train.competition)
 
 
 def write_mosaics(path: str | pathlib.Path, ids: np.ndarray, mosaics: Mosaics) -> None:

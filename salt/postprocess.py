@@ -1,4 +1,4 @@
-"""From probabilities to masks: threshold, minimum area, black tiles, confident pseudo-labels. numpy only.
+"""From probabilities to masks: threshold, minimum area, blank tiles, confident pseudo-labels. numpy only.
 
 Probabilities are uint8, round(255 p), everywhere; salt is `value >= level`, level 1 ... 255 (p = 0.5 is level 128).
 """
@@ -7,7 +7,6 @@ import numpy as np
 
 from salt.metrics import average_precision
 from salt.rle import require_masks
-from salt.tiles import is_black
 
 LARGEST_AREA = 300  # pixels; the largest minimum area that is considered
 
@@ -61,30 +60,30 @@ def remove_small(masks: np.ndarray, minimum_area: int) -> np.ndarray:
     return masks.astype(np.uint8) * large[:, None, None]
 
 
-def empty_black(probabilities: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Sets the probabilities of black tiles to 0, since in this competition their masks are always empty.
+def empty_tiles(probabilities: np.ndarray, blank: np.ndarray) -> np.ndarray:
+    """Sets the probabilities of tiles that never hold anything to 0, see `Tiles.blank`.
 
     Args:
         probabilities: uint8 `[N, H, W]`.
-        images: uint8 `[N, H, W]`, the same tiles.
+        blank: bool `[N]`, of the same tiles.
 
     Returns:
         uint8 `[N, H, W]`, a new array.
 
     Raises:
-        PostprocessError: probabilities are no uint8 stack, or `images` has another shape.
+        PostprocessError: probabilities are no uint8 stack, or `blank` is of other tiles.
     """
     probabilities = require_probabilities(probabilities)
-    if np.shape(images) != probabilities.shape:
-        raise PostprocessError(f"images: shape {np.shape(images)}, but probabilities {probabilities.shape}")
-    return probabilities * ~is_black(images)[:, None, None]
+    if np.shape(blank) != probabilities.shape[:1]:
+        raise PostprocessError(f"blank: shape {np.shape(blank)}, but probabilities {probabilities.shape}")
+    return probabilities * ~np.asarray(blank)[:, None, None]
 
 
 def postprocess(probabilities: np.ndarray, level: int, minimum_area: int = 0) -> np.ndarray:
     """Threshold, then minimum area.
 
     Args:
-        probabilities: uint8 `[N, H, W]`, round(255 p), those of black tiles set to 0 before.
+        probabilities: uint8 `[N, H, W]`, round(255 p), those of blank tiles set to 0 before.
         level: 1 to 255; salt is `probabilities >= level`.
         minimum_area: tiles with fewer predicted pixels become empty.
 

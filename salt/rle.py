@@ -11,12 +11,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from salt.tiles import TILE_SIZE
-
 # Masks worked on at a time, and their pixels at most: they stay in the processor's cache, and memory does not grow
 # with the stack.
 RLE_CHUNK = 256
-RLE_PIXELS = RLE_CHUNK * TILE_SIZE**2
+RLE_PIXELS = 2_700_000
 TABLE_PIXELS = 2**16  # of a mask, up to which a table of the numbers' texts is made once and kept
 
 
@@ -91,7 +89,7 @@ def number_texts(count: int) -> np.ndarray:
     return np.array([str(number) for number in range(count)], dtype=object)
 
 
-def decode_rle(rle: str | float | None, shape: tuple[int, int] = (TILE_SIZE, TILE_SIZE)) -> np.ndarray:
+def decode_rle(rle: str | float | None, shape: tuple[int, int]) -> np.ndarray:
     """Decodes one mask; see `decode_rles`.
 
     Args:
@@ -113,7 +111,7 @@ def decode_rle(rle: str | float | None, shape: tuple[int, int] = (TILE_SIZE, TIL
 
 def decode_rles(
     rles: Iterable[str | float | None],
-    shape: tuple[int, int] = (TILE_SIZE, TILE_SIZE),
+    shape: tuple[int, int],
     ids: Sequence[str] | np.ndarray | None = None,
 ) -> np.ndarray:
     """Decodes many masks and checks every run of each.

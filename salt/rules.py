@@ -11,7 +11,7 @@ import numpy as np
 
 from salt.metrics import average_precision
 from salt.mosaics import SIDES
-from salt.tiles import is_vertical
+from salt.tgs import is_vertical
 
 ABOVE = SIDES.index((-1, 0))
 

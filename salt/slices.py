@@ -18,7 +18,7 @@ from salt.synthetic import (
     smooth_curve,
     smooth_field,
 )
-from salt.tiles import TILE_SIZE
+from salt.tgs import TILE_SIZE
 
 CLIPPED = 0.5  # percent of a tile's pixels at either end of the grey scale, on average
 

@@ -8,40 +8,40 @@ from collections.abc import Iterable
 import numpy as np
 
 from salt.archives import Place
+from salt.description import Competition
 from salt.files import whole_file
 from salt.limits import MOST_ROWS, ROWS_AT_ONCE
 from salt.metrics import coverage
 from salt.rle import RLEError, decode_rles, encode_rles, require_masks
-from salt.tiles import TILE_SIZE
-
-SUBMISSION_HEADER = ["id", "rle_mask"]
-SAMPLE_NAME = "sample_submission.csv"
-SUBMISSION_SHAPE = (TILE_SIZE, TILE_SIZE)  # of a mask; the encoding of a padded one would be valid, but wrong
 
 
 class SubmissionError(ValueError):
     """A submission that Kaggle would refuse, or accept although it is not what was predicted."""
 
 
-def write_submission(path: str | pathlib.Path, ids: Iterable[str], masks: np.ndarray) -> None:
+def write_submission(path: str | pathlib.Path, ids: Iterable[str], masks: np.ndarray, competition: Competition) -> None:
     """Writes a submission, a row for each tile, in the order given.
 
     Args:
         path: the file, `submission.csv`; it is written whole or not at all.
         ids: N names of tiles, each once.
-        masks: `[N, 101, 101]`, 0 and 1.
+        masks: `[N, H, W]`, 0 and 1.
+        competition: that it is for.
 
     Raises:
         SubmissionError: no tiles, masks of another shape or with other values, not one id for each mask, or an id that
             is empty or repeated.
 
     Example:
-        >>> write_submission("submission.csv", tiles.ids, postprocess(probabilities, level=128))
+        >>> masks = postprocess(probabilities, level=128)
+        >>> write_submission("submission.csv", tiles.ids, masks, COMPETITION)
     """
     masks = require_masks(masks, "masks", SubmissionError)
     ids = [str(name) for name in ids]
-    if masks.shape[1:] != SUBMISSION_SHAPE:
-        raise SubmissionError(f"masks: shape {masks.shape}, not [N, 101, 101]; crop the padding off first")
+    if masks.shape[1:] != competition.size:  # the encoding of a padded one would be valid, but wrong
+        raise SubmissionError(
+            f"masks: shape {masks.shape}, but tiles are {competition.size}; crop the padding off first"
+        )
     if len(ids) != len(masks) or not ids:
         raise SubmissionError(f"{len(ids)} ids for {len(masks)} masks; there must be one each, and at least one")
     problems = name_some("empty", [f"row {row}" for row, name in enumerate(ids) if not name.strip()])
@@ -50,46 +50,49 @@ def write_submission(path: str | pathlib.Path, ids: Iterable[str], masks: np.nda
         raise SubmissionError(f"ids: {'; '.join(problems)}")
     with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(SUBMISSION_HEADER)
+        writer.writerow(competition.sample_submission.columns)
         writer.writerows(zip(ids, encode_rles(masks), strict=True))
 
 
-def check_submission(path: str | pathlib.Path, sample: str | pathlib.Path | Place) -> dict[str, float]:
+def check_submission(
+    path: str | pathlib.Path, sample: str | pathlib.Path | Place, competition: Competition
+) -> dict[str, float]:
     """Checks a submission: its header, that its ids are the sample's, each once, and every run-length encoding.
 
     The order of the rows is free, as it is on Kaggle.
 
     Args:
         path: the submission.
-        sample: the competition's `sample_submission.csv`, on disk or in a zip.
+        sample: the competition's sample of a submission, on disk or in a zip.
+        competition: that it is for.
 
     Returns:
         `{"rows": int, "empty_share": float, "mean_coverage": float}`. The last two should be near those of the training
-        tiles (TGS: 0.39 and 0.25).
+        tiles.
 
     Raises:
         SubmissionError: a file that is missing or no CSV of two columns, or rows that Kaggle would refuse. Missing,
             extra and repeated ids are named, up to five each; a bad encoding is named by its id.
     """
-    wanted, _ = read_submission(sample)
-    ids, rles = read_submission(path)
+    wanted, _ = read_submission(sample, competition)
+    ids, rles = read_submission(path, competition)
     problems = name_some("missing", sorted(set(wanted) - set(ids)))
     problems += name_some("extra", sorted(set(ids) - set(wanted)))
     problems += name_some("repeated", repeated_names(ids))
     if problems:
-        counts = f"rows {len(ids)}, in {SAMPLE_NAME} {len(wanted)}"
+        counts = f"rows {len(ids)}, in {competition.sample_submission.name} {len(wanted)}"
         raise SubmissionError(f"{path}: {counts}; ids {'; '.join(problems)}")
     covered = np.empty(len(ids))
     for first in range(0, len(ids), ROWS_AT_ONCE):  # all masks together would take 10 kB a row
         part = slice(first, first + ROWS_AT_ONCE)
         try:
-            covered[part] = coverage(decode_rles(rles[part], SUBMISSION_SHAPE, ids[part]))
+            covered[part] = coverage(decode_rles(rles[part], competition.one_size(), ids[part]))
         except RLEError as error:
             raise SubmissionError(f"{path}: {error}") from error
     return {"rows": len(ids), "empty_share": float(np.mean(covered == 0)), "mean_coverage": float(covered.mean())}
 
 
-def read_submission(path: str | pathlib.Path | Place) -> tuple[list[str], list[str]]:
+def read_submission(path: str | pathlib.Path | Place, competition: Competition) -> tuple[list[str], list[str]]:
     """The ids and encodings of a CSV file, all fields as text: no id becomes a number, no "NA" a missing value.
 
     Raises:
@@ -104,9 +107,10 @@ def read_submission(path: str | pathlib.Path | Place) -> tuple[list[str], list[s
         raise SubmissionError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SubmissionError(f"{path}: is no readable CSV file ({error})") from error
-    if not lines or lines[0] != SUBMISSION_HEADER:
+    columns = list(competition.sample_submission.columns)
+    if not lines or lines[0] != columns:
         header = ",".join(lines[0]) if lines else ""
-        raise SubmissionError(f"{path}: the first line is {header!r}; it must be {','.join(SUBMISSION_HEADER)!r}")
+        raise SubmissionError(f"{path}: the first line is {header!r}; it must be {','.join(columns)!r}")
     for number, fields in enumerate(lines[1:], start=2):
         if len(fields) != 2 or not fields[0]:
             raise SubmissionError(f"{path}: line {number} is {','.join(fields)!r}; it must be id, comma, encoding")

@@ -17,7 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from salt.layout import check_vacant, write_competition
-from salt.tiles import TILE_SIZE, Tiles
+from salt.tgs import COMPETITION, TILE_SIZE
+from salt.tiles import Tiles
 
 SCENE_SIZE = 160  # pixels; a tile is the middle of a larger scene, so that filters have no border effects in it
 SCENE_SHAPE = (SCENE_SIZE, SCENE_SIZE)
@@ -84,7 +85,7 @@ def synthetic_tiles(count: int, seed: int, first: int = 0, progress: bool = True
     for i in tqdm(range(count), desc="synthetic tiles", unit="tile", disable=not progress):
         images[i], masks[i], depths[i] = synthetic_tile(seed, first + i)
     ids = np.array([synthetic_id(seed, first + i) for i in range(count)], dtype=str)
-    return Tiles(ids, images, masks, depths)
+    return Tiles(ids, images, masks, depths, COMPETITION)
 
 
 def synthetic_id(seed: int, index: int) -> str:
@@ -118,6 +119,7 @@ def write_synthetic(
     check_vacant(folder)  # before the work, not after it
     tiles = synthetic_tiles(train + test, seed, progress=progress)
     return write_competition(
+        COMPETITION,
         folder,
         *(tiles.ids[:train], tiles.images[:train], tiles.known_masks()[:train], tiles.depths[:train]),
         *(tiles.ids[train:], tiles.images[train:], tiles.depths[train:]),

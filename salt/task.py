@@ -14,9 +14,10 @@ from keras import ops
 
 from salt.augmentations import augment, crop_at, draw_augmentation, draw_boxes, mix_tiles, plain_parameters
 from salt.config import LIMITS, Config
-from salt.keras_metrics import LeaderboardScore
+from salt.keras_metrics import MetricScore
 from salt.layers import Tensor
 from salt.losses import deep_loss, empty_loss, segmentation_loss
+from salt.metrics import Metric
 from salt.schedule import TrainingPlan, lovasz_step, plan_of_epochs
 
 BATCH_NORM_BATCHES = 30  # from which batch norm's statistics are re-estimated after the last step
@@ -28,9 +29,10 @@ class SegmentationTask(keras.Model):
     Args:
         network: model from `[B, S, S, 1]` to logits `[B, S, S, 1]`, or to a dict of them, see `encoder_unet_model`.
         config: the run's settings.
+        metric: the competition's.
     """
 
-    def __init__(self, network: keras.Model, config: Config):
+    def __init__(self, network: keras.Model, config: Config, metric: Metric):
         super().__init__(name="segmentation_task")
         self.network = network
         self.config = config
@@ -42,17 +44,18 @@ class SegmentationTask(keras.Model):
         counter = dict(shape=(), initializer="zeros", trainable=False, autocast=False)
         self.step = self.add_weight(name="step", **counter)
         self.lovasz_step = self.add_weight(name="lovasz_step", **counter)
-        self.score = LeaderboardScore()
+        self.score = MetricScore(metric)
 
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Tensor]:
-        """Takes uint8 `image` and `mask` `[B, 101, 101]`; returns `logits` and `mask` `[B, 101, 101]` of what they
+        """Takes uint8 `image` and `mask` `[B, H, W]`; returns `logits` and `mask` `[B, H, W]` of what they
         show, and, if the network has more heads, their logits as `heads` and the mask with its padding as `padded`."""
         batch, size = ops.shape(inputs["image"])[0], self.config.padded_size
+        tile = inputs["image"].shape[1]
         if training:
-            parameters = draw_augmentation(self.config, batch, self.seed_generator)
+            parameters = draw_augmentation(self.config, batch, self.seed_generator, tile)
             self.step.assign_add(1.0)
         else:
-            parameters = plain_parameters(batch, size)
+            parameters = plain_parameters(batch, size, tile)
         images, padded = augment(inputs["image"], inputs["mask"], parameters, size, self.config.padding)
         if training and self.config.cutmix:
             boxes = draw_boxes(self.config.cutmix, batch, size, self.box_seed_generator)
@@ -60,7 +63,6 @@ class SegmentationTask(keras.Model):
         outputs = self.network(images[..., None], training=training)
         heads = dict(outputs) if isinstance(outputs, dict) else {"logits": outputs}
         logits = heads.pop("logits")[..., 0]
-        tile = inputs["image"].shape[1]
         result = {
             "logits": crop_at(logits, parameters["offset"], tile),
             "mask": crop_at(padded, parameters["offset"], tile),
@@ -88,7 +90,7 @@ class SegmentationTask(keras.Model):
         return ops.mean(losses)
 
     def compute_metrics(self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> dict:
-        """Adds the batch to the leaderboard score."""
+        """Adds the batch to the score."""
         self.score.update_state(y_pred["mask"], y_pred["logits"])
         return self.get_metrics_result()
 
@@ -97,8 +99,8 @@ class TileBatches(keras.utils.PyDataset):
     """Batches of uint8 tiles and masks; training order is drawn anew for each epoch, from the seed alone.
 
     Args:
-        images: uint8 `[N, 101, 101]`.
-        masks: uint8 `[N, 101, 101]`.
+        images: uint8 `[N, H, W]`.
+        masks: uint8 `[N, H, W]`.
         batch_size: tiles a batch. When shuffling, a pass leaves out the tiles that fill no whole batch, other ones each
             time.
         seed: of the order, or None to keep it.
@@ -106,7 +108,7 @@ class TileBatches(keras.utils.PyDataset):
         pseudo: None, or images and masks of further tiles that fill `pseudo_share` of each batch.
         pseudo_share: share of each batch, from 0 to 1.
         transform: None, or a function of albumentations' kind, called for each tile as `transform(image=..., mask=...)`
-            with uint8 `[101, 101]`; the dict that it returns has both again, the image as uint8 or float of 0 to 255.
+            with uint8 `[H, W]`; the dict that it returns has both again, the image as uint8 or float of 0 to 255.
             One with `set_random_seed` gets a seed for each batch, so that a training can be repeated and resumed.
     """
 

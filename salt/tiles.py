@@ -1,10 +1,10 @@
-"""What a tile is: its size, the arrays of many, the padded square around it, and two flags per tile. numpy only."""
+"""What a tile is: the arrays of many, and the padded square around it. numpy only."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from salt.config import TILE_SIZE
+from salt.description import Competition
 
 
 class TileError(ValueError):
@@ -16,9 +16,10 @@ class Tiles:
     """Tiles as arrays; entry i of each belongs to `ids[i]`."""
 
     ids: np.ndarray  # str `[N]`
-    images: np.ndarray  # uint8 `[N, 101, 101]`
-    masks: np.ndarray | None  # uint8 {0, 1} `[N, 101, 101]`, 1 = salt; None for test tiles
+    images: np.ndarray  # uint8 `[N, H, W]`, or `[N, H, W, 3]` of colours
+    masks: np.ndarray | None  # uint8 {0, 1} `[N, H, W]`, or `[N, H, W, C]` of several classes; None for test tiles
     depths: np.ndarray  # float64 `[N]`, NaN where unknown
+    competition: Competition  # that they are of
 
     def known_masks(self) -> np.ndarray:
         """The masks, where there must be some.
@@ -30,15 +31,19 @@ class Tiles:
             raise TileError(f"masks: these {len(self.ids)} tiles have none; training tiles are needed here")
         return self.masks
 
+    def blank(self) -> np.ndarray:
+        """Which tiles never hold anything, bool `[N]`, see `Competition.blank`."""
+        return self.competition.blank_images(self.images)
 
-def pad_offset(size: int, tile: int = TILE_SIZE) -> int:
+
+def pad_offset(size: int, tile: int) -> int:
     """Where a tile begins, in rows and in columns, when it is centred in a square of `size` pixels.
 
     Raises:
         TileError: the square is smaller than the tile.
 
     Example:
-        >>> pad_offset(128)
+        >>> pad_offset(128, 101)
         13
     """
     if size < tile:
@@ -50,7 +55,7 @@ def pad_images(images: np.ndarray, size: int | tuple[int, int], mode: str = "ref
     """Centres images in squares or rectangles; `crop_images` is the exact inverse.
 
     Args:
-        images: `[N, H, W]` or `[N, H, W, C]` of any type, images or masks; the competition's are 101 x 101.
+        images: `[N, H, W]` or `[N, H, W, C]` of any type, images or masks.
         size: height and width of the result: one number for a square, or two.
         mode: what the border shows: "reflect" (the image mirrored, its edge pixels not repeated) or "edge" (they are).
 
@@ -72,7 +77,7 @@ def pad_images(images: np.ndarray, size: int | tuple[int, int], mode: str = "ref
     return np.pad(images, margins, mode="edge")
 
 
-def crop_images(padded: np.ndarray, size: int | tuple[int, int] = TILE_SIZE) -> np.ndarray:
+def crop_images(padded: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     """Takes the centred images out of padded ones: `crop_images(pad_images(images, 128), images.shape[1:3])` equals
     `images`.
 
@@ -112,13 +117,3 @@ def image_sides(images: np.ndarray) -> tuple[int, int]:
     if 0 in images.shape[1:3]:
         raise TileError(f"images: shape {images.shape} has no pixel; height and width must be at least 1")
     return images.shape[1], images.shape[2]
-
-
-def is_black(images: np.ndarray) -> np.ndarray:
-    """Which images `[N, H, W]` are zero everywhere: no seismic at all, and never any salt. bool `[N]`."""
-    return np.logical_not(images.any(axis=(1, 2)))
-
-
-def is_vertical(masks: np.ndarray) -> np.ndarray:
-    """Which masks `[N, H, W]` hold salt and have all rows equal, an artefact of annotation below a dome. bool `[N]`."""
-    return masks.any(axis=(1, 2)) & (masks == masks[:, :1]).all(axis=(1, 2))

@@ -46,7 +46,7 @@ from salt.task import (
     repeat_exactly_on_cpu,
     weights_seed,
 )
-from salt.tiles import Tiles, is_black
+from salt.tiles import Tiles
 from salt.tta import tta_transforms
 from salt.unet import build_model, encoder_layers, snapshot_ensemble, use_jit
 
@@ -98,7 +98,7 @@ class FoldJob:
 def fit_fold(
     job: FoldJob, held_out: int, folder: str | pathlib.Path, budget: Budget | None = None
 ) -> tuple[keras.Model, list[dict]]:
-    """Trains a network on all tiles but the black ones and those of one fold.
+    """Trains a network on all tiles but the blank ones and those of one fold.
 
     How long: `config.steps` if there are any, else what fits into the budget if there are `config.minutes`, else
     `config.epochs`.
@@ -124,7 +124,7 @@ def fit_fold(
     keras.utils.set_random_seed(weights_seed(config.seed, held_out))
     batches, validation = fold_batches(job, held_out)
     with download_lock(folder.parent, job.weights):
-        task = SegmentationTask(build_model(config, job.weights), config)
+        task = SegmentationTask(build_model(config, job.weights), config, job.tiles.competition.metric)
     # A pre-trained encoder needs a lower rate; one with random weights does not.
     learned = encoder_layers(task.network) if job.weights is not None else []
     slow = [variable for layer in learned for variable in layer.trainable_variables]
@@ -183,11 +183,11 @@ def fold_batches(job: FoldJob, held_out: int) -> tuple[TileBatches, TileBatches]
     """
     config, images, masks = job.config, job.tiles.images, job.tiles.known_masks()
     held = job.fold == held_out
-    trained = ~held & ~is_black(images)
+    trained = ~held & ~job.tiles.blank()
     if not trained.any() or not held.any():
         raise TrainingError(
             f"fold {held_out} holds out {held.sum()} of {len(job.fold)} tiles and leaves {trained.sum()} that are not "
-            "black; both must be at least 1"
+            "blank; both must be at least 1"
         )
     pseudo = None if job.pseudo is None else (job.pseudo.images, job.pseudo.known_masks())
     batches = TileBatches(

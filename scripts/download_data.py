@@ -33,11 +33,12 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 def download(options: argparse.Namespace, link=None) -> Outcome:
     from desk.competition_data import download_competition
+    from desk.competitions import load_competition
     from desk.kaggle.transport import KaggleLink
     from salt.competition import find_competition
 
     download_competition(link or KaggleLink(), options.competition, options.out)
-    found = find_competition([options.out])
+    found = find_competition([options.out], load_competition())
     print(f"\nready: {shown(found.folder)}")
     following = f"python scripts/run_local.py train --data {shown(found.folder)} --preset demo"
     return Outcome({"folder": found.folder.resolve()}, (following,))

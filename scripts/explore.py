@@ -28,13 +28,14 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 
 def explore(options: argparse.Namespace) -> Outcome:
+    from desk.competitions import load_competition
     from desk.pages.explore import write_exploration
     from salt.competition import find_competition
     from salt.data import read_test, read_train
 
-    competition = find_competition([options.data])
-    train = read_train(competition)
-    test = read_test(competition) if competition.has_test() else None
+    files = find_competition([options.data], load_competition())
+    train = read_train(files)
+    test = read_test(files) if files.has_test() else None
     write_exploration(options.out, train, test)
     print(f"{options.out}  {options.out.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return Outcome({"page": options.out.resolve(), "bytes": options.out.stat().st_size})

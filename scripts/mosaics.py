@@ -30,14 +30,15 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 
 def rebuild(options: argparse.Namespace) -> Outcome:
+    from desk.competitions import load_competition
     from desk.pages.mosaics import write_mosaic_page
     from salt.competition import find_competition
     from salt.data import read_test, read_train
     from salt.mosaics import describe_mosaics, find_mosaics, join_tiles, write_mosaics
 
-    competition = find_competition([options.data])
-    train = read_train(competition)
-    tiles = join_tiles(train, read_test(competition) if competition.has_test() else None)
+    files = find_competition([options.data], load_competition())
+    train = read_train(files)
+    tiles = join_tiles(train, read_test(files) if files.has_test() else None)
     mosaics = find_mosaics(tiles.images, options.false_rate)
     table, page = options.out / "mosaics.csv", options.out / "mosaics.html"
     write_mosaics(table, tiles.ids, mosaics)

@@ -60,6 +60,7 @@ def run_chain(size, data, runs) -> Outcome:
     Raises:
         StepError: names the step that failed.
     """
+    from desk.competitions import load_competition
     from desk.local.chain import plan_kernels
     from desk.local.competitions import competition_folder
     from desk.local.kernels import run_kernel
@@ -89,8 +90,9 @@ def run_chain(size, data, runs) -> Outcome:
     with step("report", seconds):
         write_report(made["train"], None, competition)
     with step("submission", seconds):
-        sample = find_competition([competition]).sample_submission
-        submission = check_submission(made["predict"] / "submission.csv", sample)
+        described = load_competition()
+        sample = find_competition([competition], described).sample_submission
+        submission = check_submission(made["predict"] / "submission.csv", sample, described)
     print(chain_table(score, submission, seconds, made))
     return Outcome({"runs": made, "score": score["best_score"], "submission": submission, "seconds": seconds})
 

@@ -60,7 +60,7 @@ def compute(given):
             found[loss.__name__] = with_gradient(lambda logits, loss=loss: loss(logits, masks), logits)
         offset = ops.convert_to_tensor(given["offset"])
         found["crop"] = with_gradient(
-            lambda padded: losses.segmentation_loss(crop_at(padded, offset), masks, 0.5), padded
+            lambda padded: losses.segmentation_loss(crop_at(padded, offset, 101), masks, 0.5), padded
         )
         return found
 
@@ -76,7 +76,7 @@ def compute(given):
             moved = {name: rounded(value, rng) for name, value in parameters.items()}
             made[f"warp_{mode}_rounded{draw}"] = warp(rounded(unit, rng), moved)
             made[f"images_{mode}_rounded{draw}"] = both(given["images"], moved)[0]
-    drawn = draw_augmentation(preset("unet", **STRONG_AUGMENTATION), 500, keras.random.SeedGenerator(0))
+    drawn = draw_augmentation(preset("unet", **STRONG_AUGMENTATION), 500, keras.random.SeedGenerator(0), 101)
     made.update({"drawn_" + name: value for name, value in drawn.items()})
     for precision in ("float32", "float64"):
         if JAX:

@@ -23,6 +23,7 @@ from keras.src.backend.common import dtypes
 
 from salt import task as task_module
 from salt.config import preset
+from salt.metrics import AVERAGE_PRECISION
 from salt.task import SegmentationTask, TileBatches, begin_epoch
 from salt.tiles import pad_images
 from salt.unet import build_model, use_jit
@@ -117,7 +118,7 @@ def steps(kind, model, images, masks):
     assert {layer.compute_dtype for layer in network._flatten_layers()} == {precision}
     if kind == "rounded":
         round_layers(network)
-    task = SegmentationTask(network, config)
+    task = SegmentationTask(network, config, AVERAGE_PRECISION)
     task.compile(Gradients(1.0), jit_compile=use_jit())
     # In the place of augmentation, which computes in float32: what it gives where nothing is drawn.
     padded = [ops.convert_to_tensor(pad_images(given, config.padded_size), precision) for given in (images, masks)]

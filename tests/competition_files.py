@@ -8,6 +8,7 @@ import pytest
 
 from salt.competition import find_competition
 from salt.data import read_test, read_train
+from salt.tgs import COMPETITION as TGS
 
 
 def rewrite_zip(path, changes):
@@ -34,7 +35,7 @@ def folder(tmp_path, synthetic_folder):
 
 
 def read_both(folder):
-    competition = find_competition(folder)
+    competition = find_competition(folder, TGS)
     return read_train(competition, progress=False), read_test(competition, progress=False)
 
 

@@ -15,9 +15,10 @@ if WORKERS > 1:
 os.environ.update(fast_switches(os.environ))  # before any test imports TensorFlow; subprocesses inherit them
 
 from desk import consent
-from salt.competition import Competition, find_competition
+from salt.competition import CompetitionFiles, find_competition
 from salt.layout import write_competition
 from salt.synthetic import synthetic_tiles
+from salt.tgs import COMPETITION as TGS
 from salt.tiles import Tiles
 
 TRAIN_TILES, TEST_TILES = 40, 10
@@ -67,15 +68,15 @@ def synthetic_folder(tmp_path_factory, synthetic_train, synthetic_test) -> pathl
     train, test = synthetic_train, synthetic_test
     folder = tmp_path_factory.mktemp("competition") / "synthetic"
     return write_competition(
-        folder, train.ids, train.images, train.masks, train.depths, test.ids, test.images, test.depths
+        TGS, folder, train.ids, train.images, train.masks, train.depths, test.ids, test.images, test.depths
     )
 
 
 @pytest.fixture(scope="session")
-def real_competition() -> Competition:
+def real_competition() -> CompetitionFiles:
     """The real competition, in the folder named by SALT_TGS or in ../shared/tgs; without it the test is skipped."""
     beside = pathlib.Path(__file__).resolve().parents[2] / "shared" / "tgs"
     folder = pathlib.Path(os.environ.get("SALT_TGS") or beside)
     if not folder.is_dir():
         pytest.skip("needs the real competition's files; set SALT_TGS to their folder")
-    return find_competition(folder)
+    return find_competition(folder, TGS)

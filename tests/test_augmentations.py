@@ -106,7 +106,7 @@ def test_plain_parameters_give_exactly_what_numpy_pads_at_every_size(mode):
     for size in [*range(101, 130), 160, 256, 420]:  # 420 goes over the tile more than once in each direction
         before = (size - 101) // 2
         width = (before, size - 101 - before)
-        warped = warp_tiles(tiles, plain_parameters(2, size), size, mode)
+        warped = warp_tiles(tiles, plain_parameters(2, size, 101), size, mode)
         assert np.array_equal(warped, np.pad(tiles, ((0, 0), width, width), mode)), size
 
 
@@ -160,9 +160,9 @@ def test_channels_are_warped_as_each_would_be_alone():
 
 def test_an_unknown_mode_and_a_square_smaller_than_the_tile_are_refused_with_the_remedy():
     with pytest.raises(AugmentationError, match="mode='wrap'.*'reflect' or 'edge'"):
-        warp_tiles(noise(1), plain_parameters(1, 128), 128, "wrap")
+        warp_tiles(noise(1), plain_parameters(1, 128, 101), 128, "wrap")
     with pytest.raises(AugmentationError, match="size=100.*at least 101"):
-        warp_tiles(noise(1), plain_parameters(1, 128), 100, "reflect")
+        warp_tiles(noise(1), plain_parameters(1, 128, 101), 100, "reflect")
 
 
 # --- image and mask ---
@@ -170,7 +170,7 @@ def test_an_unknown_mode_and_a_square_smaller_than_the_tile_are_refused_with_the
 
 def test_plain_parameters_give_the_padded_image_and_the_padded_mask():
     images, masks = noise(3), blobs(3)
-    padded, truth = augment(images, masks, plain_parameters(3, 128), 128, "reflect")
+    padded, truth = augment(images, masks, plain_parameters(3, 128, 101), 128, "reflect")
     assert np.array_equal(padded, np.pad(images, ((0, 0), (13, 14), (13, 14)), "reflect"))
     assert np.array_equal(truth, np.pad(masks, ((0, 0), (13, 14), (13, 14)), "reflect"))
     assert np.asarray(padded).dtype == np.asarray(truth).dtype == np.float32
@@ -180,13 +180,13 @@ def test_plain_parameters_give_the_padded_image_and_the_padded_mask():
 def test_image_and_mask_move_together(mode):
     masks = blobs(32)
     config = preset("unet", **STRONG_AUGMENTATION, brightness=0, contrast=0)
-    parameters = draw_augmentation(config, 32, keras.random.SeedGenerator(1))
+    parameters = draw_augmentation(config, 32, keras.random.SeedGenerator(1), 101)
     padded, truth = augment(255 * masks, masks, parameters, 128, mode)
     seen = np.asarray(padded) / 255
     clear = np.abs(seen - 0.5) > 1e-4  # elsewhere rounding decides
     assert clear.mean() > 0.99
     assert np.array_equal((seen >= 0.5)[clear], np.asarray(truth)[clear] == 1)
-    assert (np.asarray(crop_at(truth, parameters["offset"])) != masks).mean() > 0.05  # or nothing was moved at all
+    assert (np.asarray(crop_at(truth, parameters["offset"], 101)) != masks).mean() > 0.05  # or nothing was moved at all
 
 
 def test_warped_masks_are_binary_and_agree_with_plain_loops():
@@ -209,7 +209,7 @@ def test_a_mask_pixel_that_is_half_salt_counts_as_salt():
 
 def test_a_hole_has_the_mean_of_its_image_and_the_mask_knows_nothing_of_it():
     images, masks = noise(3), blobs(3)
-    parameters = {**plain_parameters(3, 101), "hole": np.float32([[10, 20, 6], [0, 101, 10], [50, 50, 0]])}
+    parameters = {**plain_parameters(3, 101, 101), "hole": np.float32([[10, 20, 6], [0, 101, 10], [50, 50, 0]])}
     holed, truth = augment(images, masks, parameters, 101, "edge")
     expected = images.astype(np.float32)
     expected[0, 7:13, 17:23] = images[0].mean()
@@ -245,7 +245,7 @@ def test_boxes_go_to_their_share_of_the_tiles_lie_within_the_square_and_follow_f
 
 def test_brightness_and_contrast_change_the_image_and_leave_the_mask():
     images, masks = noise(2), blobs(2)
-    parameters = plain_parameters(2, 128)
+    parameters = plain_parameters(2, 128, 101)
     changed = {**parameters, "brightness": np.float32([20, 0]), "contrast": np.float32([1, 1.5])}
     plain_images, plain_masks = augment(images, masks, parameters, 128, "edge")
     other_images, other_masks = augment(images, masks, changed, 128, "edge")
@@ -267,7 +267,7 @@ def test_augmentation_is_float32_to_the_last_bit_whatever_the_precision_policy()
     config = preset("unet", **STRONG_AUGMENTATION)
 
     def run():
-        parameters = draw_augmentation(config, 2, keras.random.SeedGenerator(3))
+        parameters = draw_augmentation(config, 2, keras.random.SeedGenerator(3), 101)
         return *augment(images, masks, parameters, 128, "reflect"), *parameters.values()
 
     expected = run()
@@ -290,7 +290,7 @@ def test_augmentation_is_float32_to_the_last_bit_whatever_the_precision_policy()
 def test_a_window_is_cut_out_of_each_item_at_its_own_place():
     padded = np.random.default_rng(0).normal(size=(3, 128, 128)).astype("float32")
     offset = np.array([[0, 27], [27, 0], [13, 5]], "int32")
-    window = np.asarray(crop_at(padded, offset))
+    window = np.asarray(crop_at(padded, offset, 101))
     for item, (row, column), result in zip(padded, offset, window, strict=True):
         assert np.array_equal(result, item[row : row + 101, column : column + 101])
 
@@ -315,7 +315,7 @@ def test_the_gradient_of_a_window_lies_in_the_window_alone_and_is_the_same_twice
     for _ in range(2):
         with tf.GradientTape() as tape:
             tape.watch(padded)
-            loss = tf.reduce_sum(crop_at(padded, offset) * weights)
+            loss = tf.reduce_sum(crop_at(padded, offset, 101) * weights)
         assert np.array_equal(tf.convert_to_tensor(tape.gradient(loss, padded)), expected)
 
 
@@ -324,7 +324,7 @@ def test_the_gradient_of_a_window_lies_in_the_window_alone_and_is_the_same_twice
 
 def test_draws_stay_within_the_limits_of_the_configuration_and_come_near_them():
     config = preset("unet", jitter=True, scale=0.25, shear=0.07, rotation=3, brightness=12, contrast=0.1, cutout=30)
-    parameters = draw_augmentation(config, 4000, keras.random.SeedGenerator(0))
+    parameters = draw_augmentation(config, 4000, keras.random.SeedGenerator(0), 101)
     drawn = {name: np.asarray(values) for name, values in parameters.items()}
     limits = {
         "scale": (0.8, 1.25),
@@ -353,28 +353,28 @@ def test_draws_stay_within_the_limits_of_the_configuration_and_come_near_them():
 
 def test_the_same_seed_gives_the_same_draws_and_the_next_batch_other_ones():
     config, generator = preset("unet", **STRONG_AUGMENTATION, cutout=30), keras.random.SeedGenerator(5)
-    first, second = (draw_augmentation(config, 8, generator) for _ in range(2))
-    again = draw_augmentation(config, 8, keras.random.SeedGenerator(5))
-    assert set(first) == set(plain_parameters(8, 128))
+    first, second = (draw_augmentation(config, 8, generator, 101) for _ in range(2))
+    again = draw_augmentation(config, 8, keras.random.SeedGenerator(5), 101)
+    assert set(first) == set(plain_parameters(8, 128, 101))
     for name in first:
         assert np.array_equal(first[name], again[name]), name
         assert not np.array_equal(first[name], second[name]), name
 
 
 def test_switching_some_augmentations_off_leaves_the_others_as_they_were():
-    everything = draw_augmentation(preset("unet", **STRONG_AUGMENTATION), 16, keras.random.SeedGenerator(2))
+    everything = draw_augmentation(preset("unet", **STRONG_AUGMENTATION), 16, keras.random.SeedGenerator(2), 101)
     off = preset("unet", flip=False, jitter=False, shear=STRONG_AUGMENTATION["shear"], contrast=0)
-    some = draw_augmentation(off, 16, keras.random.SeedGenerator(2))
-    plain = plain_parameters(16, 128)
+    some = draw_augmentation(off, 16, keras.random.SeedGenerator(2), 101)
+    plain = plain_parameters(16, 128, 101)
     for name in everything:
         expected = everything if name in ("shear", "brightness") else plain
         assert np.array_equal(some[name], expected[name]), name
 
 
 def test_plain_parameters_put_the_tile_in_the_middle_and_a_draw_moves_the_state_of_the_generator_once():
-    assert np.asarray(plain_parameters(2, 128)["offset"]).tolist() == [[13, 13], [13, 13]]
+    assert np.asarray(plain_parameters(2, 128, 101)["offset"]).tolist() == [[13, 13], [13, 13]]
     generator, other = keras.random.SeedGenerator(4), keras.random.SeedGenerator(4)
-    draw_augmentation(preset("unet", jitter=True), 2, generator)
+    draw_augmentation(preset("unet", jitter=True), 2, generator, 101)
     other.next()
     assert np.array_equal(generator.state.value, other.state.value)
 
@@ -411,9 +411,9 @@ def test_drawing_and_warping_compile_in_one_step_for_any_batch(jit_compile):
 
     @tf.function(jit_compile=jit_compile, input_signature=[spec, spec])
     def step(images, masks):
-        parameters = draw_augmentation(config, ops.shape(images)[0], generator)
+        parameters = draw_augmentation(config, ops.shape(images)[0], generator, 101)
         padded, truth = augment(images, masks, parameters, config.padded_size, config.padding)
-        return padded, truth, crop_at(padded, parameters["offset"])
+        return padded, truth, crop_at(padded, parameters["offset"], 101)
 
     for batch in (4, 3):
         padded, truth, window = step(noise(batch), blobs(batch))

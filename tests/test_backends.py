@@ -45,7 +45,8 @@ config = preset("smoke", depth=2, padded_size=102, batch_size=8, **rates)
 training.write_plan(training.pathlib.Path(sys.argv[2]) / "plan.json", plan_of_epochs(100, 1).corrected(1, 3))
 keras.utils.set_random_seed(config.seed)
 before = network(config).get_weights()
-tiles = training.Tiles(np.arange(12).astype(str), images, masks, np.zeros(12))
+from salt.tgs import COMPETITION
+tiles = training.Tiles(np.arange(12).astype(str), images, masks, np.zeros(12), COMPETITION)
 trained, history = training.fit_fold(training.FoldJob(config, tiles, fold, "some"), 0, sys.argv[2])
 moved = [float(np.abs(new - old).max()) for new, old in zip(trained.get_weights(), before)]
 assert history[-1]["step"] == 3, history
@@ -72,6 +73,7 @@ import numpy as np
 from salt.config import preset
 from salt.synthetic import synthetic_tiles
 from salt.cross_validation import fit_folds
+from salt.tgs import COMPETITION as TGS
 
 assert keras.backend.backend() == sys.argv[1]
 # All of the preset but its length, its batch and the encoder's weights, which are not here.

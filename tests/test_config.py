@@ -58,7 +58,7 @@ def test_whole_numbers_are_taken_where_a_float_is_meant():
         ({"epochs": 0}, "epochs=0: must lie between 1 and 10000"),
         ({"model": "resnet"}, "model='resnet': must be one of 'unet', 'transfer_unet', 'encoder_unet'"),
         ({"snapshots": 4, "lovasz": 1.0, "warmup": 0.3}, "warmup=0.3: must be below 0.25, where the first of the snap"),
-        ({"padded_size": 100}, "padded_size=100: must lie between 101"),
+        ({"padded_size": 8}, "padded_size=8: must lie between 16"),
         ({"minutes": 800}, "minutes=800.0: must be at most limit_minutes=690.0; raise both"),
         ({"padded_size": 120}, "padded_size=120: must divide by 16"),
         ({"model": "encoder_unet", "padded_size": 108}, "must divide by 8, the stride of 'encoder_unet'"),

@@ -13,6 +13,7 @@ from salt.config import Config, preset
 from salt.cross_validation import read_pseudo_labels
 from salt.folds import assign_folds
 from salt.slices import synthetic_slices
+from salt.tgs import COMPETITION as TGS
 from salt.tiles import Tiles
 from salt.training import TrainingError
 
@@ -72,7 +73,7 @@ def test_pseudo_labels_are_the_sure_predictions_of_a_verified_run(tiles, predict
 
 
 def test_pseudo_labels_of_other_tiles_or_a_damaged_run_are_refused(tiles, predicted):
-    others = Tiles(tiles.ids[::-1], tiles.images, tiles.masks, tiles.depths)
+    others = Tiles(tiles.ids[::-1], tiles.images, tiles.masks, tiles.depths, TGS)
     with pytest.raises(ArtifactError, match="predictions of 40 tiles that are not these 40"):
         read_pseudo_labels(preset("smoke"), others, predicted)
     (predicted / "probabilities.npz").write_bytes(b"something else")
@@ -82,7 +83,7 @@ def test_pseudo_labels_of_other_tiles_or_a_damaged_run_are_refused(tiles, predic
 
 def test_with_split_mosaic_a_slice_is_held_out_as_a_whole_and_a_resumed_run_has_the_same_folds(tmp_path, monkeypatch):
     cut = synthetic_slices(3, 4, 4, seed=5)
-    tiles = Tiles(np.array([f"t{number}" for number in range(48)]), cut.images, cut.masks, np.full(48, np.nan))
+    tiles = Tiles(np.array([f"t{number}" for number in range(48)]), cut.images, cut.masks, np.full(48, np.nan), TGS)
     config = Config(split="mosaic", folds=3, train_folds=(0,))
     fold = cross_validation.split_tiles(config, tiles, tmp_path)
     assert all(len(set(fold[cut.mosaic == number])) == 1 for number in range(3)) and len(set(fold)) == 3

@@ -15,9 +15,13 @@ import salt.data
 from salt.competition import DataError, find_competition
 from salt.data import check_png, decode_image, decode_mask, read_test, read_train
 from salt.layout import write_competition
-from salt.tiles import is_black, is_vertical
+from salt.tgs import COMPETITION as TGS
+from salt.tgs import is_black, is_vertical
 
 folder = competition_files.folder
+
+
+SIZE = (101, 101)
 
 
 def png(pixels, *options) -> bytes:
@@ -26,7 +30,7 @@ def png(pixels, *options) -> bytes:
 
 def problems_of(folder, read=read_train) -> str:
     with pytest.raises(DataError) as error:
-        read(find_competition(folder), progress=False)
+        read(find_competition(folder, TGS), progress=False)
     return str(error.value)
 
 
@@ -61,8 +65,8 @@ def test_rgb_images_with_equal_channels_are_grey(folder, synthetic_train):
 def test_an_opacity_channel_is_ignored():
     image = np.random.default_rng(0).integers(0, 256, (101, 101), np.uint8)
     rgba = np.dstack([image, image, image, np.full_like(image, 255)])
-    np.testing.assert_array_equal(decode_image(png(rgba)), image)
-    np.testing.assert_array_equal(decode_mask(png(rgba)), image > 0)
+    np.testing.assert_array_equal(decode_image(png(rgba), SIZE), image)
+    np.testing.assert_array_equal(decode_mask(png(rgba), SIZE), image > 0)
 
 
 @pytest.mark.parametrize(
@@ -78,14 +82,14 @@ def test_an_opacity_channel_is_ignored():
 )
 def test_any_pixel_above_zero_is_salt_at_any_depth(dtype, value, options):
     mask = np.random.default_rng(0).integers(0, 2, (101, 101)).astype(dtype)
-    decoded = decode_mask(png(mask * dtype(value), *options))
+    decoded = decode_mask(png(mask * dtype(value), *options), SIZE)
     assert decoded.dtype == np.uint8
     np.testing.assert_array_equal(decoded, mask)
 
 
 def test_an_image_of_16_bits_is_an_error():
     with pytest.raises(DataError, match="16-bit image"):
-        decode_image(png(np.zeros((101, 101), np.uint16)))
+        decode_image(png(np.zeros((101, 101), np.uint16)), SIZE)
 
 
 @pytest.mark.parametrize("channel", [0, 1, 2])
@@ -100,10 +104,10 @@ def test_an_image_whose_channels_differ_is_an_error(folder, synthetic_train, cha
 
 def test_a_png_file_cut_anywhere_is_an_error(synthetic_train):
     content = png(synthetic_train.images[1])
-    check_png(content)
+    check_png(content, SIZE)
     for length in range(len(content)):
         with pytest.raises(DataError, match="truncated|not a PNG"):
-            check_png(content[:length])
+            check_png(content[:length], SIZE)
 
 
 def test_a_png_file_with_one_wrong_byte_is_an_error(synthetic_train):
@@ -112,7 +116,7 @@ def test_a_png_file_with_one_wrong_byte_is_an_error(synthetic_train):
         spoiled = bytearray(content)
         spoiled[position] ^= 16
         with pytest.raises(DataError):
-            check_png(bytes(spoiled))
+            check_png(bytes(spoiled), SIZE)
 
 
 def test_a_png_file_without_pixels_is_an_error():
@@ -122,7 +126,7 @@ def test_a_png_file_without_pixels_is_an_error():
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 101, 101, 8, 0, 0, 0, 0))
     for body in (header + chunk(b"IEND", b""), chunk(b"IEND", b"")):
         with pytest.raises(DataError):
-            decode_image(salt.data.PNG_SIGNATURE + body)
+            decode_image(salt.data.PNG_SIGNATURE + body, SIZE)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -219,7 +223,7 @@ def test_ids_that_look_like_numbers_or_nothing_stay_text(tmp_path):
     ids = np.array(["0012345678", "12345678e9", "nan", "NA", "null"])
     images = np.zeros((5, 101, 101), np.uint8) + np.arange(5, dtype=np.uint8)[:, None, None]
     arrays = (ids, images, np.zeros_like(images), np.arange(5.0))
-    write_competition(tmp_path / "odd", *arrays, ids[:0], images[:0], np.zeros(0))
+    write_competition(TGS, tmp_path / "odd", *arrays, ids[:0], images[:0], np.zeros(0))
     rewrite_zip(tmp_path / "odd" / "test.zip", {"images/007.png": png(images[0])})
     (tmp_path / "odd" / "sample_submission.csv").write_text("id,rle_mask\n007,1 1\n")
     train, test = read_both(tmp_path / "odd")
@@ -241,7 +245,7 @@ def test_ids_that_look_like_numbers_or_nothing_stay_text(tmp_path):
 def test_a_table_that_cannot_be_used_is_named(folder, name, content, why):
     (folder / name).write_text(content)
     with pytest.raises(DataError, match=f"{name}.*{why}" if "occurs" not in why else why):
-        read_train(find_competition(folder), progress=False)
+        read_train(find_competition(folder, TGS), progress=False)
 
 
 def test_a_mask_in_the_table_that_is_no_encoding_is_an_error_that_names_the_tile(folder, synthetic_train):
@@ -250,7 +254,7 @@ def test_a_mask_in_the_table_that_is_no_encoding_is_an_error_that_names_the_tile
     lines[5] = f"{tile_id},1 2 3"
     (folder / "train.csv").write_text("\n".join(lines) + "\n")
     with pytest.raises(ValueError, match=tile_id):
-        read_train(find_competition(folder), progress=False)
+        read_train(find_competition(folder, TGS), progress=False)
 
 
 def test_unknown_depths_are_nan(folder, synthetic_train):
@@ -272,7 +276,7 @@ def test_a_depth_that_is_no_number_is_named(folder, synthetic_train):
 
 
 def test_a_progress_bar_is_shown_on_request_only(synthetic_folder, capsys):
-    competition = find_competition(synthetic_folder)
+    competition = find_competition(synthetic_folder, TGS)
     read_test(competition, progress=False)
     assert capsys.readouterr().err == ""
     read_test(competition)

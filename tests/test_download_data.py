@@ -9,6 +9,7 @@ from desk import competition_data
 from desk.kaggle import files as kaggle_files
 from salt.competition import find_competition
 from salt.data import read_train
+from salt.tgs import COMPETITION as TGS
 from scripts import download_data
 
 stand_in = kaggle_stand_in.stand_in
@@ -37,7 +38,7 @@ def download(stand_in, files, tmp_path, capsys):
 def test_the_files_come_in_the_layout_that_is_read(stand_in, files, download, tmp_path):
     status, text, _ = download()
     assert status == 0 and "ready: " in text and text.count("downloaded") == len(files)
-    assert len(read_train(find_competition([tmp_path / "data"]), progress=False).ids) == 40
+    assert len(read_train(find_competition([tmp_path / "data"], TGS), progress=False).ids) == 40
     assert {path.name for path in (tmp_path / "data").iterdir()} == set(files)
 
 

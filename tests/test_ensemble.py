@@ -12,6 +12,7 @@ from salt.ensembles import blend_probabilities, probability_scales
 from salt.postprocess import postprocess
 from salt.scoring import score_oof
 from salt.submission import check_submission, read_submission, write_submission
+from salt.tgs import COMPETITION as TGS
 from scripts import compare, ensemble
 from scripts import score_oof as score_script
 
@@ -86,8 +87,8 @@ def test_its_submission_has_the_level_and_area_that_are_best_for_its_own_weighte
     score = score_oof(oofs[0]._replace(probabilities=whole))
     assert (manifest["level"], manifest["minimum_area"]) == (score["best_level"], score["minimum_area"])
     path = kept / "expected.csv"
-    write_submission(path, ids, postprocess(expected, score["best_level"], score["minimum_area"]))
-    assert read_submission(built / "submission.csv") == read_submission(path)
+    write_submission(path, ids, postprocess(expected, score["best_level"], score["minimum_area"]), TGS)
+    assert read_submission(built / "submission.csv", TGS) == read_submission(path, TGS)
 
 
 def test_it_is_scored_compared_and_submitted_like_any_other_run(kept, built, capsys):
@@ -95,7 +96,7 @@ def test_it_is_scored_compared_and_submitted_like_any_other_run(kept, built, cap
     assert json.loads((built / "score.json").read_text())["nested_score"] == verify_run(built)["score"]["nested_score"]
     assert compare.main([str(kept / "train-0"), str(built)]) == 0
     assert check_run(find_run(built)) == verify_run(built)["files"]["submission.csv"]["sha256"]
-    assert check_submission(built / "submission.csv", built / "submission.csv")["rows"] == TEST_TILES
+    assert check_submission(built / "submission.csv", built / "submission.csv", TGS)["rows"] == TEST_TILES
 
 
 def test_the_table_has_each_run_and_the_difference_to_the_best_one(kept, tmp_path, capsys):

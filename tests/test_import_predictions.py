@@ -14,6 +14,7 @@ from salt.artifacts import Oof, read_oof, verify_run, write_manifest, write_oof
 from salt.config import Config
 from salt.rle import encode_rles
 from salt.submission import read_submission, write_submission
+from salt.tgs import COMPETITION as TGS
 from scripts import compare, ensemble, import_predictions, report, score_oof, submit
 
 
@@ -81,7 +82,7 @@ def make_forms(folder, ids, predicted):
     write_folder(form("pictures", whole), ids, whole, ".PNG")
     write_folder(form("deep pictures", whole), ids, whole.astype(np.uint16) * 257)
     write_folder(form("arrays", whole), ids, predicted, ".npy")
-    write_submission(form("masks.csv", 255 * masks.astype(np.uint8)), ids, masks.astype(np.uint8))
+    write_submission(form("masks.csv", 255 * masks.astype(np.uint8)), ids, masks.astype(np.uint8), TGS)
     return forms
 
 
@@ -89,8 +90,8 @@ def test_every_form_becomes_the_same_predictions(tmp_path, synthetic_train, pred
     order = np.random.default_rng(1).permutation(len(predicted))  # no form need keep the order of train.csv
     for source, expected, options in make_forms(tmp_path, synthetic_train.ids[order], predicted[order]).values():
         ids = options[1] if "--ids" in options else None
-        found = read_predictions(source, ids)
-        values = to_probabilities(found.values, found.ids, "--logits" in options, source)
+        found = read_predictions(source, TGS, ids)
+        values = to_probabilities(found.values, found.ids, "--logits" in options, source, TGS.size)
         place = {tile_id: row for row, tile_id in enumerate(found.ids)}
         values = values[[place[each] for each in synthetic_train.ids[order]]]
         np.testing.assert_allclose(values, expected, atol=1 if "--logits" in options else 0, err_msg=source.name)
@@ -123,7 +124,7 @@ def test_the_predictions_of_a_numpy_program_go_all_the_way(
     status, text, tested = run(tmp_path / "test.npz", "--trained-by", made)
     assert status == 0 and "submit.py" in text
     assert verify_run(tested)["trained_by"] == made.name
-    assert read_submission(tested / "submission.csv")[0] == synthetic_test.ids.tolist()
+    assert read_submission(tested / "submission.csv", TGS)[0] == synthetic_test.ids.tolist()
     tested.rename(predict)
     tested = predict.rename(tested)
     runs = ["--runs", str(tmp_path / "runs")]
@@ -163,7 +164,7 @@ def test_the_order_of_the_tiles_is_free(tmp_path, run, synthetic_train, predicte
 
 
 def test_run_lengths_are_scored_without_a_threshold_to_choose(tmp_path, run, synthetic_train):
-    write_submission(tmp_path / "m.csv", synthetic_train.ids, synthetic_train.masks)
+    write_submission(tmp_path / "m.csv", synthetic_train.ids, synthetic_train.masks, TGS)
     status, _, made = run(tmp_path / "m.csv")
     assert status == 0 and score_oof.main([str(made)]) == 0
     score = json.loads((made / "score.json").read_text())

@@ -13,11 +13,12 @@ import pytest
 import salt.layout
 from salt.competition import DataError, find_competition
 from salt.layout import write_competition
+from salt.tgs import COMPETITION as TGS
 
 
 def written(folder, train, test):
     return write_competition(
-        folder, train.ids, train.images, train.masks, train.depths, test.ids, test.images, test.depths
+        TGS, folder, train.ids, train.images, train.masks, train.depths, test.ids, test.images, test.depths
     )
 
 
@@ -57,7 +58,7 @@ def test_the_rle_in_the_table_runs_down_the_columns(tmp_path):
     masks = np.zeros((1, 101, 101), np.uint8)
     masks[0, 2:5, 1] = 1
     images = np.ones_like(masks)
-    write_competition(tmp_path / "x", ["a"], images, masks, [1.0], ["b"], images, [np.nan])
+    write_competition(TGS, tmp_path / "x", ["a"], images, masks, [1.0], ["b"], images, [np.nan])
     assert (tmp_path / "x" / "train.csv").read_text() == "id,rle_mask\na,104 3\n"
     assert (tmp_path / "x" / "depths.csv").read_text() == "id,z\na,1\n"
 
@@ -86,7 +87,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, synthetic_train, synthetic_
 def test_what_a_kill_leaves_behind_is_not_taken_for_a_competition(tmp_path, synthetic_folder):
     shutil.copytree(synthetic_folder, tmp_path / ".x-abc123")
     with pytest.raises(DataError):
-        find_competition(tmp_path)
+        find_competition(tmp_path, TGS)
 
 
 def test_arrays_that_do_not_fit_together_are_errors(tmp_path, synthetic_train, synthetic_test):

@@ -22,6 +22,7 @@ from salt.artifacts import read_oof
 from salt.competition import DataError, find_competition
 from salt.data import read_test, read_train
 from salt.submission import check_submission, write_submission
+from salt.tgs import COMPETITION as TGS
 
 folder = competition_files.folder
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -251,7 +252,7 @@ def test_a_zip_may_be_named_itself(folder, synthetic_train):
     (folder / "broken.zip").write_bytes(b"PK")
     assert_same(read_both(folder / f"{SLUG}.zip")[0], synthetic_train)
     with pytest.raises(DataError, match=r"broken.zip .* is not a whole zip"):
-        find_competition(folder / "broken.zip")
+        find_competition(folder / "broken.zip", TGS)
 
 
 def train_only(folder):
@@ -287,21 +288,21 @@ def train_only_beside_a_broken_zip(folder):
 )
 def test_training_data_alone_are_read_and_what_needs_more_says_so(folder, layout, tmp_path, synthetic_train):
     layout(folder)
-    competition = find_competition(folder)
+    competition = find_competition(folder, TGS)
     assert not competition.has_test()
     assert_same(read_train(competition, progress=False), synthetic_train)
     lacks = "sample_submission.csv" if layout is train_only_without_sample else "test images"
     with pytest.raises(DataError, match=f"has no {lacks}.*prediction and submission need"):
         read_test(competition, progress=False)
     write_part(competition, 12, tmp_path / "part")
-    part = find_competition(tmp_path / "part")
+    part = find_competition(tmp_path / "part", TGS)
     assert not part.has_test() and len(read_train(part, progress=False).ids) == 12
 
 
 def test_merged_images_without_the_sample_are_told_apart_by_the_depths(folder, synthetic_train):
     merged(folder)
     (folder / "sample_submission.csv").unlink()
-    assert_same(read_train(find_competition(folder), progress=False), synthetic_train)
+    assert_same(read_train(find_competition(folder, TGS), progress=False), synthetic_train)
 
 
 def test_merged_images_that_no_table_knows_are_named(folder):
@@ -388,8 +389,10 @@ def test_what_is_ambiguous_is_an_error_that_names_both(folder, layout):
 @pytest.mark.parametrize("layout", [bulk, zipped_tables])
 def test_a_submission_is_checked_against_a_sample_in_a_zip(folder, layout, tmp_path, synthetic_test):
     layout(folder)
-    write_submission(tmp_path / "submission.csv", synthetic_test.ids, synthetic_test.masks)
-    assert check_submission(tmp_path / "submission.csv", find_sample(None, folder))["rows"] == len(synthetic_test.ids)
+    write_submission(tmp_path / "submission.csv", synthetic_test.ids, synthetic_test.masks, TGS)
+    assert check_submission(tmp_path / "submission.csv", find_sample(None, folder), TGS)["rows"] == len(
+        synthetic_test.ids
+    )
 
 
 def test_the_page_about_the_data_does_not_tell_how_they_lay(folder, tmp_path, synthetic_folder):

@@ -26,6 +26,7 @@ from salt.files import whole_file
 from salt.limits import MOST_AT_ONCE, MOST_NAME
 from salt.rle import decode_rles
 from salt.submission import check_submission
+from salt.tgs import COMPETITION as TGS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -198,13 +199,13 @@ def test_a_submission_is_checked_in_parts_with_the_figures_of_the_whole(sample, 
 
     monkeypatch.setattr(salt.submission, "ROWS_AT_ONCE", 4)
     monkeypatch.setattr(salt.submission, "decode_rles", decode)
-    facts = check_submission(path, sample)
+    facts = check_submission(path, sample, TGS)
     assert parts == [4, 4, 1] and facts == {
         "rows": 9, "empty_share": pytest.approx(1 / 3), "mean_coverage": pytest.approx(6 / 9 / 101)
     }  # fmt: skip
     path.write_text(path.read_text().replace("t8,1 101", "t8,1 0"))
     with pytest.raises(salt.submission.SubmissionError, match="id 't8': run 1"):
-        check_submission(path, sample)
+        check_submission(path, sample, TGS)
 
 
 def test_a_submission_that_excel_saved_is_taken_and_sent_without_its_mark(sample, tmp_path, monkeypatch):

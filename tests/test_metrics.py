@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 
 from salt.metrics import (
+    AVERAGE_PRECISION,
+    DICE,
+    F2,
+    IOU,
     METRIC_CHUNK,
     IoU,
     MetricError,
@@ -181,3 +185,37 @@ def test_coverage_classes_are_tenths_rounded_up_and_only_empty_tiles_are_class_z
     one_pixel = np.zeros((1, 101, 101), np.uint8)
     one_pixel[0, 50, 50] = 1
     assert coverage_class(one_pixel).tolist() == [1]
+
+
+def plain_score(name, predicted, truth):
+    """The metric of one mask, from sets of pixels."""
+    predicted, truth = set(np.flatnonzero(predicted)), set(np.flatnonzero(truth))
+    if not predicted and not truth:
+        return 1.0
+    both, either = len(predicted & truth), len(predicted | truth)
+    if name == "precision":
+        return sum(Fraction(both, either) > Fraction(k, 20) for k in range(10, 20)) / 10
+    if name == "iou":
+        return both / either
+    precision, recall = both / max(len(predicted), 1), both / max(len(truth), 1)
+    beta = {"dice": 1, "f2": 2}[name]
+    return (1 + beta**2) * precision * recall / (beta**2 * precision + recall) if both else 0.0
+
+
+@pytest.mark.parametrize("metric", [AVERAGE_PRECISION, IOU, DICE, F2], ids=lambda metric: metric.name)
+def test_each_metric_equals_an_independent_slow_one(metric):
+    rng = np.random.default_rng(0)
+    truth = rng.random((60, 7, 5)) < rng.choice([0, 0.3, 0.9], (60, 1, 1))
+    flipped = rng.random(truth.shape) < rng.choice([0, 0.1, 0.6], (60, 1, 1))
+    predicted = (truth ^ flipped) & (rng.random((60, 1, 1)) < 0.8)
+    counts = [stack.sum(axis=(1, 2)) for stack in (predicted & truth, predicted, truth)]
+    expected = [plain_score(metric.name, *pair) for pair in zip(predicted, truth, strict=True)]
+    np.testing.assert_allclose(metric.score(*counts), expected, rtol=0, atol=1e-12)
+    assert len(set(expected)) > 5 and {0.0, 1.0} <= set(expected)
+    assert metric.mean(metric.score(*counts)) == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_a_mean_of_steps_does_not_depend_on_the_order_of_its_terms():
+    scores = np.random.default_rng(0).integers(0, 11, 501) / 10
+    means = {float(AVERAGE_PRECISION.mean(np.random.default_rng(seed).permutation(scores))) for seed in range(50)}
+    assert means == {round(10 * scores.sum()) / 5010}

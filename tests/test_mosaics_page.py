@@ -9,6 +9,7 @@ import pytest
 from salt.layout import write_competition
 from salt.mosaics import Mosaics, draw_mosaic, match_contrast, read_mosaics
 from salt.slices import synthetic_slices
+from salt.tgs import COMPETITION as TGS
 from scripts import mosaics
 
 
@@ -20,7 +21,7 @@ def competition(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slices") / "data"
     depths = np.full(48, 100.0)
     train = (ids[:36], tiles.images[:36], tiles.masks[:36], depths[:36])
-    return tiles, ids, write_competition(folder, *train, ids[36:], tiles.images[36:], depths[36:])
+    return tiles, ids, write_competition(TGS, folder, *train, ids[36:], tiles.images[36:], depths[36:])
 
 
 def test_the_command_writes_where_each_tile_lies_and_a_page(competition, tmp_path, capsys):
@@ -44,7 +45,7 @@ def test_the_command_writes_where_each_tile_lies_and_a_page(competition, tmp_pat
 def test_tiles_that_make_no_mosaic_are_named(competition, tmp_path, capsys):
     _, ids, _ = competition
     black, depths = np.zeros((4, 101, 101), np.uint8), np.full(4, 100.0)
-    folder = write_competition(tmp_path / "black", ids[:4], black, black, depths, ids[4:6], black[:2], depths[:2])
+    folder = write_competition(TGS, tmp_path / "black", ids[:4], black, black, depths, ids[4:6], black[:2], depths[:2])
     assert mosaics.main([str(folder), "--out", str(tmp_path / "out")]) == 1
     assert "0 of 6 tiles are neither black nor constant" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

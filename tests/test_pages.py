@@ -19,6 +19,7 @@ from salt.metrics import average_precision, coverage_class, leaderboard_score
 from salt.postprocess import postprocess
 from salt.scoring import compare_oof, score_oof
 from salt.synthetic import synthetic_tiles
+from salt.tgs import COMPETITION as TGS
 from scripts import explore, report
 
 COUNT, PAGE = 60, 48  # tiles of the runs, and tiles that the gallery shows at once
@@ -63,7 +64,7 @@ def data(tmp_path_factory, tiles):
     folder = tmp_path_factory.mktemp("pages") / "data"
     test = synthetic_tiles(4, seed=6, progress=False)
     return write_competition(
-        folder, tiles.ids, tiles.images, tiles.masks, tiles.depths, test.ids, test.images, test.depths
+        TGS, folder, tiles.ids, tiles.images, tiles.masks, tiles.depths, test.ids, test.images, test.depths
     )
 
 
@@ -559,7 +560,7 @@ def test_four_thousand_tiles_of_two_runs_stay_below_15_mb_and_are_painted_in_two
     images, masks = (np.stack([np.roll(array[row], shift, axis=1) for row, shift in zip(rows, turn, strict=True)])
                      for array in (tiles.images, tiles.masks))  # fmt: skip
     test = (tiles.ids[:1], tiles.images[:1], tiles.depths[:1])
-    data = write_competition(tmp_path / "data", ids, images, masks, tiles.depths[rows], *test)
+    data = write_competition(TGS, tmp_path / "data", ids, images, masks, tiles.depths[rows], *test)
     folders = []
     for name, seed in (("a", 1), ("b", 2)):
         oof = Oof(ids, (np.arange(4000) % 3).astype(np.int8), blurred(masks, seed), masks)

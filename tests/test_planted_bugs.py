@@ -203,7 +203,7 @@ BUGS = {
         "salt/metrics.py", "np.where(union == 0, 1.0, intersection", "np.where(union == 0, 0.0, intersection"
     ),
     "empty against empty scores 0": Bug(
-        "salt/metrics.py", "np.where(union == 0, 1.0, passed", "np.where(union == 0, 0.0, passed"
+        "salt/metrics.py", "where(union == 0, 1.0, passed", "where(union == 0, 0.0, passed"
     ),
     "the sweep is off by one level": Bug(
         "salt/metrics.py",
@@ -227,7 +227,7 @@ BUGS = {
     ),
     # --- folds ---
     "black tiles are dealt with the empty ones": Bug(
-        "salt/folds.py", "np.where(is_black(images), black, coverage_class(masks))", "coverage_class(masks)"
+        "salt/folds.py", "np.where(blank, -1, coverage_class(masks))", "coverage_class(masks)"
     ),
     "a slice is spread over folds": Bug(
         "salt/folds.py",
@@ -258,7 +258,7 @@ BUGS = {
     "the mask is cut out of the middle": Bug(
         "salt/task.py",
         'crop_at(padded, parameters["offset"], tile)',
-        'crop_at(padded, plain_parameters(batch, size)["offset"], tile)',
+        'crop_at(padded, plain_parameters(batch, size, tile)["offset"], tile)',
         "moves_inside",
     ),
     "a warped mask is not made binary again": Bug(
@@ -591,7 +591,7 @@ BUGS = {
     ),
     "a tile of just the minimum area is emptied": Bug("salt/postprocess.py", ">= minimum_area", "> minimum_area"),
     "black tiles are not emptied": Bug(
-        "salt/postprocess.py", "probabilities * ~is_black(images)[:, None, None]", "probabilities"
+        "salt/postprocess.py", "probabilities * ~np.asarray(blank)[:, None, None]", "probabilities"
     ),
     # --- submission, files, artifacts ---
     "the ids are sorted and their masks are not": Bug(
@@ -632,7 +632,7 @@ BUGS = {
     "logits are cut out of the middle": Bug(
         "salt/task.py",
         'crop_at(logits, parameters["offset"]',
-        'crop_at(logits, plain_parameters(batch, size)["offset"]',
+        'crop_at(logits, plain_parameters(batch, size, tile)["offset"]',
         "moves_inside",
     ),
     "validation is augmented": Bug("salt/task.py", "if training:\n", "if True:\n", "validation_pads"),
@@ -674,14 +674,14 @@ BUGS = {
         "after_its_last",
     ),
     "black tiles are trained on": Bug(
-        "salt/training.py", "trained = ~held & ~is_black(images)", "trained = ~held", "never_trains_on"
+        "salt/training.py", "trained = ~held & ~job.tiles.blank()", "trained = ~held", "never_trains_on"
     ),
     "held-out tiles are trained on": Bug(
-        "salt/training.py", "trained = ~held & ~is_black(images)", "trained = ~is_black(images)", "never_trains_on"
+        "salt/training.py", "trained = ~held & ~job.tiles.blank()", "trained = ~job.tiles.blank()", "never_trains_on"
     ),
     "out-of-fold predictions of black tiles are not emptied": Bug(
         "salt/cross_validation.py",
-        ", empty_black(predicted, images))",
+        ", empty_tiles(predicted, blank))",
         ", predicted)",
         "never_trains_on",
         test_file="tests/test_training.py",
@@ -739,8 +739,8 @@ BUGS = {
     ),
     "an unsure prediction is a pseudo-label": Bug(
         "salt/cross_validation.py",
-        "    sure &= ~is_black(test.images)\n",
-        "    sure[:] = ~is_black(test.images)\n",
+        "    sure &= ~test.blank()\n",
+        "    sure[:] = ~test.blank()\n",
         "sure_predictions",
     ),
     "another run's state is taken up": Bug(

@@ -8,11 +8,11 @@ from salt.postprocess import (
     binarize,
     choose_minimum_area,
     choose_pseudo_labels,
-    empty_black,
+    empty_tiles,
     postprocess,
     remove_small,
 )
-from salt.tiles import is_black
+from salt.tgs import is_black
 
 
 def test_a_probability_at_the_level_is_salt():
@@ -88,15 +88,15 @@ def test_exactly_the_black_tiles_lose_their_probabilities():
     images[3] = 77  # constant, not black
     probabilities = generator.integers(1, 255, images.shape, dtype=np.uint8)
     before = probabilities.copy()
-    emptied = empty_black(probabilities, images)
+    emptied = empty_tiles(probabilities, is_black(images))
     assert emptied.dtype == np.uint8 and np.array_equal(probabilities, before)
     assert np.array_equal(~emptied.any(axis=(1, 2)), is_black(images))
     assert np.array_equal(emptied[[0, 2, 3, 5]], probabilities[[0, 2, 3, 5]])
 
 
-def test_images_of_other_tiles_are_refused():
-    with pytest.raises(PostprocessError, match=r"images: shape \(3, 4, 4\), but probabilities \(2, 4, 4\)"):
-        empty_black(np.zeros((2, 4, 4), np.uint8), np.zeros((3, 4, 4), np.uint8))
+def test_flags_of_other_tiles_are_refused():
+    with pytest.raises(PostprocessError, match=r"blank: shape \(3,\), but probabilities \(2, 4, 4\)"):
+        empty_tiles(np.zeros((2, 4, 4), np.uint8), np.zeros(3, bool))
 
 
 def test_postprocessing_thresholds_first_and_then_counts_the_area():

@@ -5,6 +5,8 @@ import pytest
 
 from salt.rle import RLE_CHUNK, RLEError, decode_rle, decode_rles, encode_rle, encode_rles
 
+TILE = (101, 101)
+
 
 def random_masks(count, shape=(101, 101), seed=0):
     """Blobs of every coverage, some empty, some full, some noise."""
@@ -52,7 +54,7 @@ def test_a_run_goes_on_from_the_bottom_of_a_column_to_the_top_of_the_next():
 def test_an_empty_mask_is_the_empty_string_and_a_full_one_a_single_run():
     assert encode_rle(np.zeros((101, 101), np.uint8)) == ""
     assert encode_rle(np.ones((101, 101), np.uint8)) == "1 10201"
-    assert decode_rle("1 10201").all()
+    assert decode_rle("1 10201", TILE).all()
 
 
 def test_first_and_last_pixel_of_neighbouring_masks_stay_apart():
@@ -86,7 +88,7 @@ def test_a_large_mask_costs_memory_for_its_pixels_once_and_not_for_the_texts_of_
 def test_one_mask_and_a_stack_give_the_same():
     masks = random_masks(12)
     assert [encode_rle(mask) for mask in masks] == encode_rles(masks)
-    assert np.array_equal(np.stack([decode_rle(rle) for rle in encode_rles(masks)]), masks)
+    assert np.array_equal(np.stack([decode_rle(rle, TILE) for rle in encode_rles(masks)]), masks)
 
 
 def test_boolean_masks_are_masks():
@@ -102,13 +104,13 @@ def test_what_is_no_shape_is_refused(shape):
 
 def test_an_empty_stack_gives_nothing():
     assert encode_rles(np.zeros((0, 101, 101), np.uint8)) == []
-    assert decode_rles([]).shape == (0, 101, 101)
+    assert decode_rles([], TILE).shape == (0, 101, 101)
 
 
 @pytest.mark.parametrize("empty", ["", " ", None, float("nan"), np.nan])
 def test_missing_text_is_an_empty_mask_wherever_it_stands(empty):
-    assert not decode_rle(empty).any()
-    masks = decode_rles([empty, "1 2", empty, empty, "3 4", empty])
+    assert not decode_rle(empty, TILE).any()
+    masks = decode_rles([empty, "1 2", empty, empty, "3 4", empty], TILE)
     assert masks.sum(axis=(1, 2)).tolist() == [0, 2, 0, 0, 4, 0]
 
 
@@ -150,7 +152,7 @@ BAD = {
 def test_bad_text_is_refused_and_the_message_shows_what_is_wrong(name):
     rle, message = BAD[name]
     with pytest.raises(RLEError) as error:
-        decode_rle(rle)
+        decode_rle(rle, TILE)
     assert message in str(error.value)
 
 
@@ -160,25 +162,25 @@ def test_in_a_stack_bad_text_is_refused_under_its_id_or_its_index(name):
     rles = ["", "10 2 20 3", None, *["5 5"] * RLE_CHUNK, rle, "7 1"]
     bad = 3 + RLE_CHUNK
     with pytest.raises(RLEError) as error:
-        decode_rles(rles)
+        decode_rles(rles, TILE)
     assert str(error.value).startswith(f"row {bad}: ") and message in str(error.value)
     with pytest.raises(RLEError) as error:
-        decode_rles(rles, ids=np.array([f"tile{row}" for row in range(len(rles))]))
+        decode_rles(rles, TILE, ids=np.array([f"tile{row}" for row in range(len(rles))]))
     assert str(error.value).startswith(f"id 'tile{bad}': ") and message in str(error.value)
 
 
 def test_a_row_may_begin_before_the_row_above_it_ends():
-    assert decode_rles(["10 5", "1 2", "1 2"]).sum(axis=(1, 2)).tolist() == [5, 2, 2]
+    assert decode_rles(["10 5", "1 2", "1 2"], TILE).sum(axis=(1, 2)).tolist() == [5, 2, 2]
 
 
 def test_the_last_pixel_is_within_the_tile():
-    assert decode_rle("10201 1")[100, 100] == 1
-    assert decode_rle("10200 2").sum() == 2
+    assert decode_rle("10201 1", TILE)[100, 100] == 1
+    assert decode_rle("10200 2", TILE).sum() == 2
 
 
 def test_names_must_be_as_many_as_encodings():
     with pytest.raises(RLEError, match="2 names for 1 encodings"):
-        decode_rles(["1 1"], ids=["a", "b"])
+        decode_rles(["1 1"], TILE, ids=["a", "b"])
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from salt.config import ConfigError, config_to_dict, preset
 from salt.data import read_test, read_train
 from salt.metrics import coverage_class
 from salt.synthetic import write_synthetic
+from salt.tgs import COMPETITION as TGS
 from scripts import run_local
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -747,13 +748,16 @@ def test_an_extracted_competition_is_mounted_as_it_is_without_what_lies_beside_i
     assert sorted(path.name for path in mount.iterdir()) == [
         "depths.csv", "sample_submission.csv", "test", "train", "train.csv",
     ]  # fmt: skip
-    assert len(read_train(find_competition([mount]), progress=False).ids) == 40
+    assert len(read_train(find_competition([mount], TGS), progress=False).ids) == 40
 
 
 def test_a_part_of_a_competition_holds_each_coverage_class_at_its_share(competition, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "BUILD", tmp_path)
-    part = find_competition([competitions.part_of_competition(competition, 20)])
-    all_tiles, tiles = read_train(find_competition([competition]), progress=False), read_train(part, progress=False)
+    part = find_competition([competitions.part_of_competition(competition, 20)], TGS)
+    all_tiles, tiles = (
+        read_train(find_competition([competition], TGS), progress=False),
+        read_train(part, progress=False),
+    )
     assert len(tiles.ids) == 20 and len(read_test(part, progress=False).ids) == 5
     found = [list(all_tiles.ids).index(tile_id) for tile_id in tiles.ids]
     np.testing.assert_array_equal(tiles.masks, all_tiles.masks[found])
@@ -798,8 +802,8 @@ def test_a_synthetic_competition_is_made_once_and_never_half(tmp_path, monkeypat
         with pytest.raises(OSError, match="disk full"):
             competitions.synthetic_competition(8)
     folder = competitions.synthetic_competition(8)
-    assert len(read_train(find_competition([folder]), progress=False).ids) == 8
-    assert len(read_test(find_competition([folder]), progress=False).ids) == 2
+    assert len(read_train(find_competition([folder], TGS), progress=False).ids) == 8
+    assert len(read_test(find_competition([folder], TGS), progress=False).ids) == 2
     monkeypatch.setattr(competitions, "write_synthetic", lambda *_, **__: pytest.fail("made again"))
     assert competitions.synthetic_competition(8) == folder
 

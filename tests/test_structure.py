@@ -13,7 +13,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Each package's modules, those that import nothing of the others first; a module imports only from those before it.
 ORDER = [
-    *("limits", "machine", "files", "archives", "config", "tiles", "rle", "metrics"),
+    *("limits", "machine", "files", "archives", "config", "rle", "metrics", "description"),
+    *("tiles", "tgs"),
     *("competition", "layout", "data", "folds", "synthetic", "slices", "seams", "mosaics", "submission", "artifacts"),
     *("layers", "keras_metrics", "augmentations", "losses", "backbones", "encoders", "unet", "tta"),
     *("inference", "postprocess", "rules", "scoring", "ensembles"),
@@ -41,7 +42,19 @@ FLATTENER_ORDER = [
     *("checks", "trace", "kaggle", "kernel_head", "notebook_entry", "parameters", "analysis", "build", "command"),
 ]
 DESK_ORDER = [
-    *("paths", "errors", "output", "command", "consent", "machine", "records", "states", "runs", "building"),
+    *(
+        "paths",
+        "errors",
+        "output",
+        "command",
+        "consent",
+        "machine",
+        "records",
+        "states",
+        "runs",
+        "building",
+        "competitions",
+    ),
     *(
         "kaggle.errors",
         "kaggle.answers",
@@ -79,6 +92,7 @@ OURS = {*BELOW, "build_kernel"}
 NUMPY_ONLY = (
     *("tiles", "rle", "metrics", "files", "config", "submission", "artifacts", "postprocess", "scoring", "ensembles"),
     *("resume", "parts", "limits"),
+    *("description", "tgs"),
 )
 HEAVY = ("tensorflow", "keras", "cv2", "sklearn", "matplotlib", "pandas")
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))

@@ -17,7 +17,8 @@ from salt.synthetic import (
     synthetic_tiles,
     write_synthetic,
 )
-from salt.tiles import is_black, is_vertical
+from salt.tgs import COMPETITION as TGS
+from salt.tgs import is_black, is_vertical
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def test_the_picture_changes_more_across_the_outline_of_the_salt_than_elsewhere(
 def test_a_written_competition_reads_back_and_its_test_masks_can_be_made_again(tmp_path):
     folder = write_synthetic(tmp_path / "made", train=12, test=5, seed=4, progress=False)
     assert sorted(os.listdir(folder)) == ["depths.csv", "sample_submission.csv", "test.zip", "train.csv", "train.zip"]
-    competition = find_competition(folder)
+    competition = find_competition(folder, TGS)
     train, test = read_train(competition, progress=False), read_test(competition, progress=False)
     expected = synthetic_tiles(12, seed=4, progress=False)
     for name in ("ids", "images", "masks", "depths"):

@@ -7,9 +7,9 @@ from keras import ops
 from training_tiles import PLAIN, TINY, tiles_with_ramps
 
 from salt.config import preset
-from salt.keras_metrics import ImageIoU, LeaderboardScore
+from salt.keras_metrics import ImageIoU, LeaderboardScore, MetricScore
 from salt.losses import deep_loss, empty_loss, segmentation_loss
-from salt.metrics import leaderboard_score
+from salt.metrics import AVERAGE_PRECISION, DICE, F2, IOU, leaderboard_score
 from salt.task import (
     SegmentationTask,
     TileBatches,
@@ -68,7 +68,7 @@ def test_validation_pads_as_inference_does_and_looks_at_the_tile_only():
     images, masks = tiles_with_ramps(3)
     seen = []
     network = image_as_logits(104)
-    task = SegmentationTask(network, preset("smoke"))
+    task = SegmentationTask(network, preset("smoke"), AVERAGE_PRECISION)
     task.network = lambda tiles, training: seen.append(np.array(tiles)) or network(tiles)
     result = task({"image": images, "mask": masks})
     np.testing.assert_array_equal(seen[0][..., 0], pad_images(images, 104))
@@ -80,7 +80,7 @@ def test_in_training_the_tile_moves_inside_its_padding_and_logits_and_mask_move_
     images, masks = tiles_with_ramps(8)
     seen = []
     network = image_as_logits(128)
-    task = SegmentationTask(network, preset("unet", **PLAIN, jitter=True))
+    task = SegmentationTask(network, preset("unet", **PLAIN, jitter=True), AVERAGE_PRECISION)
     task.network = lambda tiles, training: seen.append(np.array(tiles)) or network(tiles)
     result = task({"image": images, "mask": masks}, training=True)
     np.testing.assert_array_equal(result["logits"], images)
@@ -94,7 +94,7 @@ def test_cutmix_pastes_image_and_mask_in_training_alone_and_leaves_the_other_dra
     results = {}
     for share in (0.0, 1.0):
         config = preset("unet", **PLAIN, jitter=True, cutmix=share)
-        task = SegmentationTask(image_as_logits(128), config)
+        task = SegmentationTask(image_as_logits(128), config, AVERAGE_PRECISION)
         begin_epoch(task, TileBatches(images, masks, 8, seed=(0,)), config, 0, 0)
         results[share] = task({"image": images, "mask": masks}, training=True)
         np.testing.assert_array_equal(task({"image": images, "mask": masks})["logits"], images)
@@ -115,14 +115,14 @@ def test_the_loss_does_not_see_the_padding():
         inside[:, 13:114, 13:114] = 1
         tiles = keras.Input((128, 128, 1))
         network = keras.Model(tiles, ops.cast(tiles, "float32") * inside / 100 + outside * (1 - inside))
-        task = SegmentationTask(network, config)
+        task = SegmentationTask(network, config, AVERAGE_PRECISION)
         losses.append(float(task.compute_loss(y_pred=task({"image": images, "mask": masks}, training=True))))
     assert losses[0] == losses[1] > 0
 
 
 def test_the_loss_changes_from_cross_entropy_and_dice_to_lovasz_at_its_step_within_an_epoch_if_need_be():
     images, masks = tiles_with_ramps(8)
-    task = SegmentationTask(image_as_logits(104), preset("smoke", epochs=3, lovasz=0.5))
+    task = SegmentationTask(image_as_logits(104), preset("smoke", epochs=3, lovasz=0.5), AVERAGE_PRECISION)
     batches = TileBatches(images, masks, 4, seed=(0, 0))
     outputs = {"logits": ops.cast(masks, "float32") - 0.4, "mask": ops.cast(masks, "float32")}
     first, second = (float(ops.mean(segmentation_loss(*outputs.values(), weight))) for weight in (0.0, 1.0))
@@ -150,7 +150,7 @@ def test_other_heads_are_taught_from_the_padded_mask_and_the_tile_with_their_wei
     }
     network = keras.Model(inputs, heads)
     config = preset("smoke", deep_weight=0.25, empty_weight=3.0)
-    result = SegmentationTask(network, config)({"image": images, "mask": masks})
+    result = SegmentationTask(network, config, AVERAGE_PRECISION)({"image": images, "mask": masks})
     padded, truth = pad_images(images, 104)[..., None], pad_images(masks, 104)
     np.testing.assert_array_equal(result["padded"], truth)
     expected = segmentation_loss(pad_images(images, 104)[:, 1:102, 1:102] / np.float32(255), masks, 0.0)
@@ -158,7 +158,7 @@ def test_other_heads_are_taught_from_the_padded_mask_and_the_tile_with_their_wei
     for name in ("deep_1", "deep_2"):
         expected = expected + 0.25 / 2 * deep_loss(given[name][..., 0], truth)
     expected = expected + 3.0 * empty_loss(given["empty"], masks)
-    loss = SegmentationTask(network, config).compute_loss(y_pred=result)
+    loss = SegmentationTask(network, config, AVERAGE_PRECISION).compute_loss(y_pred=result)
     assert float(loss) == pytest.approx(float(ops.mean(expected)), rel=1e-5)
 
 
@@ -268,7 +268,7 @@ def test_pseudo_labelled_tiles_fill_their_share_of_each_batch_and_come_equally_o
 def test_what_an_epoch_draws_follows_from_seed_fold_and_epoch_alone():
     images, masks = tiles_with_ramps(12)
     config = preset("smoke", **TINY, dropout=0.2)
-    task = SegmentationTask(build_model(config), config)
+    task = SegmentationTask(build_model(config), config, AVERAGE_PRECISION)
     batches = TileBatches(images, masks, 4, seed=(0, 0))
 
     def draws(fold, epoch):
@@ -290,7 +290,7 @@ def test_batch_norm_statistics_become_the_plain_mean_over_batches():
     images, masks = tiles_with_ramps(12)
     config = preset("smoke", depth=2, padded_size=102, **PLAIN, jitter=False)
     batches = TileBatches(images, masks, 4, seed=(0, 0))
-    reestimate_batch_norm(SegmentationTask(network, config), batches)
+    reestimate_batch_norm(SegmentationTask(network, config, AVERAGE_PRECISION), batches)
     padded = [pad_images(batches[index][0]["image"], 102).astype(float) for index in range(3)]
     np.testing.assert_allclose(norm.moving_mean[0], np.mean([batch.mean() for batch in padded]), rtol=1e-5)
     np.testing.assert_allclose(norm.moving_variance[0], np.mean([batch.var() for batch in padded]), rtol=1e-5)
@@ -306,7 +306,7 @@ def test_steps_are_counted_exactly_in_every_precision(precision):
     try:
         keras.mixed_precision.set_dtype_policy(precision)
         config = preset("smoke", **TINY)
-        task = SegmentationTask(build_model(config), config)
+        task = SegmentationTask(build_model(config), config, AVERAGE_PRECISION)
         for step in (255, 257, 2049, 100_001):  # bfloat16 knows no whole number beyond 256 but even ones, float16 2048
             task.step.assign(step)
             task({"image": images, "mask": masks}, training=True)
@@ -319,3 +319,20 @@ def test_every_fold_of_every_seed_has_initial_weights_of_their_own():
     seeds = {weights_seed(seed, fold) for seed in range(60) for fold in range(50)}
     assert len(seeds) == 60 * 50 and weights_seed(0, 3) == 3
     assert 0 <= weights_seed(2**31 - 1, 49) < 2**32
+
+
+@pytest.mark.parametrize("metric", [AVERAGE_PRECISION, IOU, DICE, F2], ids=lambda metric: metric.name)
+def test_the_score_in_fit_is_that_of_the_masks_at_one_half(metric):
+    rng = np.random.default_rng(0)
+    masks = (rng.random((24, 9, 9)) < rng.choice([0, 0.4], (24, 1, 1))).astype(np.uint8)
+    logits = np.float32(rng.normal(0, 1, masks.shape) + 4 * masks - 3)
+    logits[:3] = -1
+    score = MetricScore(metric)
+    assert float(score.result()) == 0
+    for part in (slice(0, 10), slice(10, 24)):
+        score.update_state(masks[part], logits[part])
+    counts = [(stack != 0).sum(axis=(1, 2)) for stack in (masks * (logits >= 0), logits >= 0, masks)]
+    assert float(score.result()) == pytest.approx(float(metric.mean(metric.score(*counts))), rel=1e-6)
+    logits[0, 0, 0] = np.nan
+    score.update_state(masks, logits)
+    assert np.isnan(float(score.result()))

@@ -20,9 +20,12 @@ from salt import cross_validation, training
 from salt.artifacts import ArtifactError, read_oof
 from salt.config import preset
 from salt.cross_validation import fit_folds, read_pseudo_labels
+from salt.metrics import AVERAGE_PRECISION
 from salt.schedule import plan_of_steps, training_optimizer
 from salt.task import DivergedError, SegmentationTask, TileBatches, begin_epoch, reestimate_batch_norm
-from salt.tiles import Tiles, is_black, pad_images
+from salt.tgs import COMPETITION as TGS
+from salt.tgs import is_black
+from salt.tiles import Tiles, pad_images
 from salt.training import FoldJob, TrainingError
 from salt.unet import build_fold_model
 
@@ -31,7 +34,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 def fit_fold(config, images, masks, fold, held_out, folder, weights=None):
     """`training.fit_fold` for tiles that have neither ids nor depths."""
-    tiles = Tiles(np.arange(len(images)).astype(str), images, masks, np.full(len(images), np.nan))
+    tiles = Tiles(np.arange(len(images)).astype(str), images, masks, np.full(len(images), np.nan), TGS)
     return training.fit_fold(FoldJob(config, tiles, fold, weights), held_out, folder)
 
 
@@ -52,7 +55,7 @@ def seven_steps(tmp_path_factory):
 
 def test_the_network_ends_with_the_running_average_of_its_weights(seven_steps):
     (images, masks, fold), folder, network, history = seven_steps
-    task = SegmentationTask(training.build_model(SEVEN_STEPS), SEVEN_STEPS)
+    task = SegmentationTask(training.build_model(SEVEN_STEPS), SEVEN_STEPS, AVERAGE_PRECISION)
     task.compile(training_optimizer(SEVEN_STEPS, 4))
     task.optimizer.build(task.trainable_variables)
     task({"image": images[:1], "mask": masks[:1]})
@@ -92,7 +95,7 @@ def test_a_fold_with_snapshots_ends_with_the_mean_of_the_networks_at_the_bottoms
     network, history = fit_fold(config, images, masks, fold, 0, tmp_path)
     kept = ["snapshot-00.weights.h5", "snapshot-01.weights.h5"]
     assert sorted(path.name for path in tmp_path.glob("snap*")) == kept and len(history) == 6
-    task = SegmentationTask(training.build_model(config), config)
+    task = SegmentationTask(training.build_model(config), config, AVERAGE_PRECISION)
     task.compile(training_optimizer(config, 4))
     task.optimizer.build(task.trainable_variables)
     task({"image": images[:1], "mask": masks[:1]})
@@ -428,7 +431,7 @@ def test_a_corrected_plan_is_followed_after_a_kill_too(tmp_path, tiles, monkeypa
 @pytest.mark.slow
 def test_measuring_leaves_no_trace(tiles):
     config = preset("smoke", **TINY, dropout=0.2)
-    task = SegmentationTask(training.build_model(config), config)
+    task = SegmentationTask(training.build_model(config), config, AVERAGE_PRECISION)
     task.compile(training_optimizer(config, 10))
     batches = TileBatches(tiles.images, tiles.masks, 8, seed=(0, 0))
     task(batches[0][0])
@@ -750,6 +753,7 @@ import numpy as np
 from salt import training
 from salt.config import preset
 from salt.tiles import Tiles
+from salt.tgs import COMPETITION as TGS
 
 folder, kill_in_epoch = sys.argv[1], int(sys.argv[2])
 rng = np.random.default_rng(0)
@@ -768,7 +772,8 @@ class Killed(training.Checkpoint):
             os.kill(os.getpid(), signal.SIGKILL)
 
 training.Checkpoint = Killed
-tiles = Tiles(np.arange(36).astype(str), images, masks, np.zeros(36))
+from salt.tgs import COMPETITION
+tiles = Tiles(np.arange(36).astype(str), images, masks, np.zeros(36), COMPETITION)
 network, history = training.fit_fold(training.FoldJob(config, tiles, np.arange(36) % 3), 0, folder + "/state")
 weights = [np.array(weight) for weight in network.weights]
 np.savez(folder + "/final.npz", *weights, loss=[row["loss"] for row in history])

@@ -4,6 +4,7 @@ import numpy as np
 
 from salt.artifacts import write_manifest, write_probabilities
 from salt.config import preset
+from salt.tgs import COMPETITION as TGS
 from salt.tiles import Tiles
 
 TINY = dict(filter_scaling=2, depth=2, padded_size=102, batch_size=8)
@@ -23,7 +24,7 @@ def tiles_with_two_black_ones():
     images, masks = tiles_with_ramps(40)
     images[[3, 20]] = 0
     masks[[3, 20]] = 0
-    return Tiles(np.array([f"tile{index}" for index in range(40)]), images, masks, np.full(40, np.nan))
+    return Tiles(np.array([f"tile{index}" for index in range(40)]), images, masks, np.full(40, np.nan), TGS)
 
 
 def write_predict_run(folder, tiles):

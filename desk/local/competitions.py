@@ -10,10 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from desk import paths
+from desk.competitions import load_competition
 from desk.errors import LocalRunError
 from desk.paths import AnyPath
 from salt.archives import Place
-from salt.competition import Competition, find_competition
+from salt.competition import CompetitionFiles, find_competition
 from salt.data import read_test, read_train
 from salt.layout import write_competition
 from salt.metrics import coverage_class
@@ -45,7 +46,7 @@ def competition_folder(
 def synthetic_competition(count: int) -> pathlib.Path:
     """A synthetic competition, made once and kept in build/synthetic/ until the code that makes it changes."""
     check_count("--synthetic", count)
-    folder = paths.BUILD / "synthetic" / f"{count}-{code_digest('synthetic', 'layout', 'tiles', 'rle')}"
+    folder = paths.BUILD / "synthetic" / f"{count}-{code_digest('synthetic', 'layout', 'tgs', 'rle')}"
     if not folder.exists():  # it gets this name when it is whole
         print(f"making a synthetic competition of {count} training tiles", flush=True)
         write_synthetic(folder, train=count, test=count // TEST_SHARE, seed=0, progress=True)
@@ -55,29 +56,29 @@ def synthetic_competition(count: int) -> pathlib.Path:
 def part_of_competition(data: pathlib.Path, count: int) -> pathlib.Path:
     """Some tiles of a competition as a competition, kept in build/tiles/ until the files that it is made of change."""
     check_count("--tiles", count)
-    competition = find_competition([data])
-    facts = [(str(path), entry.st_size, entry.st_mtime_ns) for path, entry in competition_files(competition)]
-    source = hashlib.sha256(json.dumps([str(competition.folder.resolve()), facts]).encode()).hexdigest()[:12]
+    files = find_competition([data], load_competition())
+    facts = [(str(path), entry.st_size, entry.st_mtime_ns) for path, entry in competition_files(files)]
+    source = hashlib.sha256(json.dumps([str(files.folder.resolve()), facts]).encode()).hexdigest()[:12]
     folder = paths.BUILD / "tiles" / f"{count}-{source}-{code_digest('data', 'layout', 'metrics', 'rle')}"
     if not folder.exists():
         print(f"taking {count} training tiles of {data}", flush=True)
-        write_part(competition, count, folder)
+        write_part(files, count, folder)
     return folder
 
 
-def write_part(competition: Competition, count: int, folder: pathlib.Path) -> None:
+def write_part(files: CompetitionFiles, count: int, folder: pathlib.Path) -> None:
     """Writes `count` training tiles, with every coverage class at its share, a quarter as many test tiles if any."""
-    train = read_train(competition)
+    train = read_train(files)
     if count > len(train.ids):
-        raise LocalRunError(f"--tiles {count}: {competition.folder} has {len(train.ids)} training tiles; ask for fewer")
+        raise LocalRunError(f"--tiles {count}: {files.folder} has {len(train.ids)} training tiles; ask for fewer")
     assert train.masks is not None
     taken = stratified_choice(coverage_class(train.masks), count)
     arrays = [train.ids[taken], train.images[taken], train.masks[taken], train.depths[taken]]
-    if competition.has_test():
-        test = read_test(competition)
+    if files.has_test():
+        test = read_test(files)
         taken = stratified_choice(np.zeros(len(test.ids), int), min(count // TEST_SHARE, len(test.ids)))
         arrays += [test.ids[taken], test.images[taken], test.depths[taken]]
-    write_competition(folder, *arrays)
+    write_competition(files.competition, folder, *arrays)
 
 
 def stratified_choice(classes: np.ndarray, count: int) -> np.ndarray:
@@ -102,17 +103,17 @@ def code_digest(*modules: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def competition_files(competition: Competition) -> Iterator[tuple[pathlib.Path, os.stat_result]]:
+def competition_files(files: CompetitionFiles) -> Iterator[tuple[pathlib.Path, os.stat_result]]:
     """(path within the competition, os.stat_result) of every file of a competition, sorted."""
-    for entry in competition_entries(competition):
+    for entry in competition_entries(files):
         for path in sorted(entry.rglob("*")) if entry.is_dir() else [entry]:
             if path.is_file():
-                yield path.relative_to(competition.folder), path.stat()
+                yield path.relative_to(files.folder), path.stat()
 
 
-def competition_entries(competition: Competition) -> list[pathlib.Path]:
+def competition_entries(files: CompetitionFiles) -> list[pathlib.Path]:
     """The files and folders at the top of a competition's folder that belong to it; other things may lie there too."""
-    fields = [getattr(competition, field.name) for field in dataclasses.fields(competition)]
+    fields = [getattr(files, field.name) for field in dataclasses.fields(files)]
     places = [place.path for place in fields if isinstance(place, Place)]
-    tops = {place.relative_to(competition.folder).parts[0] for place in places}
-    return [competition.folder / top for top in sorted(tops)]
+    tops = {place.relative_to(files.folder).parts[0] for place in places}
+    return [files.folder / top for top in sorted(tops)]

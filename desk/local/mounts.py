@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterable
 
 from desk import paths
+from desk.competitions import load_competition
 from desk.errors import LocalRunError
 from desk.local.competitions import competition_entries
 from desk.paths import AnyPath
@@ -17,7 +18,7 @@ OWNER = "local"  # of every kernel and dataset, as far as the stand-in is concer
 
 def mount_competition(data: pathlib.Path, root: pathlib.Path) -> None:
     """Mounts the competition of this repository that a folder holds."""
-    for entry in competition_entries(find_competition([data])):
+    for entry in competition_entries(find_competition([data], load_competition())):
         copy(entry, root / "input" / "competitions" / paths.COMPETITION / entry.name)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from desk.pages.html import LOSSLESS, pack_sheets, sheet_layout, write_page
 from salt.metrics import coverage, coverage_class
 from salt.scoring import depth_groups
-from salt.tiles import Tiles, is_black, is_vertical
+from salt.tgs import is_black, is_vertical
+from salt.tiles import Tiles
 
 CLASS_EXAMPLES = 14  # tiles shown of each coverage class: two rows on a wide screen
 FLAW_EXAMPLES = 21  # of each kind that needs a decision
@@ -27,7 +28,7 @@ def write_exploration(path: pathlib.Path, train: Tiles, test: Tiles | None = Non
     It does not tell where they lay: the same tiles give the same page.
     """
     assert train.masks is not None
-    facts = explore(train, test or Tiles(train.ids[:0], train.images[:0], None, train.depths[:0]))
+    facts = explore(train, test or Tiles(train.ids[:0], train.images[:0], None, train.depths[:0], train.competition))
     pictured = sorted({tile for group in facts["groups"] for tile in group["tiles"]})
     place = {tile: index for index, tile in enumerate(pictured)}
     for group in facts["groups"]:

@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 import pandas as pd
 
+from desk.competitions import load_competition
 from desk.pages.html import LOSSLESS, pack_sheets, pack_table, sheet_layout, write_page
 from desk.paths import AnyPath
 from desk.score_tables import verdict
@@ -75,8 +76,8 @@ def write_report(run: AnyPath, second: AnyPath | None, data: AnyPath) -> pathlib
 
 
 def competition_tiles(data: AnyPath, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images, uint8 `[N, 101, 101]`, and depths, float `[N]`, of the training tiles `ids`."""
-    tiles = read_train(find_competition([data]))
+    """Images, uint8 `[N, H, W]`, and depths, float `[N]`, of the training tiles `ids`."""
+    tiles = read_train(find_competition([data], load_competition()))
     order = tiles.ids.argsort()
     places = np.searchsorted(tiles.ids[order], ids).clip(max=len(order) - 1)
     unknown = tiles.ids[order][places] != ids

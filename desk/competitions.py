@@ -1,0 +1,71 @@
+"""Which competition a command is about: the description of that name in salt/, or in a file of the user's."""
+
+import importlib.util
+import pathlib
+import re
+
+from desk import paths
+from desk.errors import ConfigurationError
+from salt.description import Competition
+
+DEFAULT = "tgs"  # what runs were about before manifests said it
+DESCRIPTION = re.compile(r"^COMPETITION = Competition\(\s*slug=\"([^\"]+)\"", re.MULTILINE)
+
+
+def described_competitions() -> dict[str, str]:
+    """The slugs of the competitions that salt/ describes, by the names of their modules; nothing is imported."""
+    found = {}
+    for path in sorted((paths.ROOT / "salt").glob("*.py")):
+        if match := DESCRIPTION.search(path.read_text(encoding="utf-8")):
+            found[path.stem] = match[1]
+    return found
+
+
+def find_description(name: str = DEFAULT) -> pathlib.Path:
+    """The file that describes a competition.
+
+    Args:
+        name: of a module of salt/ that describes one, its slug, or the path of a file of the user's.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if name.endswith(".py") and pathlib.Path(name).is_file():
+        return pathlib.Path(name).resolve()
+    known = described_competitions()
+    for module, slug in known.items():
+        if name in (module, slug):
+            return paths.ROOT / "salt" / f"{module}.py"
+    raise ConfigurationError(
+        f"competition {name!r} is not described: salt/ describes {', '.join(known)}; name one of them, or a file of "
+        "yours that ends in .py"
+    )
+
+
+def load_competition(name: str = DEFAULT) -> Competition:
+    """The description of a competition, see `find_description`.
+
+    Raises:
+        ConfigurationError: there is none, or its file holds none.
+    """
+    path = find_description(name)
+    if path.parent == paths.ROOT / "salt":
+        module = importlib.import_module(f"salt.{path.stem}")
+    else:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    found = getattr(module, "COMPETITION", None)
+    if not isinstance(found, Competition):
+        raise ConfigurationError(f"{path}: has no COMPETITION that is a Competition; see salt/tgs.py")
+    return found
+
+
+def competition_of(manifest: dict) -> Competition:
+    """The competition that a run was about.
+
+    Raises:
+        ConfigurationError: it is described nowhere any more.
+    """
+    return load_competition(manifest.get("competition", DEFAULT))

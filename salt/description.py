@@ -1,0 +1,109 @@
+"""What a competition is: one frozen value. All sizes, names, columns, encodings and the metric are taken from it.
+
+One module holds one such value: `salt/tgs.py` and its like. Where the files lie on a disk is the matter of
+`salt/competition.py`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from salt.metrics import Metric
+
+
+class DescriptionError(ValueError):
+    """A description that cannot be right: two of its fields contradict each other."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file, and what its columns hold.
+
+    Attributes:
+        name: of the file.
+        columns: name of each column, in their order, and its text, in which `{tile}` is the name of an image's file
+            without its suffix, `{class}` the name of a class, `{mask}` run lengths, and `{number}` a number.
+        objects: whether a mask may have several rows, one for each object in it.
+        empty: the text of a mask without a pixel; None: such a mask has no row.
+    """
+
+    name: str
+    columns: Mapping[str, str] = field(default_factory=lambda: {"id": "{tile}", "mask": "{mask}"})
+    objects: bool = False
+    empty: str | None = ""
+
+    def column(self, what: str) -> str:
+        """The column that holds the tile, the class, the mask or the number.
+
+        Raises:
+            DescriptionError: none does.
+        """
+        for name, text in self.columns.items():
+            if f"{{{what}}}" in text:
+                return name
+        raise DescriptionError(f"{self.name}: no column holds {{{what}}}; the columns are {dict(self.columns)}")
+
+
+@dataclass(frozen=True)
+class Competition:
+    """A competition in which masks of images are to be found.
+
+    Attributes:
+        slug: its name in Kaggle's addresses.
+        title: its name for people.
+        target: what a mask marks, in a word, such as "salt".
+        size: height and width of every image in pixels; None: they vary.
+        channels: of an image: 1 (grey) or 3 (red, green, blue).
+        metric: the score of a tile, whose mean over tiles (and classes) is the competition's.
+        train_table: the masks of the training tiles.
+        sample_submission: the rows that a submission must have.
+        classes: names of the masks of one image, in the order of the last axis of `masks`; with one class there is no
+            such axis.
+        image_suffix: of the images' files.
+        depths_table: a table of one number a tile, such as its depth; None: there is none.
+        blank: None, or a function of images `[N, H, W]` that tells which of them never hold anything, bool `[N]`: they
+            are not trained on, and predicted empty.
+        remarks: None, or a function of images and masks that gives a line about them for the log.
+
+    Raises:
+        DescriptionError: fields that contradict each other.
+    """
+
+    slug: str
+    title: str
+    target: str
+    size: tuple[int, int] | None
+    channels: int
+    metric: Metric
+    train_table: Table
+    sample_submission: Table
+    classes: tuple[str, ...] = ("mask",)
+    image_suffix: str = ".png"
+    depths_table: Table | None = None
+    blank: Callable[[np.ndarray], np.ndarray] | None = None
+    remarks: Callable[[np.ndarray, np.ndarray], str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise DescriptionError(f"channels={self.channels}: must be 1, grey, or 3, red, green and blue")
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise DescriptionError(f"classes={self.classes}: name at least one class, and each of them once")
+        for table in (self.train_table, self.sample_submission):
+            table.column("tile"), table.column("mask")
+            if len(self.classes) > 1:
+                table.column("class")
+
+    def one_size(self) -> tuple[int, int]:
+        """Height and width of every image.
+
+        Raises:
+            DescriptionError: they vary.
+        """
+        if self.size is None:
+            raise DescriptionError(f"{self.slug}: its images have several sizes, where one is needed")
+        return self.size
+
+    def blank_images(self, images: np.ndarray) -> np.ndarray:
+        """Which images never hold anything, bool `[N]`; see `blank`."""
+        return np.zeros(len(images), bool) if self.blank is None else self.blank(images)
