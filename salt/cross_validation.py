@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 from salt.artifacts import ArtifactError, Oof, read_probabilities, verify_run, write_oof, write_probabilities
-from salt.cluster import Cluster, ClusterError, existing_paths
+from salt.cluster import open_cluster
+from salt.cluster_check import ClusterError, existing_paths
 from salt.config import Config, config_to_dict
 from salt.files import whole_file
 from salt.folds import assign_folds, stratification_classes
@@ -272,11 +273,11 @@ def fit_on_cluster(
     files = existing_paths(job.weights)
     if files:
         job = dataclasses.replace(job, weights=files[0])
-    with Cluster(job.config.cluster, folder, files, job.config.gpu) as cluster:
+    with open_cluster(job.config.cluster, folder, files, job.config.gpu) as cluster:
         if cluster.unshared:
             raise ClusterError(cluster.unshared)
         # Each fold, with the number of folds that follow one another from it on.
-        tasks = [(held_out, math.ceil((len(folds) - index) / cluster.count)) for index, held_out in enumerate(folds)]
+        tasks = [(held_out, math.ceil((len(folds) - index) / cluster.places)) for index, held_out in enumerate(folds)]
         fit = functools.partial(fit_task, job=job, folder=folder.resolve(), state_folder=state_folder.resolve())
         lines = FoldLines([(held_out,) for held_out in folds])
         return lines.describe(cluster.run(fit, tasks, job.clock, job.began or 0.0, lines.show))

@@ -23,7 +23,8 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import GrpcStorageProxy, run_grpc_proxy_server
 from optuna.trial import TrialState
 
-from salt.cluster import Cluster, ClusterError, existing_paths
+from salt.cluster import Cluster, open_cluster
+from salt.cluster_check import ClusterError, existing_paths
 from salt.config import Config
 from salt.parallel import WorkerError, run_workers, start_worker, stop_worker, write_job
 from salt.study import (
@@ -177,7 +178,7 @@ def search_on_cluster(left: list[int], job: SearchJob) -> list[WorkerError]:
     """
     files, config = existing_paths(job.weights), job.config
     with contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(Cluster(config.cluster, job.folder, files, config.gpu))
+        cluster = stack.enter_context(open_cluster(config.cluster, job.folder, files, config.gpu))
         place, states = str(job.folder.resolve()), job.state_folder.resolve()
         if cluster.unshared:
             print(f"{cluster.unshared}; the study is served by this machine, checkpoints stay with their worker")

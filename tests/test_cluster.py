@@ -23,14 +23,17 @@ from cluster_tasks import (
     kill_the_scheduler,
     learn,
     note_and_print,
+    sleep_long,
     write_or_kill,
 )
 from training_tiles import PLAIN, TINY, tiles_with_two_black_ones
 
 pytest.importorskip("distributed", reason='needs the extra "cluster"')
 
-from salt import cluster
-from salt.cluster import Cluster, ClusterError
+from salt import cluster_check
+from salt.cluster import open_cluster
+from salt.cluster_check import ClusterError
+from salt.cluster_task import JOB_FOLDER
 from salt.config import preset
 from salt.cross_validation import fit_folds
 from salt.study import open_study
@@ -42,12 +45,17 @@ PATIENCE = 120  # seconds in which a busy machine, too, starts or ends a process
 CONFIG = preset("smoke", **TINY, **PLAIN, epochs=3, folds=3, train_folds=[0], dropout=0.2, ema_momentum=0.9)
 
 
-def wait_for(what, condition):
-    for _ in range(10 * PATIENCE):
+def wait_for(what, condition, patience=PATIENCE):
+    for _ in range(10 * patience):
         if condition():
             return
         time.sleep(0.1)
     raise TimeoutError(what)
+
+
+def open_and_close(*given, **named):
+    with open_cluster(*given, **named):
+        pass
 
 
 class Machines:
@@ -84,7 +92,7 @@ class Machines:
         wait_for("workers", lambda: len(self.names()) == len(living))
 
     def names(self):
-        client = cluster.connect(self.address)
+        client = cluster_check.connect_scheduler(self.address)
         try:
             return list(client.scheduler_info(n_workers=-1)["workers"])
         finally:
@@ -166,11 +174,24 @@ def test_when_the_client_is_killed_no_task_is_left(machines, tmp_path):
     assert all(psutil.pid_exists(pid) for pid in pids)
     client.kill()
     client.wait()
-    wait_for("the tasks' end", lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    wait_for("the tasks' end", lambda: not any(psutil.pid_exists(pid) for pid in pids), patience=5)
+
+
+def test_an_interrupt_ends_the_tasks(machines, tmp_path):
+    tasks = [tmp_path / "one", tmp_path / "two"]
+
+    def interrupt(index, line):
+        wait_for("tasks", lambda: all(task.is_file() and task.read_text() for task in tasks))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), open_cluster(machines.address, tmp_path) as found:
+        found.run(sleep_long, map(str, tasks), None, 0.0, interrupt)
+    pids = [int(task.read_text()) for task in tasks]
+    wait_for("the tasks' end", lambda: not any(psutil.pid_exists(pid) for pid in pids), patience=5)
 
 
 def test_when_the_scheduler_is_lost_each_task_that_had_not_ended_has_failed(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 3)  # so long the client looks for it
+    monkeypatch.setattr(cluster_check, "CONNECT_SECONDS", 3)  # so long the client looks for it
     machines = Machines(tmp_path)
     try:
         machines.start_workers()
@@ -179,22 +200,22 @@ def test_when_the_scheduler_is_lost_each_task_that_had_not_ended_has_failed(tmp_
     finally:
         machines.stop(*machines.processes)
     assert (tmp_path / "done").read_text() == "done" and list(errors) == [1] and lines[2] == []
-    assert re.search("the scheduler .* is lost; what was finished is kept", str(errors[1]))
-    assert not (tmp_path / cluster.JOB_FOLDER).exists()
+    assert re.search("cluster='tcp.*': the scheduler is lost; what was finished is kept", str(errors[1]))
+    assert not (tmp_path / JOB_FOLDER).exists()
 
 
 def test_a_scheduler_that_is_not_there_is_named_with_the_remedy(monkeypatch, tmp_path):
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(cluster_check, "CONNECT_SECONDS", 1)
     with pytest.raises(ClusterError, match=r"no scheduler answers .*start one with `dask scheduler`"):
-        Cluster("tcp://127.0.0.1:1", tmp_path)
+        open_and_close("tcp://127.0.0.1:1", tmp_path)
     with pytest.raises(ClusterError, match="neither an address such as tcp://HOST:8786 nor a scheduler file"):
-        Cluster("nowhere.json", tmp_path)
+        open_and_close("nowhere.json", tmp_path)
 
 
 def test_without_dask_the_remedy_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ClusterError, match='pip install "distributed>=2026.1"'):
-        Cluster("tcp://127.0.0.1:1", tmp_path)
+        open_and_close("tcp://127.0.0.1:1", tmp_path)
 
 
 # --- the workers' check ---
@@ -202,10 +223,10 @@ def test_without_dask_the_remedy_is_named(monkeypatch, tmp_path):
 
 def test_a_worker_that_lacks_a_gpu_or_a_file_is_named_before_anything_is_begun(machines, tmp_path):
     with pytest.raises(ClusterError, match="no worker declares a GPU; .*--resources GPU=1`, or set gpu=false"):
-        Cluster(machines.address, tmp_path, gpu=True)
+        open_and_close(machines.address, tmp_path, gpu=True)
     absent = str(tmp_path / "weights.h5")
     with pytest.raises(ClusterError, match=r"worker tcp://127.0.0.1:\d+: does not see .*weights.h5: put it where all"):
-        Cluster(machines.address, tmp_path, [absent])
+        open_and_close(machines.address, tmp_path, [absent])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -214,10 +235,10 @@ def odd_worker(machines, tmp_path):
     """Function that adds a worker for a test, which imports the text at its start and finds modules in a folder."""
     started = []
 
-    def start(preload="", folder=tmp_path / "odd"):
+    def start(preload="", *arguments, folder=tmp_path / "odd"):
         folder.mkdir(exist_ok=True)
         (folder / "odd.py").write_text(preload)
-        started.extend(machines.start_workers(1, "--preload", str(folder / "odd.py"), path=[folder]))
+        started.extend(machines.start_workers(1, "--preload", str(folder / "odd.py"), *arguments, path=[folder]))
 
     yield start
     machines.stop(*started)
@@ -246,13 +267,31 @@ pathlib.Path.read_text = functools.partialmethod(functools.partial(read_text, pa
 """
 
 
-def search(machines, folder, flag):
-    config = preset("smoke", space="findings", trials=0, cluster=machines.address)
-    objective = functools.partial(learn, flag=flag)
+def test_tasks_go_only_to_workers_that_declare_a_gpu_and_these_must_have_one(machines, tmp_path, odd_worker):
+    odd_worker("import shutil\nshutil.which = lambda name: None  # there is no driver\n", "--resources", "GPU=1")
+    with pytest.raises(ClusterError, match=r"worker tcp://127.0.0.1:\d+: Keras sees no GPU there; .*or set gpu=false"):
+        open_and_close(machines.address, tmp_path, gpu=True)
+    tasks = [str(tmp_path / name) for name in "abc"]
+    errors, _ = collect(machines.address, tmp_path, note_and_print, tasks)
+    assert errors == {}
+    assert {int(pathlib.Path(task).read_text()) for task in tasks} == {machines.processes[-1].pid}
+
+
+def test_a_worker_whose_files_do_not_arrive_does_not_share_the_folder(machines, tmp_path, odd_worker, monkeypatch):
+    odd_worker("import pathlib\npathlib.Path.touch = lambda path: None\n")
+    monkeypatch.setattr(cluster_check, "SHARE_SECONDS", 1)
+    with open_cluster(machines.address, tmp_path) as found:
+        assert re.match(r"worker tcp.*: what it writes into .* is not seen here: start the run in a", found.unshared)
+
+
+def search(machines, folder, flag, pid=None, cluster=None):
+    config = preset("smoke", space="findings", trials=0, cluster=machines.address if cluster is None else cluster)
+    objective = functools.partial(learn, flag=flag, pid=pid)
     weights = flag.with_name("weights.h5")
     weights.write_text("weights")
     given = os.path.relpath(weights)  # as a notebook finds them among what is mounted beside it
-    assert run_search(config, objective, folder, folder / "state", time.monotonic, time.monotonic(), [], given) == []
+    errors = run_search(config, objective, folder, folder / "state", time.monotonic, time.monotonic(), [], given)
+    assert bool(errors) == (pid is not None), errors
     return open_study(folder, config).get_trials()
 
 
@@ -278,6 +317,20 @@ def test_without_a_shared_folder_folds_are_refused_and_the_study_is_served(machi
     assert all(trial.state.name == "COMPLETE" and len(trial.intermediate_values) == 6 for trial in trials)
     assert "the study is served by this machine" in capsys.readouterr().out
     assert not (tmp_path / "search" / "state").exists()  # the checkpoints were on the workers' disks
+
+
+def test_a_search_whose_scheduler_is_lost_goes_on_from_the_same_epoch(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster_check, "CONNECT_SECONDS", 3)  # so long the client looks for it
+    machines = Machines(tmp_path)
+    try:
+        machines.start_workers()
+        trials = search(machines, tmp_path, tmp_path / "flag", pid=machines.scheduler.pid)
+    finally:
+        machines.stop(*machines.processes)
+    assert [trial.state.name for trial in trials] == ["RUNNING"] and len(trials[0].intermediate_values) == 3
+    trials = search(machines, tmp_path, tmp_path / "flag", cluster="")
+    assert len(trials) == 6 and all(trial.state.name == "COMPLETE" for trial in trials)
+    assert re.search(r"trial 0: .*, resumes after 3 epochs", capsys.readouterr().out)
 
 
 # --- folds ---
@@ -308,12 +361,9 @@ def alone(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_lost_worker_and_a_killed_process_cost_no_epoch_and_no_bit(machines, tmp_path, capsys, alone, killed):
+def test_a_lost_worker_and_a_killed_process_cost_no_epoch_and_no_bit(machines, tmp_path, capsys, alone):
     machines.start_workers()  # for the one that is lost
     callbacks = functools.partial(kill_the_process_and_then_the_worker, folder=tmp_path)
-    if not killed:
-        (tmp_path / "killed").touch()
     config = dataclasses.replace(CONFIG, cluster=machines.address)
     run, clock = tmp_path / "run", time.monotonic
     outcome = fit_folds(config, tiles_with_two_black_ones(), run, run / "state", clock=clock, callbacks=callbacks)
@@ -324,12 +374,13 @@ def test_a_lost_worker_and_a_killed_process_cost_no_epoch_and_no_bit(machines, t
     # Of a worker that is lost, the last line may be lost, too.
     assert [out.count(f"fold 0  epoch {epoch} ") for epoch in (1, 2, 3)] in ([1, 1, 1], [1, 0, 1])
     assert list(outcome.history["epoch"]) == [1, 2, 3]
-    assert ("fold 0  its process was killed by SIGKILL" in out) == killed and "resumes after epoch 2" in out
+    assert "fold 0  its process was killed by SIGKILL" in out
+    assert "resumes after epoch 1" in out and "resumes after epoch 2" in out
 
 
 @pytest.mark.slow
 def test_when_the_scheduler_is_lost_the_run_is_whole_and_can_be_resumed(tmp_path, monkeypatch, alone):
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 3)  # so long the client looks for it
+    monkeypatch.setattr(cluster_check, "CONNECT_SECONDS", 3)  # so long the client looks for it
     tiles, folder = tiles_with_two_black_ones(), tmp_path / "run"
     machines = Machines(tmp_path)
     try:
@@ -339,7 +390,7 @@ def test_when_the_scheduler_is_lost_the_run_is_whole_and_can_be_resumed(tmp_path
         outcome = fit_folds(config, tiles, folder, folder / "state", callbacks=callbacks)
     finally:
         machines.stop(*machines.processes)
-    assert re.search("fold 0: the scheduler .* is lost; what was finished is kept", str(outcome.failure))
+    assert re.search("fold 0: cluster='tcp.*': the scheduler is lost; what was finished is kept", str(outcome.failure))
     assert outcome.unfinished == [0] and len(outcome.history) == 2
     assert fit_folds(CONFIG, tiles, folder, folder / "state").failure is None
     assert_same_bits(alone, folder)

@@ -63,18 +63,22 @@ TESTS = {  # of modules that are tested through the verb that they serve, or in 
     "desk/joining.py": "tests/test_fan_out.py",
     "desk/submitting.py": "tests/test_submit.py",
     "desk/local/processes.py": "tests/test_run_local.py",
+    "salt/cluster_check.py": "tests/test_cluster.py",
+    "salt/cluster_task.py": "tests/test_cluster.py",
 }
 
 
 BUGS = {
     # --- more than one machine ---
     "a task outlives its client": Bug(
-        "salt/cluster.py", 'state is None or state.state == "cancelled"', "False", "client_is_killed"
+        "salt/cluster_task.py", 'state is None or state.state == "cancelled"', "False", "client_is_killed"
     ),
     "an error of the code is tried again": Bug(
-        "salt/cluster.py", "    if status < 0:\n        raise", "    if status:\n        raise", "not_tried_again"
+        "salt/cluster_task.py", "    if status < 0:\n        raise", "    if status:\n        raise", "not_tried_again"
     ),
-    "another version of Keras is taken": Bug("salt/cluster.py", "told[library] != version", "False", "another_keras"),
+    "another version of Keras is taken": Bug(
+        "salt/cluster_check.py", "told[library] != version", "False", "another_keras"
+    ),
     "a trial that ended is run again": Bug(
         "salt/trial_runs.py", "state.is_finished():", "state is None:", "begun_again", test_file="tests/test_study.py"
     ),

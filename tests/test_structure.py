@@ -22,6 +22,8 @@ ORDER = [
         "resume",
         "parts",
         "parallel",
+        "cluster_check",
+        "cluster_task",
         "cluster",
         "study",
         "schedule",
@@ -165,10 +167,23 @@ def test_the_flattener_needs_only_the_standard_library(name):
 @pytest.mark.parametrize("name", ORDER)
 def test_a_module_reads_neither_environment_nor_clock_nor_working_directory(name):
     source = (ROOT / "salt" / f"{name}.py").read_text(encoding="utf-8")
-    if name == "cluster":  # on another machine, whose environment only what runs there can read
+    if name == "cluster_task":  # on another machine, whose environment only what runs there can read
         source = source.replace("fast_switches(os.environ)", "")
     assert not re.search(r"os\.environ|getenv|getcwd|Path\.cwd|datetime\.now|time\.time\(", source)
     assert not {"time", "datetime"} & set(imported_names(ROOT / "salt" / f"{name}.py"))
+
+
+def test_a_cluster_is_imported_without_dask_and_without_keras():
+    assert not modules_after("import salt.cluster") & {*HEAVY, "distributed"}
+
+
+def test_only_one_module_starts_processes_that_go_on():
+    found = [
+        path.name
+        for path in (ROOT / "salt").glob("*.py")
+        if re.search(r"Popen\(|ProcessPool|multiprocessing", path.read_text())
+    ]
+    assert found == ["parallel.py"]
 
 
 def test_importing_salt_imports_nothing_heavy():
