@@ -188,16 +188,19 @@ BUGS = {
         test_file="tests/test_import_predictions.py",
     ),
     # --- rle ---
-    "encode_rle goes along the rows": Bug(
-        "salt/rle.py", "chunk.transpose(0, 2, 1).reshape(count, pixels)", "chunk.reshape(count, pixels)"
-    ),
+    "encode_rle goes along the rows": Bug("salt/rle.py", "+ column * height + line", "+ line * width + column"),
     "decode_rle goes along the rows": Bug(
         "salt/rle.py",
-        ".reshape(len(texts), width, height)\n        masks[part] = columns.transpose(0, 2, 1)",
-        ".reshape(len(texts), height, width)\n        masks[part] = columns",
+        "column, line = np.divmod(position, max(1, height))",
+        "line, column = np.divmod(position, max(1, width))",
+    ),
+    "encode_rle loses a run that ends with the tile": Bug(
+        "salt/rle.py", "reaching = np.flatnonzero(chunk[:, -1, -1]) if pixels else row", "reaching = row[:0]"
     ),
     "encode_rle counts from 0": Bug("salt/rle.py", "        numbers[0::2] += 1\n", ""),
-    "decode_rle counts from 0": Bug("salt/rle.py", "(height * width) + start - 1", "(height * width) + start"),
+    "decode_rle counts from 0": Bug(
+        "salt/rle.py", "begin, end = start - 1, start - 1 + length", "begin, end = start, start + length"
+    ),
     "decode_rle lets runs overlap by a pixel": Bug("salt/rle.py", "(step < length[:-1])", "(step < length[:-1] - 1)"),
     # --- metrics ---
     "an IoU at a threshold passes it": Bug(
