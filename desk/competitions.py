@@ -4,10 +4,11 @@ import importlib.util
 import pathlib
 import re
 
-from desk import paths
+import salt
 from desk.errors import ConfigurationError
 from salt.description import Competition
 
+DESCRIPTIONS = pathlib.Path(salt.__file__).parent
 DEFAULT = "tgs"  # what runs were about before manifests said it
 DESCRIPTION = re.compile(r"^COMPETITION = Competition\(\s*slug=\"([^\"]+)\"", re.MULTILINE)
 
@@ -15,7 +16,7 @@ DESCRIPTION = re.compile(r"^COMPETITION = Competition\(\s*slug=\"([^\"]+)\"", re
 def described_competitions() -> dict[str, str]:
     """The slugs of the competitions that salt/ describes, by the names of their modules; nothing is imported."""
     found = {}
-    for path in sorted((paths.ROOT / "salt").glob("*.py")):
+    for path in sorted(DESCRIPTIONS.glob("*.py")):
         if match := DESCRIPTION.search(path.read_text(encoding="utf-8")):
             found[path.stem] = match[1]
     return found
@@ -35,7 +36,7 @@ def find_description(name: str = DEFAULT) -> pathlib.Path:
     known = described_competitions()
     for module, slug in known.items():
         if name in (module, slug):
-            return paths.ROOT / "salt" / f"{module}.py"
+            return DESCRIPTIONS / f"{module}.py"
     raise ConfigurationError(
         f"competition {name!r} is not described: salt/ describes {', '.join(known)}; name one of them, or a file of "
         "yours that ends in .py"
@@ -49,7 +50,7 @@ def load_competition(name: str = DEFAULT) -> Competition:
         ConfigurationError: there is none, or its file holds none.
     """
     path = find_description(name)
-    if path.parent == paths.ROOT / "salt":
+    if path.parent == DESCRIPTIONS:
         module = importlib.import_module(f"salt.{path.stem}")
     else:
         spec = importlib.util.spec_from_file_location(path.stem, path)

@@ -11,7 +11,7 @@ from salt import cross_validation
 from salt.artifacts import ArtifactError
 from salt.config import Config, preset
 from salt.cross_validation import read_pseudo_labels
-from salt.folds import assign_folds
+from salt.folds import assign_folds, stratification_classes
 from salt.slices import synthetic_slices
 from salt.tgs import COMPETITION as TGS
 from salt.tiles import Tiles
@@ -90,4 +90,4 @@ def test_with_split_mosaic_a_slice_is_held_out_as_a_whole_and_a_resumed_run_has_
     monkeypatch.setattr(cross_validation, "find_mosaics", None)  # as another processor might find others
     np.testing.assert_array_equal(cross_validation.split_tiles(config, tiles, tmp_path), fold)
     random = cross_validation.split_tiles(Config(folds=3, train_folds=(0,)), tiles, tmp_path)
-    np.testing.assert_array_equal(random, assign_folds(tiles.images, cut.masks, 3, seed=0))
+    np.testing.assert_array_equal(random, assign_folds(stratification_classes(cut.masks, tiles.blank()), 3, seed=0))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import types
 
 import cv2
 import numpy as np
@@ -16,6 +17,8 @@ from salt.rle import encode_rles
 from salt.submission import read_submission, write_submission
 from salt.tgs import COMPETITION as TGS
 from scripts import compare, ensemble, import_predictions, report, score_oof, submit
+
+OFFLINE = types.SimpleNamespace(used_secrets=[])  # a link for dry runs, which ask Kaggle nothing
 
 
 @pytest.fixture
@@ -129,7 +132,13 @@ def test_the_predictions_of_a_numpy_program_go_all_the_way(
     tested = predict.rename(tested)
     runs = ["--runs", str(tmp_path / "runs")]
     capsys.readouterr()
-    assert submit.main([tested.name, "--data", str(synthetic_folder), "--dry-run", *runs], link=object()) == 0
+    assert (
+        submit.main(
+            [tested.name, "--data", str(synthetic_folder), "--dry-run", *runs],
+            link=OFFLINE,
+        )
+        == 0
+    )
     assert "10 rows" in capsys.readouterr().out
 
     _, _, second = run(tmp_path / "test.npz", "--trained-by", ours)
@@ -253,10 +262,16 @@ def test_a_submission_file_of_any_origin_is_checked_and_known_again(tmp_path, sy
     with open(tmp_path / "mine.csv", "w", newline="") as file:
         csv.writer(file).writerows([("id", "rle_mask"), *rows])
     arguments = ["--data", str(synthetic_folder), "--runs", str(tmp_path / "runs"), "--dry-run"]
-    assert submit.main([str(tmp_path / "mine.csv"), *arguments], link=object()) == 0
+    assert submit.main([str(tmp_path / "mine.csv"), *arguments], link=OFFLINE) == 0
     assert "10 rows" in capsys.readouterr().out and not (tmp_path / "runs").exists()
     one, other = (
-        run_of_file(object(), tmp_path / "mine.csv", synthetic_folder, tmp_path / "runs", dry_run=False)
+        run_of_file(
+            OFFLINE,
+            tmp_path / "mine.csv",
+            synthetic_folder,
+            tmp_path / "runs",
+            dry_run=False,
+        )
         for _ in range(2)
     )
     (made,) = (tmp_path / "runs").iterdir()
@@ -264,5 +279,5 @@ def test_a_submission_file_of_any_origin_is_checked_and_known_again(tmp_path, sy
     assert one.folder == other.folder == made
     assert (made / "submission.csv").read_bytes() == (tmp_path / "mine.csv").read_bytes()
     (tmp_path / "short.csv").write_text("id,rle_mask\nx,1 1\n")
-    assert submit.main([str(tmp_path / "short.csv"), *arguments], link=object()) == 1
+    assert submit.main([str(tmp_path / "short.csv"), *arguments], link=OFFLINE) == 1
     assert "missing 10" in capsys.readouterr().err and list((tmp_path / "runs").iterdir()) == [made]

@@ -46,10 +46,10 @@ def chain(monkeypatch, tmp_path):
     def report(run, second, data):
         calls.append(("report", (run, second, data)))
 
-    def find(roots):
+    def find(roots, competition):
         return types.SimpleNamespace(sample_submission=roots[0] / "sample_submission.csv")
 
-    def check(submission, sample):
+    def check(submission, sample, competition):
         calls.append(("check", (submission, sample)))
         return {"rows": 12, "empty_share": 0.25, "mean_coverage": 0.2}
 
