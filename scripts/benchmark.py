@@ -1,19 +1,26 @@
-"""Measures the package's code against the plain way of writing it, both in this one run.
+"""Measures this package's code beside what a user would pick instead, in turn, in one run.
 
-    python scripts/benchmark.py [--masks 18000] [--tiles 4000] [--synthetic 40] [--preset cpu] [--batch 24]
-                                [--repeats 5]
+    python scripts/benchmark.py [GROUP ...] [--repeats 5] [--write]
 
-Prints one table: medians of several repeats, and the ratio per mask or tile. The plain versions are what one finds in
-most notebooks: one mask at a time, one threshold at a time, Keras's own batch norm. They are checked to give the same
-results before they are timed. Where they are slow they get fewer items; the ratio is per item. Times depend on the
-machine and on what else it does.
+Groups: scoring, rle, reading, augmentation, step, inference, start, flattening, growth; without any, all of them. Ours
+and the others run in turn (A B A B), so that what the machine does otherwise meets them alike. The others (PyTorch,
+albumentations, pycocotools, cribo, stickytape) go into an environment of their own, .venv-peers, which the first run
+makes of desk/benchmarks/peers.txt. Where they give the same results as ours, that is checked before they are timed.
+
+`--write` appends what was measured to BENCHMARKS.md, with the machine, the versions and the date. `--quick` takes a few
+items of each, to see that it runs; its figures mean nothing.
 """
 
 import argparse
+import datetime
+import os
 import sys
 
 from desk.command import Outcome, VerbParser, run_command
 from desk.machine import start_keras
+from desk.paths import ROOT
+
+GROUPS = ("scoring", "rle", "reading", "augmentation", "step", "inference", "start", "flattening", "growth")
 
 
 def main(arguments=None) -> int:
@@ -21,35 +28,42 @@ def main(arguments=None) -> int:
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
-    parser = VerbParser(description="Time salt's code against the plain way.")
-    parser.add_argument("--masks", type=int, default=18_000, help="masks to encode and decode (default: %(default)s)")
-    parser.add_argument("--tiles", type=int, default=4_000, help="tiles of the threshold sweep (default: %(default)s)")
-    parser.add_argument("--synthetic", type=int, default=40, help="synthetic tiles to draw (default: %(default)s)")
-    parser.add_argument("--preset", default="cpu", help="whose network is trained (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=24, help="tiles of a training step (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="of each; the median counts (default: %(default)s)")
-    return parser.parse_args(arguments)
+    parser = VerbParser(description="Time salt's code beside what a user would pick instead.")
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"{', '.join(GROUPS)}; none: all of them")
+    parser.add_argument("--repeats", type=int, default=5, help="turns; the median counts (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="a few items of each, to see that it runs")
+    parser.add_argument("--write", action="store_true", help="append what was measured to BENCHMARKS.md")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.groups) - set(GROUPS):
+        parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+    if options.repeats < 1:
+        parser.error(f"--repeats {options.repeats}: must be at least 1")
+    return options
 
 
 def benchmark(options: argparse.Namespace) -> Outcome:
     start_keras()
-    from desk.benchmarks import measured_code, median_time
+    from desk.benchmarks import growth, page
+    from desk.benchmarks.groups import measured_groups
+    from salt.machine import describe_machine
 
-    about, measured = measured_code(options.masks, options.tiles, options.synthetic, options.preset, options.batch)
-    rows: dict[str, dict] = {}
-    print(f"{about}; medians of {options.repeats}")
-    print(f"{'':<22} {'salt: items':>12} {'seconds':>9} {'ms/item':>9} {'plain: items':>13} {'seconds':>9}   ratio")
-    for name, ours, plain in measured:
-        items, seconds = ours[0], median_time(ours[1], options.repeats)
-        line = f"{name:<22} {items:>12,} {seconds:>9.3f} {1000 * seconds / items:>9.4f}"
-        rows[name] = {"items": items, "seconds": seconds, "ratio": None}
-        if plain:
-            plain_seconds = median_time(plain[1], options.repeats)
-            ratio = plain_seconds / plain[0] / (seconds / items)
-            rows[name]["ratio"] = ratio
-            line += f" {plain[0]:>13,} {plain_seconds:>9.3f} {ratio:>6.1f}x"
-        print(line, flush=True)
-    return Outcome({"about": about, "repeats": options.repeats, "measured": rows})
+    machine = f"{page.processor()}, {describe_machine(os.environ)}; {page.versions()}"
+    print(machine, "", *page.table([]), sep="\n", flush=True)
+    groups = options.groups or GROUPS
+    rows = []
+    timed = [name for name in groups if name != "growth"]
+    for measured in measured_groups(timed, options.repeats, options.quick):
+        rows += measured
+        print(*page.table(measured)[2:], sep="\n", flush=True)
+    grown = growth.measure_growth(options.quick) if "growth" in groups else []
+    if grown:
+        print("", *growth.table(grown), sep="\n", flush=True)
+    if options.write:
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        command = " ".join(["python scripts/benchmark.py", *groups, f"--repeats {options.repeats}"])
+        lines = [f"{machine}. Command: `{command}`.", "", *(page.table(rows) if rows else [])]
+        page.append(ROOT / "BENCHMARKS.md", now, [*lines, *(["", *growth.table(grown)] if grown else [])])
+    return Outcome({"machine": machine, "rows": [row._asdict() for row in rows], "growth": grown})
 
 
 if __name__ == "__main__":

@@ -82,8 +82,10 @@ DESK_ORDER = [
     *("fetching", "joining", "competition_data", "submitting", "uploading", "run_table", "refreshing"),
     *("local.sandbox", "local.competitions", "local.mounts", "local.processes", "local.endings", "local.kernels"),
     *("local.docker", "local.chain", "score_tables", "scoring", "ensembles", "prediction_files", "importing"),
-    *("estimates", "benchmarks", "weights"),
+    *("estimates", "weights"),
     *("pages.html", "pages.report", "pages.explore", "pages.mosaics"),
+    *("benchmarks.timing", "benchmarks.page", "benchmarks.peers", "benchmarks.peer_program", "benchmarks.masks"),
+    *("benchmarks.reading", "benchmarks.networks", "benchmarks.programs", "benchmarks.groups", "benchmarks.growth"),
 ]
 # Functions that can be called from where they once were: each only calls the one in its new place.
 FORMER_PLACES = {("training", "fit_folds"), ("training", "read_pseudo_labels")}

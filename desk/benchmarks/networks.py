@@ -1,0 +1,164 @@
+"""Groups `augmentation`, `step` and `inference`: what runs in the compiled step, beside albumentations and PyTorch.
+
+A step of ours is what `fit` runs: padding, augmentation, network, crop, the presets' losses (Lovasz among them), the
+leaderboard metric and AdamW. A step of the peer is albumentations, binary cross-entropy and AdamW. Weights are random;
+they cost the same.
+"""
+
+import functools
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from desk.benchmarks.masks import wavy_masks
+from desk.benchmarks.peers import PeerProcess
+from desk.benchmarks.timing import Comparison, Contender, timed
+from desk.competitions import load_competition
+from desk.estimates import network_cost
+from salt.augmentations import augment, draw_augmentation
+from salt.config import Config, preset
+from salt.inference import predict_probabilities
+from salt.schedule import training_optimizer
+from salt.task import SegmentationTask
+from salt.tgs import TILE_SIZE
+from salt.tiles import crop_images, pad_images
+from salt.unet import build_model, use_jit
+
+STEPS = 4  # a call: enough to outweigh what a call itself takes
+WHOLE = 128  # pixels to which a user of the peer pads the tiles: its encoders halve the size five times
+# Preset, its changes; the peer's encoder, and widths of its decoder as ours has them.
+NETWORKS: tuple[tuple[str, dict, str, tuple[int, ...]], ...] = (
+    ("cpu", {}, "tu-tf_efficientnet_lite0", (64, 32, 16, 8)),
+    ("transfer_unet", {"padded_size": 112, "gpu": False}, "vgg16", (256, 128, 64, 32)),
+    ("transfer_unet", {"padded_size": 128, "gpu": False}, "vgg16", (256, 128, 64, 32)),
+)
+
+
+def augmentation_group(peers: PeerProcess, quick: bool) -> list[Comparison]:
+    """Image and mask through the augmentations of the `cpu` preset, without a network."""
+    count = 48 if quick else 480
+    config, (images, masks) = preset("cpu"), made_tiles(count)
+    generator = keras.random.SeedGenerator(0)
+
+    def transform(image: np.ndarray, mask: np.ndarray) -> tuple:
+        return augment(
+            image, mask, draw_augmentation(config, 24, generator, TILE_SIZE), config.padded_size, config.padding
+        )
+
+    compiled = compiled_function(transform)
+    batches = [(images[first : first + 24], masks[first : first + 24]) for first in range(0, count, 24)]
+    peer, _ = peers.prepare("augment_tiles", **peers.share(images=images, masks=masks), size=config.padded_size)
+    return [
+        Comparison(
+            f"augment {count} tiles with their masks",
+            "tile",
+            Contender("salt, compiled", count, timed(lambda: [compiled(*batch) for batch in batches])),
+            [Contender("albumentations, the same set, one thread", count, peer)],
+            [1],
+        )
+    ]
+
+
+def step_group(peers: PeerProcess, quick: bool) -> list[Comparison]:
+    """Training steps of three networks, beside segmentation_models.pytorch in four ways."""
+    found = []
+    for name, changes, encoder, widths in NETWORKS[:1] if quick else NETWORKS:
+        config = preset(name, **changes, weights=None)
+        batch = 4 if quick else config.batch_size
+        images, masks = made_tiles(batch)
+        shared = peers.share(images=images, masks=masks)
+        settings = dict(shared, encoder=encoder, steps=STEPS)
+        settings["frozen"] = 17 if config.model == "transfer_unet" else 0  # layers of VGG-16: its first three blocks
+        same = {"channels": list(widths), "size": config.padded_size, "compiled": True}
+        ways: dict[str, dict] = {
+            "its own decoder": {"size": WHOLE},
+            "its own decoder, torch.compile": {"size": WHOLE, "compiled": True},
+            "our widths and size, torch.compile": same,
+            "our widths and size, torch.compile, bfloat16": {**same, "bf16": True},
+        }
+        contenders = []
+        for way, more in list(ways.items())[: 1 if quick else None]:
+            call, told = peers.prepare("train_steps", **settings, **more)
+            label = f"segmentation_models.pytorch, {way} ({told['flops'] / 2e9:.2f} G products a tile forward)"
+            contenders.append(Contender(label, STEPS * batch, call))
+        own = network_cost(config).products / 1e9
+        found.append(
+            Comparison(
+                f"training step of {name} at {config.padded_size}",
+                "tile",
+                Contender(f"salt ({own:.2f} G products)", STEPS * batch, training_steps(config, images, masks)),
+                contenders,
+                [2, None, 1.5, None][: len(contenders)],
+            )
+        )
+    return found
+
+
+def inference_group(peers: PeerProcess, quick: bool) -> list[Comparison]:
+    """Five networks of the `cpu` preset over test tiles, with the flip, as the predict notebook does it."""
+    count, models = (24, 1) if quick else (512, 5)
+    config = preset("cpu", weights=None)
+    keras.mixed_precision.set_dtype_policy(config.precision)
+    networks = [build_model(config) for _ in range(models)]
+    images, _ = made_tiles(count)
+    ours = functools.partial(predict_probabilities, networks, images, "flip", config.padded_size, config.padding)
+    plain = functools.partial(predict_one_by_one, networks, images, config)
+    difference = np.abs(ours(progress=False).astype(int) - plain()).max()
+    assert difference <= 2, difference  # of 255: the two round at other places
+    return [
+        Comparison(
+            f"predict {count} tiles, flipped too, by {models} models",
+            "tile",
+            Contender("salt", count, timed(functools.partial(ours, progress=False))),
+            [Contender("model.predict in a loop, twice a model", count, timed(plain))],
+            [1.5],
+        )
+    ]
+
+
+def made_tiles(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images with noise and their masks, uint8 `[count, 101, 101]`; what they show does not matter for the time."""
+    masks = wavy_masks(count)
+    noise = np.random.default_rng(2).normal(110, 30, masks.shape)
+    return np.clip(noise + 60 * masks, 0, 255).astype(np.uint8), masks
+
+
+def compiled_function(function: Callable) -> Callable:
+    """A function of arrays, compiled as the backend compiles a training step."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=use_jit())
+    return function
+
+
+def training_steps(config: Config, images: np.ndarray, masks: np.ndarray) -> Callable[[], float]:
+    """A call of `Contender` that makes `STEPS` training steps with one batch."""
+    task, batch = segmentation_task(config), {"image": images, "mask": masks}
+    return timed(lambda: [task.train_on_batch(batch) for _ in range(STEPS)])
+
+
+def segmentation_task(config: Config) -> SegmentationTask:
+    """The compiled step of a configuration, with its variables."""
+    keras.mixed_precision.set_dtype_policy(config.precision)
+    task = SegmentationTask(build_model(config), config, load_competition().metric)
+    task.compile(training_optimizer(config), jit_compile=use_jit())
+    task(
+        {"image": np.zeros((2, TILE_SIZE, TILE_SIZE), np.uint8), "mask": np.zeros((2, TILE_SIZE, TILE_SIZE), np.uint8)}
+    )
+    task.optimizer.build(task.trainable_variables)
+    return task
+
+
+def predict_one_by_one(networks: list[keras.Model], images: np.ndarray, config: Config) -> np.ndarray:
+    """The original's way: `model.predict` of the padded tiles and of their mirror images, then the mean."""
+    total = np.zeros(images.shape, np.float32)
+    for network in networks:
+        for step in (1, -1):
+            padded = pad_images(images[:, :, ::step], config.padded_size, config.padding)[..., None]
+            logits = network.predict(padded, batch_size=64, verbose=0)
+            logits = logits["logits"] if isinstance(logits, dict) else logits
+            probabilities = 1 / (1 + np.exp(-crop_images(logits[..., 0], TILE_SIZE)))
+            total += probabilities[:, :, ::step]
+    return np.rint(255 * total / (2 * len(networks))).astype(np.uint8)
