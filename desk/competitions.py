@@ -3,6 +3,7 @@
 import importlib.util
 import pathlib
 import re
+from types import ModuleType
 
 import salt
 from desk.errors import ConfigurationError
@@ -49,6 +50,16 @@ def load_competition(name: str = DEFAULT) -> Competition:
     Raises:
         ConfigurationError: there is none, or its file holds none.
     """
+    return described_in(name).COMPETITION
+
+
+def leaderboard_triples(competition: Competition) -> tuple:
+    """What is known of a competition's earlier solutions, for `expect_leaderboard`; empty for most."""
+    return getattr(described_in(competition.slug), "LEADERBOARD_TRIPLES", ())
+
+
+def described_in(name: str) -> ModuleType:
+    """The module that describes a competition, see `load_competition`."""
     path = find_description(name)
     if path.parent == DESCRIPTIONS:
         module = importlib.import_module(f"salt.{path.stem}")
@@ -57,10 +68,9 @@ def load_competition(name: str = DEFAULT) -> Competition:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    found = getattr(module, "COMPETITION", None)
-    if not isinstance(found, Competition):
+    if not isinstance(getattr(module, "COMPETITION", None), Competition):
         raise ConfigurationError(f"{path}: has no COMPETITION that is a Competition; see salt/tgs.py")
-    return found
+    return module
 
 
 def competition_of(manifest: dict) -> Competition:

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from desk.competitions import load_competition
 from desk.runs import find_run, new_run_id
 from desk.score_tables import verdict
-from desk.scoring import open_run
+from desk.scoring import one_competition, open_run
 from salt.artifacts import (
     Oof,
     read_probabilities,
@@ -22,9 +21,12 @@ from salt.artifacts import (
     write_probabilities,
 )
 from salt.config import config_from_dict
+from salt.description import Competition
 from salt.ensembles import Ensemble, blend_probabilities, build_ensemble
+from salt.levels import choose_level_and_area, level_table
+from salt.metrics import Metric
 from salt.postprocess import postprocess
-from salt.scoring import choose_level_and_area, compare_oof, level_table, score_oof
+from salt.scoring import compare_oof, score_oof
 from salt.submission import write_submission
 
 
@@ -44,6 +46,7 @@ def make_ensemble(runs: Sequence, predictions: Sequence, ranks: bool, out: pathl
         ConfigurationError, ValueError: a run that does not exist, is damaged, or does not fit the others.
     """
     opened = [open_run(run) for run in runs]
+    competition = one_competition(opened)
     manifests, oofs = [run.manifest for run in opened], [run.oof for run in opened]
     names = [manifest["run_id"] for manifest in manifests]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -53,26 +56,27 @@ def make_ensemble(runs: Sequence, predictions: Sequence, ranks: bool, out: pathl
     def progress(steps: Sequence[int]) -> None:
         print(f"\rscoring a blend of {' : '.join(map(str, steps))} ".ljust(60), end="", file=sys.stderr, flush=True)
 
-    ensemble = build_ensemble(oofs, ranks, progress=progress)
+    ensemble = build_ensemble(oofs, competition.metric, ranks, progress=progress)
     print(file=sys.stderr)
-    score = score_oof(ensemble.oof)
-    print(ensemble_table(names, oofs, ensemble, score))
+    score = score_oof(ensemble.oof, competition.metric)
+    print(ensemble_table(names, oofs, ensemble, score, competition.metric))
 
     out.mkdir(parents=True, exist_ok=True)
     run_id = new_run_id("ensemble")
     with tempfile.TemporaryDirectory(prefix=".ensemble-", dir=out) as temporary:
         folder = pathlib.Path(temporary) / run_id
         write_oof(folder / "oof.npz", ensemble.oof)
-        more: dict[str, Any] = {"average": "ranks" if ranks else "probabilities", "score": score}
+        more: dict[str, Any] = {"competition": competition.slug}
+        more |= {"average": "ranks" if ranks else "probabilities", "score": score}
         members = [
             {"run_id": name, "weight": float(weight)} for name, weight in zip(names, ensemble.weights, strict=True)
         ]
         if predicted is not None:
             ids, arrays, predict_ids = predicted
             # Chosen on what is thresholded: all tiles with the weights of the test tiles. The score is the nested one.
-            level, area = choose_level_and_area(level_table(ensemble.blended))
+            level, area = choose_level_and_area(level_table(ensemble.blended, competition.metric), competition.metric)
             more |= {"level": level, "minimum_area": area}
-            write_predictions(folder, ids, arrays, ensemble, level, area)
+            write_predictions(folder, ids, arrays, ensemble, level, area, competition)
             members = [{**member, "predicted_by": name} for member, name in zip(members, predict_ids, strict=True)]
         # The settings are those of the first member: of the ensemble only folds and seed are facts, and all share them.
         config = config_from_dict(manifests[0]["config"])
@@ -116,17 +120,23 @@ def read_predictions(runs: Sequence, manifests: list[dict]) -> tuple[np.ndarray,
 
 
 def write_predictions(
-    folder: pathlib.Path, ids: np.ndarray, arrays: Sequence[np.ndarray], ensemble: Ensemble, level: int, area: int
+    folder: pathlib.Path,
+    ids: np.ndarray,
+    arrays: Sequence[np.ndarray],
+    ensemble: Ensemble,
+    level: int,
+    area: int,
+    competition: Competition,
 ) -> None:
     """Writes `probabilities.npz` and `submission.csv` of the test tiles, as the predict kernel does."""
     probabilities = blend_probabilities(list(arrays), ensemble.weights, ensemble.scales)
     write_probabilities(folder / "probabilities.npz", ids, probabilities)
-    write_submission(folder / "submission.csv", ids, postprocess(probabilities, level, area), load_competition())
+    write_submission(folder / "submission.csv", ids, postprocess(probabilities, level, area), competition)
 
 
-def ensemble_table(names: list[str], oofs: list[Oof], ensemble: Ensemble, score: dict) -> str:
+def ensemble_table(names: list[str], oofs: list[Oof], ensemble: Ensemble, score: dict, metric: Metric) -> str:
     """The members and the ensemble, as text for a terminal."""
-    comparisons = [compare_oof(oof, ensemble.oof) for oof in oofs]
+    comparisons = [compare_oof(oof, ensemble.oof, metric) for oof in oofs]
     singles = [comparison["first_score"] for comparison in comparisons]
     lines = ["  weight  by the other folds   score  run"]
     for index, name in enumerate(names):

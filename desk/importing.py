@@ -23,11 +23,13 @@ from desk.scoring import open_run
 from salt.artifacts import Oof, write_manifest, write_oof, write_probabilities
 from salt.competition import CompetitionFiles, find_competition
 from salt.config import Config
+from salt.description import Competition
 from salt.files import sha256_file
-from salt.metrics import average_precision
+from salt.levels import HALF_LEVEL
+from salt.metrics import Metric, mask_counts
 from salt.postprocess import binarize, postprocess
 from salt.rle import decode_rles
-from salt.scoring import HALF_LEVEL, score_oof
+from salt.scoring import score_oof
 from salt.submission import read_submission, write_submission
 from salt.tiles import crop_images
 
@@ -98,16 +100,16 @@ def import_predictions(request: ImportRequest) -> pathlib.Path:
         folder = pathlib.Path(temporary) / run_id
         folder.mkdir()
         if of_test:
-            write_test_run(folder, request, found.ids, probabilities, test_ids, origin)
+            write_test_run(folder, request, found.ids, probabilities, test_ids, origin, competition)
         else:
             place = {tile_id: row for row, tile_id in enumerate(train_ids)}
             truth = masks[[place[each] for each in found.ids]]
-            check_orientation(request, probabilities, truth)
+            check_orientation(request, probabilities, truth, competition.metric)
             fold = read_folds(request, found)
             write_oof(folder / "oof.npz", Oof(np.array(found.ids), fold, probabilities, truth))
             held = sorted(set(fold.tolist()))
             config = Config(folds=max(2, held[-1] + 1), train_folds=tuple(held))
-            write_manifest(folder, run_id, IMPORTED, config, imported=origin)
+            write_manifest(folder, run_id, IMPORTED, config, competition=competition.slug, imported=origin)
             print(f"{plural(len(held), 'fold')} of {len(found.ids):,} of the {len(train_ids):,} training tiles")
         os.rename(folder, request.runs / run_id)
     return request.runs / run_id
@@ -156,7 +158,7 @@ def names(ids: list[str]) -> str:
     return ", ".join(ids[:SHOWN]) + more
 
 
-def check_orientation(request: ImportRequest, probabilities: np.ndarray, masks: np.ndarray) -> None:
+def check_orientation(request: ImportRequest, probabilities: np.ndarray, masks: np.ndarray, metric: Metric) -> None:
     """Looks whether predictions fit the truth better when they are turned.
 
     Raises:
@@ -169,7 +171,7 @@ def check_orientation(request: ImportRequest, probabilities: np.ndarray, masks: 
     def score(stack: np.ndarray) -> float:
         # At the level that predicts as much salt as there is: p = 0.5 says nothing of a model that is never that sure.
         level = max(1, int(np.quantile(stack, 1 - masks[salt].mean(), method="higher")))
-        return float(np.mean(average_precision(binarize(np.ascontiguousarray(stack), level), masks[salt])))
+        return float(np.mean(metric.score(*mask_counts(binarize(np.ascontiguousarray(stack), level), masks[salt]))))
 
     given = probabilities[salt]
     scores = {name: score(turn(given)) for name, turn in REMEDIES.items()}
@@ -229,6 +231,7 @@ def write_test_run(
     probabilities: np.ndarray,
     order: list[str],
     origin: dict,
+    competition: Competition,
 ) -> None:
     """Writes a run with predictions of the test tiles, in the sample's order, and their submission."""
     place = {tile_id: row for row, tile_id in enumerate(ids)}
@@ -236,13 +239,19 @@ def write_test_run(
     level, area, trained_by = HALF_LEVEL, 0, ""
     if request.trained_by is not None:
         trained = open_run(find_run(request.trained_by, request.runs).folder)
-        score, trained_by = score_oof(trained.oof), trained.manifest["run_id"]
+        score, trained_by = score_oof(trained.oof, competition.metric), trained.manifest["run_id"]
         level, area = score["best_level"], score["minimum_area"]
     print(f"{len(order):,} test tiles; salt from level {level} of 255 on, in tiles with at least {area} pixels of it")
     if request.trained_by is None:
         print("(--trained-by RUN takes level and area from the predictions of training tiles)")
     write_probabilities(folder / "probabilities.npz", np.array(order), probabilities)
     masks = postprocess(probabilities, level, area)
-    write_submission(folder / "submission.csv", order, masks, load_competition())
-    more = {"trained_by": trained_by, "level": level, "minimum_area": area, "imported": origin}
+    write_submission(folder / "submission.csv", order, masks, competition)
+    more = {
+        "competition": competition.slug,
+        "trained_by": trained_by,
+        "level": level,
+        "minimum_area": area,
+        "imported": origin,
+    }
     write_manifest(folder, folder.name, IMPORTED, Config(), **more)

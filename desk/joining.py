@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 
+from desk.competitions import competition_of
 from desk.deeds import remade_push
 from desk.errors import ConfigurationError
 from desk.fetching import Patience, RunFailed, StillRunning, bring_run, is_whole
@@ -19,8 +20,8 @@ from desk.settling import settle_open, settle_run
 from desk.states import Manifest, PushRecord
 from salt.artifacts import write_manifest, write_oof
 from salt.files import sha256_file
+from salt.levels import choose_minimum_area, count_oof, level_table
 from salt.parts import read_trained_run
-from salt.postprocess import choose_minimum_area
 from salt.scoring import score_oof
 
 
@@ -109,12 +110,14 @@ def join_parts(run: Run) -> Manifest:
     (fresh / "history.csv").write_text(history, encoding="utf-8")
     courses = {fold: course for folder in folders for fold, course in read_object(folder / "courses.json").items()}
     write_object(fresh / "courses.json", courses)
-    score, area = score_oof(trained.oof), trained.config.minimum_area
+    competition = competition_of(read_object(folders[0] / MANIFEST))
+    counts, metric = count_oof(trained.oof), competition.metric
+    score, area = score_oof(counts, metric), trained.config.minimum_area
     if area < 0:
         level = trained.config.level or score["best_level"]
-        area = choose_minimum_area(trained.oof.probabilities, trained.oof.masks, level)
+        area = choose_minimum_area(level_table(counts, metric), level, metric)
     minutes = round(sum(found.minutes or 0 for found in manifests), 1)
-    more = {"minutes": minutes, "score": score, "minimum_area": area}
+    more = {"competition": competition.slug, "minutes": minutes, "score": score, "minimum_area": area}
     more["parts"] = {
         found.run_id: sha256_file(folder / MANIFEST) for folder, found in zip(folders, manifests, strict=True)
     }

@@ -5,22 +5,23 @@ def score_table(score: dict) -> str:
     """The score as text for a terminal, some 60 lines."""
     folds = len(score["folds"])
     blocks = [
-        [f"{score['run_id']}: {score['tiles']:,} tiles in {folds} fold{'s' * (folds != 1)}"],
+        [f"{score['run_id']}: {score['tiles']:,} tiles in {folds} fold{'s' * (folds != 1)}, {score['metric']}"],
         headline_lines(score),
-        leaderboard_lines(score),
+        leaderboard_lines(score) if "leaderboard" in score else [],
         ["  fold              tiles           score"]
         + [f"  {row['fold']:<15} {row['tiles']:>7,}          {row['score']:.4f}" for row in score["folds"]],
-        ["  coverage          tiles   share   score"]
+        class_lines(score) if "of_class" in score else [],
+        [f"  coverage          {'masks' if 'of_class' in score else 'tiles'}   share   score"]
         + [
             f"  {class_name(row['class']):<15} {row['tiles']:>7,}  {row['share']:>5.1%}   {score_text(row['score'])}"
             for row in score["classes"]
         ],
-        depth_lines(score["depths"]),
-        leak_lines(score["leak"]),
-        confusion_lines(score["confusion"]),
-        calibration_lines(score["calibration"]),
+        depth_lines(score["depths"]) if "depths" in score else [],
+        leak_lines(score["leak"]) if "leak" in score else [],
+        confusion_lines(score["confusion"], score["target"]),
+        calibration_lines(score["calibration"], score["target"]),
     ]
-    return "\n\n".join("\n".join(lines) for lines in blocks)
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines)
 
 
 def headline_lines(score: dict) -> list[str]:
@@ -55,12 +56,24 @@ def leaderboard_lines(score: dict) -> list[str]:
     """What the leaderboard is expected to say, or why nothing is."""
     expected = score["leaderboard"]
     if expected is None:
-        return ["  leaderboard: no expectation; scores that are known with theirs lie between 0.708 and 0.873"]
+        low, high = score["leaderboard_range"]
+        return [f"  leaderboard: no expectation; scores that are known with theirs lie between {low} and {high}"]
     lines = ["  leaderboard      expected    95 % interval"]
     for name in ("public", "private"):
         low, high = expected[name]["interval"]
         lines.append(f"  {name:<15}   {expected[name]['score']:.4f}    {low:.4f} to {high:.4f}")
     return lines + ["  (if these are the competition's own tiles, in random folds)"]
+
+
+def class_lines(score: dict) -> list[str]:
+    """The score of each class, and how often it is there and found."""
+    lines = ["  class              there   found   false    score"]
+    for name, row in zip(score["class_names"], score["of_class"], strict=True):
+        there = row["salt_as_empty"] + row["salt_as_salt"]
+        lines.append(
+            f"  {name:<15} {there:>8,}  {row['salt_as_salt']:>6,}  {row['empty_as_salt']:>6,}   {row['score']:.4f}"
+        )
+    return lines
 
 
 def depth_lines(rows: list[dict] | None) -> list[str]:
@@ -92,21 +105,21 @@ def leak_lines(leak: dict | None) -> list[str]:
     return lines
 
 
-def confusion_lines(counts: dict) -> list[str]:
-    """Empty and salt tiles, and what they were taken for."""
-    lines = ["  truth             predicted empty   predicted salt"]
-    for truth in ("empty", "salt"):
-        lines.append(f"  {truth:<15} {counts[f'{truth}_as_empty']:>17,} {counts[f'{truth}_as_salt']:>16,}")
+def confusion_lines(counts: dict, target: str) -> list[str]:
+    """Tiles with and without the target, and what they were taken for."""
+    lines = [f"  truth             predicted empty   predicted {target}"]
+    for truth, name in (("empty", "empty"), ("salt", target)):
+        lines.append(f"  {name:<15} {counts[f'{truth}_as_empty']:>17,} {counts[f'{truth}_as_salt']:>16,}")
     return lines
 
 
-def calibration_lines(calibration: dict) -> list[str]:
-    """How often pixels of each probability are salt."""
-    lines = ["  probability          pixels   predicted    salt"]
+def calibration_lines(calibration: dict, target: str) -> list[str]:
+    """How often pixels of each probability are of the target."""
+    lines = [f"  probability          pixels   predicted  {target:>6}"]
     for row in calibration["bins"]:
         predicted, salt = ("     -" if row[name] is None else f"{row[name]:>6.1%}" for name in ("predicted", "salt"))
         lines.append(f"  {row['low']:.1f} to {row['high']:.1f}  {row['pixels']:>16,}      {predicted}  {salt}")
-    return lines + [f"  calibration error {calibration['error']:.4f}: predicted less salt, mean over all pixels"]
+    return lines + [f"  calibration error {calibration['error']:.4f}: predicted less {target}, mean over all pixels"]
 
 
 def span(values: list[int]) -> str:

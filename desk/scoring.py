@@ -7,35 +7,36 @@ from typing import NamedTuple
 
 import numpy as np
 
-from desk.competitions import load_competition
+from desk.competitions import competition_of, leaderboard_triples
 from desk.errors import ConfigurationError
 from desk.paths import AnyPath
 from desk.runs import find_run
 from desk.score_tables import score_table
 from salt.artifacts import Oof, read_oof, verify_run
+from salt.description import Competition
 from salt.ensembles import mean_oof
 from salt.files import whole_file
-from salt.postprocess import postprocess
-from salt.rle import decode_rles
-from salt.scoring import (
-    calibrate,
+from salt.levels import (
+    OofCounts,
     choose_level_and_area,
-    expect_leaderboard,
+    count_oof,
     level_table,
-    mean_precision,
+    mean_score,
     nested_choice,
     nested_parts,
-    score_by_depth,
-    score_oof,
 )
+from salt.postprocess import postprocess
+from salt.rle import decode_rles
+from salt.scoring import calibrate, expect_leaderboard, score_by_depth, score_oof
 
 
 class ScoredRun(NamedTuple):
-    """A training run: its folder, its manifest and its out-of-fold predictions."""
+    """A training run: its folder, its manifest, its out-of-fold predictions, and the competition that they are of."""
 
     folder: pathlib.Path
     manifest: dict
     oof: Oof
+    competition: Competition
 
 
 def show_score(names: Sequence[AnyPath], data: AnyPath | None = None, mosaics: AnyPath | None = None) -> dict:
@@ -53,7 +54,7 @@ def show_score(names: Sequence[AnyPath], data: AnyPath | None = None, mosaics: A
         ConfigurationError: mosaics without the competition.
     """
     runs = [open_run(name) for name in names]
-    score = score_runs([run.manifest for run in runs], [run.oof for run in runs], data, mosaics)
+    score = score_runs(runs, mean_oof([run.oof for run in runs]), data, mosaics)
     lines = [score_table(score)]
     if len(runs) == 1:
         path = runs[0].folder / "score.json"
@@ -65,38 +66,74 @@ def show_score(names: Sequence[AnyPath], data: AnyPath | None = None, mosaics: A
 
 
 def score_runs(
-    manifests: Sequence[dict], oofs: Sequence[Oof], data: AnyPath | None = None, mosaics: AnyPath | None = None
+    runs: Sequence[ScoredRun], oof: Oof | OofCounts, data: AnyPath | None = None, mosaics: AnyPath | None = None
 ) -> dict:
-    """All that is known of a run or an ensemble: see `salt.scoring.score_oof`; and `run_id` and the further tables.
+    """All that is known of a run or an ensemble, see `salt.scoring.score_oof`, and what its competition has besides.
 
     Args:
-        manifests: of the runs.
-        oofs: their out-of-fold predictions, in the same order.
+        runs: the run, or the members of the ensemble.
+        oof: its out-of-fold predictions; without `mosaics` their counts will do.
         data: the competition's folder, for its depths; None: no table by depth.
         mosaics: as for `show_score`.
+
+    Returns:
+        The figures, and `run_id`, `competition` (slug), `metric` (label), `target`, `class_names`, `calibration`. Where
+        the competition has depths, `depths`; where there are mosaics, or could be, `leak`; where leaderboard scores of
+        earlier solutions are known, `leaderboard` and `leaderboard_range`, the scores that they had out of fold.
+
+    Raises:
+        ConfigurationError: runs of several competitions.
     """
-    oof = mean_oof(list(oofs))
-    score = score_oof(oof)
-    return {
-        "run_id": " + ".join(manifest["run_id"] for manifest in manifests),
+    competition = one_competition(runs)
+    counts = count_oof(oof)
+    score = score_oof(counts, competition.metric)
+    found = {
+        "run_id": " + ".join(run.manifest["run_id"] for run in runs),
+        "competition": competition.slug,
+        "metric": competition.metric.label,
+        "target": competition.target,
+        "class_names": list(competition.classes),
         **score,
-        "depths": None if data is None else depth_table(data, oof),
-        "leak": None if mosaics is None else leak_table(data, mosaics, oof),
-        "calibration": calibrate(oof),
-        "leaderboard": expect_leaderboard(score["nested_score"], score["nested_standard_error"]),
+        "calibration": calibrate(counts),
     }
+    if competition.depths_table is not None:
+        found["depths"] = None if data is None else depth_table(data, counts, competition)
+        found["leak"] = None if mosaics is None else leak_table(data, mosaics, oof, competition)
+    elif mosaics is not None:
+        raise ConfigurationError(f"--mosaics: {competition.slug} has none; they are of tiles cut out of seismic slices")
+    if triples := leaderboard_triples(competition):
+        found["leaderboard"] = expect_leaderboard(score["nested_score"], score["nested_standard_error"], triples)
+        found["leaderboard_range"] = [choose(triple[0] for triple in triples) for choose in (min, max)]
+    return found
 
 
-def depth_table(data: AnyPath, oof: Oof) -> list[dict]:
+def one_competition(runs: Sequence[ScoredRun]) -> Competition:
+    """The competition that all runs are of.
+
+    Raises:
+        ConfigurationError: they are of several.
+    """
+    for run in runs[1:]:
+        if run.competition.slug != runs[0].competition.slug:
+            raise ConfigurationError(
+                f"{run.folder.name} is of {run.competition.slug}, {runs[0].folder.name} of {runs[0].competition.slug}; "
+                "take runs of one competition"
+            )
+    return runs[0].competition
+
+
+def depth_table(data: AnyPath, oof: OofCounts, competition: Competition) -> list[dict]:
     """The score by depth, with the depths of the competition in the folder `data`; without its depths.csv, no rows."""
     from salt.competition import find_competition
     from salt.data import read_depths  # OpenCV, which scores without depths do not need
 
-    files = find_competition([data], load_competition())
-    return [] if files.depths_table is None else score_by_depth(oof, read_depths(files, oof.ids))
+    files = find_competition([data], competition)
+    if files.depths_table is None:
+        return []
+    return score_by_depth(oof, competition.metric, read_depths(files, oof.ids))
 
 
-def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof) -> dict:
+def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof | OofCounts, competition: Competition) -> dict:
     """What the networks have seen of the tiles that they are scored on, and the score of those of which they have not.
 
     Args:
@@ -120,7 +157,8 @@ def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof) -> dict:
     from salt.mosaics import neighbours_of, read_mosaics
     from salt.rules import measure_rules
 
-    competition = load_competition()
+    assert isinstance(oof, Oof)
+    metric = competition.metric
     files = find_competition([data], competition)
     train_ids, rles = read_id_table(files.train_table, competition.train_table)
     ids = np.array(sorted({*train_ids.tolist(), *oof.ids.tolist()}))
@@ -131,16 +169,17 @@ def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof) -> dict:
     table = read_mosaics(pathlib.Path(mosaics), ids)
     neighbours = neighbours_of(table)
     leaks = find_leaks(fold, table.mosaic, neighbours)
-    precision = nested_choice(level_table(oof), nested_parts(oof, seed=0))[0]
+    scores_at = level_table(oof, metric)
+    nested = nested_choice(scores_at, nested_parts(oof, seed=0), metric)[0]
 
     def score(inside: np.ndarray) -> float | None:
-        return mean_precision(precision[inside]) if inside.any() else None
+        return mean_score(nested[inside], metric) if inside.any() else None
 
     masks = np.zeros((len(ids), *oof.masks.shape[1:]), np.uint8)
     masks[np.searchsorted(ids, train_ids)] = decode_rles(rles, shape=masks.shape[1:], ids=train_ids)
     masks[held] = oof.masks
     predicted, scored = np.zeros_like(masks), np.isin(np.arange(len(ids)), held)
-    predicted[held] = postprocess(oof.probabilities, *choose_level_and_area(level_table(oof)))
+    predicted[held] = postprocess(oof.probabilities, *choose_level_and_area(scores_at, metric))
     return {
         "rules": measure_rules(predicted, masks, fold, neighbours, scored),
         "placed": float((table.mosaic[held] >= 0).mean()),
@@ -170,4 +209,4 @@ def open_run(name: AnyPath) -> ScoredRun:
             f"{folder / 'oof.npz'}: has tiles of the folds {sorted(held)}, but {sorted(trained)} were trained "
             "(train_folds in manifest.json); a fold without tiles has no score: train it anew, or fetch the run again"
         )
-    return ScoredRun(folder, manifest, oof)
+    return ScoredRun(folder, manifest, oof, competition_of(manifest))

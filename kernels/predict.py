@@ -45,8 +45,9 @@ from salt.config import config_from_dict, config_to_dict
 from salt.data import read_test
 from salt.figures import plot_tiles
 from salt.inference import predict_probabilities
+from salt.levels import choose_minimum_area, count_oof, level_table
 from salt.parts import read_trained_run
-from salt.postprocess import choose_minimum_area, empty_tiles, postprocess
+from salt.postprocess import empty_tiles, postprocess
 from salt.scoring import score_oof
 from salt.submission import check_submission, write_submission
 from salt.tgs import COMPETITION
@@ -92,10 +93,11 @@ for fold in config.train_folds:
     model = build_fold_model(config)
     model.load_weights(trained.weights[fold])
     models.append(model)
-level = config.level or score_oof(trained.oof)["best_level"]
+counts = count_oof(trained.oof)
+level = config.level or score_oof(counts, COMPETITION.metric)["best_level"]
 area = config.minimum_area
 if area < 0:
-    area = choose_minimum_area(trained.oof.probabilities, trained.oof.masks, level)
+    area = choose_minimum_area(level_table(counts, COMPETITION.metric), level, COMPETITION.metric)
 print(f"{len(models)} models of {models[0].count_params():,} parameters")
 print(f"{COMPETITION.target} from level {level} of 255 on, in tiles with at least {area} pixels of it")
 

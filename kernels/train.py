@@ -50,8 +50,8 @@ from salt.cross_validation import fit_folds, read_pseudo_labels
 from salt.data import describe_tiles, read_test, read_train
 from salt.encoders import find_weights
 from salt.figures import plot_history, plot_tiles
-from salt.metrics import average_precision
-from salt.postprocess import choose_minimum_area, postprocess
+from salt.levels import choose_minimum_area, count_oof, level_table, scores_with_area
+from salt.postprocess import postprocess
 from salt.resume import STATE_FOLDER, resume_run
 from salt.scoring import score_oof
 from salt.tgs import COMPETITION
@@ -127,27 +127,28 @@ oof, score, area = outcome.oof, None, config.minimum_area
 if oof is None:
     print("no fold is finished yet")
 else:
-    score = score_oof(oof)
+    counts = count_oof(oof)
+    score, table = score_oof(counts, COMPETITION.metric), level_table(counts, COMPETITION.metric)
     level = config.level or score["best_level"]
     if area < 0:
-        area = choose_minimum_area(oof.probabilities, oof.masks, level)
+        area = choose_minimum_area(table, level, COMPETITION.metric)
     print(f"{len(oof.ids)} tiles: score {score['best_score']:.4f} at level {score['best_level']} of 255, the best one,")
     print(f"95 % interval {np.round(score['best_interval'], 4)}; at level 128, p = 0.5: {score['half_score']:.4f}")
     predicted = postprocess(oof.probabilities, level, area)
-    precision = average_precision(predicted, oof.masks)
-    print(f"{precision.mean():.4f} at level {level} if tiles with less than {area} pixels of salt are predicted empty")
+    scores = scores_with_area(table, level, area)
+    print(f"{scores.mean():.4f} at level {level} if tiles with less than {area} pixels of salt are predicted empty")
 
 # %% [markdown]
-# Held-out tiles with salt, from the worst to the best: image, truth, prediction; above each its average precision.
+# Held-out tiles with salt, from the worst to the best: image, truth, prediction; above each its score.
 
 # %%
 if oof is not None:
     salty = np.flatnonzero(oof.masks.any(axis=(1, 2)))
-    by_precision = salty[np.argsort(precision[salty], kind="stable")]
-    shown = by_precision[np.linspace(0, len(salty) - 1, min(24, len(salty))).astype(int)]
+    by_score = salty[np.argsort(scores[salty], kind="stable")]
+    shown = by_score[np.linspace(0, len(salty) - 1, min(24, len(salty))).astype(int)]
     images = tiles.images[[np.flatnonzero(tiles.ids == oof.ids[index])[0] for index in shown]]
     overlays = {"truth": oof.masks[shown], "prediction": predicted[shown]}
-    figure = plot_tiles(images, overlays, [f"{precision[index]:.2f}" for index in shown])
+    figure = plot_tiles(images, overlays, [f"{scores[index]:.2f}" for index in shown])
 
 # %% [markdown]
 # ### The manifest

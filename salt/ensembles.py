@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from salt.artifacts import Oof
-from salt.metrics import threshold_sweep
-from salt.scoring import ScoringError, nested_parts, same_tiles
+from salt.levels import ROUNDING, ScoringError, nested_parts, same_tiles
+from salt.metrics import Metric, threshold_sweep
 
 WEIGHT_STEPS = 10  # how many times a run is added to the blend: weights are at most as fine as tenths
 BLEND_CHUNK = 256  # tiles at a time: 10 MB of float32 for each run
@@ -62,6 +62,7 @@ def mean_oof(oofs: list[Oof]) -> Oof:
 
 def build_ensemble(
     oofs: list[Oof],
+    metric: Metric,
     ranks: bool = False,
     seed: int = 0,
     progress: Callable[[tuple[int, ...]], object] = lambda steps: None,
@@ -70,6 +71,7 @@ def build_ensemble(
 
     Args:
         oofs: out-of-fold predictions of the same tiles, in any order, each held out in the same fold by all.
+        metric: of the competition.
         ranks: whether to average ranks instead of probabilities.
         seed: of the parts of a single fold, as in `score_oof`.
         progress: function that is called before each blend is scored, with how many times each run is in it.
@@ -82,48 +84,47 @@ def build_ensemble(
     oofs = same_tiles(oofs)
     arrays = [oof.probabilities for oof in oofs]
     scales = rank_scales(arrays) if ranks else probability_scales(len(oofs))
+    parts, blended, choices = nested_parts(oofs[0], seed), np.empty_like(arrays[0]), []
+    numbers = np.unique(parts)
     known: dict[tuple[int, ...], np.ndarray] = {}
 
-    everywhere = np.ones(len(arrays[0]), bool)
-
-    def tenths(steps: tuple[int, ...], rows: np.ndarray = everywhere) -> np.ndarray:
-        """Of a blend: tenths of the average precision of some tiles at each level, uint8 `[n, 255]`."""
+    def sums(steps: tuple[int, ...], without: int | None = None) -> np.ndarray:
+        """The sum of a blend's scores at each level, float64 `[255]`, over all tiles but those of a part."""
         key = tuple(int(step) for step in np.array(steps) // np.gcd.reduce(steps))
         if key not in known:
             progress(key)
-            blended = blend_probabilities(arrays, key, scales)
-            known[key] = np.rint(10 * threshold_sweep(blended, oofs[0].masks)).astype(np.uint8)
-        return known[key][rows]
+            scores = metric.in_steps(threshold_sweep(blend_probabilities(arrays, key, scales), oofs[0].masks, metric))
+            known[key] = np.stack([scores[parts == part].reshape(-1, 255).sum(axis=0) for part in numbers])
+        return known[key][numbers != without].sum(axis=0)
 
-    parts, blended, choices = nested_parts(oofs[0], seed), np.empty_like(arrays[0]), []
-    for part in np.unique(parts):
+    for part in numbers:
         inside = parts == part
-        weights = choose_weights(len(oofs), functools.partial(tenths, rows=~inside))
+        weights = choose_weights(len(oofs), functools.partial(sums, without=part))
         blended[inside] = blend_probabilities([array[inside] for array in arrays], weights, scales)
         choices.append({"part": int(part), "tiles": int(inside.sum()), "weights": weights.tolist()})
-    weights = choose_weights(len(oofs), tenths)
+    weights = choose_weights(len(oofs), sums)
     everything = oofs[0]._replace(probabilities=blend_probabilities(arrays, weights, scales))
     return Ensemble(weights, choices, scales, oofs[0]._replace(probabilities=blended), everything)
 
 
-def choose_weights(count: int, tenths: Callable[[tuple[int, ...]], np.ndarray]) -> np.ndarray:
+def choose_weights(count: int, sums: Callable[[tuple[int, ...]], np.ndarray]) -> np.ndarray:
     """Greedy selection with replacement (Caruana et al. 2004): in each step the run is added that gains most.
 
     Args:
         count: how many runs there are.
-        tenths: function of a tuple, how many times each run is in a blend; returns tenths of the average precision of
-            the tiles to choose on, at each level, `[N, 255]`.
+        sums: function of a tuple, how many times each run is in a blend; returns the sum of the scores of the tiles to
+            choose on, at each level, `[255]`.
 
     Returns:
         float64 `[count]`, whose sum is 1: those of the best blend of all steps, of several the first.
     """
     steps: tuple[int, ...] = (0,) * count
-    best, found = -1, steps
+    best, found = -1.0, steps
     for _ in range(WEIGHT_STEPS):
         candidates = [steps[:run] + (steps[run] + 1,) + steps[run + 1 :] for run in range(count)]
-        scores = [int(tenths(candidate).sum(axis=0, dtype=np.int64).max()) for candidate in candidates]
+        scores = [float(sums(candidate).max()) for candidate in candidates]
         steps = candidates[int(np.argmax(scores))]
-        if max(scores) > best:
+        if max(scores) > best + ROUNDING * max(1.0, best):
             best, found = max(scores), steps
     return np.array(found) / sum(found)
 

@@ -11,13 +11,14 @@ All comparisons are between integers: an IoU of exactly 0.55 does not pass t = 0
 11 / 20. numpy only.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from salt.rle import require_masks
+from salt.rle import masks_at_a_time, require_masks
 
 # The IoU thresholds in twentieths: IoU > k / 20 is decided as 20 * intersection > k * union.
 THRESHOLDS_20 = range(10, 20)
@@ -58,7 +59,12 @@ class Metric:
         """The mean of scores `[N, ...]` over the first axis; exact where there are `steps`."""
         if self.steps is None:
             return np.mean(scores, axis=0)
-        return np.rint(self.steps * np.asarray(scores)).astype(np.int64).sum(axis=0) / (self.steps * len(scores))
+        return self.in_steps(scores).astype(np.int64).sum(axis=0) / (self.steps * len(scores))
+
+    def in_steps(self, scores: np.ndarray) -> np.ndarray:
+        """Scores, or differences of scores, as whole numbers of `steps`, whose sums are exact; without steps as they
+        are."""
+        return np.asarray(scores) if self.steps is None else np.rint(self.steps * np.asarray(scores))
 
 
 def precision_of_counts(intersection: Any, predicted: Any, truth: Any, where: Callable) -> Any:
@@ -153,15 +159,17 @@ def leaderboard_score(proposal: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean(average_precision(proposal, truth)))
 
 
-def threshold_sweep(probabilities: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Average precision of every tile at each of the 255 levels, in one pass over the pixels.
+def threshold_sweep(probabilities: np.ndarray, masks: np.ndarray, metric: Metric = AVERAGE_PRECISION) -> np.ndarray:
+    """The score of every tile at each of the 255 levels, in one pass over the pixels.
 
     Args:
-        probabilities: uint8 `[N, H, W]`, round(255 p); at level l, salt is `probabilities >= l`.
-        masks: true masks `[N, H, W]`, 0 and 1.
+        probabilities: uint8 `[N, H, W]`, round(255 p); at level l, salt is `probabilities >= l`. Of several classes
+            `[N, H, W, C]`.
+        masks: true masks of the same shape, 0 and 1.
+        metric: of a mask.
 
     Returns:
-        float64 `[N, 255]`; column j is level j + 1.
+        float64 `[N, 255]`; column j is level j + 1. Of several classes `[N, C, 255]`.
 
     Raises:
         MetricError: wrong shapes, types or values.
@@ -170,49 +178,80 @@ def threshold_sweep(probabilities: np.ndarray, masks: np.ndarray) -> np.ndarray:
         >>> scores = threshold_sweep(probabilities, masks).mean(axis=0)
         >>> best_level = 1 + scores.argmax()
     """
-    return sweep_from_pixels(pixels_from_level(probabilities, masks))
+    return scores_from_pixels(pixels_from_level(probabilities, masks), metric)
 
 
 def pixels_from_level(probabilities: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """How many pixels of each tile reach each level, counted apart for background and salt.
 
     Each tile's pixels are counted once, by truth and probability (2 x 256 counters). Proposal, intersection and union
-    at any level are sums over those counters.
+    at any level are sums over those counters. Of stacks that are read when asked for, a few tiles are asked for at a
+    time.
 
     Args:
-        probabilities: uint8 `[N, H, W]`, round(255 p).
-        masks: true masks `[N, H, W]`, 0 and 1.
+        probabilities: uint8 `[N, H, W]`, round(255 p); of several classes `[N, H, W, C]`.
+        masks: true masks of the same shape, 0 and 1.
 
     Returns:
         int32 `[N, 2, 256]`: `[i, t, v]` pixels of tile i have truth t and a probability of at least v; v = 0 has all.
+        Of several classes `[N, C, 2, 256]`.
 
     Raises:
         MetricError: wrong shapes, types or values.
     """
-    probabilities = np.asarray(probabilities)
-    masks = require_masks(masks, "masks", MetricError)
     if probabilities.dtype != np.uint8:
         raise MetricError(f"probabilities: must be uint8, round(255 p), not {probabilities.dtype}")
     if probabilities.shape != masks.shape:
         raise MetricError(f"probabilities: shape {probabilities.shape} differs from the masks' {masks.shape}")
-    pixels = np.empty((len(masks), 2, 256), np.int32)
-    for first in range(0, len(masks), METRIC_CHUNK):
-        part = slice(first, first + METRIC_CHUNK)
-        code = masks[part].astype(np.uint16) * 256 + probabilities[part]
-        counts = count_codes(code, 512).reshape(-1, 2, 256)
-        pixels[part] = counts[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]
+    classes = masks.shape[3:]
+    pixels = np.empty((len(masks), *classes, 2, 256), np.int32)
+    for part in tile_parts(masks):
+        truth = require_masks(class_masks(masks[part]), "masks", MetricError)
+        code = truth.astype(np.uint16) * 256 + class_masks(probabilities[part])
+        counts = count_codes(code, 512).reshape(-1, *classes, 2, 256)
+        pixels[part] = counts[..., ::-1].cumsum(axis=-1)[..., ::-1]
     return pixels
 
 
-def sweep_from_pixels(at_least: np.ndarray) -> np.ndarray:
+def tile_parts(masks: np.ndarray) -> Iterator[slice]:
+    """The tiles of a stack, a few at a time, so that the memory for counting them does not grow with their size."""
+    size = min(METRIC_CHUNK, masks_at_a_time(math.prod(masks.shape[1:])))
+    for first in range(0, len(masks), size):
+        yield slice(first, min(first + size, len(masks)))
+
+
+def class_masks(masks: np.ndarray) -> np.ndarray:
+    """The masks `[N * C, H, W]` of `[N, H, W, C]`, those of a tile one after the other; `[N, H, W]` as they are."""
+    masks = np.asarray(masks)
+    if masks.ndim != 4:
+        return masks
+    return np.moveaxis(masks, 3, 1).reshape(-1, *masks.shape[1:3])
+
+
+def scores_from_pixels(at_least: np.ndarray, metric: Metric) -> np.ndarray:
     """The `threshold_sweep` of tiles, from the result of `pixels_from_level`."""
-    intersection = at_least[:, 1, 1:]
-    union = at_least[:, 0, 1:] + at_least[:, 1, :1]  # the proposed background, and all salt
-    return precision_from_counts(intersection, union)
+    return metric.score(at_least[..., 1, 1:], at_least[..., 1:].sum(axis=-2, dtype=np.int32), at_least[..., 1, :1])
 
 
 def intersection_and_union(proposal: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pixels in both masks and in either; int64 `[N]` each, N = 1 for a single mask."""
+    intersection, proposed, true = mask_counts(proposal, truth)
+    return intersection, proposed + true - intersection
+
+
+def mask_counts(proposal: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels in both masks, in the proposed one and in the true one, for `Metric.score`.
+
+    Args:
+        proposal: predicted masks, `[N, H, W]` or `[H, W]`, 0 and 1.
+        truth: true masks of the same shape.
+
+    Returns:
+        Three times int64 `[N]`, N = 1 for a single mask.
+
+    Raises:
+        MetricError: shapes differ, or values other than 0 and 1.
+    """
     proposal, truth = np.asarray(proposal), np.asarray(truth)
     if proposal.shape != truth.shape:
         raise MetricError(f"proposal: shape {proposal.shape} differs from the truth's {truth.shape}")
@@ -221,11 +260,10 @@ def intersection_and_union(proposal: np.ndarray, truth: np.ndarray) -> tuple[np.
     proposal = require_masks(proposal, "proposal", MetricError)
     truth = require_masks(truth, "truth", MetricError)
     counts = np.zeros((len(truth), 4), np.int64)
-    for first in range(0, len(truth), METRIC_CHUNK):
-        part = slice(first, first + METRIC_CHUNK)
+    for part in tile_parts(truth):
         # 2 * truth - proposal + 1 is 0: proposal only, 1: neither, 2: both, 3: truth only (in an order that stays >= 0)
         counts[part] = count_codes(2 * truth[part].astype(np.uint8) + 1 - proposal[part].astype(np.uint8), 4)
-    return counts[:, 2], counts[:, 0] + counts[:, 2] + counts[:, 3]
+    return counts[:, 2], counts[:, 0] + counts[:, 2], counts[:, 2] + counts[:, 3]
 
 
 def count_codes(codes: np.ndarray, kinds: int) -> np.ndarray:
@@ -263,5 +301,9 @@ def coverage_class(masks: np.ndarray) -> np.ndarray:
         int64 `[N]`: coverage in tenths, rounded up, in integers (3 tenths of salt are class 3, not 4).
     """
     masks = require_masks(masks, "masks", MetricError)
-    salt_pixels = masks.sum(axis=(1, 2), dtype=np.int64)
-    return -(-10 * salt_pixels // (masks.shape[1] * masks.shape[2]))
+    return coverage_tenths(masks.sum(axis=(1, 2), dtype=np.int64), masks.shape[1] * masks.shape[2])
+
+
+def coverage_tenths(marked: np.ndarray, pixels: int | np.ndarray) -> np.ndarray:
+    """The `coverage_class` of masks with so many marked ones among their pixels."""
+    return -(-10 * marked // pixels)

@@ -5,10 +5,7 @@ Probabilities are uint8, round(255 p), everywhere; salt is `value >= level`, lev
 
 import numpy as np
 
-from salt.metrics import average_precision
 from salt.rle import require_masks
-
-LARGEST_AREA = 300  # pixels; the largest minimum area that is considered
 
 
 class PostprocessError(ValueError):
@@ -94,36 +91,6 @@ def postprocess(probabilities: np.ndarray, level: int, minimum_area: int = 0) ->
         PostprocessError: see `binarize` and `remove_small`.
     """
     return remove_small(binarize(probabilities, level), minimum_area)
-
-
-def choose_minimum_area(probabilities: np.ndarray, masks: np.ndarray, level: int) -> int:
-    """The minimum area that scores best, of several the smallest.
-
-    Args:
-        probabilities: uint8 `[N, H, W]`, out of fold.
-        masks: `[N, H, W]`, 0 and 1, the truth.
-        level: 1 to 255.
-
-    Returns:
-        Pixels, 0 to `LARGEST_AREA`; 0 changes nothing.
-    """
-    predicted = binarize(probabilities, level)
-    areas = predicted.sum(axis=(1, 2), dtype=np.int64)
-    return best_minimum_area(areas, average_precision(predicted, masks), ~np.any(masks, axis=(1, 2)))
-
-
-def best_minimum_area(areas: np.ndarray, precision: float | np.ndarray, empty: np.ndarray) -> int:
-    """The minimum area that scores best, of several the smallest.
-
-    Args:
-        areas: int `[N]`, predicted pixels of salt in each tile.
-        precision: float `[N]`, average precision of each tile as predicted.
-        empty: bool `[N]`, whether the tile has no salt.
-    """
-    # How much each tile's score gains if it is predicted empty, in tenths: whole numbers, so that equal sums are equal.
-    gain = np.rint(10 * (empty - precision))
-    gains = np.bincount(np.minimum(areas, LARGEST_AREA), weights=gain, minlength=LARGEST_AREA + 1).cumsum()
-    return int(np.argmax([0, *gains[:-1]]))  # tiles with fewer pixels than the area become empty
 
 
 def choose_pseudo_labels(

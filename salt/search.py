@@ -18,7 +18,8 @@ from optuna.trial import TrialState
 
 from salt.config import Config, config_from_dict, config_to_dict
 from salt.cross_validation import fit_folds, fold_files
-from salt.scoring import level_table, mean_precision, nested_choice, nested_parts, student_975
+from salt.levels import count_oof, level_table, mean_score, nested_choice, nested_parts
+from salt.scoring import student_975
 from salt.study import SPACES, SearchError, Span
 from salt.tiles import Tiles
 
@@ -104,9 +105,10 @@ def train_trial(
     if outcome.unfinished or oof is None:
         return None
     watch()  # once more: a kill may have come between the last epoch's checkpoint and its report
-    precision = nested_choice(level_table(oof), nested_parts(oof, seed=0))[0]
+    counts, metric = count_oof(oof), tiles.competition.metric
+    scores = nested_choice(level_table(counts, metric), nested_parts(counts, seed=0), metric)[0]
     return {
-        "fold_scores": [mean_precision(precision[oof.fold == held_out]) for held_out in config.train_folds],
+        "fold_scores": [mean_score(scores[oof.fold == held_out], metric) for held_out in config.train_folds],
         "last_scores": [each.history()[-1]["val_score"] for each in files],
     }
 

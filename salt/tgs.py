@@ -37,3 +37,22 @@ COMPETITION = Competition(
     blank=is_black,
     remarks=count_flaws,
 )
+
+# (out-of-fold score, public score, private score or None) of solutions that published them; random folds on all 4,000
+# training tiles. Left out: out-of-fold scores with pseudo-labels, which raise them by more than the leaderboard's.
+LEADERBOARD_TRIPLES = (
+    # github.com/ak110/kaggle_salt, submissions.csv
+    *((0.839, 0.839, 0.860), (0.856, 0.853, 0.874), (0.857, 0.854, 0.875), (0.858, 0.857, 0.878)),
+    *((0.863, 0.859, 0.881), (0.865, 0.862, 0.883), (0.866, 0.867, 0.886)),
+    # github.com/SeuTao/TGS-Salt-Identification-Challenge-2018-_4th_place_solution, README
+    *((0.873, 0.873, 0.891), (0.868, 0.870, 0.889)),
+    # alexisrozhkov.github.io/kaggle-salt-writeup
+    *((0.859, 0.866, 0.881), (0.865, 0.872, 0.887)),
+    # github.com/neptune-ai/open-solution-salt-identification, which names no private scores
+    *((0.794, 0.798, None), (0.807, 0.801, None), (0.802, 0.809, None), (0.804, 0.813, None)),
+    *((0.819, 0.824, None), (0.829, 0.837, None), (0.830, 0.845, None), (0.853, 0.849, None)),
+    # github.com/laserstonewall/kaggle_salt: the best leaderboard score, and the middle of .774 to .776
+    (0.775, 0.781, 0.8125),
+    # a late submission made with GraphRAG: its own validation, and the leaderboard
+    (0.708, 0.694, 0.726),
+)

@@ -30,11 +30,12 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 def compare(options: argparse.Namespace) -> Outcome:
     from desk.score_tables import comparison_table
-    from desk.scoring import open_run
+    from desk.scoring import one_competition, open_run
     from salt.scoring import compare_oof
 
     first, second = open_run(options.first), open_run(options.second)
-    result = compare_oof(first.oof, second.oof, common=options.common)
+    metric = one_competition([first, second]).metric
+    result = compare_oof(first.oof, second.oof, metric, common=options.common)
     names = [run.manifest["run_id"] for run in (first, second)]
     print(comparison_table(*names, result))
     return Outcome({"runs": names, **result})

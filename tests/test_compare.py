@@ -5,9 +5,10 @@ import scipy.stats
 from desk.score_tables import verdict
 from salt.artifacts import Oof, write_manifest, write_oof
 from salt.config import Config
-from salt.metrics import average_precision
+from salt.levels import ScoringError
+from salt.metrics import AVERAGE_PRECISION, average_precision
 from salt.postprocess import postprocess
-from salt.scoring import ScoringError, compare_oof, score_oof
+from salt.scoring import compare_oof, score_oof
 from scripts import compare
 
 
@@ -34,7 +35,7 @@ def write(folder, oof, run_id):
 def nested_precision(oof):
     """Per tile with the level and area that the other folds chose, by masks made anew."""
     precision = np.empty(len(oof.ids))
-    for choice in score_oof(oof, draws=2)["choices"]:
+    for choice in score_oof(oof, AVERAGE_PRECISION, draws=2)["choices"]:
         own = oof.fold == choice["part"]
         masks = postprocess(oof.probabilities[own], choice["level"], choice["minimum_area"])
         precision[own] = average_precision(masks, oof.masks[own])
@@ -43,7 +44,7 @@ def nested_precision(oof):
 
 def test_the_difference_is_that_of_the_two_nested_scores_and_its_classes_sum_to_it():
     first, second = make_oof(60), make_oof(90, seed=1)
-    result = compare_oof(first, second, draws=400)
+    result = compare_oof(first, second, AVERAGE_PRECISION, draws=400)
     expected = nested_precision(second).mean() - nested_precision(first).mean()
     assert expected > 0.02  # else the sign would not be seen
     assert result["difference"] == pytest.approx(expected, abs=1e-12)
@@ -56,7 +57,10 @@ def test_the_difference_is_that_of_the_two_nested_scores_and_its_classes_sum_to_
 
 def test_swapping_the_runs_turns_the_sign():
     first, second = make_oof(60), make_oof(90, seed=1)
-    there, back = compare_oof(first, second, draws=400), compare_oof(second, first, draws=400)
+    there, back = (
+        compare_oof(first, second, AVERAGE_PRECISION, draws=400),
+        compare_oof(second, first, AVERAGE_PRECISION, draws=400),
+    )
     assert back["difference"] == pytest.approx(-there["difference"], abs=1e-12)
     assert back["interval"] == pytest.approx([-there["interval"][1], -there["interval"][0]], abs=1e-12)
     assert back["probability"] == pytest.approx(1 - there["probability"], abs=1e-12)
@@ -64,7 +68,7 @@ def test_swapping_the_runs_turns_the_sign():
 
 def test_the_paired_standard_error_is_the_textbook_s_and_tiles_to_settle_follows_from_it():
     first, second = make_oof(60), make_oof(75, seed=1)
-    result = compare_oof(first, second, draws=4000)
+    result = compare_oof(first, second, AVERAGE_PRECISION, draws=4000)
     change = nested_precision(second) - nested_precision(first)
     assert result["standard_error"] == pytest.approx(change.std() / np.sqrt(40), rel=0.05)
     # With so many tiles, 80 % of the differences that would be measured lie beyond 1.96 standard errors.
@@ -74,7 +78,7 @@ def test_the_paired_standard_error_is_the_textbook_s_and_tiles_to_settle_follows
 
 def test_a_run_is_no_better_than_itself_in_another_order():
     order = np.random.default_rng(3).permutation(40)
-    result = compare_oof(make_oof(), make_oof(order=order), draws=50)
+    result = compare_oof(make_oof(), make_oof(order=order), AVERAGE_PRECISION, draws=50)
     assert result["difference"] == 0 and result["interval"] == [0, 0] and result["probability"] == 0.5
     assert result["tiles_to_settle"] is None and "score the same" in verdict(result)
 
@@ -82,10 +86,10 @@ def test_a_run_is_no_better_than_itself_in_another_order():
 def test_runs_over_other_tiles_are_refused_and_compared_on_the_common_ones_when_asked():
     first, second = make_oof(60, order=np.arange(30)), make_oof(90, order=np.arange(10, 40))
     with pytest.raises(ScoringError, match="30 and 30 tiles, 20 of them in common"):
-        compare_oof(first, second)
+        compare_oof(first, second, AVERAGE_PRECISION)
     both = np.arange(10, 30)
-    expected = compare_oof(make_oof(60, order=both), make_oof(90, order=both), draws=50)
-    assert compare_oof(first, second, common=True, draws=50) == expected
+    expected = compare_oof(make_oof(60, order=both), make_oof(90, order=both), AVERAGE_PRECISION, draws=50)
+    assert compare_oof(first, second, AVERAGE_PRECISION, common=True, draws=50) == expected
 
 
 @pytest.mark.parametrize(
@@ -99,7 +103,7 @@ def test_runs_over_other_tiles_are_refused_and_compared_on_the_common_ones_when_
 )
 def test_runs_that_do_not_belong_together_are_refused(change, message):
     with pytest.raises(ScoringError, match=message):
-        compare_oof(make_oof(), make_oof()._replace(**change))
+        compare_oof(make_oof(), make_oof()._replace(**change), AVERAGE_PRECISION)
 
 
 @pytest.mark.parametrize(
@@ -118,14 +122,14 @@ def test_the_verdict_says_who_is_better_or_how_many_tiles_more_it_takes(interval
 
 def test_too_few_draws_are_refused():
     with pytest.raises(ScoringError, match="draws=1: must be at least 2"):
-        compare_oof(make_oof(), make_oof(), draws=1)
+        compare_oof(make_oof(), make_oof(), AVERAGE_PRECISION, draws=1)
 
 
 def test_the_command_prints_the_difference_and_names_both_runs(tmp_path, capsys):
     runs = [write(tmp_path / name, oof, f"run-{name}") for name, oof in (("a", make_oof(60)), ("b", make_oof(90)))]
     assert compare.main(runs) == 0
     shown = capsys.readouterr().out
-    result = compare_oof(make_oof(60), make_oof(90))
+    result = compare_oof(make_oof(60), make_oof(90), AVERAGE_PRECISION)
     assert "run-a" in shown and "run-b" in shown and f"B - A  {result['difference']:+.4f}" in shown
     assert "B is the better one." in shown and "on 40 tiles" in shown
 

@@ -9,6 +9,7 @@ from desk.submitting import check_run
 from salt.artifacts import Oof, read_oof, read_probabilities, verify_run, write_manifest, write_oof, write_probabilities
 from salt.config import preset
 from salt.ensembles import blend_probabilities, probability_scales
+from salt.metrics import AVERAGE_PRECISION
 from salt.postprocess import postprocess
 from salt.scoring import score_oof
 from salt.submission import check_submission, read_submission, write_submission
@@ -84,7 +85,7 @@ def test_its_submission_has_the_level_and_area_that_are_best_for_its_own_weighte
     assert np.array_equal(probabilities, expected)
     oofs = [read_oof(kept / f"train-{number}" / "oof.npz") for number in range(3)]
     whole = blend_probabilities([oof.probabilities for oof in oofs], weights, probability_scales(3))
-    score = score_oof(oofs[0]._replace(probabilities=whole))
+    score = score_oof(oofs[0]._replace(probabilities=whole), AVERAGE_PRECISION)
     assert (manifest["level"], manifest["minimum_area"]) == (score["best_level"], score["minimum_area"])
     path = kept / "expected.csv"
     write_submission(path, ids, postprocess(expected, score["best_level"], score["minimum_area"]), TGS)
@@ -104,7 +105,10 @@ def test_the_table_has_each_run_and_the_difference_to_the_best_one(kept, tmp_pat
     assert run(folder, "train-0", "train-1", "--ranks") == 0
     shown = capsys.readouterr().out
     found, manifest = made(folder)
-    singles = [score_oof(read_oof(folder / name / "oof.npz"))["nested_score"] for name in ("train-0", "train-1")]
+    singles = [
+        score_oof(read_oof(folder / name / "oof.npz"), AVERAGE_PRECISION)["nested_score"]
+        for name in ("train-0", "train-1")
+    ]
     for name, single in zip(("train-0", "train-1"), singles, strict=True):
         assert any(line.endswith(f"{single:.4f}  {name}") for line in shown.splitlines())
     score = manifest["score"]["nested_score"]

@@ -11,9 +11,10 @@ from salt.ensembles import (
     probability_scales,
     rank_scales,
 )
-from salt.metrics import threshold_sweep
+from salt.levels import ScoringError
+from salt.metrics import AVERAGE_PRECISION, threshold_sweep
 from salt.postprocess import postprocess
-from salt.scoring import ScoringError, score_oof
+from salt.scoring import score_oof
 
 SIDE = 8
 
@@ -73,19 +74,19 @@ def test_black_tiles_stay_at_zero_whatever_the_average():
 
 def test_the_better_run_weighs_more_and_a_useless_one_nothing():
     runs = draw_runs(np.random.default_rng(4), 150, [0.8, 1.2, 50.0])
-    ensemble = build_ensemble(runs)
+    ensemble = build_ensemble(runs, AVERAGE_PRECISION)
     assert ensemble.weights.sum() == pytest.approx(1)
     assert ensemble.weights[0] > ensemble.weights[1] > ensemble.weights[2] == 0
-    best = max(score_oof(run, draws=2)["nested_score"] for run in runs)
-    assert score_oof(ensemble.oof, draws=2)["nested_score"] > best
+    best = max(score_oof(run, AVERAGE_PRECISION, draws=2)["nested_score"] for run in runs)
+    assert score_oof(ensemble.oof, AVERAGE_PRECISION, draws=2)["nested_score"] > best
 
 
 def test_each_fold_is_blended_with_weights_that_do_not_know_its_tiles():
     runs = draw_runs(np.random.default_rng(5), 60, [1.0, 1.1, 1.2])
-    before = build_ensemble(runs)
+    before = build_ensemble(runs, AVERAGE_PRECISION)
     spoilt = runs[0].fold == 1
     changed = [run._replace(masks=np.where(spoilt[:, None, None], 1 - run.masks, run.masks)) for run in runs]
-    after = build_ensemble(changed)
+    after = build_ensemble(changed, AVERAGE_PRECISION)
     assert np.array_equal(before.oof.probabilities[spoilt], after.oof.probabilities[spoilt])
     assert [choice["weights"] for choice in before.choices][1] == [choice["weights"] for choice in after.choices][1]
     assert before.choices != after.choices and (before.choices[0]["part"], before.choices[0]["tiles"]) == (0, 20)
@@ -102,18 +103,18 @@ def test_weights_are_those_of_the_best_blend_on_the_way_and_of_the_first_one_amo
 def test_the_order_of_the_tiles_in_a_run_does_not_matter():
     runs = draw_runs(np.random.default_rng(6), 30, [1.0, 1.2])
     mixed = np.random.default_rng(7).permutation(30)
-    other = build_ensemble([runs[0], Oof(*(array[mixed] for array in runs[1]))])
-    assert np.array_equal(other.oof.probabilities, build_ensemble(runs).oof.probabilities)
+    other = build_ensemble([runs[0], Oof(*(array[mixed] for array in runs[1]))], AVERAGE_PRECISION)
+    assert np.array_equal(other.oof.probabilities, build_ensemble(runs, AVERAGE_PRECISION).oof.probabilities)
 
 
 def test_runs_over_other_tiles_or_folds_and_a_single_run_are_refused():
     one, other = draw_runs(np.random.default_rng(8), 12, [1.0, 1.0])
     with pytest.raises(ScoringError, match="at least 2 runs, not 1"):
-        build_ensemble([one])
+        build_ensemble([one], AVERAGE_PRECISION)
     with pytest.raises(ScoringError, match="the runs have 12 and 11 tiles, 11 of them in common"):
-        build_ensemble([one, Oof(*(array[1:] for array in other))])
+        build_ensemble([one, Oof(*(array[1:] for array in other))], AVERAGE_PRECISION)
     with pytest.raises(ScoringError, match="fold: runs 1 and 2 differ in 12 of 12 tiles, the first of them t0000"):
-        build_ensemble([one, other._replace(fold=other.fold + 1)])
+        build_ensemble([one, other._replace(fold=other.fold + 1)], AVERAGE_PRECISION)
 
 
 @pytest.mark.slow
@@ -129,8 +130,8 @@ def test_the_score_of_an_ensemble_is_not_optimistic_while_that_of_fitted_weights
     for _ in range(30):
         runs = draw_runs(generator, 24, [0.7] * 8)
         fresh = draw_runs(generator, 600, [0.7] * 8)
-        ensemble = build_ensemble(runs)
-        score = score_oof(ensemble.oof, draws=2)
+        ensemble = build_ensemble(runs, AVERAGE_PRECISION)
+        score = score_oof(ensemble.oof, AVERAGE_PRECISION, draws=2)
 
         def blend(some, weights):
             arrays = [run.probabilities for run in some]
@@ -143,7 +144,9 @@ def test_the_score_of_an_ensemble_is_not_optimistic_while_that_of_fitted_weights
         masks = postprocess(chosen.probabilities, score["best_level"], score["minimum_area"])
         truth = threshold_sweep(255 * masks, chosen.masks)[:, 0].mean() - fixed(fresh)
         nested.append(score["nested_score"] - fixed(runs) - truth)
-        fitted.append(score_oof(blend(runs, ensemble.weights), draws=2)["chosen_score"] - fixed(runs) - truth)
+        fitted.append(
+            score_oof(blend(runs, ensemble.weights), AVERAGE_PRECISION, draws=2)["chosen_score"] - fixed(runs) - truth
+        )
     error = np.std(nested, ddof=1) / np.sqrt(len(nested))
     assert np.mean(nested) < 2 * error
     assert np.mean(fitted) > 3 * np.std(fitted, ddof=1) / np.sqrt(len(fitted))

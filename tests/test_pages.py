@@ -15,7 +15,7 @@ from desk.pages import report as pages_report
 from salt.artifacts import Oof, write_manifest, write_oof
 from salt.config import Config
 from salt.layout import write_competition
-from salt.metrics import average_precision, coverage_class, leaderboard_score
+from salt.metrics import AVERAGE_PRECISION, average_precision, coverage_class, leaderboard_score
 from salt.postprocess import postprocess
 from salt.scoring import compare_oof, score_oof
 from salt.synthetic import synthetic_tiles
@@ -152,10 +152,12 @@ def test_the_tables_hold_every_tile_s_exact_score_and_the_pictures_come_in_their
 def test_the_page_s_figures_are_those_of_score_oof_and_compare(double, oofs):
     facts, _ = page_data(double)
     for run, oof in zip(facts["runs"], oofs, strict=True):
-        assert {key: run["score"][key] for key in score_oof(oof)} == json.loads(json.dumps(score_oof(oof)))
+        assert {key: run["score"][key] for key in score_oof(oof, AVERAGE_PRECISION)} == json.loads(
+            json.dumps(score_oof(oof, AVERAGE_PRECISION))
+        )
         assert len(run["history"]) == 9 and run["history"][1]["val_score"] is None
     verdict = facts["comparison"].pop("verdict")
-    assert facts["comparison"] == json.loads(json.dumps(compare_oof(*oofs))) and verdict
+    assert facts["comparison"] == json.loads(json.dumps(compare_oof(*oofs, AVERAGE_PRECISION))) and verdict
 
 
 def test_a_run_without_learning_curves_has_a_page_and_a_damaged_history_is_named(tmp_path, oofs, data, capsys):
@@ -312,7 +314,7 @@ def test_the_slider_scores_again_at_every_threshold_and_area(page, oofs):
 
 
 def test_arrow_keys_move_the_slider_and_reset_brings_the_best_back(page, oofs):
-    best = score_oof(oofs[0])
+    best = score_oof(oofs[0], AVERAGE_PRECISION)
     page.run("document.getElementById('level-0').focus()")
     page.press("ARROW_RIGHT", "ARROW_RIGHT")
     assert page.value("document.getElementById('level-0').value") == str(best["best_level"] + 2)
@@ -356,7 +358,7 @@ COLOURED = """(() => {
 
 
 def test_the_tiles_sort_by_score_coverage_depth_and_name(page, oofs, tiles):
-    oof, best = oofs[0], score_oof(oofs[0])
+    oof, best = oofs[0], score_oof(oofs[0], AVERAGE_PRECISION)
     precision = average_precision(postprocess(oof.probabilities, best["best_level"], best["minimum_area"]), oof.masks)
     salt = oof.masks.sum(axis=(1, 2), dtype=int)
     keys = {"worst": precision, "best": -precision, "coverage": salt, "coverage-down": -salt, "depth": tiles.depths}
@@ -370,7 +372,7 @@ def test_the_tiles_sort_by_score_coverage_depth_and_name(page, oofs, tiles):
 
 
 def test_the_tiles_filter_by_error_score_coverage_fold_and_name(page, oofs):
-    oof, best = oofs[0], score_oof(oofs[0])
+    oof, best = oofs[0], score_oof(oofs[0], AVERAGE_PRECISION)
     masks = postprocess(oof.probabilities, best["best_level"], best["minimum_area"])
     precision = np.rint(10 * average_precision(masks, oof.masks))
     salt, found = oof.masks.any(axis=(1, 2)), masks.any(axis=(1, 2))
@@ -442,14 +444,14 @@ def test_the_gallery_works_by_keyboard_alone(page):
 
 def test_two_runs_have_a_slider_each_and_their_comparison_is_told(pair, oofs):
     for run, oof in enumerate(oofs):
-        best = score_oof(oof)
+        best = score_oof(oof, AVERAGE_PRECISION)
         assert pair.text(f"live-{run}").startswith(f"{best['chosen_score']:.4f}")
     before = pair.text("live-0")
     pair.set("level-1", 30)
     pair.set("area-1", 0)
     assert pair.text("live-0") == before
     assert pair.text("live-1").startswith(f"{leaderboard_score(oofs[1].probabilities >= 30, oofs[1].masks):.4f}")
-    result = compare_oof(*oofs)
+    result = compare_oof(*oofs, AVERAGE_PRECISION)
     assert f"{abs(result['difference']):.4f}" in pair.text("comparison-body")
     assert result["largest"][0]["id"] in pair.text("comparison-body")
     pair.run("document.querySelector('#comparison-body button').click()")

@@ -214,13 +214,13 @@ BUGS = {
     ),
     "the sweep is off by one level": Bug(
         "salt/metrics.py",
-        "at_least[:, 1, 1:]\n    union = at_least[:, 0, 1:]",
-        "at_least[:, 1, :-1]\n    union = at_least[:, 0, :-1]",
+        "metric.score(at_least[..., 1, 1:], at_least[..., 1:].sum",
+        "metric.score(at_least[..., 1, :-1], at_least[..., :-1].sum",
     ),
     "the union leaves out what is missed": Bug(
-        "salt/metrics.py", "counts[:, 0] + counts[:, 2] + counts[:, 3]", "counts[:, 0] + counts[:, 2]"
+        "salt/metrics.py", "counts[:, 0] + counts[:, 2], counts[:, 2] + counts[:, 3]", "counts[:, 0], counts[:, 2]"
     ),
-    "coverage classes are rounded down": Bug("salt/metrics.py", "-(-10 * salt_pixels //", "(10 * salt_pixels //"),
+    "coverage classes are rounded down": Bug("salt/metrics.py", "-(-10 * marked //", "(10 * marked //"),
     # --- data ---
     "padding rounds the margin up": Bug("salt/tiles.py", "(size - tile) // 2", "(size - tile + 1) // 2", "margin"),
     "padding by reflection repeats the edge": Bug(
@@ -754,14 +754,20 @@ BUGS = {
         "salt/cross_validation.py", "    if other:\n        raise", "    if False:\n        raise", "another_run"
     ),
     # --- scoring, config ---
-    "the best level is off by one": Bug("salt/scoring.py", "1 + np.flatnonzero(curve ==", "np.flatnonzero(curve =="),
+    "the best level is off by one": Bug(
+        "salt/levels.py",
+        "1 + np.flatnonzero(curve >=",
+        "np.flatnonzero(curve >=",
+        "equally_good_levels",
+        test_file="tests/test_scoring.py",
+    ),
     "the confusion is the wrong way round": Bug(
         "salt/scoring.py",
-        '"empty_as_salt": int(np.sum(~salt & found)),\n            "salt_as_empty": int(np.sum(salt & ~found)),',
-        '"empty_as_salt": int(np.sum(salt & ~found)),\n            "salt_as_empty": int(np.sum(~salt & found)),',
+        '"empty_as_salt": int(np.sum(~salt & found)),\n        "salt_as_empty": int(np.sum(salt & ~found)),',
+        '"empty_as_salt": int(np.sum(salt & ~found)),\n        "salt_as_empty": int(np.sum(~salt & found)),',
     ),
     "the nested choice sees the tiles that it is scored on": Bug(
-        "salt/scoring.py", "LevelTable(*(array[~inside] for", "LevelTable(*(array for"
+        "salt/levels.py", "table.of_tiles(~inside)", "table", "every_figure", test_file="tests/test_scoring.py"
     ),
     "True is a number": Bug("salt/config.py", "elif type(value) is kind:", "elif isinstance(value, kind):"),
     # --- desk ---

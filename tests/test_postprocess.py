@@ -1,12 +1,9 @@
 import numpy as np
 import pytest
 
-from salt.metrics import leaderboard_score
 from salt.postprocess import (
-    LARGEST_AREA,
     PostprocessError,
     binarize,
-    choose_minimum_area,
     choose_pseudo_labels,
     empty_tiles,
     postprocess,
@@ -107,29 +104,6 @@ def test_postprocessing_thresholds_first_and_then_counts_the_area():
     assert postprocess(probabilities, 150, minimum_area=4).sum(axis=(1, 2)).tolist() == [0, 5]
     assert postprocess(probabilities, 150).sum(axis=(1, 2)).tolist() == [3, 5]
     assert postprocess(probabilities, 100, minimum_area=4).sum(axis=(1, 2)).tolist() == [8, 5]
-
-
-def test_the_minimum_area_is_the_smallest_of_those_that_score_best():
-    rng = np.random.default_rng(0)
-    masks = np.zeros((60, 40, 40), np.uint8)
-    masks[30:, :20] = 1
-    probabilities = np.zeros(masks.shape, np.uint8)
-    for tile, probability in enumerate(probabilities):
-        probability[:20] = 200 * (tile >= 30)
-        if tile < 20:
-            probability.flat[: rng.integers(1, 80)] = 200  # stray pixels on empty tiles
-    probabilities[30] = 0
-    probabilities[30].flat[:60] = 200  # salt, found in part only
-    scores = [leaderboard_score(postprocess(probabilities, 128, area), masks) for area in range(LARGEST_AREA + 1)]
-    area = choose_minimum_area(probabilities, masks, 128)
-    assert area == int(np.argmax(scores)) > 20
-    assert choose_minimum_area(probabilities[30:], masks[30:], 128) == 0  # with nothing to gain, nothing is emptied
-
-
-def test_a_minimum_area_empties_no_tile_that_was_rightly_found():
-    masks = np.zeros((2, 20, 20), np.uint8)
-    masks[0].flat[:10] = 1
-    assert choose_minimum_area(200 * masks, masks, 128) == 0
 
 
 def test_pseudo_labels_are_the_masks_of_tiles_whose_pixels_are_sure_on_average():

@@ -14,6 +14,7 @@ from salt.competition import find_competition
 from salt.config import Config
 from salt.data import read_depths, read_id_table
 from salt.ensembles import mean_oof
+from salt.metrics import AVERAGE_PRECISION
 from salt.scoring import calibrate, score_by_depth
 from salt.scoring import score_oof as score_predictions
 from salt.tgs import COMPETITION as TGS
@@ -42,11 +43,16 @@ def test_a_run_is_scored_into_a_table_and_score_json(tmp_path, capsys):
     assert score_oof.main([str(tmp_path / "a")]) == 0
     expected = {
         "run_id": "run-7",
-        **score_predictions(oof),
+        "competition": TGS.slug,
+        "metric": "average precision",
+        "target": "salt",
+        "class_names": ["salt"],
+        **score_predictions(oof, AVERAGE_PRECISION),
         "depths": None,
         "leak": None,
         "calibration": calibrate(oof),
         "leaderboard": None,  # a score of noise
+        "leaderboard_range": [0.708, 0.873],
     }
     assert json.loads((tmp_path / "a" / "score.json").read_text()) == expected
     shown = capsys.readouterr().out
@@ -70,7 +76,7 @@ def test_the_competition_s_depths_give_a_table_and_those_of_another_are_refused(
     write_manifest(tmp_path / "a", "run-7", "train", Config(train_folds=(0, 1)))
     assert score_oof.main([str(tmp_path / "a"), "--data", str(synthetic_folder)]) == 0
     rows = json.loads((tmp_path / "a" / "score.json").read_text())["depths"]
-    assert rows == score_by_depth(oof._replace(ids=ids), read_depths(tiles, ids))
+    assert rows == score_by_depth(oof._replace(ids=ids), AVERAGE_PRECISION, read_depths(tiles, ids))
     assert f"  {rows[0]['low']:.0f} to {rows[0]['high']:.0f} " in capsys.readouterr().out
     copy = shutil.copytree(synthetic_folder, tmp_path / "without")
     (copy / "depths.csv").unlink()
@@ -82,7 +88,7 @@ def test_the_competition_s_depths_give_a_table_and_those_of_another_are_refused(
 def test_several_runs_are_scored_as_the_mean_of_their_probabilities_and_nothing_is_written(tmp_path, capsys):
     oofs = [make_run(tmp_path / name, seed=seed) for seed, name in enumerate("ab")]
     assert score_oof.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
-    expected = score_predictions(mean_oof(oofs))
+    expected = score_predictions(mean_oof(oofs), AVERAGE_PRECISION)
     shown = capsys.readouterr().out
     assert "run-7 + run-8: 20 tiles" in shown and f"{expected['nested_score']:.4f}" in shown
     assert not list(tmp_path.rglob("score.json"))

@@ -10,29 +10,23 @@ import scipy.stats
 
 from salt.artifacts import Oof
 from salt.ensembles import mean_oof
-from salt.metrics import average_precision, leaderboard_score
-from salt.postprocess import LARGEST_AREA
-from salt.scoring import (
+from salt.levels import (
     FLAT_MARGIN,
-    LEADERBOARD_TRIPLES,
+    LARGEST_AREA,
     SINGLE_FOLD_PARTS,
-    STUDENT_975,
-    LevelTable,
     ScoringError,
-    bootstrap_means,
-    calibrate,
     choose_level,
     choose_level_and_area,
-    expect_leaderboard,
     flat_levels,
     level_table,
     nested_choice,
     nested_parts,
-    precision_with_area,
-    score_by_depth,
     score_curve,
-    score_oof,
+    scores_with_area,
 )
+from salt.metrics import AVERAGE_PRECISION, average_precision, leaderboard_score
+from salt.scoring import STUDENT_975, bootstrap_means, calibrate, expect_leaderboard, score_by_depth, score_oof
+from salt.tgs import LEADERBOARD_TRIPLES
 
 
 def random_oof(count=60, folds=3, seed=0, size=20):
@@ -52,8 +46,8 @@ def random_oof(count=60, folds=3, seed=0, size=20):
 
 def noisy(table, generator):
     """Shuffles each tile's precision among levels near each other: many levels that are equally good but for chance."""
-    near = np.clip(np.arange(255) + generator.integers(-30, 31, (len(table.empty), 255)), 0, 254)
-    return table._replace(precision=np.take_along_axis(table.precision, near, axis=1))
+    near = np.clip(np.arange(255) + generator.integers(-30, 31, (len(table.truth), 255)), 0, 254)
+    return table._replace(scores=np.take_along_axis(table.scores, near, axis=1))
 
 
 class SlowScore:
@@ -98,7 +92,7 @@ def changed(oof, **arrays):
 
 def test_the_best_level_is_the_best_of_all_255_and_the_scores_are_the_leaderboard_s():
     oof = random_oof()
-    score = score_oof(oof, draws=50)
+    score = score_oof(oof, AVERAGE_PRECISION, draws=50)
     by_level = {level: leaderboard_score(oof.probabilities >= level, oof.masks) for level in range(1, 256)}
     assert score["tiles"] == 60
     assert score["best_score"] == pytest.approx(max(by_level.values()), abs=1e-12)
@@ -109,7 +103,7 @@ def test_the_best_level_is_the_best_of_all_255_and_the_scores_are_the_leaderboar
 
 def test_the_flat_levels_are_those_around_the_best_within_the_margin():
     oof = random_oof()
-    score = score_oof(oof, draws=50)
+    score = score_oof(oof, AVERAGE_PRECISION, draws=50)
     curve = np.array([leaderboard_score(oof.probabilities >= level, oof.masks) for level in range(1, 256)])
     first, last = score["flat_levels"]
     assert first <= score["best_level"] <= last
@@ -136,21 +130,21 @@ def test_of_equally_good_levels_the_one_nearest_to_one_half_is_chosen():
     assert choose_level(np.full(255, 0.3)) == 128
     perfect = random_oof()
     perfect.probabilities = perfect.masks * np.uint8(255)
-    score = score_oof(perfect, draws=10)
+    score = score_oof(perfect, AVERAGE_PRECISION, draws=10)
     assert (score["best_level"], score["best_score"], score["flat_levels"]) == (128, 1.0, [1, 255])
 
 
 def test_equal_scores_are_equal_whatever_the_order_of_the_tiles():
     tenths = np.random.default_rng(0).integers(0, 11, (999, 1))
     sweep = np.concatenate([np.random.default_rng(seed).permutation(tenths) / 10 for seed in range(255)], axis=1)
-    curve = score_curve(sweep)
+    curve = score_curve(sweep, AVERAGE_PRECISION)
     assert len(set(curve.tolist())) == 1 and curve[0] == pytest.approx(sweep.mean())
 
 
 @pytest.mark.parametrize("folds", [3, 1])
 def test_every_figure_is_that_of_a_slow_implementation_in_exact_fractions(folds):
     oof = random_oof(36, folds=folds, size=14, seed=5)
-    score = score_oof(oof, draws=10)
+    score = score_oof(oof, AVERAGE_PRECISION, draws=10)
     slow = SlowScore(oof, nested_parts(oof, 0))
     level, area = slow.choose(slow.tiles)
     choices, nested = slow.nested()
@@ -186,17 +180,17 @@ def test_every_figure_is_that_of_a_slow_implementation_in_exact_fractions(folds)
 def test_the_nested_score_is_unbiased_where_the_chosen_one_flatters():
     """Data sets are drawn from a population, in which the true score of any choice is known."""
     generator = np.random.default_rng(0)
-    population = noisy(level_table(random_oof(600, size=10, seed=3)), generator)
+    population = noisy(level_table(random_oof(600, size=10, seed=3), AVERAGE_PRECISION), generator)
     nested_error, chosen_error = [], []
     for _ in range(300):
         rows = generator.integers(0, 600, 60)
-        drawn = LevelTable(*(array[rows] for array in population))
-        precision, _, choices = nested_choice(drawn, np.arange(60) % 5)
-        truths = [precision_with_area(population, row["level"], row["minimum_area"]).mean() for row in choices]
+        drawn = population.of_tiles(rows)
+        precision, _, choices = nested_choice(drawn, np.arange(60) % 5, AVERAGE_PRECISION)
+        truths = [scores_with_area(population, row["level"], row["minimum_area"]).mean() for row in choices]
         nested_error.append(precision.mean() - np.mean(truths))
-        level, area = choose_level_and_area(drawn)
-        chosen = precision_with_area(drawn, level, area).mean()
-        chosen_error.append(chosen - precision_with_area(population, level, area).mean())
+        level, area = choose_level_and_area(drawn, AVERAGE_PRECISION)
+        chosen = scores_with_area(drawn, level, area).mean()
+        chosen_error.append(chosen - scores_with_area(population, level, area).mean())
     for errors, low, high in ((nested_error, -3, 3), (chosen_error, 8, np.inf)):
         z = np.mean(errors) / (np.std(errors) / np.sqrt(300))
         assert low < z < high
@@ -244,7 +238,7 @@ def test_the_score_by_depth_is_that_of_five_equal_groups_and_leaves_unknown_dept
     depths = np.random.default_rng(0).permutation(60) + 100.0
     depths[oof.fold == 1] += 1000
     depths[:5] = np.nan
-    rows = score_by_depth(oof, depths)
+    rows = score_by_depth(oof, AVERAGE_PRECISION, depths)
     _, nested = SlowScore(oof, oof.fold).nested()
     assert [row["tiles"] for row in rows] == [11] * 5
     for row, next_row in zip(rows, [*rows[1:], None], strict=True):
@@ -252,12 +246,12 @@ def test_the_score_by_depth_is_that_of_five_equal_groups_and_leaves_unknown_dept
         assert row["score"] == pytest.approx(sum(nested[t] for t in own) / 110, abs=1e-12)
         assert row["empty"] == pytest.approx(np.mean([not oof.masks[t].any() for t in own]), abs=1e-12)
         assert next_row is None or row["high"] < next_row["low"]
-    (alone,) = score_by_depth(oof, np.full(60, 7.0))
+    (alone,) = score_by_depth(oof, AVERAGE_PRECISION, np.full(60, 7.0))
     assert alone["tiles"] == 60
     with pytest.raises(ScoringError, match="not one of the tiles' depths is known"):
-        score_by_depth(oof, np.full(60, np.nan))
+        score_by_depth(oof, AVERAGE_PRECISION, np.full(60, np.nan))
     with pytest.raises(ScoringError, match=r"shape \(59,\), but there are 60 tiles"):
-        score_by_depth(oof, depths[1:])
+        score_by_depth(oof, AVERAGE_PRECISION, depths[1:])
 
 
 def test_the_calibration_is_that_of_counting_pixels_one_by_one():
@@ -281,7 +275,7 @@ def test_the_calibration_is_that_of_counting_pixels_one_by_one():
 def test_the_expected_leaderboard_is_the_textbook_s_line_and_prediction_interval():
     x, y = np.array([triple[::2] for triple in LEADERBOARD_TRIPLES if triple[2] is not None]).T
     fit = scipy.stats.linregress(x, y)
-    expected = expect_leaderboard(0.85, 0)["private"]
+    expected = expect_leaderboard(0.85, 0, LEADERBOARD_TRIPLES)["private"]
     assert expected["score"] == pytest.approx(fit.intercept + 0.85 * fit.slope, abs=1e-9)
     residuals = y - fit.intercept - fit.slope * x
     error = np.sqrt((residuals @ residuals) / (len(x) - 2))
@@ -294,14 +288,19 @@ def test_the_expected_leaderboard_is_the_textbook_s_line_and_prediction_interval
 
 def test_the_expected_leaderboard_covers_what_is_known_widens_with_the_score_s_error_and_ends_where_nothing_is():
     for score, public, private in LEADERBOARD_TRIPLES:
-        expected = expect_leaderboard(score, 0.005)
+        expected = expect_leaderboard(score, 0.005, LEADERBOARD_TRIPLES)
         for name, value in (("public", public), ("private", private)):
             low, high = expected[name]["interval"]
             assert value is None or low < value < high
         assert expected["public"]["score"] < expected["private"]["score"]
-    wide, narrow = (expect_leaderboard(0.85, error)["public"]["interval"] for error in (0.011, 0.005))
+    wide, narrow = (
+        expect_leaderboard(0.85, error, LEADERBOARD_TRIPLES)["public"]["interval"] for error in (0.011, 0.005)
+    )
     assert wide[1] - wide[0] > narrow[1] - narrow[0] + 0.01
-    assert expect_leaderboard(0.5, 0.01) is None and expect_leaderboard(0.95, 0.01) is None
+    assert (
+        expect_leaderboard(0.5, 0.01, LEADERBOARD_TRIPLES) is None
+        and expect_leaderboard(0.95, 0.01, LEADERBOARD_TRIPLES) is None
+    )
 
 
 def test_truth_and_prediction_are_not_swapped_in_the_confusion():
@@ -312,18 +311,18 @@ def test_truth_and_prediction_are_not_swapped_in_the_confusion():
     fold = np.zeros(4, np.int8)
     oof = SimpleNamespace(ids=np.arange(4).astype(str), fold=fold, probabilities=probabilities, masks=masks)
     expected = {"empty_as_empty": 1, "empty_as_salt": 2, "salt_as_empty": 1, "salt_as_salt": 0}
-    assert score_oof(oof, draws=10)["confusion"] == expected
+    assert score_oof(oof, AVERAGE_PRECISION, draws=10)["confusion"] == expected
 
 
 def test_only_the_folds_that_hold_tiles_are_listed():
     oof = random_oof()
     oof.fold = np.where(oof.fold == 1, 4, oof.fold).astype(np.int8)
-    assert [row["fold"] for row in score_oof(oof, draws=10)["folds"]] == [0, 2, 4]
+    assert [row["fold"] for row in score_oof(oof, AVERAGE_PRECISION, draws=10)["folds"]] == [0, 2, 4]
 
 
 def test_the_bootstrap_agrees_with_the_textbook_s_standard_error():
     oof = random_oof(400)
-    score = score_oof(oof, draws=2000)
+    score = score_oof(oof, AVERAGE_PRECISION, draws=2000)
     for key, level in (("best", score["best_level"]), ("half", 128)):
         precision = average_precision(oof.probabilities >= level, oof.masks)
         error = precision.std(ddof=1) / np.sqrt(400)
@@ -343,31 +342,31 @@ def test_bootstrap_samples_are_as_large_as_the_data_and_shared_by_the_columns():
 
 def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
     oof = random_oof()
-    assert score_oof(oof, draws=100, seed=1) == score_oof(oof, draws=100, seed=1)
-    assert score_oof(oof, draws=100, seed=1)["best_interval"] != score_oof(oof, draws=100, seed=2)["best_interval"]
+    first, again, other = (score_oof(oof, AVERAGE_PRECISION, draws=100, seed=seed) for seed in (1, 1, 2))
+    assert first == again and first["best_interval"] != other["best_interval"]
 
 
 def test_a_score_survives_json():
-    score = score_oof(random_oof(), draws=20)
+    score = score_oof(random_oof(), AVERAGE_PRECISION, draws=20)
     assert json.loads(json.dumps(score, allow_nan=False)) == score
 
 
 def test_predictions_that_cannot_be_scored_are_refused():
     oof = random_oof(12)
     with pytest.raises(ScoringError, match="no tiles"):
-        score_oof(SimpleNamespace(**{name: array[:0] for name, array in vars(oof).items()}))
+        score_oof(SimpleNamespace(**{name: array[:0] for name, array in vars(oof).items()}), AVERAGE_PRECISION)
     with pytest.raises(ScoringError, match="fold 0"):
-        score_oof(changed(oof, fold=oof.fold[:0]))
+        score_oof(changed(oof, fold=oof.fold[:0]), AVERAGE_PRECISION)
     with pytest.raises(ScoringError, match="ids 12, fold 12, probabilities 11, masks 12"):
-        score_oof(changed(oof, probabilities=oof.probabilities[1:]))
+        score_oof(changed(oof, probabilities=oof.probabilities[1:]), AVERAGE_PRECISION)
     with pytest.raises(ScoringError, match="whole numbers from 0, not int8 from -1"):
-        score_oof(changed(oof, fold=oof.fold - np.int8(1)))
+        score_oof(changed(oof, fold=oof.fold - np.int8(1)), AVERAGE_PRECISION)
     with pytest.raises(ScoringError, match="not float64"):
-        score_oof(changed(oof, fold=oof.fold.astype(float)))
+        score_oof(changed(oof, fold=oof.fold.astype(float)), AVERAGE_PRECISION)
     with pytest.raises(ScoringError, match="draws=1"):
-        score_oof(oof, draws=1)
+        score_oof(oof, AVERAGE_PRECISION, draws=1)
     with pytest.raises(ValueError, match="probabilities: must be uint8"):
-        score_oof(changed(oof, probabilities=oof.probabilities / 255))
+        score_oof(changed(oof, probabilities=oof.probabilities / 255), AVERAGE_PRECISION)
 
 
 def test_scoring_needs_neither_a_network_library_nor_opencv_nor_scikit_learn():

@@ -17,7 +17,7 @@ ORDER = [
     *("tiles", "tgs"),
     *("competition", "layout", "data", "folds", "synthetic", "slices", "seams", "mosaics", "submission", "artifacts"),
     *("layers", "keras_metrics", "augmentations", "losses", "backbones", "encoders", "unet", "tta"),
-    *("inference", "postprocess", "rules", "scoring", "ensembles"),
+    *("inference", "postprocess", "rules", "levels", "scoring", "ensembles"),
     *(
         "resume",
         "parts",
@@ -95,6 +95,7 @@ BELOW = {"salt": (), "flattener": (), "desk": ("salt", "flattener"), "scripts": 
 OURS = {*BELOW, "build_kernel"}
 NUMPY_ONLY = (
     *("tiles", "rle", "metrics", "files", "config", "submission", "artifacts", "postprocess", "scoring", "ensembles"),
+    "levels",
     *("resume", "parts", "limits"),
     *("description", "tgs"),
 )

@@ -99,12 +99,13 @@ def score_tiles(items: int) -> Callable[[], object]:
     """Out-of-fold predictions: thresholds, areas, nested scores, intervals."""
     from desk.benchmarks.masks import noisy_probabilities, wavy_masks
     from salt.artifacts import Oof
+    from salt.metrics import AVERAGE_PRECISION
     from salt.scoring import score_oof
 
     masks = wavy_masks(items)
     ids, fold = np.array([f"{number:010x}" for number in range(items)]), np.arange(items, dtype=np.int8) % 5
     oof = Oof(ids, fold, noisy_probabilities(masks), masks)
-    return lambda: score_oof(oof)
+    return lambda: score_oof(oof, AVERAGE_PRECISION)
 
 
 def train_tiles(items: int) -> Callable[[], object]:

@@ -10,16 +10,17 @@ import pathlib
 import numpy as np
 import pandas as pd
 
-from desk.competitions import load_competition
 from desk.pages.html import LOSSLESS, pack_sheets, pack_table, sheet_layout, write_page
 from desk.paths import AnyPath
 from desk.score_tables import verdict
-from desk.scoring import open_run, score_runs
+from desk.scoring import one_competition, open_run, score_runs
 from salt.artifacts import Oof
 from salt.competition import find_competition
 from salt.data import read_train
-from salt.postprocess import LARGEST_AREA
-from salt.scoring import compare_oof, level_table, precision_with_area, same_tiles
+from salt.description import Competition
+from salt.levels import LARGEST_AREA, level_table, same_tiles, scores_with_area
+from salt.metrics import Metric
+from salt.scoring import compare_oof
 
 SIZE_LIMIT = 15_000_000  # bytes of the page
 TEXT_SIZE = 500_000  # of them for what is neither table nor picture
@@ -35,12 +36,13 @@ def write_report(run: AnyPath, second: AnyPath | None, data: AnyPath) -> pathlib
     """
     runs = [open_run(name) for name in (run, second) if name is not None]
     folders, manifests, oofs = ([getattr(run, name) for run in runs] for name in ("folder", "manifest", "oof"))
-    images, depths = competition_tiles(data, oofs[0].ids)
-    scores = [score_runs([manifest], [oof], data) for manifest, oof in zip(manifests, oofs, strict=True)]
-    comparison = compare_oof(*oofs) if second is not None else None
+    competition = one_competition(runs)
+    images, depths = competition_tiles(data, oofs[0].ids, competition)
+    scores = [score_runs([run], run.oof, data) for run in runs]
+    comparison = compare_oof(oofs[0], oofs[1], competition.metric) if second is not None else None
     order = oofs[0].ids.argsort()
     oofs, images, depths = same_tiles(oofs), images[order], depths[order]
-    order, tables = worst_first(oofs, scores)
+    order, tables = worst_first(oofs, scores, competition.metric)
     oofs = [oof._replace(**{name: array[order] for name, array in oof._asdict().items()}) for oof in oofs]
     images, depths, oof = images[order], depths[order], oofs[0]
     facts = {
@@ -75,9 +77,9 @@ def write_report(run: AnyPath, second: AnyPath | None, data: AnyPath) -> pathlib
     return path
 
 
-def competition_tiles(data: AnyPath, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def competition_tiles(data: AnyPath, ids: np.ndarray, competition: Competition) -> tuple[np.ndarray, np.ndarray]:
     """Images, uint8 `[N, H, W]`, and depths, float `[N]`, of the training tiles `ids`."""
-    tiles = read_train(find_competition([data], load_competition()))
+    tiles = read_train(find_competition([data], competition))
     order = tiles.ids.argsort()
     places = np.searchsorted(tiles.ids[order], ids).clip(max=len(order) - 1)
     unknown = tiles.ids[order][places] != ids
@@ -89,19 +91,21 @@ def competition_tiles(data: AnyPath, ids: np.ndarray) -> tuple[np.ndarray, np.nd
     return tiles.images[order][places], tiles.depths[order][places]
 
 
-def worst_first(oofs: list[Oof], scores: list[dict]) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+def worst_first(
+    oofs: list[Oof], scores: list[dict], metric: Metric
+) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
     """The order in which the first run's worst tiles come first, and of each run its tables in the order of the ids.
 
     Returns:
         int `[N]`, and for each run `(tenths, areas)`: average precision in tenths, uint8 `[N, 255]`, and predicted
         pixels, uint16 `[N, 255]`, no more than decide about any minimum area.
     """
-    tables = [level_table(oof) for oof in oofs]
+    tables = [level_table(oof, metric) for oof in oofs]
     score = scores[0]
-    precision = precision_with_area(tables[0], score["best_level"], score["minimum_area"])
-    order = np.argsort(np.rint(10 * precision), kind="stable")
+    found = scores_with_area(tables[0], score["best_level"], score["minimum_area"])
+    order = np.argsort(metric.in_steps(found), kind="stable")
     packed = [
-        (np.rint(10 * table.precision).astype(np.uint8), np.minimum(table.areas, LARGEST_AREA + 1).astype(np.uint16))
+        (np.rint(10 * table.scores).astype(np.uint8), np.minimum(table.areas, LARGEST_AREA + 1).astype(np.uint16))
         for table in tables
     ]
     return order, packed
