@@ -59,33 +59,29 @@ class Cluster(NamedTuple):
         topic, waiting = f"salt-{uuid.uuid4().hex}", enumerate(tasks)
         self.client.subscribe_topic(topic, lambda event: events.put(event[1]))
         with share_job(self.client, self.folder, not self.unshared, function, clock, began) as job:
-            try:
-                while True:
-                    for index, task in itertools.islice(waiting, self.places - len(running)):
-                        given = {"key": f"{topic}-{index}", "retries": RETRIES, "resources": self.resources}
-                        future = self.client.submit(run_remote, *job, topic, index, task, **given, pure=False)
-                        running[future] = index
-                        future.add_done_callback(events.put)
-                    if not running:
-                        return errors
-                    event = events.get()
-                    if isinstance(event, (tuple, list)):
-                        show(*event)
-                        continue
-                    if event.status not in ("finished", "error"):  # cancelled, and all others with it
-                        lost = WorkerError(f"cluster={self.address!r}: {LOST}")
-                        return errors | dict.fromkeys(running.values(), lost)
-                    index = running.pop(event)
-                    if error := event.result() if event.status == "finished" else event.exception():
-                        errors[index] = WorkerError(str(error))
-            finally:  # also after an interrupt: no task may outlive the call
-                if self.client.status == "running":
-                    self.client.cancel(list(running), force=True)
+            while True:
+                for index, task in itertools.islice(waiting, self.places - len(running)):
+                    given = {"key": f"{topic}-{index}", "retries": RETRIES, "resources": self.resources}
+                    future = self.client.submit(run_remote, *job, topic, index, task, **given, pure=False)
+                    running[future] = index
+                    future.add_done_callback(events.put)
+                if not running:
+                    return errors
+                event = events.get()
+                if isinstance(event, (tuple, list)):
+                    show(*event)
+                    continue
+                if event.status not in ("finished", "error"):  # cancelled, and all others with it
+                    lost = WorkerError(f"cluster={self.address!r}: {LOST}")
+                    return errors | dict.fromkeys(running.values(), lost)
+                index = running.pop(event)
+                if error := event.result() if event.status == "finished" else event.exception():
+                    errors[index] = WorkerError(str(error))
 
 
 @contextlib.contextmanager
 def open_cluster(address: str, folder: pathlib.Path, files: Sequence[str] = (), gpu: bool = False) -> Iterator[Cluster]:
-    """Connects to a Dask cluster for a block of code, after a check of its workers.
+    """Connects to a Dask cluster for a block of code, after a check of its workers; tasks that still run end with it.
 
     Args:
         address: of the scheduler (`tcp://HOST:8786`), or the path of its scheduler file.

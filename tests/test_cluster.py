@@ -121,7 +121,7 @@ def test_each_task_has_a_process_of_its_own_on_a_worker_and_its_lines_arrive(mac
     errors, lines = collect(str(machines.file), tmp_path, note_and_print, tasks)
     assert errors == {}
     backend = keras.backend.backend()
-    assert lines == {index: [f"task {task} after True {backend}"] for index, task in enumerate(tasks)}
+    assert lines == {index: [f"task {task} in time True {backend}"] for index, task in enumerate(tasks)}
     workers = {process.pid for process in machines.processes[1:]}
     assert {int(pathlib.Path(task).read_text()) for task in tasks} <= workers
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]  # the job is gone

@@ -410,28 +410,37 @@ def read_arrays(path):
     return found
 
 
+def call(script, *arguments):
+    command = [sys.executable, f"scripts/{script}.py", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def train(data, runs):
+    """The folder of a run of the train notebook."""
+    call("run_local", "train", "--preset", "smoke", "--data", data, "--set", "epochs=3", "--runs", runs)
+    (run,) = [path for path in runs.iterdir() if path.name.startswith("train")]
+    return run
+
+
+@pytest.fixture(scope="module")
+def plain_run(synthetic_folder, tmp_path_factory):
+    """A run on the competition's own files."""
+    return train(synthetic_folder, tmp_path_factory.mktemp("plain"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", [bulk, folders, merged, train_only, top_folders, deeper])
-def test_a_notebook_trains_to_the_same_bits_on_every_layout(folder, layout, synthetic_folder, tmp_path):
+def test_a_notebook_trains_to_the_same_bits_on_every_layout(folder, layout, synthetic_folder, plain_run, tmp_path):
     layout(folder)
-
-    def call(script, *arguments):
-        command = [sys.executable, f"scripts/{script}.py", *map(str, arguments)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    runs = []
-    for name, data in (("plain", synthetic_folder), ("other", folder)):
-        call("run_local", "train", "--preset", "smoke", "--data", data, "--set", "epochs=3", "--runs", tmp_path / name)
-        runs += [path for path in (tmp_path / name).iterdir() if path.name.startswith("train")]
-    first, second = runs
+    runs = [plain_run, train(folder, tmp_path)]
     np.testing.assert_array_equal(*(read_oof(run / "oof.npz").probabilities for run in runs))
-    weights = [read_arrays(run / "fold0.weights.h5") for run in (first, second)]
+    weights = [read_arrays(run / "fold0.weights.h5") for run in runs]
     assert weights[0].keys() == weights[1].keys() and weights[0]
     for name, array in weights[0].items():
         np.testing.assert_array_equal(array, weights[1][name])
     pages = []
     for data in (synthetic_folder, folder):
-        call("report", first, "--data", data)
-        pages.append((first / "report.html").read_bytes())
+        call("report", plain_run, "--data", data)
+        pages.append((plain_run / "report.html").read_bytes())
     assert pages[0] == pages[1]

@@ -76,6 +76,51 @@ BUGS = {
     "an error of the code is tried again": Bug(
         "salt/cluster_task.py", "    if status < 0:\n        raise", "    if status:\n        raise", "not_tried_again"
     ),
+    "a killed process is not tried again": Bug("salt/cluster.py", "RETRIES = 3", "RETRIES = 0", "tried_again_three"),
+    "a lost scheduler is no error": Bug(
+        "salt/cluster.py", "errors | dict.fromkeys(running.values(), lost)", "errors", "each_task_that_had_not"
+    ),
+    "clocks of two machines are compared": Bug(
+        "salt/cluster_task.py", "client.run_on_scheduler(clock) - (clock() - began)", "began", "process_of_its_own"
+    ),
+    "what a task prints is not shown": Bug(
+        "salt/cluster_task.py", "worker.log_event(topic, (index, line))", "None", "process_of_its_own"
+    ),
+    "tasks go to workers without a GPU": Bug(
+        "salt/cluster_check.py", 'return places, {"GPU": 1} if gpus else None', "return places, None", "declare_a_gpu"
+    ),
+    "a worker that has no GPU is taken": Bug(
+        "salt/cluster_check.py", 'if gpu and not told["gpus"]:', "if False:", "declare_a_gpu"
+    ),
+    "a folder that is only read counts as shared": Bug(
+        "salt/cluster_check.py", "elif not seen(", "elif False and not seen(", "do_not_arrive"
+    ),
+    "a folder that is not there counts as shared": Bug(
+        "salt/cluster_check.py", 'if told["read"] != token.name:', "if False:", "without_a_shared_folder"
+    ),
+    "a file that a worker does not see is no error": Bug(
+        "salt/cluster_check.py", 'if told["missing"]:', "if False:", "lacks_a_gpu_or_a_file"
+    ),
+    "a trial of a lost worker begins anew": Bug(
+        "salt/trial_runs.py",
+        "return self.state_folder / f",
+        "return self.state_folder / str(self.clock()) / f",
+        "loses_no_trial",
+        test_file="tests/test_cluster.py",
+    ),
+    "two workers on one card take all of its memory": Bug(
+        "salt/parallel.py", "shared=len(tasks) > len(gpus)", "shared=False", "share_a_card"
+    ),
+    "a traceback lacks the lines of the notebook": Bug(
+        "salt/parallel.py", "linecache.cache.update(sources)", "linecache.cache.update({})", "travel"
+    ),
+    "a worker outlives an interrupt": Bug("salt/parallel.py", "    worker.kill()\n", "    return\n", "interrupt_ends"),
+    "lines of workers are cut where they are read": Bug(
+        "salt/parallel.py", "(parts[index] + block).split", "block.split", "arrive_whole"
+    ),
+    "a worker that was killed has ended well": Bug(
+        "salt/parallel.py", "        if status\n", "        if status > 0\n", "one_that_dies"
+    ),
     "another version of Keras is taken": Bug(
         "salt/cluster_check.py", "told[library] != version", "False", "another_keras"
     ),
