@@ -13,6 +13,8 @@ from flattener.lines import Line
 from flattener.modules_style import MODULE_HEAD_LINE
 from flattener.source import Module
 
+# What is found in a cell's text is kept from one build to the next: the kernels of a repository share most cells.
+KEPT_CELLS = 1024
 CELL_MARK = re.compile(r"#\s*%%(?P<rest>.*)$")
 SCRIPT_HEAD = re.compile(r"(?m)^# /// script\s*\n(?P<toml>(?:^#(?:| .*)\n)+?)^# ///[ \t]*$\n?")
 

@@ -2,12 +2,13 @@
 
 import ast
 import builtins
+import functools
 import os
 import re
 import symtable
 from pathlib import Path
 
-from flattener.cells import Cell
+from flattener.cells import KEPT_CELLS, Cell
 from flattener.documents import Document
 from flattener.entries import global_names
 from flattener.errors import BuildError
@@ -69,9 +70,15 @@ def cell_table(cell: Cell, future: list[str]) -> symtable.SymbolTable:
     head = [Line(f"from __future__ import {', '.join(future)}")] if future else []
     lines = [*head, *cell.lines]
     try:
-        return symtable.symtable("\n".join(line.text for line in lines), cell.id, "exec")
+        return text_table("\n".join(line.text for line in lines))
     except SyntaxError as error:
         raise invalid_cell(cell, lines, error) from None
+
+
+@functools.lru_cache(KEPT_CELLS)
+def text_table(text: str) -> symtable.SymbolTable:
+    """The compiler's symbol table of a text."""
+    return symtable.symtable(text, "cell", "exec")
 
 
 def invalid_cell(cell: Cell, lines: list[Line], error: SyntaxError) -> BuildError:

@@ -289,7 +289,7 @@ class Document:
             at = last_line(body[-1]) - 1
             row = lines[at].text.encode()
             end = body[-1].end_col_offset
-            lines[at] = dataclasses.replace(lines[at], text=(row[:end] + b";" + row[end:]).decode())
+            lines[at] = lines[at]._replace(text=(row[:end] + b";" + row[end:]).decode())
         return lines
 
     def entry_markdown(self, module: Module, cell: EntryCell) -> Cell:
@@ -483,8 +483,8 @@ class ModulesDocument(Document):
 
 def from_import_lines(module: str, members: list[Line]) -> list[Line]:
     """A `from ... import` statement for some names, on several lines if it is long."""
-    head = dataclasses.replace(members[0], text=f"from {module} import {', '.join(line.text for line in members)}")
+    head = members[0]._replace(text=f"from {module} import {', '.join(line.text for line in members)}")
     if len(head.text) <= 100:
         return [head]
-    inner = [dataclasses.replace(line, text=f"    {line.text},") for line in members]
-    return [dataclasses.replace(head, text=f"from {module} import ("), *inner, Line(")")]
+    inner = [line._replace(text=f"    {line.text},") for line in members]
+    return [head._replace(text=f"from {module} import ("), *inner, Line(")")]

@@ -4,7 +4,6 @@ So the statements that may end a program well stand in `try: ... except SystemEx
 """
 
 import ast
-import dataclasses
 import tokenize
 from collections.abc import Iterable
 
@@ -114,7 +113,7 @@ def guarded(module: Module, lines: list[Line], name: str, form: str) -> list[Lin
     body = [
         line
         if not line.text or (line.label == module.label and line.number in inside)
-        else dataclasses.replace(line, text=INDENT + line.text)
+        else line._replace(text=INDENT + line.text)
         for line in lines
     ]
     why = "a notebook takes any exit for a failure" if form == "notebook" else "the cells below are still to run"

@@ -6,6 +6,7 @@ import posixpath
 import tokenize
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from flattener.changes import Changes, find_changes
 from flattener.entries import Part
@@ -37,11 +38,11 @@ class External:
     dotted: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dotted", ".".join(filter(None, [self.module, self.attribute])))
+        whole = f"{self.module}.{self.attribute}" if self.module and self.attribute else self.module or self.attribute
+        object.__setattr__(self, "dotted", whole or "")
 
 
-@dataclass(frozen=True)
-class Var:
+class Var(NamedTuple):
     """A variable of one module."""
 
     module: str

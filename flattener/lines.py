@@ -1,12 +1,12 @@
 """Lines of the output, each with the source line that it comes from, and how they are put together to cells."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 CELL_LINES = 80  # a code cell longer than this is split between two definitions
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A line of the output, and the file and the line that it comes from; without a label it comes from none."""
 
     text: str

@@ -4,7 +4,6 @@ In a script a module is a block that never runs, in a notebook a `%%writefile` c
 """
 
 import base64
-import dataclasses
 import re
 import zlib
 from typing import Any
@@ -177,7 +176,7 @@ class ModuleText:
         first = self.future[0]
         text = f"{FUTURE}import {', '.join(sorted(module.future))}"
         self.lines = [
-            dataclasses.replace(line, text=text if line.number == first else "") if line.number in self.future else line
+            line._replace(text=text if line.number == first else "") if line.number in self.future else line
             for line in self.lines
         ]
 
@@ -186,7 +185,7 @@ class ModuleText:
         lines = [Line(MODULE_HEAD.format(name=name, label=label), label, 1)]
         for line in self.lines:
             text = f"# {line.text}" if line.text.startswith(FUTURE) else line.text
-            lines.append(dataclasses.replace(line, text=INDENT + text if text else ""))
+            lines.append(line._replace(text=INDENT + text if text else ""))
         return lines
 
     def cannot_be_block(self, module: Module) -> bool:
@@ -204,7 +203,7 @@ class ModuleText:
         """Changes what a block of a script cannot hold: comments that look like its own, or no statement at all."""
         for at, line in enumerate(self.lines):
             if line.text.startswith(f"# {FUTURE}"):
-                self.lines[at] = dataclasses.replace(line, text=f"#  {line.text[2:]}")
+                self.lines[at] = line._replace(text=f"#  {line.text[2:]}")
         if all(not text.strip() or text.startswith((FUTURE, "#")) for text in self.texts):
             self.lines.append(Line("pass"))
 

@@ -89,7 +89,7 @@ def with_magics(cells: list[Cell]) -> list[Cell]:
             found = kept_magic(line.text)
             if found and not (lines and found["text"].startswith("%%")):
                 text = found["text"] if found["text"][:1].isspace() else found["indent"] + found["text"]
-                line = dataclasses.replace(line, text=text)
+                line = line._replace(text=text)
             lines.append(line)
         made.append(dataclasses.replace(cell, lines=lines) if lines else cell)
     return made

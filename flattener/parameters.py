@@ -44,7 +44,7 @@ def with_setting(entry: Module, cell: Cell, name: str, value: Any) -> Cell:
             row = line.text.encode()
             start, end = node.value.col_offset, node.value.end_col_offset
             text = (row[:start] + python_literal(value).encode() + row[end:]).decode()
-            lines[node.lineno - 1] = dataclasses.replace(line, text=text)
+            lines[node.lineno - 1] = line._replace(text=text)
             return dataclasses.replace(cell, lines=lines)
     entry.refuse(cell.lines[0].number if cell.lines else 1, f"the settings cell has no line {name} = ...", "write one")
 

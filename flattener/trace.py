@@ -1,13 +1,14 @@
 """From the lines of a build, or of its log, back to the source."""
 
 import contextlib
+import functools
 import json
 import re
 import struct
 from pathlib import Path
 from typing import Any
 
-from flattener.cells import Cell
+from flattener.cells import KEPT_CELLS, Cell
 from flattener.errors import BuildError
 from flattener.lines import Line
 from flattener.modules_style import MODULE_HEAD_LINE
@@ -69,6 +70,7 @@ def runs(lines: list[Line], first: int = 1) -> list[list[Any]]:
     return found
 
 
+@functools.lru_cache(KEPT_CELLS)
 def murmur2(data: bytes, seed: int) -> int:
     """MurmurHash2 of 32 bits (Austin Appleby), by which ipykernel names the file of a cell."""
     mixer, mask = 0x5BD1E995, 0xFFFFFFFF
