@@ -23,12 +23,12 @@ from desk.scoring import open_run
 from salt.artifacts import Oof, write_manifest, write_oof, write_probabilities
 from salt.competition import CompetitionFiles, find_competition
 from salt.config import Config
+from salt.data import decode_texts, read_train_table
 from salt.description import Competition
 from salt.files import sha256_file
 from salt.levels import HALF_LEVEL
 from salt.metrics import Metric, mask_counts
 from salt.postprocess import binarize, postprocess
-from salt.rle import decode_rles
 from salt.scoring import score_oof
 from salt.submission import read_submission, write_submission
 from salt.tiles import crop_images
@@ -129,8 +129,8 @@ def check_name(request: ImportRequest) -> str:
 
 def read_truth(files: CompetitionFiles) -> tuple[list[str], np.ndarray]:
     """Ids and masks, uint8 `[N, H, W]`, of the training tiles."""
-    ids, rles = read_submission(files.train_table, files.competition)
-    return ids, decode_rles(rles, files.competition.one_size(), ids)
+    ids, texts = read_train_table(files)
+    return ids.tolist(), np.asarray(decode_texts(texts, ids, files.competition))
 
 
 def check_ids(source: pathlib.Path, ids: list[str], known: list[str], of_test: bool) -> None:

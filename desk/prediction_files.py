@@ -149,7 +149,7 @@ def read_rle_table(source: pathlib.Path, competition: Competition) -> Prediction
 
 def read_folder(source: pathlib.Path) -> Predictions:
     """A folder of PNG files, or of npy files, each named by the id of its tile."""
-    pictures = {stem: source / name for stem, name in Folder(Place(source)).pngs().items()}
+    pictures = {stem: source / name for stem, name in Folder(Place(source)).pictures(".png").items()}
     arrays = {
         path.stem: path for path in source.iterdir() if path.suffix.casefold() == ".npy" and not is_added(path.name)
     }

@@ -26,7 +26,6 @@ from salt.levels import (
     nested_parts,
 )
 from salt.postprocess import postprocess
-from salt.rle import decode_rles
 from salt.scoring import calibrate, expect_leaderboard, score_by_depth, score_oof
 
 
@@ -152,7 +151,7 @@ def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof | OofCounts, com
     if data is None:
         raise ConfigurationError("--mosaics needs --data DIR, the competition's folder, which tells training tiles")
     from salt.competition import find_competition
-    from salt.data import read_id_table
+    from salt.data import decode_texts, read_train_table
     from salt.folds import find_leaks  # scikit-learn, which other scores do not need
     from salt.mosaics import neighbours_of, read_mosaics
     from salt.rules import measure_rules
@@ -160,7 +159,7 @@ def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof | OofCounts, com
     assert isinstance(oof, Oof)
     metric = competition.metric
     files = find_competition([data], competition)
-    train_ids, rles = read_id_table(files.train_table, competition.train_table)
+    train_ids, texts = read_train_table(files)
     ids = np.array(sorted({*train_ids.tolist(), *oof.ids.tolist()}))
     held = np.searchsorted(ids, oof.ids)
     # Tiles of folds that were not trained are in none here: every fold has been trained on them.
@@ -176,7 +175,7 @@ def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof | OofCounts, com
         return mean_score(nested[inside], metric) if inside.any() else None
 
     masks = np.zeros((len(ids), *oof.masks.shape[1:]), np.uint8)
-    masks[np.searchsorted(ids, train_ids)] = decode_rles(rles, shape=masks.shape[1:], ids=train_ids)
+    masks[np.searchsorted(ids, train_ids)] = decode_texts(texts, train_ids, competition)
     masks[held] = oof.masks
     predicted, scored = np.zeros_like(masks), np.isin(np.arange(len(ids)), held)
     predicted[held] = postprocess(oof.probabilities, *choose_level_and_area(scores_at, metric))

@@ -121,7 +121,7 @@ figure = plot_tiles(tiles.images[shown], {"prediction": masks[shown]}, list(tile
 # ### The submission
 
 # %%
-write_submission("submission.csv", tiles.ids, masks, COMPETITION)
+write_submission("submission.csv", tiles.ids, masks, COMPETITION, sample)
 print(check_submission("submission.csv", sample, COMPETITION))
 write_probabilities("probabilities.npz", tiles.ids, probabilities)
 more = {

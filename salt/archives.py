@@ -108,8 +108,8 @@ class Folder:
         found = [(name, each) for name, each in self.entries if isinstance(each, Folder)]
         return [each for name, each in found if not names or plain_name(name) in names]
 
-    def pngs(self) -> dict[str, str]:
-        """The PNG files in it, all of them: the name without its suffix, and the name on disk or in the zip."""
+    def pictures(self, suffix: str) -> dict[str, str]:
+        """The files in it whose names end so, all of them: the name without it, and the name on disk or in the zip."""
         if self.names is None:
             try:
                 names = os.listdir(self.place.path)
@@ -120,9 +120,10 @@ class Folder:
         stems = ((name[len(self.place.inside) :], name) for name in names)
         found: dict[str, str] = {}
         for stem, name in stems:
-            is_png = stem.lower().endswith(".png") and "/" not in stem and not is_added(stem)
-            if is_png and found.setdefault(stem[:-4], name) != name:
-                raise DataError(f"{self.place}: {found[stem[:-4]]} and {name} may both be meant; keep one of them")
+            is_one = stem.lower().endswith(suffix.lower()) and "/" not in stem and not is_added(stem)
+            tile = stem[: -len(suffix)]
+            if is_one and found.setdefault(tile, name) != name:
+                raise DataError(f"{self.place}: {found[tile]} and {name} may both be meant; keep one of them")
         return found
 
 

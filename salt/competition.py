@@ -26,16 +26,12 @@ from salt.archives import (
     plain_stem,
     unzipped,
 )
-from salt.description import Competition
+from salt.description import Competition, Files
 from salt.files import sha256_file
 
 SEARCH_DEPTH = 4  # folders below a root; Kaggle's mounts lie two deep, and a full walk of /kaggle/input takes minutes
 TREE_LINES = 40  # of a root that an error message shows
 PROBLEM_LINES = 20  # that an error message lists; the rest is counted
-IMAGES = {
-    "train_images": "training images (train.zip, train/images/ or images/)",
-    "test_images": "test images (test.zip, test/images/ or images/)",
-}
 TRAINING = ("train_table", "train_images")  # what training, scores and reports need
 
 
@@ -87,7 +83,19 @@ def table_names(competition: Competition) -> dict[str, str]:
 
 def wanted(competition: Competition) -> dict[str, str]:
     """How a message names the parts that must be there, by the fields of `CompetitionFiles`."""
-    return {**table_names(competition), **IMAGES}
+    images = {"train_images": ("training", competition.train_images), "test_images": ("test", competition.test_images)}
+    texts = {
+        part: f"{what} images ({', '.join(ways(files)[:-1])} or {ways(files)[-1]})"
+        for part, (what, files) in images.items()
+    }
+    return {**table_names(competition), **texts}
+
+
+def ways(files: Files) -> list[str]:
+    """How pictures may lie, for messages."""
+    if not files.inner:
+        return [f"{files.outer}.zip", f"{files.outer}/"]
+    return [f"{files.outer}.zip", f"{files.folder}/", f"{files.inner}/"]
 
 
 def find_competition(
@@ -138,7 +146,8 @@ def find_competition(
         lines += folder_tree(path)
     lines.append(
         "remedy: attach the competition's data to the notebook, or name the folder that holds "
-        f"{', '.join(table_names(competition).values())}, train.zip and test.zip, or the one zip of them all"
+        f"{', '.join(table_names(competition).values())}, {competition.train_images.outer}.zip and "
+        f"{competition.test_images.outer}.zip, or the one zip of them all"
     )
     raise DataError("\n".join(lines))
 
@@ -198,7 +207,7 @@ def locate(
             shortcomings[path] = f"cannot be used: {error}"
             return None
         raise
-    share_images(parts)
+    share_images(parts, competition)
     if missing := [wanted(competition)[part] for part in TRAINING if part not in parts]:
         if parts:
             shortcomings[path] = f"lacks {', '.join(missing)}"
@@ -218,10 +227,12 @@ def locate_parts(folder: Folder, competition: Competition, without_tables: bool)
     """
     found = {part: find_table(folder, name) for part, name in table_names(competition).items()}
     if without_tables or found["train_table"] or found["sample_submission"]:
-        found["train_images"] = find_pngs(folder, "train", "images")
-        found["train_masks"] = find_pngs(folder, "train", "masks") or find_top(folder, "masks")
-        found["test_images"] = find_pngs(folder, "test", "images")
-        found["images"] = find_top(folder, "images")
+        found["train_images"] = find_pictures(folder, competition.train_images)
+        if competition.train_masks is not None:
+            found["train_masks"] = find_pictures(folder, competition.train_masks)
+            found["train_masks"] = found["train_masks"] or find_top(folder, competition.train_masks)
+        found["test_images"] = find_pictures(folder, competition.test_images)
+        found["images"] = find_top(folder, competition.train_images)
         return {part: place for part, place in found.items() if place is not None}
     return {}
 
@@ -250,7 +261,10 @@ def parts_in_zips(
 
 def is_other_zip(place: Place, competition: Competition) -> bool:
     """Whether a file is a zip without the name of a part."""
-    parts = {f"{name}.zip" for name in ("train", "test", "images", "masks", *table_names(competition).values())}
+    names = list(table_names(competition).values())
+    for files in (competition.train_images, competition.train_masks, competition.test_images):
+        names += [] if files is None else [files.outer, files.inner]
+    parts = {f"{name}.zip" for name in names}
     return place.name.casefold().endswith(".zip") and plain_name(place.name) not in parts
 
 
@@ -299,34 +313,37 @@ def find_table(folder: Folder, name: str) -> Place | None:
     return the_same([*folder.files(name), *(place for inner in packed for place in inner.files(name))])
 
 
-def find_pngs(folder: Folder, split: str, kind: str) -> Place | None:
-    """The `images` or `masks` (`kind`) of "train" or "test" (`split`): in the zip, or else the folder, of that name.
+def find_pictures(folder: Folder, files: Files) -> Place | None:
+    """Where pictures are: in the zip of the name of their outer folder, or else in that folder.
 
     Raises:
         DataError: there are two, or the zip is not whole.
     """
-    archive = the_same(folder.files(f"{split}.zip"))
+    archive = the_same(folder.files(f"{files.outer}.zip"))
     found = []
-    for outer in [unzipped(archive)] if archive else folder.folders(split, f"{split}.zip"):
+    for outer in [unzipped(archive)] if archive else folder.folders(files.outer, f"{files.outer}.zip"):
+        inside = folders_below(outer, files) if files.inner else [outer.place] * bool(outer.pictures(files.suffix))
         # Some zips hold one more folder of their own name, and some programs unpack a zip into one.
-        found += folders_below(outer, kind) or list(filter(None, [find_pngs(outer, split, kind)]))
+        found += inside or list(filter(None, [find_pictures(outer, files)]))
     return only(found)
 
 
-def find_top(folder: Folder, kind: str) -> Place | None:
-    """The folder `images` or `masks` in a folder, or the zip of that name."""
-    found = [each.place for each in folder.folders(kind) if each.pngs()]
-    for place in folder.files(f"{kind}.zip"):
+def find_top(folder: Folder, files: Files) -> Place | None:
+    """The inner folder of pictures, such as `images`, where there is no outer one, or the zip of that name."""
+    if not files.inner:
+        return None
+    found = [each.place for each in folder.folders(files.inner) if each.pictures(files.suffix)]
+    for place in folder.files(f"{files.inner}.zip"):
         inner = unzipped(place)
-        found += [inner.place] if inner.pngs() else folders_below(inner, kind)
+        found += [inner.place] if inner.pictures(files.suffix) else folders_below(inner, files)
     return only(found)
 
 
-def folders_below(folder: Folder, kind: str, depth: int = SEARCH_DEPTH) -> list[Place]:
-    """The folders named `kind` that hold a PNG file, at any small depth below a folder."""
-    named = [each.place for each in folder.folders(kind) if each.pngs()]
-    others = [each for each in folder.folders() if plain_name(each.place.name) != kind]
-    return named + [place for each in others if depth for place in folders_below(each, kind, depth - 1)]
+def folders_below(folder: Folder, files: Files, depth: int = SEARCH_DEPTH) -> list[Place]:
+    """The inner folders that hold such a picture, at any small depth below a folder."""
+    named = [each.place for each in folder.folders(files.inner) if each.pictures(files.suffix)]
+    others = [each for each in folder.folders() if plain_name(each.place.name) != files.inner]
+    return named + [place for each in others if depth for place in folders_below(each, files, depth - 1)]
 
 
 def only(found: list[Place]) -> Place | None:
@@ -353,10 +370,10 @@ def the_same(found: list[Place]) -> Place | None:
     return found[0] if found else None
 
 
-def share_images(parts: dict[str, Place]) -> None:
+def share_images(parts: dict[str, Place], competition: Competition) -> None:
     """Makes of `images` the training images, or the test images, if there are none yet, or both.
 
-    An `images/` beside the tables holds test tiles if it has files of ids in sample_submission.csv.
+    An `images/` beside the tables holds test tiles if it has files of ids in the sample.
     """
     shared = parts.pop("images", None)
     if shared is None:
@@ -365,7 +382,7 @@ def share_images(parts: dict[str, Place]) -> None:
     if "sample_submission" in parts and "test_images" not in parts:
         rows = csv.reader(io.StringIO(parts["sample_submission"].read_bytes().decode("utf-8-sig", "replace")))
         ids = {plain_stem(row[0]) for row in rows if row}
-        if ids & {plain_stem(stem) for stem in folder_at(shared).pngs()}:
+        if ids & {plain_stem(stem) for stem in folder_at(shared).pictures(competition.test_images.suffix)}:
             parts["test_images"] = shared
 
 

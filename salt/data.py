@@ -7,14 +7,12 @@ decides nothing about folds, training or predictions.
 import collections
 import io
 import pathlib
-import struct
 import threading
 import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
-import cv2
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
@@ -32,26 +30,31 @@ from salt.archives import (
 )
 from salt.competition import CompetitionFiles, raise_problems, raise_repeated_ids
 from salt.competition import find_competition as find_competition  # here, too, for scripts from before 28 November 2026
-from salt.description import Table
+from salt.description import Competition, Files
+from salt.pictures import image_of, mask_of
 from salt.rle import decode_rles
+from salt.stacks import MOST_IN_MEMORY, MaskTexts, Stack
+from salt.tables import fitting_form, masks_of_rows, read_fields, read_rows, template_pattern
 from salt.tiles import Tiles
 from salt.tiles import crop_images as crop_images
 from salt.tiles import pad_images as pad_images
 from salt.tiles import pad_offset as pad_offset
 
 READ_THREADS = 8  # decoding releases the interpreter lock, and a network mount answers several requests at once
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+TEXTS_AT_ONCE = 256  # run-length texts that are decoded together
 
 
-def read_train(files: CompetitionFiles, progress: bool = True) -> Tiles:
+def read_train(files: CompetitionFiles, progress: bool = True, most: int = MOST_IN_MEMORY) -> Tiles:
     """Reads the training tiles, in the order of their table.
 
-    The masks are read from their PNG files, in which any pixel above zero counts, and compared with the run-length
-    encoding in the table; without mask files they come from the table alone.
+    The masks are read from their files, in which any pixel above zero counts, and compared with the run lengths in the
+    table; without mask files they come from the table alone. Images and masks that would take more than `most` bytes
+    are not read here, but tile by tile when they are needed, the masks from the table.
 
     Args:
         files: where they are, from `find_competition`.
         progress: whether to show a progress bar.
+        most: bytes of all images, or of all masks, that are held in memory.
 
     Returns:
         `Tiles` with masks.
@@ -62,40 +65,39 @@ def read_train(files: CompetitionFiles, progress: bool = True) -> Tiles:
         RLEError: a mask in the table is no valid run-length encoding.
     """
     competition, size = files.competition, files.competition.one_size()
-    ids, rles = read_id_table(files.train_table, competition.train_table)
-    with (
-        PngReader(files.train_images, ids) as images_reader,
-        PngReader(files.train_masks, ids) as masks_reader,
-    ):
-        elsewhere = (
-            known_ids(files, "sample_submission") if files.sample_submission else known_ids(files, "depths_table")
-        )
-        problems = unmatched_ids(ids, files.train_table.name, images_reader, elsewhere)
-        if files.train_masks is not None:
-            with_image, with_mask = set(images_reader.names), set(masks_reader.names)
-            problems += [f"{masks_reader.label(i)}: mask without image" for i in sorted(with_mask - with_image)]
-            lonely = sorted((with_image - with_mask).intersection(ids.tolist()))
-            problems += [f"{images_reader.label(i)}: image without mask" for i in lonely]
-        raise_problems(problems)
-        images, problems = decode_all(images_reader, ids, decode_image, size, "train images", progress)
-        masks = None
-        if files.train_masks is not None:
-            masks, mask_problems = decode_all(masks_reader, ids, decode_mask, size, "train masks", progress)
-            problems += mask_problems
-        raise_problems(problems)
-    encoded = decode_rles(rles, shape=size, ids=ids)
-    if masks is None:
-        masks = encoded
-    raise_problems(mask_disagreements(ids, masks, encoded, files.train_table.name))
-    return Tiles(ids, images, masks, read_depths(files, ids), competition)
+    image_reader = PictureReader(files.train_images, competition.train_images)
+    ids, texts = read_train_table(files, image_reader)
+    image_reader.match(ids)
+    elsewhere = known_ids(files, "sample_submission") if files.sample_submission else known_ids(files, "depths_table")
+    problems = unmatched_ids(ids, files.train_table.name, image_reader, elsewhere)
+    mask_reader = None
+    if files.train_masks is not None and competition.train_masks is not None:
+        mask_reader = PictureReader(files.train_masks, competition.train_masks)
+        mask_reader.match(ids)
+        with_image, with_mask = set(image_reader.names), set(mask_reader.names)
+        problems += [f"{mask_reader.label(i)}: mask without image" for i in sorted(with_mask - with_image)]
+        lonely = sorted((with_image - with_mask).intersection(ids.tolist()))
+        problems += [f"{image_reader.label(i)}: image without mask" for i in lonely]
+    raise_problems(problems)
+    images, problems = read_pictures(ImageMaker(image_reader, ids, competition), "train images", progress, most)
+    masks = None
+    if mask_reader is not None and len(ids) * size[0] * size[1] <= most:
+        masks, mask_problems = read_pictures(MaskMaker(mask_reader, ids, competition), "train masks", progress, most)
+        problems += mask_problems
+    raise_problems(problems)
+    encoded = decode_texts(texts, ids, competition, most)
+    if isinstance(masks, np.ndarray) and isinstance(encoded, np.ndarray):
+        raise_problems(mask_disagreements(ids, masks, encoded, files.train_table.name))
+    return Tiles(ids, images, encoded, read_depths(files, ids), competition)
 
 
-def read_test(files: CompetitionFiles, progress: bool = True) -> Tiles:
+def read_test(files: CompetitionFiles, progress: bool = True, most: int = MOST_IN_MEMORY) -> Tiles:
     """Reads the test tiles, in the order of the sample of a submission.
 
     Args:
         files: where they are, from `find_competition`.
         progress: whether to show a progress bar.
+        most: as for `read_train`.
 
     Returns:
         `Tiles` with `masks=None`.
@@ -106,68 +108,133 @@ def read_test(files: CompetitionFiles, progress: bool = True) -> Tiles:
     """
     competition = files.competition
     sample, folder = files.require_test()
-    ids, _ = read_id_table(sample, competition.sample_submission)
-    with PngReader(folder, ids) as reader:
-        raise_problems(unmatched_ids(ids, sample.name, reader, known_ids(files, "train_table")))
-        images, problems = decode_all(reader, ids, decode_image, competition.one_size(), "test images", progress)
+    _, rows = read_rows(sample, competition.sample_submission, competition)
+    ids = np.array(list(dict.fromkeys(row.tile for row in rows)))
+    if len(competition.classes) == 1 and not competition.sample_submission.objects:
+        raise_repeated_ids(sample, [row.tile for row in rows])
+    reader = PictureReader(folder, competition.test_images)
+    reader.match(ids)
+    raise_problems(unmatched_ids(ids, sample.name, reader, known_ids(files, "train_table")))
+    images, problems = read_pictures(ImageMaker(reader, ids, competition), "test images", progress, most)
     raise_problems(problems)
     return Tiles(ids, images, None, read_depths(files, ids), competition)
+
+
+def read_train_table(
+    files: CompetitionFiles, reader: "PictureReader | None" = None
+) -> tuple[np.ndarray, list[list[list[str]]]]:
+    """The ids of the training tiles and the run-length texts of their masks.
+
+    Args:
+        files: where they are.
+        reader: of the images: where a mask without a pixel has no row, tiles without any row are known from it.
+
+    Returns:
+        ids, str `[N]`; and for each tile, for each class, a list of texts, one a row.
+    """
+    competition, path = files.competition, files.train_table
+    form, rows = read_rows(path, competition.train_table, competition)
+    if len(competition.classes) == 1 and not form.objects:
+        raise_repeated_ids(path, [row.tile for row in rows])
+    masks = masks_of_rows(path, form, rows, competition)
+    if form.empty is None and reader is not None:
+        known = {plain_stem(tile) for tile in masks}
+        for stem in sorted(reader.names):
+            if plain_stem(stem) not in known:
+                masks[stem] = [[] for _ in competition.classes]
+    return np.array(list(masks)), list(masks.values())
+
+
+def decode_texts(
+    texts: Sequence[Sequence[Sequence[str]]], ids: np.ndarray, competition: Competition, most: int = MOST_IN_MEMORY
+) -> np.ndarray:
+    """Masks of run-length texts, uint8 {0, 1} `[N, H, W]`, or `[N, H, W, C]` of several classes; perhaps a `Stack`.
+
+    Args:
+        texts: for each tile, for each class, a list of texts, whose masks are joined.
+        ids: str `[N]`, for messages.
+        competition: that they are of.
+        most: bytes of masks that are decoded at once; more become a `Stack`.
+
+    Raises:
+        RLEError: a text is no run-length encoding of a mask of that size; of a stack when that mask is asked for.
+    """
+    size, count = competition.one_size(), len(competition.classes)
+    shape = (len(ids), *size) if count == 1 else (len(ids), *size, count)
+    if int(np.prod(shape, dtype=np.int64)) > most:
+        maker = MaskTexts(texts, size, competition.rle_by_rows, competition.rle_first, ids.tolist())
+        return cast(np.ndarray, Stack(maker, shape))
+    flat = [(tile, label, text) for tile, each in enumerate(texts) for label, own in enumerate(each) for text in own]
+    masks = np.zeros((len(ids), *size, count), np.uint8)
+    for start in range(0, len(flat), TEXTS_AT_ONCE):
+        part = flat[start : start + TEXTS_AT_ONCE]
+        names = [ids[tile] for tile, _, _ in part]
+        decoded = decode_rles(
+            [text for _, _, text in part], size, names, competition.rle_by_rows, competition.rle_first
+        )
+        for (tile, label, _), mask in zip(part, decoded, strict=True):
+            np.maximum(masks[tile, ..., label], mask, out=masks[tile, ..., label])
+    return masks[..., 0] if count == 1 else masks
 
 
 def describe_tiles(tiles: Tiles) -> str:
     """A line about training tiles for the log: how many hold something, and what the competition has to remark."""
     masks, competition = tiles.known_masks(), tiles.competition
-    found = masks.reshape(len(masks), -1).any(axis=1).mean()
+    found = np.mean([bool(masks[index].any()) for index in range(len(masks))])
     line = f"{len(tiles.ids)} tiles, {found:.1%} of them with {competition.target}"
     return line if competition.remarks is None else f"{line}; {competition.remarks(tiles.images, masks)}"
 
 
-class PngReader:
-    """Reads the PNG files of a folder by id, in several threads if need be.
+class PictureReader:
+    """Reads the pictures of a folder by id, in several threads if need be.
 
     A file belongs to an id if its name is that id to the letter, or else, if it is the only such file, but for case,
     blanks at the ends and composed umlauts.
 
     Args:
-        folder: on disk or in a zip; None for a reader without files.
-        ids: str `[N]`, of the tiles.
-
-    Raises:
-        DataError: two files may belong to one id.
+        folder: on disk or in a zip.
+        files: how they are named.
     """
 
-    def __init__(self, folder: Place | None, ids: np.ndarray):
-        self.folder = folder
-        self.path = pathlib.Path() if folder is None else folder.path
+    def __init__(self, folder: Place, files: Files):
+        self.folder, self.files = folder, files
         self.zip: zipfile.ZipFile | None = None
         self.lock = threading.Lock()  # a zip has one file position
-        self.names: dict[str, str] = {}  # id: the file's name in the folder or in the zip
-        if folder is None:
-            return
-        if not self.path.is_dir():
-            self.zip = open_archive(folder.path, folder.zips)
-        self.names = Folder(folder, None if self.zip is None else file_names(self.zip)).pngs()
+        inside = None if folder.path.is_dir() else file_names(self.archive())
+        self.names = Folder(folder, inside).pictures(files.suffix)  # id: the file's name in the folder or in the zip
+
+    def match(self, ids: np.ndarray) -> None:
+        """Finds the file of each id.
+
+        Raises:
+            DataError: two files may belong to one id.
+        """
         others = collections.defaultdict(list)
         for stem in set(self.names) - set(ids.tolist()):
             others[plain_stem(stem)].append(stem)
         for tile_id in set(ids.tolist()) - set(self.names):
             found = others.get(plain_stem(tile_id), [])
             if len(found) > 1:
-                first, second = sorted(found)[:2]
-                raise DataError(f"{folder}: {first}.png and {second}.png may both be meant by {tile_id}; keep one")
+                first, second = (f"{stem}{self.files.suffix}" for stem in sorted(found)[:2])
+                raise DataError(f"{self.folder}: {first} and {second} may both be meant by {tile_id}; keep one")
             for stem in found:
                 self.names[tile_id] = self.names.pop(stem)
 
-    def __enter__(self) -> "PngReader":
-        return self
+    def archive(self) -> zipfile.ZipFile:
+        """The zip, opened once in each process."""
+        if self.zip is None:
+            self.zip = open_archive(self.folder.path, self.folder.zips)
+        return self.zip
 
-    def __exit__(self, *_: object) -> None:
-        if self.zip is not None:
-            self.zip.close()
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "zip": None, "lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, lock=threading.Lock())
 
     def label(self, tile_id: str) -> str:
         """The name of a tile's file for an error message, whether the file exists or not."""
-        return f"{self.folder}/{tile_id}.png".replace("//", "/")
+        return f"{self.folder}/{tile_id}{self.files.suffix}".replace("//", "/")
 
     def read(self, tile_id: str) -> bytes:
         """The bytes of a tile's file.
@@ -176,38 +243,76 @@ class PngReader:
             DataError: the file cannot be read, or its checksum in the zip is wrong.
         """
         try:
-            if self.zip is None:
-                return (self.path / self.names[tile_id]).read_bytes()
+            if self.folder.path.is_dir():
+                return (self.folder.path / self.names[tile_id]).read_bytes()
             with self.lock:
-                return read_inside(self.zip, self.names[tile_id])
+                return read_inside(self.archive(), self.names[tile_id])
         except ArchiveError:
             raise
         except UNREADABLE as error:
             raise DataError(f"cannot be read ({error})") from error
 
+    def pixels(self, tile_id: str, size: tuple[int, int]) -> np.ndarray:
+        """The pixels of a tile's file, see `Files.decode`."""
+        return self.files.decode(self.read(tile_id), size)
 
-def read_id_table(path: str | pathlib.Path | Place, description: Table) -> tuple[np.ndarray, list[str]]:
-    """The ids and masks of a table.
+
+class ImageMaker:
+    """Reads the image of a tile, as a `Stack` asks for it."""
+
+    def __init__(self, reader: PictureReader, ids: np.ndarray, competition: Competition):
+        self.reader, self.ids, self.size = reader, ids, competition.one_size()
+        self.channels = competition.channels
+        self.shape = (len(ids), *self.size) if self.channels == 1 else (len(ids), *self.size, self.channels)
+
+    def __call__(self, index: int) -> np.ndarray:
+        try:
+            return image_of(self.reader.pixels(self.ids[index], self.size), self.channels)
+        except DataError as error:
+            raise DataError(f"{self.reader.label(self.ids[index])}: {error}") from error
+
+
+class MaskMaker:
+    """Reads the mask of a tile from its file, as a `Stack` asks for it."""
+
+    def __init__(self, reader: PictureReader, ids: np.ndarray, competition: Competition):
+        self.reader, self.ids, self.size = reader, ids, competition.one_size()
+        self.shape = (len(ids), *self.size)
+
+    def __call__(self, index: int) -> np.ndarray:
+        try:
+            return mask_of(self.reader.pixels(self.ids[index], self.size))
+        except DataError as error:
+            raise DataError(f"{self.reader.label(self.ids[index])}: {error}") from error
+
+
+def read_pictures(maker: ImageMaker | MaskMaker, label: str, progress: bool, most: int) -> tuple[np.ndarray, list[str]]:
+    """Reads all pictures in a thread pool, unless they would take more than `most` bytes: these become a `Stack`.
 
     Args:
-        path: of the file.
-        description: what its columns hold.
+        maker: of each picture.
+        label: what the progress bar says.
+        progress: whether to show it.
+        most: bytes.
 
     Returns:
-        ids, str `[N]`, and the `N` run-length encodings as the file has them ("" for an empty one).
-
-    Raises:
-        DataError: no such columns, no rows, or an id that is repeated or empty.
+        uint8, as `maker` makes them, perhaps as a `Stack`, and one line for each bad file.
     """
-    id_column, mask_column = description.column("tile"), description.column("mask")
-    table = read_text_table(path, (id_column, mask_column))
-    ids = table[id_column].to_numpy(dtype=object)
-    if len(ids) == 0:
-        raise DataError(f"{path}: holds no rows; expected one per tile")
-    if "" in ids:
-        raise DataError(f"{path}: row {list(ids).index('') + 2} has no id")
-    raise_repeated_ids(path, ids)
-    return ids.astype(str), table[mask_column].tolist()
+    if int(np.prod(maker.shape, dtype=np.int64)) > most:
+        return cast(np.ndarray, Stack(maker, maker.shape)), []
+    tiles = np.zeros(maker.shape, np.uint8)
+
+    def read_one(index: int) -> str | None:
+        try:
+            tiles[index] = maker(index)
+        except DataError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        lines = pool.map(read_one, range(len(tiles)))
+        results = list(tqdm(lines, total=len(tiles), desc=label, unit="tile", disable=not progress))
+    return tiles, [line for line in results if line]
 
 
 def read_depths(files: CompetitionFiles, ids: np.ndarray) -> np.ndarray:
@@ -256,11 +361,15 @@ def known_ids(files: CompetitionFiles, part: str) -> set[str]:
     path, description = getattr(files, part), getattr(files.competition, part)
     if path is None or description is None:
         return set()
-    column = description.column("tile")
-    return set(map(plain_stem, read_text_table(path, (column,))[column]))
+    header, lines = read_fields(path)
+    form = fitting_form(path, description, header)
+    column = form.column("tile")
+    place, pattern = header.index(column), template_pattern(form.columns[column])
+    found = (pattern.fullmatch(fields[place]) for fields in lines if place < len(fields))
+    return {plain_stem(match["tile"]) for match in found if match}
 
 
-def unmatched_ids(ids: np.ndarray, table_name: str, reader: PngReader, elsewhere: set[str]) -> list[str]:
+def unmatched_ids(ids: np.ndarray, table_name: str, reader: PictureReader, elsewhere: set[str]) -> list[str]:
     """One line for each id without a file and each file without an id, unless it is `elsewhere`, in another table."""
     known = set(ids.tolist())
     lines = [f"{reader.label(i)}: no such file, but {table_name} has the id" for i in sorted(known - set(reader.names))]
@@ -277,107 +386,3 @@ def mask_disagreements(ids: np.ndarray, masks: np.ndarray, encoded: np.ndarray, 
         how = "it is its transpose" if transposed else f"{pixels[index]} pixels differ"
         lines.append(f"{ids[index]}: the mask file and the mask in {table_name} disagree ({how})")
     return lines
-
-
-def decode_all(
-    reader: PngReader,
-    ids: np.ndarray,
-    decode: Callable[[bytes, tuple[int, int]], np.ndarray],
-    size: tuple[int, int],
-    label: str,
-    progress: bool,
-) -> tuple[np.ndarray, list[str]]:
-    """Reads and decodes the files of `ids` in a thread pool.
-
-    Args:
-        reader: a `PngReader`.
-        ids: str `[N]`.
-        decode: `decode_image` or `decode_mask`.
-        size: height and width of each.
-        label: what the progress bar says.
-        progress: whether to show it.
-
-    Returns:
-        uint8 `[N, H, W]`, and one line for each bad file.
-    """
-    tiles = np.zeros((len(ids), *size), np.uint8)
-
-    def read_one(index: int) -> str | None:
-        try:
-            tiles[index] = decode(reader.read(ids[index]), size)
-        except DataError as error:
-            return f"{reader.label(ids[index])}: {error}"
-        return None
-
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        results = list(
-            tqdm(pool.map(read_one, range(len(ids))), total=len(ids), desc=label, unit="tile", disable=not progress)
-        )
-    return tiles, [line for line in results if line]
-
-
-def decode_image(content: bytes, size: tuple[int, int]) -> np.ndarray:
-    """A grey tile, uint8 `[H, W]`, from the bytes of a grey or RGB PNG file.
-
-    Raises:
-        DataError: the file is damaged, has the wrong size or depth, or is a coloured picture.
-    """
-    pixels = decode_png(content, size)
-    if pixels.dtype != np.uint8:
-        raise DataError(f"a {8 * pixels.dtype.itemsize}-bit image; images have 8 bits")
-    if pixels.ndim == 2:
-        return pixels
-    if (pixels[..., 0] != pixels[..., 1]).any() or (pixels[..., 0] != pixels[..., 2]).any():
-        raise DataError("its colour channels differ; images are grey, stored as one channel or as three equal ones")
-    return pixels[..., 0]
-
-
-def decode_mask(content: bytes, size: tuple[int, int]) -> np.ndarray:
-    """A mask, uint8 {0, 1} `[H, W]`, from the bytes of a PNG file of 8 or 16 bits: any pixel above zero counts.
-
-    Raises:
-        DataError: the file is damaged or has the wrong size.
-    """
-    pixels = decode_png(content, size)
-    if pixels.ndim == 3:
-        pixels = pixels[..., :3].max(axis=2)  # a fourth channel would be opacity
-    return (pixels != 0).astype(np.uint8)
-
-
-def decode_png(content: bytes, size: tuple[int, int]) -> np.ndarray:
-    """The pixels of a PNG file of that height and width, `[H, W]` or `[H, W, 3 or 4]`, uint8 or uint16."""
-    check_png(content, size)
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise DataError("OpenCV cannot decode it")
-    if pixels.ndim == 3 and pixels.shape[2] == 1:  # some versions keep the axis
-        pixels = pixels[..., 0]
-    return pixels
-
-
-def check_png(content: bytes, size: tuple[int, int]) -> None:
-    """Checks the structure of a PNG file: every chunk is there with its checksum, and the size is `size`.
-
-    Decoders differ here, even versions of OpenCV: some fail on a truncated file, others return the pixels they have.
-
-    Raises:
-        DataError: with what is wrong.
-    """
-    if not content.startswith(PNG_SIGNATURE):
-        raise DataError(f"not a PNG file (its {len(content)} bytes begin with {content[:8]!r})")
-    position, kind, view = len(PNG_SIGNATURE), b"", memoryview(content)
-    while kind != b"IEND":
-        end = position + 12
-        if end <= len(content):
-            (length,) = struct.unpack_from(">I", content, position)
-            kind = content[position + 4 : position + 8]
-            end += length
-        if end > len(content):
-            raise DataError(f"truncated after {len(content)} bytes")
-        if zlib.crc32(view[position + 4 : end - 4]) != struct.unpack_from(">I", content, end - 4)[0]:
-            raise DataError(f"damaged: wrong checksum in its {kind.decode('latin-1')} chunk")
-        if kind == b"IHDR":
-            width, height = struct.unpack_from(">II", content, position + 8)
-            if (height, width) != size:
-                raise DataError(f"{width} x {height} pixels; a tile has {size[1]} x {size[0]}")
-        position = end

@@ -4,7 +4,8 @@ One module holds one such value: `salt/tgs.py` and its like. Where the files lie
 `salt/competition.py`.
 """
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,12 +27,18 @@ class Table:
             without its suffix, `{class}` the name of a class, `{mask}` run lengths, and `{number}` a number.
         objects: whether a mask may have several rows, one for each object in it.
         empty: the text of a mask without a pixel; None: such a mask has no row.
+        others: further forms in which the file was published; the one whose columns a file has is taken.
     """
 
     name: str
     columns: Mapping[str, str] = field(default_factory=lambda: {"id": "{tile}", "mask": "{mask}"})
     objects: bool = False
     empty: str | None = ""
+    others: tuple["Table", ...] = ()
+
+    def in_order(self, names: Sequence[str]) -> "Table":
+        """The same table with its columns in another order."""
+        return dataclasses.replace(self, columns={name: self.columns[name] for name in names}, others=())
 
     def column(self, what: str) -> str:
         """The column that holds the tile, the class, the mask or the number.
@@ -43,6 +50,32 @@ class Table:
             if f"{{{what}}}" in text:
                 return name
         raise DescriptionError(f"{self.name}: no column holds {{{what}}}; the columns are {dict(self.columns)}")
+
+
+@dataclass(frozen=True)
+class Files:
+    """The pictures of a competition's images or masks.
+
+    Attributes:
+        folder: where they lie below the competition's folder, such as "train/images"; its first part may be a zip.
+        suffix: what follows a tile's name in the name of its file, such as ".png" or "_mask.gif".
+        decode: function of a file's bytes and of the height and width of a tile that gives pixels, such as
+            `decode_png`.
+    """
+
+    folder: str
+    suffix: str
+    decode: Callable[[bytes, tuple[int, int]], np.ndarray]
+
+    @property
+    def outer(self) -> str:
+        """The first part of the folder, which may be a zip."""
+        return self.folder.partition("/")[0]
+
+    @property
+    def inner(self) -> str:
+        """What follows it; "" for nothing."""
+        return self.folder.partition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -58,10 +91,15 @@ class Competition:
         metric: the score of a tile, whose mean over tiles (and classes) is the competition's.
         train_table: the masks of the training tiles.
         sample_submission: the rows that a submission must have.
+        train_images, test_images: their files.
+        train_masks: files of masks; None: masks are known from the table alone.
+        rle_by_rows: whether run lengths number the pixels along the rows, not down the columns.
+        rle_first: the number of the first pixel, 0 or 1.
         classes: names of the masks of one image, in the order of the last axis of `masks`; with one class there is no
             such axis.
-        image_suffix: of the images' files.
         depths_table: a table of one number a tile, such as its depth; None: there is none.
+        group: None, or a function of a tile's name that gives what it shows, such as a car: all tiles of one are held
+            out together.
         blank: None, or a function of images `[N, H, W]` that tells which of them never hold anything, bool `[N]`: they
             are not trained on, and predicted empty.
         remarks: None, or a function of images and masks that gives a line about them for the log.
@@ -78,9 +116,14 @@ class Competition:
     metric: Metric
     train_table: Table
     sample_submission: Table
+    train_images: Files
+    test_images: Files
+    train_masks: Files | None = None
+    rle_by_rows: bool = False
+    rle_first: int = 1
     classes: tuple[str, ...] = ("mask",)
-    image_suffix: str = ".png"
     depths_table: Table | None = None
+    group: Callable[[str], str] | None = None
     blank: Callable[[np.ndarray], np.ndarray] | None = None
     remarks: Callable[[np.ndarray, np.ndarray], str] | None = None
 
@@ -90,9 +133,10 @@ class Competition:
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise DescriptionError(f"classes={self.classes}: name at least one class, and each of them once")
         for table in (self.train_table, self.sample_submission):
-            table.column("tile"), table.column("mask")
-            if len(self.classes) > 1:
-                table.column("class")
+            for form in (table, *table.others):
+                form.column("tile"), form.column("mask")
+                if len(self.classes) > 1:
+                    form.column("class")
 
     def one_size(self) -> tuple[int, int]:
         """Height and width of every image.

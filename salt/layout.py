@@ -6,7 +6,7 @@ import pathlib
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -14,9 +14,10 @@ import pandas as pd
 
 from salt.archives import DataError
 from salt.competition import raise_repeated_ids
-from salt.description import Competition, Table
+from salt.description import Competition, Files, Table
 from salt.files import current_umask, whole_file
-from salt.rle import encode_rles
+from salt.submission import joined_classes, mask_texts
+from salt.tables import fill_row
 
 ZIP_TIME = (2018, 7, 19, 0, 0, 0)  # of every member written: the same arrays give the same bytes
 
@@ -66,14 +67,23 @@ def write_competition(
     # All is written into a temporary folder, which is renamed at the end: a kill leaves no incomplete competition.
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        pictures = [(f"images/{i}.png", image) for i, image in zip(ids, images, strict=True)]
-        pictures += [(f"masks/{i}.png", kaggle_mask(mask)) for i, mask in zip(ids, masks, strict=True)]
-        write_png_zip(temporary / "train.zip", pictures)
-        write_text_table(temporary, competition.train_table, zip(ids, encode_rles(masks), strict=True))
+        pictures: dict[str, list[tuple[str, np.ndarray]]] = {}
+        add_pictures(pictures, competition.train_images, ids, images)
+        if competition.train_masks is not None:
+            add_pictures(pictures, competition.train_masks, ids, map(kaggle_mask, masks))
         if test_ids is not None and test_images is not None:
-            pictures = [(f"images/{i}.png", image) for i, image in zip(test_ids, test_images, strict=True)]
-            write_png_zip(temporary / "test.zip", pictures)
-            write_text_table(temporary, competition.sample_submission, [(i, "1 1") for i in test_ids])
+            add_pictures(pictures, competition.test_images, test_ids, test_images)
+        for outer, named in pictures.items():
+            write_zip(temporary / f"{outer}.zip", named)
+        table = competition.train_table
+        stack = masks if len(competition.classes) == 1 else joined_classes(masks, len(competition.classes))
+        names = [(i, label) for i in ids for label in competition.classes]
+        texts = zip(names, mask_texts(stack, table, competition), strict=True)
+        write_text_table(temporary, table, [fill_row(table, *name, text) for name, each in texts for text in each])
+        if test_ids is not None:
+            table = competition.sample_submission
+            names = [(i, label) for i in test_ids for label in competition.classes]
+            write_text_table(temporary, table, [fill_row(table, *name, "1 1") for name in names])
         if competition.depths_table is not None:
             known = zip(both, all_depths, strict=True)
             rows = [(i, f"{z:.10g}") for i, z in known if not np.isnan(z)]
@@ -103,8 +113,9 @@ def check_tiles(
     masks: np.ndarray | None = None,
 ) -> None:
     """Raises a `DataError` if arrays are not what `Tiles` promises."""
-    shape = (len(ids), *(competition.size or images.shape[1:3]))
-    for name, array in (("images", images), ("masks", masks)):
+    size, channels, classes = competition.one_size(), competition.channels, len(competition.classes)
+    for name, array, last in (("images", images, channels), ("masks", masks, classes)):
+        shape = (len(ids), *size) if last == 1 else (len(ids), *size, last)
         if array is not None and (array.shape != shape or array.dtype != np.uint8):
             raise DataError(f"{label} {name}: {array.dtype} {array.shape}; must be uint8 {shape} for {len(ids)} ids")
     if masks is not None and masks.size and masks.max() > 1:
@@ -118,18 +129,46 @@ def kaggle_mask(mask: np.ndarray) -> np.ndarray:
     return mask.astype(np.uint16) * np.uint16(65535) if mask.any() else mask
 
 
-def write_png_zip(path: pathlib.Path, pictures: list[tuple[str, np.ndarray]]) -> None:
-    """Writes (name, pixels) pairs as PNG files into a zip, without compression, since PNG files are compressed."""
+def add_pictures(
+    pictures: dict[str, list[tuple[str, np.ndarray]]], files: Files, ids: np.ndarray, stack: Iterable[np.ndarray]
+) -> None:
+    """Adds the (name, pixels) of each tile's file to those of its zip, whose name without suffix is the key."""
+    inner = f"{files.inner}/" if files.inner else ""
+    named = ((f"{inner}{tile_id}{files.suffix}", pixels) for tile_id, pixels in zip(ids, stack, strict=True))
+    pictures.setdefault(files.outer, []).extend(named)
+
+
+def encode_picture(name: str, pixels: np.ndarray) -> bytes:
+    """The bytes of a PNG, JPEG or GIF file, by the end of its name.
+
+    Raises:
+        DataError: it ends otherwise.
+    """
+    suffix = pathlib.PurePosixPath(name).suffix
+    if suffix == ".gif":
+        from PIL import Image  # not every OpenCV knows GIF
+
+        content = io.BytesIO()
+        Image.fromarray((pixels > 0).astype(np.uint8) * np.uint8(255)).convert("1").save(content, "GIF")
+        return content.getvalue()
+    options = {".png": [cv2.IMWRITE_PNG_COMPRESSION, 6], ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95]}
+    if suffix not in options:
+        raise DataError(f"{name}: {', '.join(options)} and .gif are written")
+    _, encoded = cv2.imencode(suffix, pixels if pixels.ndim == 2 else pixels[..., ::-1], options[suffix])
+    return encoded.tobytes()
+
+
+def write_zip(path: pathlib.Path, pictures: list[tuple[str, np.ndarray]]) -> None:
+    """Writes (name, pixels) pairs as files into a zip, without compression, since pictures are compressed."""
     with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name, pixels in pictures:
             member = zipfile.ZipInfo(name, ZIP_TIME)
             member.create_system = 3  # else the bytes would depend on the operating system
             member.external_attr = 0o644 << 16
-            _, content = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 6])
-            archive.writestr(member, content.tobytes())
+            archive.writestr(member, encode_picture(name, pixels))
 
 
-def write_text_table(folder: pathlib.Path, table: Table, rows: Iterable[tuple]) -> None:
+def write_text_table(folder: pathlib.Path, table: Table, rows: Iterable[Sequence]) -> None:
     """Writes a CSV file with Unix line ends into a folder."""
     text = io.StringIO()
     pd.DataFrame(list(rows), columns=list(table.columns)).to_csv(text, index=False, lineterminator="\n")

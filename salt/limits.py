@@ -12,4 +12,3 @@ MOST_ANSWER = 64 << 20  # bytes of Kaggle's answer to a question; a listing of 5
 MOST_RECORD = 16 << 20  # bytes of a record or manifest; one of 500 files has 0.08 MB. Its depth is what Python reads
 MOST_PACKED_TEXT = 64 << 20  # bytes of a packed text that is looked through for secrets
 MOST_ROWS = 10_000_000  # of a submission; TGS has 18,000
-ROWS_AT_ONCE = 1024  # of a submission whose masks are decoded together: 10 MB of 100 x 100

@@ -1,8 +1,8 @@
 """Run-length encoding of masks, as Kaggle wants it: `"start length start length ..."`.
 
-Pixels are numbered from 1, top-down, then left-right (column-major); runs are sorted and do not overlap; an empty mask
-is the empty string. A transposed encoding is a common mistake in first submissions, so both directions are here and no
-other module knows the format. numpy only; no files.
+Pixels are numbered from 1, top-down, then left-right (column-major), unless a competition does otherwise; runs are
+sorted and do not overlap; an empty mask is the empty string. A transposed encoding is a common mistake in first
+submissions, so both directions are here and no other module knows the format. numpy only; no files.
 """
 
 import functools
@@ -44,11 +44,13 @@ def encode_rle(mask: np.ndarray) -> str:
     return encode_rles(mask[None])[0]
 
 
-def encode_rles(masks: np.ndarray) -> list[str]:
+def encode_rles(masks: np.ndarray, by_rows: bool = False, first: int = 1) -> list[str]:
     """Encodes a stack of masks.
 
     Args:
         masks: `[N, H, W]`, bool or integer, 1 = salt.
+        by_rows: whether pixels are numbered left-right, then top-down, instead of down the columns.
+        first: the number of the first pixel, 0 or 1.
 
     Returns:
         N encodings, in the order of the masks.
@@ -57,12 +59,13 @@ def encode_rles(masks: np.ndarray) -> list[str]:
         RLEError: not three dimensions, or values other than 0 and 1.
     """
     masks = require_masks(masks, "masks", RLEError)
+    masks = masks.transpose(0, 2, 1) if by_rows else masks
     height, width = masks.shape[1:]
     rles: list[str] = []
     pixels = height * width
     chunk_size = masks_at_a_time(pixels)
-    for first in range(0, len(masks), chunk_size):
-        chunk = masks[first : first + chunk_size]
+    for begin in range(0, len(masks), chunk_size):
+        chunk = masks[begin : begin + chunk_size]
         count = len(chunk)
         # Where a pixel differs from the one before it in the order of the encoding, without transposing the masks.
         change = np.empty((count, height, width), bool)
@@ -77,7 +80,7 @@ def encode_rles(masks: np.ndarray) -> list[str]:
         edges.sort()
         row, position = np.divmod(edges, pixels + 1)
         numbers = position.copy()
-        numbers[0::2] += 1
+        numbers[0::2] += first
         numbers[1::2] -= position[0::2]
         if pixels <= TABLE_PIXELS:
             words = number_texts(pixels + 1)[numbers].tolist()
@@ -123,6 +126,8 @@ def decode_rles(
     rles: Iterable[str | float | None],
     shape: tuple[int, int],
     ids: Sequence[str] | np.ndarray | None = None,
+    by_rows: bool = False,
+    first: int = 1,
 ) -> np.ndarray:
     """Decodes many masks and checks every run of each.
 
@@ -132,6 +137,7 @@ def decode_rles(
         rles: sequence of N encodings; `""`, None and NaN (how pandas reads an empty field) are empty masks.
         shape: height and width of the masks.
         ids: N names for the error messages; without them the row's index is named.
+        by_rows, first: as for `encode_rles`.
 
     Returns:
         uint8 `[N, H, W]` of 0 and 1.
@@ -146,13 +152,15 @@ def decode_rles(
     names = [f"row {row}" for row in range(len(rles))] if ids is None else [f"id {str(name)!r}" for name in ids]
     if len(shape) != 2 or not all(isinstance(side, int | np.integer) and side >= 0 for side in shape):
         raise RLEError(f"shape={shape}: must be height and width, two whole numbers")
+    if by_rows:
+        return np.ascontiguousarray(decode_rles(rles, (shape[1], shape[0]), ids, first=first).transpose(0, 2, 1))
     height, width = shape
     masks = np.empty((len(rles), height, width), np.uint8)
     chunk_size = masks_at_a_time(height * width)
-    for first in range(0, len(rles), chunk_size):
-        part = slice(first, first + chunk_size)
+    for at in range(0, len(rles), chunk_size):
+        part = slice(at, at + chunk_size)
         texts = [rle_text(rle, name) for rle, name in zip(rles[part], names[part], strict=True)]
-        row, start, length = parse_runs(texts, names[part], height * width)
+        row, start, length = parse_runs(texts, names[part], height * width, first)
         # A 1 where the value changes in a column: where a run begins, and behind its end. Sorted, and none comes
         # twice, so each is turned over by one look-up; where two runs touch, a pixel is turned over by both.
         change = np.zeros((height, len(texts), width), np.uint8)
@@ -180,11 +188,13 @@ def rle_text(rle: object, name: str) -> str:
     raise RLEError(f"{name}: {rle!r} is of type {type(rle).__name__}, not text such as '1 3 10 5'")
 
 
-def parse_runs(texts: list[str], names: list[str], pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def parse_runs(
+    texts: list[str], names: list[str], pixels: int, first: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reads and checks the runs of a list of encodings.
 
     Returns:
-        row, start, length: int64 `[R]`, for the R runs of all rows in order; starts count from 1.
+        row, start, length: int64 `[R]`, for the R runs of all rows in order; starts count from 1, whatever `first` is.
 
     Raises:
         RLEError: see `decode_rles`.
@@ -213,7 +223,8 @@ def parse_runs(texts: list[str], names: list[str], pixels: int) -> tuple[np.ndar
             words = texts[row[run]].split()[2 * which : 2 * which + 2]
             raise RLEError(f"{names[row[run]]}: run {which + 1} (start {words[0]}, length {words[1]}) {problem}")
 
-    refuse(start < 1, "starts below 1: pixels are numbered from 1")
+    refuse(start < first, f"starts below {first}: pixels are numbered from {first}")
+    start = start - first + 1
     refuse(length < 1, "has a length below 1: leave the run out")
     refuse(length > pixels - start + 1, f"goes past the end: the tile has {pixels} pixels")
     same_row = row[1:] == row[:-1]

@@ -3,30 +3,37 @@
 import csv
 import io
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from salt.archives import Place
-from salt.description import Competition
+from salt.archives import DataError, Place
+from salt.description import Competition, Table
 from salt.files import whole_file
-from salt.limits import MOST_ROWS, ROWS_AT_ONCE
-from salt.metrics import coverage
-from salt.rle import RLEError, decode_rles, encode_rles, require_masks
+from salt.limits import MOST_ROWS
+from salt.rle import RLEError, decode_rles, encode_rles, masks_at_a_time, require_masks
+from salt.tables import fill_row, fitting_form, read_fields, template_pattern
 
 
 class SubmissionError(ValueError):
     """A submission that Kaggle would refuse, or accept although it is not what was predicted."""
 
 
-def write_submission(path: str | pathlib.Path, ids: Iterable[str], masks: np.ndarray, competition: Competition) -> None:
-    """Writes a submission, a row for each tile, in the order given.
+def write_submission(
+    path: str | pathlib.Path,
+    ids: Iterable[str],
+    masks: np.ndarray | Iterable[np.ndarray],
+    competition: Competition,
+    sample: str | pathlib.Path | Place | None = None,
+) -> None:
+    """Writes a submission, a row for each tile and class, or for each object in it, in the order given.
 
     Args:
         path: the file, `submission.csv`; it is written whole or not at all.
         ids: N names of tiles, each once.
-        masks: `[N, H, W]`, 0 and 1.
+        masks: `[N, H, W]`, or `[N, H, W, C]` of several classes, 0 and 1; or what gives N of them one by one.
         competition: that it is for.
+        sample: the competition's sample, whose columns the submission gets; None: those of the description.
 
     Raises:
         SubmissionError: no tiles, masks of another shape or with other values, not one id for each mask, or an id that
@@ -36,30 +43,93 @@ def write_submission(path: str | pathlib.Path, ids: Iterable[str], masks: np.nda
         >>> masks = postprocess(probabilities, level=128)
         >>> write_submission("submission.csv", tiles.ids, masks, COMPETITION)
     """
-    masks = require_masks(masks, "masks", SubmissionError)
     ids = [str(name) for name in ids]
-    if masks.shape[1:] != competition.size:  # the encoding of a padded one would be valid, but wrong
-        raise SubmissionError(
-            f"masks: shape {masks.shape}, but tiles are {competition.size}; crop the padding off first"
-        )
-    if len(ids) != len(masks) or not ids:
-        raise SubmissionError(f"{len(ids)} ids for {len(masks)} masks; there must be one each, and at least one")
+    size, count = competition.one_size(), len(competition.classes)
+    if isinstance(masks, np.ndarray):
+        masks = require_masks(masks if count == 1 else joined_classes(masks, count), "masks", SubmissionError)
+        if masks.shape[1:] != size:  # the encoding of a padded one would be valid, but wrong
+            raise SubmissionError(f"masks: shape {masks.shape}, but tiles are {size}; crop the padding off first")
+        if len(ids) * count != len(masks) or not ids:
+            raise SubmissionError(f"{len(ids)} ids for {len(masks)} masks; there must be one each, and at least one")
     problems = name_some("empty", [f"row {row}" for row, name in enumerate(ids) if not name.strip()])
     problems += name_some("repeated", repeated_names(ids))
     if problems:
         raise SubmissionError(f"ids: {'; '.join(problems)}")
+    form = competition.sample_submission if sample is None else sample_form(sample, competition)
     with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(competition.sample_submission.columns)
-        writer.writerows(zip(ids, encode_rles(masks), strict=True))
+        writer.writerow(form.columns)
+        names = ((tile, label) for tile in ids for label in competition.classes)
+        for (tile, label), texts in zip(names, mask_texts(masks, form, competition), strict=True):
+            writer.writerows(fill_row(form, tile, label, text) for text in texts)
+
+
+def joined_classes(masks: np.ndarray, count: int) -> np.ndarray:
+    """Masks `[N, H, W, C]` as `[N * C, H, W]`, the classes of a tile one after the other.
+
+    Raises:
+        SubmissionError: another shape.
+    """
+    if masks.ndim != 4 or masks.shape[-1] != count:
+        raise SubmissionError(f"masks: must have shape [N, H, W, {count}], a mask for each class, not {masks.shape}")
+    return masks.transpose(0, 3, 1, 2).reshape(-1, *masks.shape[1:3])
+
+
+def mask_texts(masks: np.ndarray | Iterable[np.ndarray], form: Table, competition: Competition) -> Iterator[list[str]]:
+    """For each mask the texts of its rows: one, or one for each object, or, where an empty one has no row, none."""
+    by_rows, first = competition.rle_by_rows, competition.rle_first
+    empty = [] if form.empty is None else [form.empty]
+    for stack in mask_stacks(masks, competition):
+        if form.objects:
+            for mask in stack:
+                yield encode_rles(split_objects(mask), by_rows, first) or empty
+        else:
+            yield from ([text] if text else empty for text in encode_rles(stack, by_rows, first))
+
+
+def mask_stacks(masks: np.ndarray | Iterable[np.ndarray], competition: Competition) -> Iterator[np.ndarray]:
+    """The masks as stacks `[n, H, W]`: an array as it is, others tile by tile."""
+    if isinstance(masks, np.ndarray):
+        yield masks
+        return
+    count = len(competition.classes)
+    for mask in masks:
+        stack = require_masks(mask[None] if count == 1 else joined_classes(mask[None], count), "masks", SubmissionError)
+        if stack.shape[1:] != competition.one_size():
+            raise SubmissionError(f"masks: shape {stack.shape}, but tiles are {competition.size}")
+        yield stack
+
+
+def split_objects(mask: np.ndarray) -> np.ndarray:
+    """The objects of a mask, uint8 `[n, H, W]`: what hangs together, also by corners."""
+    import cv2  # which submissions of one row a tile do not need
+
+    count, labels = cv2.connectedComponents(np.ascontiguousarray(mask, np.uint8), connectivity=8)
+    return (
+        np.stack([labels == number for number in range(1, count)]).astype(np.uint8)
+        if count > 1
+        else np.zeros((0, *mask.shape), np.uint8)
+    )
+
+
+def sample_form(sample: str | pathlib.Path | Place, competition: Competition) -> Table:
+    """The form of a submission: that of the sample, its columns in their order.
+
+    Raises:
+        DataError: the sample has none of the forms that the description gives.
+    """
+    header, _ = read_fields(sample)
+    form = fitting_form(sample, competition.sample_submission, header)
+    return form.in_order([name for name in header if name in form.columns])
 
 
 def check_submission(
     path: str | pathlib.Path, sample: str | pathlib.Path | Place, competition: Competition
 ) -> dict[str, float]:
-    """Checks a submission: its header, that its ids are the sample's, each once, and every run-length encoding.
+    """Checks a submission: its header, that its ids are the sample's, and every run-length encoding.
 
-    The order of the rows is free, as it is on Kaggle.
+    Each tile (and class) has one row, or, where objects have rows of their own, at least one, whose objects do not
+    overlap. The order of the rows is free, as it is on Kaggle.
 
     Args:
         path: the submission.
@@ -67,37 +137,65 @@ def check_submission(
         competition: that it is for.
 
     Returns:
-        `{"rows": int, "empty_share": float, "mean_coverage": float}`. The last two should be near those of the training
-        tiles.
+        `{"rows": int, "empty_share": float, "mean_coverage": float}`, of masks. The last two should be near those of
+        the training tiles.
 
     Raises:
-        SubmissionError: a file that is missing or no CSV of two columns, or rows that Kaggle would refuse. Missing,
+        SubmissionError: a file that is missing or no CSV of these columns, or rows that Kaggle would refuse. Missing,
             extra and repeated ids are named, up to five each; a bad encoding is named by its id.
     """
-    wanted, _ = read_submission(sample, competition)
-    ids, rles = read_submission(path, competition)
+    try:
+        form = sample_form(sample, competition)
+    except DataError as error:
+        raise SubmissionError(str(error)) from error
+    wanted, _ = read_submission(sample, competition, form)
+    ids, rles = read_submission(path, competition, form)
     problems = name_some("missing", sorted(set(wanted) - set(ids)))
     problems += name_some("extra", sorted(set(ids) - set(wanted)))
-    problems += name_some("repeated", repeated_names(ids))
+    repeated = ids if not form.objects else [name for name, text in zip(ids, rles, strict=True) if text == form.empty]
+    problems += name_some("repeated", repeated_names(repeated))
     if problems:
         counts = f"rows {len(ids)}, in {competition.sample_submission.name} {len(wanted)}"
         raise SubmissionError(f"{path}: {counts}; ids {'; '.join(problems)}")
-    covered = np.empty(len(ids))
-    for first in range(0, len(ids), ROWS_AT_ONCE):  # all masks together would take 10 kB a row
-        part = slice(first, first + ROWS_AT_ONCE)
+    covered = dict.fromkeys(ids, 0)
+    size = competition.one_size()
+    if form.objects:  # the rows of a tile stand together, so that few masks are held at a time
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        ids, rles = [ids[row] for row in order], [rles[row] for row in order]
+    rles = ["" if text == form.empty else text for text in rles]
+    step, last, taken = masks_at_a_time(size[0] * size[1]), "", np.zeros(size, bool)
+    for first in range(0, len(ids), step):
+        part = slice(first, first + step)
         try:
-            covered[part] = coverage(decode_rles(rles[part], competition.one_size(), ids[part]))
+            masks = decode_rles(rles[part], size, ids[part], competition.rle_by_rows, competition.rle_first)
         except RLEError as error:
             raise SubmissionError(f"{path}: {error}") from error
-    return {"rows": len(ids), "empty_share": float(np.mean(covered == 0)), "mean_coverage": float(covered.mean())}
+        for name, mask in zip(ids[part], masks, strict=True):
+            covered[name] += int(mask.sum(dtype=np.int64))
+            if form.objects:
+                taken = np.zeros(size, bool) if name != last else taken
+                if (taken & (mask > 0)).any():
+                    raise SubmissionError(f"{path}: id {name!r}: two of its objects overlap; each pixel counts once")
+                taken, last = taken | (mask > 0), name
+    pixels = np.array(list(covered.values()))
+    shares = pixels / (size[0] * size[1])
+    return {"rows": len(ids), "empty_share": float(np.mean(pixels == 0)), "mean_coverage": float(shares.mean())}
 
 
-def read_submission(path: str | pathlib.Path | Place, competition: Competition) -> tuple[list[str], list[str]]:
-    """The ids and encodings of a CSV file, all fields as text: no id becomes a number, no "NA" a missing value.
+def read_submission(
+    path: str | pathlib.Path | Place, competition: Competition, form: Table | None = None
+) -> tuple[list[str], list[str]]:
+    """The names of masks, such as those of tiles, and their encodings, all fields as text: no id becomes a number.
+
+    Args:
+        path: of the CSV file.
+        competition: that it is for.
+        form: whose columns it must have, in their order; None: those of the description.
 
     Raises:
-        SubmissionError: no such file, not text, another header, no rows, or a row that has not two fields.
+        SubmissionError: no such file, not text, another header, no rows, or a row that is not of the form.
     """
+    form = form or competition.sample_submission
     try:
         content = path.read_bytes() if isinstance(path, Place) else pathlib.Path(path).read_bytes()
         if content.count(b"\n") > MOST_ROWS:
@@ -107,17 +205,24 @@ def read_submission(path: str | pathlib.Path | Place, competition: Competition) 
         raise SubmissionError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SubmissionError(f"{path}: is no readable CSV file ({error})") from error
-    columns = list(competition.sample_submission.columns)
+    columns = list(form.columns)
     if not lines or lines[0] != columns:
         header = ",".join(lines[0]) if lines else ""
         raise SubmissionError(f"{path}: the first line is {header!r}; it must be {','.join(columns)!r}")
+    patterns = [template_pattern(text) for text in form.columns.values()]
+    numbers = {name: number for number, name in enumerate(competition.classes)}
+    single, ids, rles = len(numbers) == 1, [], []
     for number, fields in enumerate(lines[1:], start=2):
-        if len(fields) != 2 or not fields[0]:
-            raise SubmissionError(f"{path}: line {number} is {','.join(fields)!r}; it must be id, comma, encoding")
-    if len(lines) == 1:
+        matches = [pattern.fullmatch(field) for pattern, field in zip(patterns, fields, strict=False)]
+        found = {key: value for match in matches if match for key, value in match.groupdict().items()}
+        if len(fields) != len(columns) or None in matches or not (single or found["label"] in numbers):
+            wanted = ", ".join(form.columns.values())
+            raise SubmissionError(f"{path}: line {number} is {','.join(fields)!r}; it must be {wanted}")
+        ids.append(found["tile"] if single else f"{found['tile']}, class {found['label']}")
+        rles.append(found["mask"])
+    if not ids:
         raise SubmissionError(f"{path}: has no rows under its header")
-    ids, rles = zip(*lines[1:], strict=True)
-    return list(ids), list(rles)
+    return ids, rles
 
 
 def repeated_names(names: list[str]) -> list[str]:

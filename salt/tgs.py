@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from salt.description import Competition, Table
+from salt.description import Competition, Files, Table
 from salt.metrics import AVERAGE_PRECISION
+from salt.pictures import decode_png
 
 TILE_SIZE = 101  # pixels: height and width of every tile
 
@@ -33,6 +34,9 @@ COMPETITION = Competition(
     metric=AVERAGE_PRECISION,
     train_table=Table("train.csv", {"id": "{tile}", "rle_mask": "{mask}"}),
     sample_submission=Table("sample_submission.csv", {"id": "{tile}", "rle_mask": "{mask}"}),
+    train_images=Files("train/images", ".png", decode_png),
+    train_masks=Files("train/masks", ".png", decode_png),
+    test_images=Files("test/images", ".png", decode_png),
     depths_table=Table("depths.csv", {"id": "{tile}", "z": "{number}"}),
     blank=is_black,
     remarks=count_flaws,

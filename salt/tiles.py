@@ -16,7 +16,7 @@ class Tiles:
     """Tiles as arrays; entry i of each belongs to `ids[i]`."""
 
     ids: np.ndarray  # str `[N]`
-    images: np.ndarray  # uint8 `[N, H, W]`, or `[N, H, W, 3]` of colours
+    images: np.ndarray  # uint8 `[N, H, W]`, or `[N, H, W, 3]` of colours; of large ones a `Stack`, as the masks
     masks: np.ndarray | None  # uint8 {0, 1} `[N, H, W]`, or `[N, H, W, C]` of several classes; None for test tiles
     depths: np.ndarray  # float64 `[N]`, NaN where unknown
     competition: Competition  # that they are of

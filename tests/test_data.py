@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from competition_files import assert_same, read_both, rewrite_zip, unzip
 
-import salt.data
 from salt.competition import DataError, find_competition
-from salt.data import check_png, decode_image, decode_mask, read_test, read_train
+from salt.data import read_test, read_train
 from salt.layout import write_competition
+from salt.pictures import PNG_SIGNATURE, check_png, decode_png, image_of, mask_of
 from salt.tgs import COMPETITION as TGS
 from salt.tgs import is_black, is_vertical
 
@@ -65,8 +65,8 @@ def test_rgb_images_with_equal_channels_are_grey(folder, synthetic_train):
 def test_an_opacity_channel_is_ignored():
     image = np.random.default_rng(0).integers(0, 256, (101, 101), np.uint8)
     rgba = np.dstack([image, image, image, np.full_like(image, 255)])
-    np.testing.assert_array_equal(decode_image(png(rgba), SIZE), image)
-    np.testing.assert_array_equal(decode_mask(png(rgba), SIZE), image > 0)
+    np.testing.assert_array_equal(image_of(decode_png(png(rgba), SIZE), 1), image)
+    np.testing.assert_array_equal(mask_of(decode_png(png(rgba), SIZE)), image > 0)
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_an_opacity_channel_is_ignored():
 )
 def test_any_pixel_above_zero_is_salt_at_any_depth(dtype, value, options):
     mask = np.random.default_rng(0).integers(0, 2, (101, 101)).astype(dtype)
-    decoded = decode_mask(png(mask * dtype(value), *options), SIZE)
+    decoded = mask_of(decode_png(png(mask * dtype(value), *options), SIZE))
     assert decoded.dtype == np.uint8
     np.testing.assert_array_equal(decoded, mask)
 
 
 def test_an_image_of_16_bits_is_an_error():
     with pytest.raises(DataError, match="16-bit image"):
-        decode_image(png(np.zeros((101, 101), np.uint16)), SIZE)
+        image_of(decode_png(png(np.zeros((101, 101), np.uint16)), SIZE), 1)
 
 
 @pytest.mark.parametrize("channel", [0, 1, 2])
@@ -126,7 +126,7 @@ def test_a_png_file_without_pixels_is_an_error():
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 101, 101, 8, 0, 0, 0, 0))
     for body in (header + chunk(b"IEND", b""), chunk(b"IEND", b"")):
         with pytest.raises(DataError):
-            decode_image(salt.data.PNG_SIGNATURE + body, SIZE)
+            image_of(decode_png(PNG_SIGNATURE + body, SIZE), 1)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -238,7 +238,7 @@ def test_ids_that_look_like_numbers_or_nothing_stay_text(tmp_path):
         ("train.csv", "id,rle_mask\n", "no rows"),
         ("train.csv", "name,rle_mask\na,\n", r"lack \['id'\]"),
         ("train.csv", "id,mask\na,\n", r"lack \['rle_mask'\]"),
-        ("train.csv", "id,rle_mask\na,\n,1 1\n", "row 3 has no id"),
+        ("train.csv", "id,rle_mask\na,\n,1 1\n", "line 3 has no id"),
         ("train.csv", "id,rle_mask\na,\nb,\na,1 1\n", "id a occurs 2 times"),
     ],
 )

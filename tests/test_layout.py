@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, synthetic_train, synthetic_
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(salt.layout, "encode_rles", full)
+    monkeypatch.setattr(salt.layout, "mask_texts", full)
     with pytest.raises(OSError, match="No space left"):
         written(tmp_path / "x", synthetic_train, synthetic_test)
     assert os.listdir(tmp_path) == []

@@ -193,11 +193,11 @@ def test_a_submission_is_checked_in_parts_with_the_figures_of_the_whole(sample, 
     path.write_text("id,rle_mask\n" + "".join(f"t{index},{'1 101' if index % 3 else ''}\n" for index in range(9)))
     parts = []
 
-    def decode(rles, shape, ids):
+    def decode(rles, *more):
         parts.append(len(rles))
-        return decode_rles(rles, shape, ids)
+        return decode_rles(rles, *more)
 
-    monkeypatch.setattr(salt.submission, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(salt.submission, "masks_at_a_time", lambda pixels: 4)
     monkeypatch.setattr(salt.submission, "decode_rles", decode)
     facts = check_submission(path, sample, TGS)
     assert parts == [4, 4, 1] and facts == {

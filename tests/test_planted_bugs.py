@@ -242,7 +242,7 @@ BUGS = {
     "encode_rle loses a run that ends with the tile": Bug(
         "salt/rle.py", "reaching = np.flatnonzero(chunk[:, -1, -1]) if pixels else row", "reaching = row[:0]"
     ),
-    "encode_rle counts from 0": Bug("salt/rle.py", "        numbers[0::2] += 1\n", ""),
+    "encode_rle counts from 0": Bug("salt/rle.py", "        numbers[0::2] += first\n", ""),
     "decode_rle counts from 0": Bug(
         "salt/rle.py", "begin, end = start - 1, start - 1 + length", "begin, end = start, start + length"
     ),
@@ -647,13 +647,36 @@ BUGS = {
     ),
     # --- submission, files, artifacts ---
     "the ids are sorted and their masks are not": Bug(
-        "salt/submission.py", "zip(ids, encode_rles(masks)", "zip(sorted(ids), encode_rles(masks)"
+        "salt/submission.py", "for tile in ids for label", "for tile in sorted(ids) for label"
     ),
     "the rows are sorted": Bug(
-        "salt/submission.py", "zip(ids, encode_rles(masks), strict=True)", "sorted(zip(ids, encode_rles(masks)))"
+        "salt/submission.py",
+        "zip(names, mask_texts(masks, form, competition), strict=True)",
+        "sorted(zip(names, mask_texts(masks, form, competition), strict=True))",
     ),
     "a submission may repeat an id": Bug(
-        "salt/submission.py", 'problems += name_some("repeated", repeated_names(ids))', "", times=2
+        "salt/submission.py", "zip(unique[counts > 1], counts[counts > 1]", "zip(unique[:0], counts[:0]"
+    ),
+    "objects that overlap are submitted": Bug(
+        "salt/submission.py",
+        "if (taken & (mask > 0)).any():",
+        "if False:",
+        test_file="tests/test_built_in_competitions.py",
+    ),
+    "all run lengths run down the columns": Bug(
+        "salt/submission.py",
+        "encode_rles(stack, by_rows, first)",
+        "encode_rles(stack)",
+        test_file="tests/test_built_in_competitions.py",
+    ),
+    "colours are read in the order of OpenCV": Bug(
+        "salt/pictures.py", "pixels[..., 2::-1]", "pixels[..., :3]", test_file="tests/test_built_in_competitions.py"
+    ),
+    "of a mask's rows the last one counts": Bug(
+        "salt/data.py",
+        "np.maximum(masks[tile, ..., label], mask, out=masks[tile, ..., label])",
+        "masks[tile, ..., label] = mask",
+        test_file="tests/test_built_in_competitions.py",
     ),
     "files are written in place": Bug(
         "salt/files.py",

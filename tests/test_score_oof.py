@@ -12,7 +12,7 @@ from desk import paths
 from salt.artifacts import Oof, write_manifest, write_oof
 from salt.competition import find_competition
 from salt.config import Config
-from salt.data import read_depths, read_id_table
+from salt.data import read_depths, read_train_table
 from salt.ensembles import mean_oof
 from salt.metrics import AVERAGE_PRECISION
 from salt.scoring import calibrate, score_by_depth
@@ -71,7 +71,7 @@ def test_the_competition_s_depths_give_a_table_and_those_of_another_are_refused(
     oof = make_run(tmp_path / "a")
     assert score_oof.main([str(tmp_path / "a"), "--data", str(synthetic_folder)]) == 1
     assert "not one of the tiles' depths is known" in capsys.readouterr().err
-    ids = read_id_table(tiles.train_table, TGS.train_table)[0][:20]
+    ids = read_train_table(tiles)[0][:20]
     write_oof(tmp_path / "a" / "oof.npz", oof._replace(ids=ids))
     write_manifest(tmp_path / "a", "run-7", "train", Config(train_folds=(0, 1)))
     assert score_oof.main([str(tmp_path / "a"), "--data", str(synthetic_folder)]) == 0
@@ -202,7 +202,7 @@ def test_the_script_runs_from_any_folder_and_its_help_loads_no_numpy(tmp_path):
 
 def test_the_leak_of_the_folds_is_shown_with_the_scores_with_and_without_it(tmp_path, capsys, synthetic_folder):
     oof = make_run(tmp_path / "a")
-    ids = read_id_table(find_competition([synthetic_folder], TGS).train_table, TGS.train_table)[0]
+    ids = read_train_table(find_competition([synthetic_folder], TGS))[0]
     write_oof(tmp_path / "a" / "oof.npz", oof._replace(ids=ids[:20]))
     write_manifest(tmp_path / "a", "run-7", "train", Config(train_folds=(0, 1)))
     lines = ["id,mosaic,row,column,confidence"]

@@ -1,0 +1,98 @@
+"""Images and masks that are made when they are asked for, so that a competition of large ones needs little memory.
+
+A `Stack` is indexed like an array `[N, ...]`; what is taken from it is an array. numpy only.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from salt.rle import decode_rles
+
+MOST_IN_MEMORY = 512 << 20  # bytes of an array of images or of masks; what is larger stays a stack
+STACK_THREADS = 8  # reading and decoding release the interpreter lock
+
+
+class Stack:
+    """Arrays of one shape, uint8, each of which is made when it is asked for.
+
+    Args:
+        make: function of a number from 0 to count - 1 that gives the array; it must be possible to pickle it (by
+            cloudpickle), and to call it from several threads.
+        shape: `(count, *shape of one array)`.
+        rows: None, or which of the arrays are in this stack, int `[n]`.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, make: Callable[[int], np.ndarray], shape: tuple[int, ...], rows: np.ndarray | None = None):
+        self.make = make
+        self.rows = np.arange(shape[0]) if rows is None else rows
+        self.shape = (len(self.rows), *shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: int | slice | np.ndarray | Sequence[int]) -> np.ndarray:
+        """One array, or several as one array; see `subset` for a stack of them."""
+        if isinstance(rows, int | np.integer):
+            return self.make(int(self.rows[rows]))
+        chosen = self.rows[rows]
+        arrays = np.empty((len(chosen), *self.shape[1:]), self.dtype)
+
+        def fill(place: int) -> None:
+            arrays[place] = self.make(int(chosen[place]))
+
+        with ThreadPoolExecutor(STACK_THREADS) as pool:
+            list(pool.map(fill, range(len(chosen))))
+        return arrays
+
+    def subset(self, rows: slice | np.ndarray | Sequence[int]) -> "Stack":
+        """A stack of some of its arrays."""
+        stack = Stack(self.make, (0, *self.shape[1:]), self.rows[rows])
+        return stack
+
+
+def subset(arrays: np.ndarray, rows: slice | np.ndarray | Sequence[int]) -> np.ndarray:
+    """Some of the arrays: of an array an array, of a stack a stack, which reads nothing yet."""
+    return arrays.subset(rows) if isinstance(arrays, Stack) else arrays[rows]
+
+
+class MaskTexts:
+    """Makes masks of their run lengths, as a `Stack` asks for them.
+
+    Args:
+        texts: of each tile, for each class, its run-length texts, one a row of the table.
+        size: height and width.
+        by_rows, first: as for `decode_rles`.
+        ids: of the tiles, for messages.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[Sequence[Sequence[str]]],
+        size: tuple[int, int],
+        by_rows: bool,
+        first: int,
+        ids: Sequence[str],
+    ):
+        self.texts, self.size, self.by_rows, self.first, self.ids = texts, size, by_rows, first, ids
+
+    def __call__(self, index: int) -> np.ndarray:
+        """The mask of a tile, uint8 {0, 1} `[H, W]`, or `[H, W, C]` of several classes.
+
+        Raises:
+            RLEError: a text is no run-length encoding.
+        """
+        masks = []
+        for texts in self.texts[index]:
+            names = [self.ids[index]] * len(texts)
+            parts = decode_rles(texts, self.size, names, self.by_rows, self.first)
+            masks.append(parts.max(axis=0, initial=0) if len(texts) != 1 else parts[0])
+        return masks[0] if len(masks) == 1 else np.stack(masks, axis=-1)
