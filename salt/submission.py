@@ -200,7 +200,8 @@ def read_submission(
         content = path.read_bytes() if isinstance(path, Place) else pathlib.Path(path).read_bytes()
         if content.count(b"\n") > MOST_ROWS:
             raise SubmissionError(f"{path}: has more than {MOST_ROWS:,} lines; this is no submission")
-        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
+        text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline="")  # a StringIO takes 4 bytes a character
+        lines = list(csv.reader(text, strict=True))
     except FileNotFoundError:
         raise SubmissionError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import pytest
@@ -25,7 +26,7 @@ from salt.archives import ArchiveError, DataError, Place, refuse_bomb
 from salt.files import whole_file
 from salt.limits import MOST_AT_ONCE, MOST_NAME
 from salt.rle import decode_rles
-from salt.submission import check_submission
+from salt.submission import check_submission, read_submission
 from salt.tgs import COMPETITION as TGS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -206,6 +207,38 @@ def test_a_submission_is_checked_in_parts_with_the_figures_of_the_whole(sample, 
     path.write_text(path.read_text().replace("t8,1 101", "t8,1 0"))
     with pytest.raises(salt.submission.SubmissionError, match="id 't8': run 1"):
         check_submission(path, sample, TGS)
+
+
+def test_reading_a_submission_takes_few_times_its_size(tmp_path):
+    path = tmp_path / "submission.csv"
+    mask = " ".join(f"{1 + 40 * run} 13" for run in range(100))
+    path.write_text("id,rle_mask\n" + "".join(f"t{index},{mask}\n" for index in range(5000)))
+    tracemalloc.start()
+    try:
+        ids, _ = read_submission(path, TGS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(ids) == 5000 and peak < 3.5 * path.stat().st_size
+
+
+@pytest.mark.slow
+def test_a_submission_of_300_000_rows_is_checked_in_less_than_a_gigabyte(tmp_path):
+    mask = " ".join(f"{1 + 40 * run} 13" for run in range(100))
+    for name, rle in (("sample", "1 1"), ("submission", mask)):
+        rows = (f"t{index},{rle if index % 3 else ''}\n" for index in range(300_000))
+        (tmp_path / f"{name}.csv").write_text("id,rle_mask\n" + "".join(rows))
+    code = (
+        "import resource; from salt.submission import check_submission; from salt.tgs import COMPETITION\n"
+        "check_submission('submission.csv', 'sample.csv', COMPETITION)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True)
+    print(
+        f"\n300,000 rows, {(tmp_path / 'submission.csv').stat().st_size / 1e6:.0f} MB: {int(done.stdout) / 1e6:.2f} GB"
+    )
+    assert int(done.stdout) < 1e6, done.stderr
 
 
 def test_a_submission_that_excel_saved_is_taken_and_sent_without_its_mark(sample, tmp_path, monkeypatch):

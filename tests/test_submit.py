@@ -116,6 +116,13 @@ def test_a_limit_that_kaggle_finds_itself_is_called_so(stand_in, run, submit_run
     assert not (run / "submit.json").exists()
 
 
+@pytest.mark.parametrize("message", ["The file has unlimited rows", "maximum of the mask is 2", "delimiter of today"])
+def test_a_word_within_a_word_is_no_limit(stand_in, submit_run, message):
+    stand_in.fault("CreateSubmission", "http", status=400, message=message)
+    status, text, _ = submit_run()
+    assert status == 1 and message in text and "the count starts anew" not in text
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [({"kind": "http", "status": 400, "message": "Submission refused"}, "Submission refused"),
@@ -147,7 +154,12 @@ def test_a_submission_whose_answer_is_lost_is_found(stand_in, submit_run, kind):
     assert len(stand_in.submissions) == 1
 
 
-@pytest.mark.parametrize("fault", [{"kind": "cut"}, {"kind": "http", "status": 500}, {"kind": "html"}])
+@pytest.mark.parametrize(
+    "fault",
+    [{"kind": "cut"}, {"kind": "http", "status": 500}, {"kind": "html"},
+     {"kind": "answer", "body": {"message": "Thank you"}}, {"kind": "answer", "body": {}},
+     {"kind": "answer", "body": {"message": "It could not submit to scoring at once"}}],
+)  # fmt: skip
 def test_a_submission_that_is_not_found_is_not_sent_blindly_again(stand_in, run, submit_run, fault):
     stand_in.fault("CreateSubmission", **fault)
     status, text, _ = submit_run()

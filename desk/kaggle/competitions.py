@@ -26,6 +26,13 @@ from desk.kaggle.transport import PAGE, KaggleLink
 from desk.output import printable
 from desk.paths import AnyPath
 
+# How Kaggle says that a submission was not taken, and that no more of them are today: whole words, not parts of others.
+REFUSED = r"(?i)could not submit\b|submission not allowed\b"
+USED_UP = (
+    r"(?i)\b(?:submissions?|daily|day|today)\b.{0,80}\b(?:limit|maximum|allowance)\b"
+    r"|\b(?:limit|maximum|allowance)\b.{0,80}\b(?:submissions?|day|today)\b"
+)
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -107,12 +114,12 @@ def create_submission(
             submission_description=message,
         )  # fmt: skip
     except (ConfigurationError, AccessError) as error:
-        if re.search(r"(?i)limit|maximum|allowed .*today|remaining", str(error)):
+        if re.search(USED_UP, str(error).removeprefix(f"cannot submit to {slug}")):
             raise QuotaError(f"{error}; the count starts anew at 00:00 UTC") from None
         raise
     said = link.scrub(answer.message or "")
-    if not answer.ref and "success" not in said.lower():
-        raise ConfigurationError(f"cannot submit to {slug}: Kaggle says {said or 'nothing'!r}")
+    if not answer.ref and re.match(REFUSED, said):  # what else there is without a number, may be a submission
+        raise ConfigurationError(f"cannot submit to {slug}: Kaggle says {said!r}")
     return answer.ref if answer.ref > 0 else None, said
 
 

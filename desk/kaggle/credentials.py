@@ -37,7 +37,7 @@ def find_credentials(environ: Mapping[str, str] | None = None, home: str | pathl
     home = pathlib.Path.home() if home is None else pathlib.Path(home)
     if token := environ.get("KAGGLE_API_TOKEN", "").strip():
         if os.path.exists(token) or os.sep in token or token.startswith("~"):  # no token has these characters
-            content = read_text(pathlib.Path(token).expanduser()).strip()
+            content = read_text(token_path(token, home)).strip()
             if not content:
                 raise CredentialsError(f"KAGGLE_API_TOKEN names {token}, which is no file with a token in it")
             return Credentials("the file in KAGGLE_API_TOKEN", token=one_word(content, token))
@@ -81,7 +81,14 @@ def credential_files(environ: Mapping[str, str], home: pathlib.Path) -> list[pat
     """The files in which the client may find credentials, whether or not they are there."""
     names = ("kaggle.json", "credentials.json", *TOKEN_FILES)
     found = [folder / name for folder in credential_folders(environ, home) for name in names]
-    return [*found, pathlib.Path(environ["KAGGLE_API_TOKEN"])] if environ.get("KAGGLE_API_TOKEN") else found
+    if token := environ.get("KAGGLE_API_TOKEN", "").strip():  # or the path of its file
+        found.append(token_path(token, home))
+    return found
+
+
+def token_path(token: str, home: pathlib.Path) -> pathlib.Path:
+    """The file that `KAGGLE_API_TOKEN` names, if it names one."""
+    return home / token[2:] if token.startswith("~/") else pathlib.Path(token)
 
 
 def one_word(token: str, place: str) -> str:

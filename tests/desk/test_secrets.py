@@ -87,6 +87,8 @@ def test_the_secrets_of_a_desk_are_those_of_every_place_that_the_client_reads(tm
         "KAGGLE_KEY": "seventh-secret-key", "HF_TOKEN": "eighth-secret-token", "PATH": "/not/a/secret/at/all",
         "SHORT_TOKEN": "abc",
     }  # fmt: skip
+    (home / "token").write_text("ninth-secret-token")
+    assert "ninth-secret-token" in own_secrets([], {"KAGGLE_API_TOKEN": "~/token"}, home)
     found = own_secrets([], environ, home)
     assert sorted(found) == sorted(
         f"{number}-secret-{kind}"

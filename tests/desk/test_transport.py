@@ -26,7 +26,16 @@ from desk.kaggle.errors import (
     UnreachableError,
 )
 from desk.kaggle.files import download
-from desk.kaggle.kernels import Status, list_output, live_log, read_status, recent_kernels, save_kernel
+from desk.kaggle.kernels import (
+    Status,
+    list_output,
+    live_log,
+    log_seconds,
+    log_text,
+    read_status,
+    recent_kernels,
+    save_kernel,
+)
 from desk.kaggle.transport import retry_after
 from desk.records import write_object
 from desk.runs import Run, find_run
@@ -145,6 +154,11 @@ def test_a_token_in_kaggle_json_is_taken_and_settings_there_do_not_hide_a_sign_i
 def test_a_token_that_is_a_path_without_a_token_or_has_blanks_is_named(tmp_path, token, message):
     with pytest.raises(CredentialsError, match=re.escape(message)):
         find_credentials({"KAGGLE_API_TOKEN": token}, tmp_path)
+
+
+def test_a_token_may_be_in_a_file_of_the_home_folder(tmp_path):
+    (tmp_path / "token.txt").write_text("KGAT_0123\n")
+    assert find_credentials({"KAGGLE_API_TOKEN": "~/token.txt"}, tmp_path).token == "KGAT_0123"
 
 
 def test_credentials_do_not_show_their_secret():
@@ -430,6 +444,17 @@ def test_an_upload_is_repeated_since_nothing_comes_of_it_yet(stand_in, tmp_path)
     stand_in.fault("PUT /upload/.*", "http", status=400)
     with pytest.raises(UnreachableError, match="nothing was submitted"):
         upload_submission(link, kaggle_stand_in.COMPETITION, path)
+
+
+@pytest.mark.parametrize(
+    ("log", "seconds"),
+    [('[{"time": 2.5, "data": "a"}, {"time": 1, "data": "b"}]', 2.5), ('[{"time": Infinity, "data": "a"}]', None),
+     ('[{"time": -Infinity, "data": "a"}]', None), ('[{"time": NaN, "data": "a"}]', None), ('[{"time": 1e99}]', None),
+     ('[{"time": "1e999"}]', None), ("[" * 100_000, None), ("[]", None), ("no JSON", None), ("9" * 5000, None)],
+    ids=range(10),
+)  # fmt: skip
+def test_the_time_of_a_log_is_a_number_of_seconds_or_unknown(log, seconds):
+    assert log_seconds(log) == seconds and isinstance(log_text(log), str)
 
 
 def test_live_log_gives_what_has_come_so_far(stand_in):
