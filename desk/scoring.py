@@ -202,7 +202,7 @@ def open_run(name: AnyPath) -> ScoredRun:
         present = ", ".join(manifest["files"]) or "nothing"
         raise ValueError(f"{folder}: no oof.npz among its files ({present}); score a run of the train kernel")
     oof = read_oof(folder / "oof.npz")
-    trained, held = set(manifest["config"]["train_folds"]), set(oof.fold.tolist())
+    trained, held = set(manifest["config"].get("train_folds", [])), set(oof.fold.tolist())
     if trained != held:
         raise ValueError(
             f"{folder / 'oof.npz'}: has tiles of the folds {sorted(held)}, but {sorted(trained)} were trained "

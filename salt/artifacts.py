@@ -15,6 +15,12 @@ from salt.config import Config, config_to_dict
 from salt.files import sha256_file, whole_file
 
 MANIFEST = "manifest.json"
+# What the entries of a manifest are that others rely on: those that each has, and those that some have.
+MANIFEST_TYPES: dict[str, type] = {"run_id": str, "kernel": str, "config": dict, "files": dict}
+MORE_MANIFEST_TYPES: dict[str, type] = {
+    "finished": bool, "minutes": float, "level": int, "minimum_area": int, "trained_by": str, "parts": dict,
+    "imported": dict,
+}  # fmt: skip
 
 
 class ArtifactError(ValueError):
@@ -168,15 +174,10 @@ def verify_run(folder: str | pathlib.Path) -> dict:
     path = folder / MANIFEST
     if not path.is_file():
         raise ArtifactError(f"{folder}: no {MANIFEST}; this is no run, or one that did not reach its end")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
-        manifest["run_id"], manifest["kernel"], manifest["config"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ArtifactError(f"{path}: damaged ({error!r}); fetch the run again") from error
+    manifest = read_manifest(path)
     wrong = []
-    for name, (size, digest) in files.items():
-        file = folder / name
+    for name, entry in manifest["files"].items():
+        file, size, digest = folder / name, entry["bytes"], entry["sha256"]
         if not file.resolve().is_relative_to(folder.resolve()):
             wrong.append(f"{name} lies outside of the folder")
         elif not file.is_file():
@@ -191,6 +192,41 @@ def verify_run(folder: str | pathlib.Path) -> dict:
     return manifest
 
 
+def read_manifest(path: pathlib.Path) -> dict:
+    """The manifest in a file. The files that it names are not checked.
+
+    Raises:
+        ArtifactError: it cannot be read, or an entry that others rely on is missing or of another type.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if problem := manifest_problem(manifest):
+            raise ValueError(problem)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: damaged ({error}); fetch the run again") from error
+    return manifest
+
+
+def manifest_problem(manifest: object) -> str | None:
+    """What is wrong with a manifest; None if nothing is."""
+    if not isinstance(manifest, dict):
+        return "it is no JSON object"
+    for name, kind in {**MANIFEST_TYPES, **MORE_MANIFEST_TYPES}.items():
+        value = manifest.get(name)
+        if value is None and name not in MANIFEST_TYPES:
+            continue
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            return f"{name} is {ascii(value)[:60] if name in manifest else 'missing'}, and must be {kind.__name__}"
+    for name, entry in manifest["files"].items():
+        sizes = (entry.get("bytes"), entry.get("sha256")) if isinstance(entry, dict) else ()
+        if [type(value) for value in sizes] != [int, str]:
+            return f"files has {name} with {ascii(entry)[:60]}, and must have its bytes and sha256"
+    folds = manifest["config"].get("train_folds", [])
+    if not isinstance(folds, list) or any(type(fold) is not int for fold in folds):
+        return f"train_folds in config is {ascii(folds)[:60]}, and must be a list of whole numbers"
+    return None
+
+
 def find_runs(roots: Iterable[str | pathlib.Path], kernel: str) -> list[pathlib.Path]:
     """The folders of the mounted runs that a kernel made, sorted.
 
@@ -201,15 +237,19 @@ def find_runs(roots: Iterable[str | pathlib.Path], kernel: str) -> list[pathlib.
     Raises:
         ArtifactError: no such run.
     """
-    found = set()
+    found, others = set(), []
     for root in roots:
         for depth in range(5):
             for path in pathlib.Path(root).glob("*/" * depth + MANIFEST):
-                if json.loads(path.read_text(encoding="utf-8")).get("kernel") == kernel:
-                    found.add(path.parent.resolve())
+                try:
+                    if read_manifest(path)["kernel"] == kernel:
+                        found.add(path.parent.resolve())
+                except ArtifactError as error:  # perhaps another program's
+                    others.append(str(error))
     if not found:
         raise ArtifactError(
             f"0 runs of {kernel!r} under {', '.join(map(str, roots))}; attach the output of one as a kernel source"
+            + "".join(f"; {error}" for error in others[:3])
         )
     return sorted(found)
 

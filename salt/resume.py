@@ -4,12 +4,11 @@ Training resumes from any checkpoint that it finds in the state folder (`salt/tr
 """
 
 import fnmatch
-import json
 import pathlib
 import shutil
 from collections.abc import Iterable
 
-from salt.artifacts import MANIFEST, ArtifactError, find_runs, verify_run
+from salt.artifacts import MANIFEST, ArtifactError, find_runs, read_manifest, verify_run
 from salt.config import Config, config_to_dict
 
 STATE_FOLDER = "state"  # among a run's outputs: what it can be resumed from
@@ -54,7 +53,7 @@ def find_resumable_run(
         ArtifactError: no such run, or one that is damaged or had other settings.
     """
     mounted = find_runs(roots, kernel)
-    found = {json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("run_id"): path for path in mounted}
+    found = {read_manifest(path / MANIFEST)["run_id"]: path for path in mounted}
     if run_id not in found:
         there = ", ".join(map(str, found))
         raise ArtifactError(f"{run_id} is not mounted, but {there}: attach its output as a kernel source")

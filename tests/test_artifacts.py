@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -132,6 +133,29 @@ def test_a_damaged_manifest_is_named(run, text):
     (run / "manifest.json").write_text(text)
     with pytest.raises(ArtifactError, match="manifest.json: damaged"):
         verify_run(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [("run_id", None, "run_id is None, and must be str"), ("config", "x", "config is 'x', and must be dict"),
+     ("files", {"a": {"bytes": True, "sha256": ""}}, "files has a with"), ("finished", 1, "finished is 1"),
+     ("config", {"train_folds": [0, None]}, "train_folds in config is"), ("level", 0.5, "level is 0.5, and must be"),
+     ("minutes", "3", "minutes is '3', and must be float")],
+    ids=range(7),
+)  # fmt: skip
+def test_an_entry_of_a_manifest_that_is_of_another_type_is_named(run, name, value, words):
+    whole = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**whole, "minutes": 3, name: value}))
+    with pytest.raises(ArtifactError, match=re.escape(words)):
+        verify_run(run)
+
+
+def test_a_manifest_of_another_program_does_not_hide_a_run_and_is_named_where_there_is_none(run, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text('["bower"]')
+    assert find_run([tmp_path], "train") == run.resolve()
+    with pytest.raises(ArtifactError, match="0 runs of 'predict'.*other/manifest.json: damaged .it is no JSON object"):
+        find_run([tmp_path], "predict")
 
 
 def test_a_folder_without_manifest_is_no_run(tmp_path):

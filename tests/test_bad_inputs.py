@@ -4,11 +4,16 @@ import copy
 import json
 import shutil
 
+import numpy as np
 import pytest
 from round_trips import PREDICT, World
 
 from desk.records import read_object, read_record
 from desk.states import FetchRecord, PushRecord, QueueRecord, SubmitRecord
+from salt.artifacts import Oof, write_manifest, write_oof
+from salt.config import preset
+from scripts import compare, ensemble, score_oof
+from scripts import runs as run_table
 
 BAD = [None, True, -1, 0, 1.5, 1e308, float("nan"), "", "abc", "\ud800", "../x", [], ["a"], {}, {"code": 429}, [[[]]],
        10**30, "x" * 10_000]  # fmt: skip
@@ -107,7 +112,8 @@ def desk():
 
 
 def verbs(desk):
-    again = [["push", "train", "--continue", desk.fanned], ["fetch", desk.fanned], ["submit", PREDICT]]
+    again = [["push", "train", "--continue", desk.fanned], ["push", "train", "--resume", desk.single],
+             ["fetch", desk.fanned], ["submit", PREDICT]]  # fmt: skip
     return [["runs"], ["fetch", desk.single], *again, ["push", "train", "--set", "seed=2"], ["runs", "--refresh"],
             ["upload", str(desk.root / "b.h5")]]  # fmt: skip
 
@@ -142,6 +148,55 @@ def try_answers(desk, step):
     return count
 
 
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A folder with two training runs, and in kept/ the first as it is."""
+    root = tmp_path_factory.mktemp("scored")
+    for name, shift in (("train-1", 0), ("train-2", 9)):
+        fold, masks = np.repeat(np.array([0, 1], np.int8), 2), np.zeros((4, 101, 101), np.uint8)
+        masks[::2, :50] = 1
+        (root / name).mkdir()
+        write_oof(root / name / "oof.npz", Oof(np.array(list("abcd")), fold, (200 - shift) * masks, masks))
+        (root / name / "history.csv").write_text("fold,epoch,loss\n0,1,0.5\n1,1,0.4\n")
+        write_manifest(root / name, name, "train", preset("smoke", folds=2, train_folds=(0, 1)), minutes=1.0)
+    (root / "train-1" / "score.json").write_text('{"best_score": 0.5}')
+    shutil.copytree(root / "train-1", root / "kept")
+    return root
+
+
+def try_scores(root, capsys, step):
+    """The verbs that compute with a run, and no Kaggle."""
+    count, (one, two) = 0, (str(root / name) for name in ("train-1", "train-2"))
+    for path in (root / "kept" / "manifest.json", root / "kept" / "score.json"):
+        for number, content in enumerate(bad_values(read_object(path))):
+            if number % step:
+                continue
+            (root / "train-1" / path.name).write_bytes(content)
+            for verb, words in [
+                (score_oof, [one]),
+                (compare, [one, two]),
+                (ensemble, [one, two, "--out", str(root / "out")]),
+                (run_table, ["--runs", str(root)]),
+            ]:
+                status = verb.main(words)
+                text = capsys.readouterr().err
+                assert status in (0, 1) and "Traceback" not in text and ("error: " in text) == (status == 1), text
+            shutil.copyfile(path, root / "train-1" / path.name)
+            count += 1
+    return count
+
+
+def test_bad_manifests_are_errors_of_what_computes_with_them(scored, capsys):
+    assert try_scores(scored, capsys, step=97) >= 10
+
+
+@pytest.mark.slow
+def test_every_bad_manifest_is_an_error_of_what_computes_with_it(scored, capsys):
+    count = try_scores(scored, capsys, step=1)
+    with capsys.disabled():
+        print(f"\n{count:,} bad manifests and scores, {4 * count:,} commands: no traceback")
+
+
 def test_bad_records_are_errors(desk):
     assert try_records(desk, step=397) >= 10
 
@@ -152,12 +207,13 @@ def test_bad_answers_are_errors(desk):
 
 @pytest.mark.slow
 def test_every_bad_record_is_an_error(desk):
-    print(try_records(desk, step=1), "bad records")
+    count = try_records(desk, step=1)
+    print(f"\n{count:,} bad records, {count * len(verbs(desk)):,} commands: no traceback")
 
 
 @pytest.mark.slow
 def test_every_bad_answer_is_an_error(desk):
-    print(try_answers(desk, step=1), "bad answers")
+    print(f"\n{try_answers(desk, step=1):,} bad answers: no traceback")
 
 
 @pytest.mark.parametrize("content", [b'{"state": "pus', b"[]", b'{"schema": 9}'])

@@ -163,6 +163,9 @@ BUGS = {
     "an upload does not look for the key in use": Bug(
         "desk/uploading.py", "own_secrets(link.used_secrets)", "{}", "hundred", test_file="tests/test_round_trips.py"
     ),
+    "the folds of a manifest may be anything": Bug(
+        "salt/artifacts.py", "any(type(fold) is not int for fold in folds)", "False", "another_type_is_named"
+    ),
     "a bomb is unpacked": Bug(
         "salt/archives.py", "if unpacked > most:", "if False:", "a_bomb", test_file="tests/test_limits.py"
     ),

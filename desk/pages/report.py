@@ -135,7 +135,7 @@ def read_history(folder: pathlib.Path) -> list[dict]:
 def settings(manifest: dict) -> dict:
     """What a reader wants to know about a run at first sight."""
     if "imported" in manifest:  # its settings say nothing but the folds
-        return {"model": f"imported from {manifest['imported']['source']}"}
+        return {"model": f"imported from {manifest['imported'].get('source')}"}
     config = manifest["config"]
     kept = ("model", "encoder", "padded_size", "tta", "seed")
     return {**{name: config[name] for name in kept if name in config}, "minutes": manifest.get("minutes")}
