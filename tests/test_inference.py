@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from salt.inference import predict_probabilities, sigmoid
+from salt.config import preset
+from salt.inference import network_function, predict_probabilities, sigmoid
+from salt.unet import build_model
 
 
 def model_of(function, size=104):
@@ -69,3 +71,21 @@ def test_logits_that_are_not_finite_are_an_error(images):
 def test_no_model_is_an_error(images):
     with pytest.raises(ValueError, match="models is empty"):
         predict_probabilities([], images)
+
+
+def test_a_network_gives_its_own_logits_as_its_weights_are_when_it_is_asked_for():
+    model = build_model(
+        preset("smoke", model="encoder_unet", encoder="residual", decoder_filters=(4, 4, 8, 8), padded_size=128)
+    )
+    for layer in model.layers:  # statistics as after a training: else batch norm has little to do
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_variance.assign(ops.ones_like(layer.moving_variance) * 4.0)
+    batch = np.random.default_rng(0).uniform(0, 255, (3, 128, 128, 1)).astype("float32")
+    for _ in range(2):
+        own = np.asarray(model.predict_on_batch(batch))
+        given = network_function(model, batch_size=4)
+        for rows in (3, 2):
+            found = given(batch[:rows])
+            assert found.dtype == np.float32 and found.shape == (rows, 128, 128, 1)
+            np.testing.assert_allclose(found, own[:rows], atol=1e-4 * np.abs(own).max())
+        model.set_weights([1.5 * weight for weight in model.get_weights()])

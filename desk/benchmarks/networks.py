@@ -70,12 +70,12 @@ def step_group(peers: PeerProcess, quick: bool) -> list[Comparison]:
         shared = peers.share(images=images, masks=masks)
         settings = dict(shared, encoder=encoder, steps=STEPS)
         settings["frozen"] = 17 if config.model == "transfer_unet" else 0  # layers of VGG-16: its first three blocks
-        same = {"channels": list(widths), "size": config.padded_size, "compiled": True}
+        same = {"channels": list(widths), "size": config.padded_size}
         ways: dict[str, dict] = {
             "its own decoder": {"size": WHOLE},
             "its own decoder, torch.compile": {"size": WHOLE, "compiled": True},
-            "our widths and size, torch.compile": same,
-            "our widths and size, torch.compile, bfloat16": {**same, "bf16": True},
+            "our widths and size": same,
+            "our widths and size, bfloat16": {**same, "bf16": True},
         }
         contenders = []
         for way, more in list(ways.items())[: 1 if quick else None]:
