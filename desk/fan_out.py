@@ -221,11 +221,12 @@ class Part:
     def take_up(self, link: KaggleLink, queue: QueueRecord) -> None:
         """Looks how the fold stands when a queue begins or is resumed; one that did not end well waits again."""
         self.look(link)
-        if self.ended and self.is_unfinished(link):
+        obstacle = self.obstacle(link) if self.ended else ""
+        if obstacle is None:
             self.resume(link, queue)
         elif self.failed:
-            kept = self.set_partial_aside()
-            print(f"  fold {self.fold} was {self.state}; it is pushed once more{kept}", flush=True)
+            print(f"  fold {self.fold} was {self.state}, and cannot be resumed: {obstacle}")
+            print(f"  fold {self.fold} is pushed once more{self.set_partial_aside()}", flush=True)
             for name in (FETCH, f"{self.run.push.kernel}.log"):
                 (self.run.folder / name).unlink(missing_ok=True)
             self.run.keep(self.run.push.but(state="queued", version=None, url=None, differences=[]))
@@ -242,16 +243,19 @@ class Part:
         partial.rename(kept)
         return f"; what it left is in {shown(kept)}"
 
-    def is_unfinished(self, link: KaggleLink) -> bool:
-        """Whether the manifest says that the run can be resumed; what is wrong with one, fetch.py tells."""
+    def obstacle(self, link: KaggleLink) -> str | None:
+        """Why the run cannot be resumed; None if it can. What is wrong with a manifest that is here, fetch.py tells."""
+        manifest = None
         for folder in (self.run, Run(self.run.folder / PARTIAL)):
             with contextlib.suppress(DamagedRecord):
                 found = folder.manifest
-                if found and found.run_id == self.run.push.run_id:
-                    return not found.finished
-        with contextlib.suppress(OutputError, UnreachableError, NotFoundError, AccessError):
-            return not remote_manifest(link, self.run).finished
-        return False
+                if manifest is None and found and found.run_id == self.run.push.run_id:
+                    manifest = found
+        try:
+            manifest = manifest or remote_manifest(link, self.run)
+        except (OutputError, UnreachableError, NotFoundError, AccessError) as error:
+            return str(error)
+        return "its manifest says that it is finished" if manifest.finished else None
 
     def resume(self, link: KaggleLink, queue: QueueRecord) -> None:
         """Resumes an unfinished fold, by a new version of its kernel that mounts what it has left."""

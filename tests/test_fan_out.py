@@ -134,7 +134,11 @@ def test_a_failed_fold_is_reported_and_the_others_go_on(stand_in, repository, ca
 
     stand_in.on_push = complete
     status, text, _ = call(push, "train", "--continue", run)
-    assert status == 0 and "fold 0 was ERROR; it is pushed once more" in text and pushed(stand_in) == [2, 1, 1]
+    assert (
+        status == 0
+        and "fold 0 was ERROR, and cannot be resumed: its manifest says that it is finished" in text
+        and pushed(stand_in) == [2, 1, 1]
+    )
     assert call(fetch, run, "--wait")[0] == 0
 
 
