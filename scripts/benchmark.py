@@ -47,7 +47,7 @@ def benchmark(options: argparse.Namespace) -> Outcome:
     from desk.benchmarks.groups import measured_groups
     from salt.machine import describe_machine
 
-    machine = f"{page.processor()}, {describe_machine(os.environ)}; {page.versions()}"
+    machine = f"{page.processor()}, {describe_machine(os.environ)}; {page.versions()}; {page.measured_peak()}"
     print(machine, "", *page.table([]), sep="\n", flush=True)
     groups = options.groups or GROUPS
     rows = []

@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -52,6 +53,11 @@ def test_the_table_says_whether_a_goal_is_reached_and_how_long_a_start_takes():
     ]
     assert "2: no" in page.table([row._replace(ratio=(1.9, 1, 3))])[2]
     assert "| 0.25 s |" in page.table([Measured("import", "start", "", None, (4, 4, 4), None, None)])[2]
+
+
+def test_the_peak_of_the_machine_is_measured():
+    found = re.fullmatch(r"peak ([0-9,]+) GFLOP/s \(float32\), (\d+) GB/s", page.measured_peak(256, 16))
+    assert found and float(found[1].replace(",", "")) > 0
 
 
 def test_what_is_written_comes_first_under_the_head_and_nothing_is_lost(tmp_path):

@@ -6,7 +6,9 @@ import platform
 import re
 from collections.abc import Iterable
 
-from desk.benchmarks.timing import Measured
+import numpy as np
+
+from desk.benchmarks.timing import Measured, timed
 from salt.files import whole_file
 
 COLUMNS = ("work", "beside", "ours", "theirs", "ratio", "lowest to highest", "goal")
@@ -40,6 +42,22 @@ def processor(cpuinfo: str = "/proc/cpuinfo") -> str:
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     found = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def measured_peak(side: int = 2048, megabytes: int = 256) -> str:
+    """What this machine reaches at best: products of float32 matrices, and copies of memory larger than any cache.
+
+    Every figure of a network can be held against it: its counted operations by the first, its bytes by the second.
+
+    Args:
+        side: of the square matrices.
+        megabytes: that are copied.
+    """
+    left, block = np.ones((side, side), np.float32), np.ones(megabytes * 2**17)
+    target = np.empty_like(block)
+    product = min(timed(lambda: left @ left)() for _ in range(5))
+    copy = min(timed(lambda: np.copyto(target, block))() for _ in range(5))
+    return f"peak {2e-9 * side**3 / product:,.0f} GFLOP/s (float32), {2e-9 * block.nbytes / copy:.0f} GB/s"
 
 
 def versions() -> str:
