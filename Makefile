@@ -12,9 +12,10 @@ export PYTHONUNBUFFERED = 1
 
 .PHONY: demo test test-slow test-kaggle smoke lint benchmark dist clean
 
-# The loop on 400 synthetic tiles, or on 400 of yours: make demo DATA=path/to/tgs
+# The loop on 400 synthetic tiles, or on 400 of yours: make demo DATA=path/to/tgs, make demo COMPETITION=severstal
 demo: $(VENV)/.installed
-	$(VENV)/bin/python scripts/smoke_test.py --demo $(if $(DATA),--data "$(DATA)")
+	$(VENV)/bin/python scripts/smoke_test.py --demo $(if $(DATA),--data "$(DATA)") \
+		$(if $(COMPETITION),--competition "$(COMPETITION)")
 
 # Lint, then every test but the slow ones.
 test: $(VENV)/.installed lint

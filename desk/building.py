@@ -11,7 +11,7 @@ from typing import Any
 from desk import paths
 from desk.errors import ConfigurationError
 from desk.paths import AnyPath
-from flattener.build import KernelRequest, build_report
+from flattener.build import KernelRequest, build_report, kernel_text
 from flattener.errors import BuildError
 from flattener.kernel_head import read_head
 from flattener.settings import SettingError, split_arguments
@@ -30,18 +30,20 @@ class Program:
         packages: the folders of packages that it needs besides those that are found.
         data: the files and folders that it reads, shipped with it.
         arguments: of its command line; None: nothing is said of them.
+        competition: the module of salt/ that describes another competition than its own; None: its own.
     """
 
     given: str
     packages: tuple[pathlib.Path, ...] = ()
     data: tuple[pathlib.Path, ...] = ()
     arguments: list[str] | None = None
+    competition: str | None = None
 
     def request(self, out: pathlib.Path = paths.BUILD, **more: Any) -> KernelRequest:
         """What the flattener is asked for."""
         return KernelRequest(
             self.given, root=paths.ROOT, out=out, packages=self.packages, data=self.data, arguments=self.arguments,
-            **more,
+            competition=self.competition, **more,
         )  # fmt: skip
 
     @property
@@ -66,6 +68,7 @@ def add_program_options(parser: argparse.ArgumentParser, data_help: str = DATA_H
         "--data", metavar="PATH", type=pathlib.Path, action="append", default=[],
         help=data_help,
     )  # fmt: skip
+    parser.add_argument("--competition", metavar="C", help="for another competition: the module of salt/ that says it")
     parser.add_argument("--args", metavar="TEXT", help='its command line, such as --args "--fold 0 --lr 1e-3"')
 
 
@@ -75,7 +78,7 @@ def read_program(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         arguments = None if options.args is None else split_arguments(options.args)
     except SettingError as error:
         parser.error(str(error))
-    return Program(options.name, tuple(options.package), tuple(options.data), arguments)
+    return Program(options.name, tuple(options.package), tuple(options.data), arguments, options.competition)
 
 
 def build_notebook(
@@ -105,9 +108,9 @@ def build_notebook(
 
 def kernel_competitions(program: Program) -> list[str]:
     """The competitions that the head of a kernel names, as far as it can be read; a build tells what is wrong."""
-    path = program.request().source
+    request = program.request()
     try:
-        module = Module("__main__", path.name, path.read_text(encoding="utf-8"), is_entry=True)
+        module = Module("__main__", request.source.name, kernel_text(request), is_entry=True)
         return list(read_head(module, program.kernel).get("competition_sources", []))
     except (BuildError, OSError, UnicodeDecodeError):
         return []

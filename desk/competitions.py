@@ -73,6 +73,11 @@ def described_in(name: str) -> ModuleType:
     return module
 
 
+def slug_of(manifest: dict) -> str:
+    """The slug of the competition that a run was about; nothing is imported."""
+    return manifest.get("competition", described_competitions()[DEFAULT])
+
+
 def competition_of(manifest: dict) -> Competition:
     """The competition that a run was about.
 

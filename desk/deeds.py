@@ -13,8 +13,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from desk import paths
 from desk.building import read_parameters
+from desk.competitions import slug_of
 from desk.errors import ConfigurationError
 from desk.kaggle.competitions import create_submission, list_submissions
 from desk.kaggle.datasets import dataset_files, dataset_state, dataset_url, save_dataset
@@ -31,14 +31,14 @@ from desk.kaggle.kernels import (
 )
 from desk.kaggle.transport import KaggleLink
 from desk.output import show
-from desk.records import parse_object, remove_record, seconds_since, utc_now
+from desk.records import parse_object, read_object, remove_record, seconds_since, utc_now
 from desk.runs import PUSH, Run
 from desk.secrets import own_secrets, refuse_secrets
 from desk.sending import LOOKS, NO_ANSWER, SETTLED, Deed
 from desk.states import PushRecord, SubmitRecord, UploadRecord
 
 MOST_VERSIONS = 20  # of a kernel that are searched for a run, the newest first
-PAGE = f"https://www.kaggle.com/competitions/{paths.COMPETITION}/submissions"
+PAGE = "https://www.kaggle.com/competitions/{slug}/submissions"
 
 
 # --- a push ----------------------------------------------------------------------------------------------------------
@@ -231,23 +231,24 @@ class Submission(Deed[SubmitRecord]):
         """
         super().__init__(link, record)
         self.run, self.token, self.given_up, self.name = run, token, given_up, run.name
+        self.slug = slug_of(read_object(run.folder / "manifest.json"))
         self.again = (
             f"Kaggle does not list the submission of {run.name}, sent at {record.at}, and may still count it. Run the "
-            f"same command again in some minutes, or look at {PAGE}; if it is not there, submit.py {run.name} "
-            "--again sends it anew"
+            f"same command again in some minutes, or look at {PAGE.format(slug=self.slug)}; if it is not there, "
+            f"submit.py {run.name} --again sends it anew"
         )
 
     saved = "PENDING"
 
     def send(self) -> dict:
-        ref, said = create_submission(self.link, paths.COMPETITION, self.token, self.record.message, self.mark_time)
+        ref, said = create_submission(self.link, self.slug, self.token, self.record.message, self.mark_time)
         print(f"  submitted    {said}")
         if ref is None:
             raise AmbiguousError("Kaggle took the submission, but tells no number for it")
         return {"ref": ref}
 
     def find(self) -> dict | None:
-        for submission in list_submissions(self.link, paths.COMPETITION):
+        for submission in list_submissions(self.link, self.slug):
             if submission.ref not in self.record.earlier and is_of_run(submission.description, self.run.name):
                 return {"ref": submission.ref}
         return None

@@ -7,4 +7,3 @@ AnyPath = str | os.PathLike[str]
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"  # what can be made again
 RUNS = ROOT / "runs"
-COMPETITION = "tgs-salt-identification-challenge"  # its name in Kaggle's addresses, and of its folder in data/

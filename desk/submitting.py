@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from desk import paths
 from desk.competition_data import download_file
-from desk.competitions import load_competition
+from desk.competitions import competition_of, load_competition
 from desk.consent import Consent
 from desk.deeds import Submission, is_of_run
 from desk.errors import ConfigurationError, Exit
@@ -33,11 +33,11 @@ from salt.archives import DataError, Place
 from salt.artifacts import verify_run, write_manifest
 from salt.competition import find_competition
 from salt.config import Config
+from salt.description import Competition
 from salt.files import sha256_file
 from salt.submission import check_submission
 
 SUBMISSION = "submission.csv"
-SAMPLE = "sample_submission.csv"
 POLL = 10.0  # seconds, twice as long each time
 LONGEST_POLL = 60.0
 MOST_CHARACTERS = 500  # of a description
@@ -79,7 +79,7 @@ def submit_run(
     Raises:
         DeskError, ValueError: it cannot be submitted, or the score has not come.
     """
-    digest, dry_run = check_run(run), consent.dry_run
+    digest, dry_run, competition = check_run(run), consent.dry_run, competition_of(verify_run(run.folder))
     try:
         record = run.read(SubmitRecord)
     except DamagedRecord as error:
@@ -102,8 +102,9 @@ def submit_run(
                 )
             return wait_for_score(link, run, record, minutes)
 
-    with sample_folder(dry_run) as cache:
-        facts = check_submission(run.folder / SUBMISSION, find_sample(link, data, cache), load_competition())
+    with sample_folder(competition, dry_run) as cache:
+        sample = find_sample(link, competition, data, cache)
+        facts = check_submission(run.folder / SUBMISSION, sample, competition)
     print(f"  checked      {facts['rows']:,} rows, {facts['empty_share']:.0%} of them empty, ", end="")
     print(f"{facts['mean_coverage']:.1%} salt on average")
     message = f"[{run.name}] {message}".strip()
@@ -114,15 +115,15 @@ def submit_run(
         )
     refuse_secrets({"--message": message}, own_secrets(link.used_secrets))
     earlier = [*record.earlier, *([record.ref] if record.ref else [])] if record else []
-    deed = {"submit": run.name, "to": paths.COMPETITION, "message": message, "sha256": digest, "again": earlier}
+    deed = {"submit": run.name, "to": competition.slug, "message": message, "sha256": digest, "again": earlier}
     if not consent.allows(deed):
         print("\nnothing was submitted (--dry-run)")
         return None
-    left = submissions_left(link, paths.COMPETITION)
+    left = submissions_left(link, competition.slug)
     if left == 0:
         raise QuotaError("no submission is left today; the count starts anew at 00:00 UTC. Nothing was sent")
     print(f"  left today   {'UNKNOWN' if left is None else left}", flush=True)
-    token = upload_submission(link, paths.COMPETITION, run.folder / SUBMISSION)
+    token = upload_submission(link, competition.slug, run.folder / SUBMISSION)
     before = dataclasses.asdict(record) if record and record.state in ("COMPLETE", "ERROR") else None
     fresh = SubmitRecord(
         state="sending", at=utc_now(), up=uptime(), message=message, sha256=digest, earlier=earlier, before=before
@@ -167,10 +168,10 @@ def remade(run: Run, digest: str) -> SubmitRecord:
 
 
 @contextlib.contextmanager
-def sample_folder(dry_run: bool) -> Iterator[pathlib.Path]:
+def sample_folder(competition: Competition, dry_run: bool) -> Iterator[pathlib.Path]:
     """Where the competition's sample is kept once it came from Kaggle; a dry run keeps nothing."""
-    folder = paths.BUILD / paths.COMPETITION
-    if dry_run and not (folder / SAMPLE).is_file():
+    folder = paths.BUILD / competition.slug
+    if dry_run and not (folder / competition.sample_submission.name).is_file():
         with tempfile.TemporaryDirectory() as scratch:
             yield pathlib.Path(scratch)
     else:
@@ -194,8 +195,9 @@ def run_of_file(
     Raises:
         SubmissionError: Kaggle would refuse it; then there is no run.
     """
-    with sample_folder(dry_run) as cache:
-        check_submission(path, find_sample(link, data, cache), load_competition())
+    competition = load_competition()
+    with sample_folder(competition, dry_run) as cache:
+        check_submission(path, find_sample(link, competition, data, cache), competition)
     digest = sha256_file(path)
     folder = runs / f"submission-{digest[:16]}"
     if not folder.is_dir():
@@ -221,19 +223,22 @@ def check_run(run: Run) -> str:
     return manifest["files"][SUBMISSION]["sha256"]
 
 
-def find_sample(link: KaggleLink, data: pathlib.Path | None, cache: pathlib.Path | None = None) -> pathlib.Path | Place:
+def find_sample(
+    link: KaggleLink, competition: Competition, data: pathlib.Path | None, cache: pathlib.Path | None = None
+) -> pathlib.Path | Place:
     """The competition's sample, from the folder of its data; else it comes from Kaggle once, into `cache`."""
     if data is not None:
-        return find_competition([data], load_competition()).require("sample_submission")
+        return find_competition([data], competition).require("sample_submission")
     with contextlib.suppress(DataError):
-        return find_competition([paths.ROOT / "data"], load_competition()).require("sample_submission")
-    path = (cache or paths.BUILD / paths.COMPETITION) / SAMPLE
+        return find_competition([paths.ROOT / "data"], competition).require("sample_submission")
+    slug, name = competition.slug, competition.sample_submission.name
+    path = (cache or paths.BUILD / slug) / name
     if not path.is_file():
-        print(f"  sample       {SAMPLE} comes from Kaggle, for the check", flush=True)
-        files = competition_files(link, paths.COMPETITION)
-        if SAMPLE not in files:
-            raise ConfigurationError(f"{paths.COMPETITION} has no {SAMPLE}; give --data DIR")
-        download_file(link, paths.COMPETITION, SAMPLE, files[SAMPLE], path.parent)
+        print(f"  sample       {name} comes from Kaggle, for the check", flush=True)
+        files = competition_files(link, slug)
+        if name not in files:
+            raise ConfigurationError(f"{slug} has no {name}; give --data DIR")
+        download_file(link, slug, name, files[name], path.parent)
     return path
 
 

@@ -18,6 +18,7 @@ from flattener.analysis import analyse
 from flattener.arguments import reads_arguments, required_arguments
 from flattener.cells import Cell, joint_head, notebook_text, script_head, script_text
 from flattener.checks import check_document, check_script, find_leaks
+from flattener.descriptions import with_competition
 from flattener.documents import Document
 from flattener.entries import join_entries, relabelled, relabelled_error
 from flattener.errors import BuildError
@@ -87,6 +88,7 @@ class KernelRequest:
         packages: folders of packages that the kernel needs besides those of the repository, or of a script elsewhere.
         arguments: what the kernel finds behind its name in `sys.argv`; None: nothing is said of it.
         data: files and folders to ship besides those that the source names.
+        competition: the module that describes another one than the kernel imports; None: that of the kernel.
     """
 
     name: str
@@ -101,6 +103,7 @@ class KernelRequest:
     packages: Sequence[Path] = ()
     arguments: list[str] | None = None
     data: Sequence[Path] = ()
+    competition: str | None = None
 
     @property
     def in_kernels(self) -> bool:
@@ -126,6 +129,7 @@ class KernelRequest:
         parts += [f"--package {path.resolve().name}" for path in self.packages]
         parts += [f"--data {path.resolve().name}" for path in self.data]
         parts += [f"--args {shlex.quote(shlex.join(self.arguments))}"] if self.arguments is not None else []
+        parts += [f"--competition {self.competition}"] if self.competition else []
         parts += [f"--preset {self.preset}"] if self.preset else []
         parts += [f"--set {shlex.quote(setting_text(key, value))}" for key, value in self.settings.items()]
         parts += ["--format script"] if self.form == "script" else []
@@ -228,10 +232,20 @@ def kernel_library(request: KernelRequest) -> Library:
         raise BuildError(f"kernel {request.name!r}", reason, "name one of these, or give the path of a Python file")
     if not request.in_kernels:
         search = SearchPath(source, list(request.packages), list(request.data))
-        return Library(source, search.given, source.name, search=search, entry_text=entry_text(source))
+        text = kernel_text(request) if request.competition else entry_text(source)
+        return Library(source, search.given, source.name, search=search, entry_text=text)
     search = SearchPath(source, list(request.packages), list(request.data), here=root)
     packages = {path.parent.name: path.parent for path in sorted(root.glob("*/__init__.py"))} | search.given
-    return Library(source, packages, f"kernels/{source.name}", is_kernel=True, search=search)
+    text = kernel_text(request) if request.competition else None
+    return Library(source, packages, f"kernels/{source.name}", is_kernel=True, search=search, entry_text=text)
+
+
+def kernel_text(request: KernelRequest) -> str:
+    """The source of a kernel, for the competition that is asked for."""
+    text = request.source.read_text(encoding="utf-8")
+    if request.competition is None:
+        return text
+    return with_competition(text, request.source.name, request.root.resolve(), request.competition)
 
 
 def size_warnings(name: str, size: int) -> list[str]:

@@ -38,6 +38,7 @@ def parse_arguments(arguments: list[str] | None, root: Path) -> argparse.Namespa
     )
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="change settings")
     parser.add_argument("--preset", help="the preset of the settings cell")
+    parser.add_argument("--competition", metavar="C", help="the module that describes another competition")
     parser.add_argument("--owner", help="your Kaggle name; else KAGGLE_USERNAME or kaggle.json")
     parser.add_argument("--format", choices=["notebook", "script"], default="notebook")
     parser.add_argument("--out", help="folder of the builds (default: build), or with --entry the file to write")
@@ -142,6 +143,7 @@ def run_command(arguments: list[str] | None, root: Path) -> int:
                 Path(options.out or root / "build"),
                 settings=options.set,
                 preset=options.preset,
+                competition=options.competition,
                 owner=options.owner,
                 form=options.format,
                 packages=options.package,

@@ -14,7 +14,7 @@
 # ///
 """Predict the test tiles with the models of a training run, and write the submission.
 
-**Reads** the output of the train notebook, and the competition's `test.zip`, `sample_submission.csv` and `depths.csv`.
+**Reads** the output of the train notebook, the competition's sample of a submission and its test images.
 **Writes** `submission.csv`, `probabilities.npz` and `manifest.json`.
 """
 
@@ -84,13 +84,13 @@ if config.gpu and not gpus:
 
 # %% [markdown]
 # ### The models
-# One for each trained fold. The level from which a pixel is salt and the minimum area of salt in a tile are those that
-# score best for the out-of-fold predictions, unless they are given.
+# One for each trained fold. The level from which a pixel counts and the minimum area of a mask are those that score
+# best for the out-of-fold predictions, unless they are given.
 
 # %%
 models = []
 for fold in config.train_folds:
-    model = build_fold_model(config)
+    model = build_fold_model(config, COMPETITION.channels, len(COMPETITION.classes))
     model.load_weights(trained.weights[fold])
     models.append(model)
 counts = count_oof(trained.oof)

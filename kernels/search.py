@@ -17,7 +17,7 @@
 # ///
 """Search for settings: many short trainings, scored on held-out tiles.
 
-**Reads** the TGS Salt Identification Challenge's `train.csv`, `train.zip` and `depths.csv`.
+**Reads** the competition's table of masks and its training images.
 **Writes** `study.journal`, the Optuna study, which a later run can resume (with the folder `state`, if trials are
 unfinished), `trials.csv` and `manifest.json`.
 """

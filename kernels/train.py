@@ -14,9 +14,10 @@
 # kernel_sources = []  # "salt-predict" for a second round, with pseudo-labels
 # model_sources = []
 # ///
-"""Train a U-Net that finds salt in seismic tiles, and predict each training tile by a model that was not trained on it.
+"""Train a U-Net that finds what the competition's masks mark, and predict each training tile by a model that was not
+trained on it.
 
-**Reads** the TGS Salt Identification Challenge's `train.csv`, `train.zip` and `depths.csv`.
+**Reads** the competition's table of masks and its training images.
 **Writes** the folds' weights, `oof.npz` (out-of-fold probabilities, for the score before any submission),
 `history.csv` and `manifest.json`; if time runs out, or a fold fails, also the folder `state`, from which a later run
 resumes.
@@ -50,7 +51,14 @@ from salt.cross_validation import fit_folds, read_pseudo_labels
 from salt.data import describe_tiles, read_test, read_train
 from salt.encoders import find_weights
 from salt.figures import plot_history, plot_tiles
-from salt.levels import choose_minimum_area, count_oof, level_table, scores_with_area
+from salt.levels import (
+    choose_minimum_area,
+    count_oof,
+    level_table,
+    mean_score,
+    scores_with_area,
+    tile_scores,
+)
 from salt.postprocess import postprocess
 from salt.resume import STATE_FOLDER, resume_run
 from salt.scoring import score_oof
@@ -134,21 +142,21 @@ else:
         area = choose_minimum_area(table, level, COMPETITION.metric)
     print(f"{len(oof.ids)} tiles: score {score['best_score']:.4f} at level {score['best_level']} of 255, the best one,")
     print(f"95 % interval {np.round(score['best_interval'], 4)}; at level 128, p = 0.5: {score['half_score']:.4f}")
-    predicted = postprocess(oof.probabilities, level, area)
     scores = scores_with_area(table, level, area)
-    print(f"{scores.mean():.4f} at level {level} if tiles with less than {area} pixels of salt are predicted empty")
+    mean = mean_score(scores, COMPETITION.metric)
+    print(f"{mean:.4f} at level {level} if masks with less than {area} pixels are predicted empty")
 
 # %% [markdown]
-# Held-out tiles with salt, from the worst to the best: image, truth, prediction; above each its score.
+# Held-out tiles that hold anything, from the worst to the best: image, truth, prediction; above each its score.
 
 # %%
 if oof is not None:
-    salty = np.flatnonzero(oof.masks.any(axis=(1, 2)))
-    by_score = salty[np.argsort(scores[salty], kind="stable")]
-    shown = by_score[np.linspace(0, len(salty) - 1, min(24, len(salty))).astype(int)]
+    held = np.flatnonzero(table.truth.reshape(len(oof.ids), -1).any(axis=1))
+    by_score = held[np.argsort(tile_scores(scores)[held], kind="stable")]
+    shown = by_score[np.linspace(0, len(held) - 1, min(24, len(held))).astype(int)]
     images = tiles.images[[np.flatnonzero(tiles.ids == oof.ids[index])[0] for index in shown]]
-    overlays = {"truth": oof.masks[shown], "prediction": predicted[shown]}
-    figure = plot_tiles(images, overlays, [f"{scores[index]:.2f}" for index in shown])
+    overlays = {"truth": oof.masks[shown], "prediction": postprocess(oof.probabilities[shown], level, area)}
+    figure = plot_tiles(images, overlays, [f"{tile_scores(scores)[index]:.2f}" for index in shown])
 
 # %% [markdown]
 # ### The manifest

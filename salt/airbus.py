@@ -8,6 +8,7 @@ COLUMNS = {"ImageId": "{tile}.jpg", "EncodedPixels": "{mask}"}
 
 COMPETITION = Competition(
     slug="airbus-ship-detection",
+    label="Airbus",
     title="Airbus Ship Detection Challenge",
     target="ships",
     size=(768, 768),

@@ -6,13 +6,16 @@ A folder is checked when it is read: a file that is missing, cut short or of ano
 import importlib.metadata
 import json
 import pathlib
+import threading
+import zipfile
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from salt.config import Config, config_to_dict
 from salt.files import sha256_file, whole_file
+from salt.stacks import Stack
 
 MANIFEST = "manifest.json"
 # What the entries of a manifest are that others rely on: those that each has, and those that some have.
@@ -33,8 +36,8 @@ class Oof(NamedTuple):
     Attributes:
         ids: str `[N]`.
         fold: int8 `[N]`, the fold in which the tile is held out.
-        probabilities: uint8 `[N, H, W]`, round(255 p).
-        masks: uint8 {0, 1} `[N, H, W]`, the truth.
+        probabilities: uint8 `[N, H, W]`, round(255 p), or `[N, H, W, C]` of several classes; of large tiles a `Stack`.
+        masks: uint8 {0, 1} of the same shape, the truth.
     """
 
     ids: np.ndarray
@@ -44,14 +47,62 @@ class Oof(NamedTuple):
 
 
 def write_oof(path: str | pathlib.Path, oof: Oof) -> None:
-    """Writes out-of-fold predictions as a compressed `.npz`.
+    """Writes out-of-fold predictions as a compressed `.npz`; of a `Stack` each tile has an entry of its own.
 
     Raises:
         ArtifactError: arrays that `read_oof` would refuse.
     """
     check_oof(oof, path)
-    with whole_file(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **oof._asdict())
+    write_arrays(path, oof._asdict())
+
+
+def write_arrays(path: str | pathlib.Path, arrays: dict[str, Any]) -> None:
+    """Writes arrays as a compressed `.npz`.
+
+    What is no array, but gives arrays one by one, becomes entries NAME/000000 and so on: one at a time is in memory.
+    """
+    whole: dict[str, Any] = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+    with whole_file(path) as temporary, open(temporary, "w+b") as file:
+        np.savez_compressed(file, **whole)
+        if len(whole) == len(arrays):
+            return
+        # The fastest compression: the best takes ten times as long to make probabilities a tenth smaller.
+        with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, stack in arrays.items():
+                for index, array in enumerate(stack if name not in whole else ()):
+                    with archive.open(f"{name}/{index:06}.npy", "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
+
+
+class EntryReader:
+    """Reads an array out of the entries that `write_arrays` made, as a `Stack` asks for it.
+
+    Args:
+        path: of the `.npz`.
+        name: of the arrays.
+    """
+
+    def __init__(self, path: pathlib.Path, name: str):
+        self.path, self.name = path, name
+        self.opened = threading.local()  # the table of contents is read once in each thread
+
+    def __reduce__(self) -> tuple:
+        return EntryReader, (self.path, self.name)
+
+    def __call__(self, index: int) -> np.ndarray:
+        if not hasattr(self.opened, "archive"):
+            self.opened.archive = zipfile.ZipFile(self.path)
+        with self.opened.archive.open(f"{self.name}/{index:06}.npy") as entry:
+            return np.lib.format.read_array(entry, allow_pickle=False)
+
+
+def read_array(path: pathlib.Path, arrays: Any, name: str) -> np.ndarray:
+    """An array of an open `.npz`, or, where each tile has an entry, a `Stack`."""
+    count = sum(entry.startswith(f"{name}/") for entry in arrays.files)
+    if not count:
+        return arrays[name]
+    shape = arrays[f"{name}/{0:06}"].shape
+    return cast(np.ndarray, Stack(EntryReader(path.absolute(), name), (count, *shape)))
 
 
 def read_oof(path: str | pathlib.Path) -> Oof:
@@ -65,7 +116,7 @@ def read_oof(path: str | pathlib.Path) -> Oof:
         raise ArtifactError(f"{path}: no such file; only a finished training run has out-of-fold predictions")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            oof = Oof(**{name: arrays[name] for name in Oof._fields})
+            oof = Oof(**{name: read_array(path, arrays, name) for name in Oof._fields})
     except Exception as error:  # damage shows as nearly anything: zlib.error, TokenError, NotImplementedError ...
         raise ArtifactError(f"{path}: damaged, or no out-of-fold predictions ({error}); fetch it again") from error
     check_oof(oof, path)
@@ -87,11 +138,11 @@ def check_oof(oof: Oof, path: str | pathlib.Path) -> None:
             raise ArtifactError(f"{path}: {name} has shape {array.shape} where {shape} fits the {count} ids")
     for name in ("probabilities", "masks"):
         array = getattr(oof, name)
-        if array.dtype != np.uint8 or array.ndim != 3:
+        if array.dtype != np.uint8 or array.ndim not in (3, 4):
             raise ArtifactError(f"{path}: {name} is {array.dtype} {array.shape}, not uint8 [N, H, W]")
     if not count:
         raise ArtifactError(f"{path}: holds no tile")
-    if oof.masks.max() > 1:
+    if isinstance(oof.masks, np.ndarray) and oof.masks.max() > 1:
         raise ArtifactError(f"{path}: masks has the value {oof.masks.max()}; only 0 and 1 are allowed")
     if oof.fold.dtype.kind != "i" or oof.fold.min() < 0:
         raise ArtifactError(f"{path}: fold must be whole numbers from 0, not {oof.fold.dtype} from {oof.fold.min()}")
@@ -101,10 +152,18 @@ def check_oof(oof: Oof, path: str | pathlib.Path) -> None:
         raise ArtifactError(f"{path}: id {repeated!r} is there {counts.max()} times; each tile counts once")
 
 
-def write_probabilities(path: str | pathlib.Path, ids: np.ndarray, probabilities: np.ndarray) -> None:
-    """Writes the probabilities of test tiles, uint8 `[N, H, W]`, with their ids `[N]`, as a compressed `.npz`."""
-    with whole_file(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, ids=ids, probabilities=probabilities)
+def write_probabilities(
+    path: str | pathlib.Path, ids: np.ndarray, probabilities: np.ndarray | Iterable[np.ndarray]
+) -> None:
+    """Writes the probabilities of tiles with their ids `[N]` as a compressed `.npz`.
+
+    Args:
+        path: of the file.
+        ids: str `[N]`.
+        probabilities: uint8 `[N, H, W]`, or `[N, H, W, C]` of several classes; or what gives those of one tile after
+            the other.
+    """
+    write_arrays(path, {"ids": ids, "probabilities": probabilities})
 
 
 def read_probabilities(path: str | pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
@@ -118,10 +177,10 @@ def read_probabilities(path: str | pathlib.Path) -> tuple[np.ndarray, np.ndarray
         raise ArtifactError(f"{path}: no such file; only a finished run of the predict kernel has probabilities")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            ids, probabilities = arrays["ids"], arrays["probabilities"]
+            ids, probabilities = arrays["ids"], read_array(path, arrays, "probabilities")
     except Exception as error:  # damage shows as nearly anything: zlib.error, TokenError, NotImplementedError ...
         raise ArtifactError(f"{path}: damaged, or no probabilities ({error}); fetch it again") from error
-    if probabilities.dtype != np.uint8 or probabilities.ndim != 3 or ids.shape != probabilities.shape[:1]:
+    if probabilities.dtype != np.uint8 or probabilities.ndim not in (3, 4) or ids.shape != probabilities.shape[:1]:
         raise ArtifactError(f"{path}: {probabilities.dtype} {probabilities.shape} is no uint8 [{ids.size}, H, W]")
     return ids, probabilities
 

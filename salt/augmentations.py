@@ -43,7 +43,7 @@ def draw_augmentation(
         `"hole"` `[batch, 3]`: row, column and side of the square that `cut_out` fills, side 0 for half of the tiles.
 
     Example:
-        >>> parameters = draw_augmentation(preset("unet"), 32, keras.random.SeedGenerator(0), tile=101)
+        >>> parameters = draw_augmentation(preset("unet"), 32, keras.random.SeedGenerator(0), tile=96)
         >>> tuple(parameters["offset"].shape)
         (32, 2)
     """
@@ -101,44 +101,60 @@ def augment(
     `crop_at`. The mask comes back whole for losses at a coarser resolution.
 
     Args:
-        images: `[B, n, n]`, grey levels 0 to 255, any dtype.
-        masks: `[B, n, n]`, 0 or 1, any dtype.
+        images: `[B, n, n]`, or `[B, n, n, 3]` of colours, levels 0 to 255, any dtype.
+        masks: `[B, n, n]`, or `[B, n, n, C]` of several classes, 0 or 1, any dtype.
         parameters: from `draw_augmentation` or `plain_parameters`.
         size: pixels of the padded square's side.
         mode: `"reflect"` or `"edge"`, what lies beyond the tile's border.
 
     Returns:
-        `(images, masks)`: float32 `[B, size, size]` in 0 to 255, and float32 `[B, size, size]`, each 0 or 1.
+        `(images, masks)`: float32 in 0 to 255, and float32, each 0 or 1, both of `size` pixels and with the channels
+        that they had.
 
     Raises:
         AugmentationError: unknown `mode`, or `size` below `n`.
 
     Example:
-        >>> parameters = plain_parameters(len(images), 128, tile=101)
+        >>> parameters = plain_parameters(len(images), 128, tile=96)
         >>> padded, truth = augment(images, masks, parameters, 128, "reflect")
-        >>> logits = crop_at(net(padded[..., None])[..., 0], parameters["offset"], 101)
-        >>> loss = bce_loss(logits, crop_at(truth, parameters["offset"], 101))
+        >>> logits = crop_at(net(padded[..., None])[..., 0], parameters["offset"], 96)
+        >>> loss = bce_loss(logits, crop_at(truth, parameters["offset"], 96))
     """
     images = adjust_brightness_contrast(images, parameters["brightness"], parameters["contrast"])
-    warped = warp_tiles(ops.stack([images, ops.cast(masks, "float32")], axis=-1), parameters, size, mode)
+    grey, single = len(images.shape) == 3, len(masks.shape) == 3
+    images, masks = with_channels(images), with_channels(ops.cast(masks, "float32"))
+    warped = warp_tiles(ops.concatenate([images, masks], axis=-1), parameters, size, mode)
+    channels = images.shape[3]
+    pictures = warped[..., 0] if grey else warped[..., :channels]
+    truth = warped[..., channels] if single else warped[..., channels:]
     # Between salt and no salt the nearer one is taken, so that the mask stays binary.
-    return cut_out(warped[..., 0], parameters["hole"]), ops.cast(warped[..., 1] >= 0.5, "float32")
+    return cut_out(pictures, parameters["hole"]), ops.cast(truth >= 0.5, "float32")
+
+
+def with_channels(images: Tensor) -> Tensor:
+    """Images `[B, H, W]` as `[B, H, W, 1]`, those with channels as they are."""
+    return images[..., None] if len(images.shape) == 3 else images
+
+
+def beside_channels(values: Tensor, images: Tensor) -> Tensor:
+    """Values `[B, H, W]`, one a pixel, in a shape that goes with images `[B, H, W]` or `[B, H, W, C]`."""
+    return values if len(images.shape) == 3 else values[..., None]
 
 
 def cut_out(images: Tensor, hole: Tensor) -> Tensor:
     """Fills a square of each image with the image's mean; the mask stays as it is (cutout, DeVries & Taylor 2017).
 
     Args:
-        images: float32 `[B, S, S]`.
+        images: float32 `[B, S, S]`, or `[B, S, S, 3]`.
         hole: `[B, 3]`, row and column of the square's centre and its side in pixels; side 0 changes nothing.
 
     Returns:
-        Float32 `[B, S, S]`.
+        Float32, of the same shape.
     """
     row, column, side = (hole[:, index, None, None] for index in range(3))
     middle = ops.arange(images.shape[1], dtype="float32") + 0.5  # of each pixel
     hidden = ops.logical_and(ops.abs(middle[:, None] - row) < side / 2, ops.abs(middle - column) < side / 2)
-    return ops.where(hidden, ops.mean(images, axis=(1, 2), keepdims=True), images)
+    return ops.where(beside_channels(hidden, images), ops.mean(images, axis=(1, 2), keepdims=True), images)
 
 
 def draw_boxes(share: float, batch: int | Tensor, size: int, seed_generator: keras.random.SeedGenerator) -> Tensor:
@@ -165,12 +181,12 @@ def mix_tiles(images: Tensor, masks: Tensor, boxes: Tensor) -> tuple[Tensor, Ten
     """Pastes into each tile a rectangle of the one before it in the batch, at the same place, image and mask alike.
 
     Args:
-        images, masks: float32 `[B, S, S]`, as `augment` gives them: of what shows in the rectangle the mask is right,
-            in the padding too.
+        images, masks: float32 `[B, S, S]` or with channels, as `augment` gives them: of what shows in the rectangle the
+            mask is right, in the padding too.
         boxes: `[B, 4]`, from `draw_boxes`.
 
     Returns:
-        `(images, masks)`, float32 `[B, S, S]`.
+        `(images, masks)`, float32, of the same shapes.
     """
     top, left, bottom, right = (boxes[:, index, None, None] for index in range(4))
     place = ops.arange(images.shape[1], dtype="float32")
@@ -178,26 +194,27 @@ def mix_tiles(images: Tensor, masks: Tensor, boxes: Tensor) -> tuple[Tensor, Ten
     inside = ops.logical_and(
         ops.logical_and(rows >= top, rows < bottom), ops.logical_and(columns >= left, columns < right)
     )
-    return (
-        ops.where(inside, ops.roll(images, 1, axis=0), images),
-        ops.where(inside, ops.roll(masks, 1, axis=0), masks),
-    )
+    mixed = [ops.where(beside_channels(inside, maps), ops.roll(maps, 1, axis=0), maps) for maps in (images, masks)]
+    return mixed[0], mixed[1]
 
 
 def adjust_brightness_contrast(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
     """Stretches each image about its own mean, shifts it, and clips it to 0 ... 255.
 
     Args:
-        images: `[B, H, W]`, grey levels 0 to 255, any dtype.
+        images: `[B, H, W]`, or `[B, H, W, 3]` of colours, which change alike; levels 0 to 255, any dtype.
         brightness: `[B]`, grey levels to add.
         contrast: `[B]`, factor on the distance from the image's mean.
 
     Returns:
-        Float32 `[B, H, W]`. With brightness 0 and contrast 1 exactly the input.
+        Float32, of the same shape. With brightness 0 and contrast 1 exactly the input.
     """
     images = ops.cast(images, "float32")
-    brightness, contrast = (ops.cast(value, "float32")[:, None, None] for value in (brightness, contrast))
-    mean = ops.mean(images, axis=(1, 2), keepdims=True)
+    axes = tuple(range(1, len(images.shape)))
+    brightness, contrast = (
+        ops.reshape(ops.cast(value, "float32"), (-1, *(1 for _ in axes))) for value in (brightness, contrast)
+    )
+    mean = ops.mean(images, axis=axes, keepdims=True)
     # Written so, and not as mean + contrast * (images - mean), contrast 1 leaves every bit as it is.
     return ops.clip(images * contrast + (mean * (1.0 - contrast) + brightness), 0.0, 255.0)
 
@@ -317,17 +334,18 @@ def crop_at(padded: Tensor, offset: Tensor, size: int) -> Tensor:
     """Crops a square window from each item of a batch, each at its own place; differentiable.
 
     Args:
-        padded: `[B, S, S]`, any dtype, such as logits.
+        padded: `[B, S, S]` or `[B, S, S, C]`, any dtype, such as logits.
         offset: `[B, 2]`, row and column of the window's corner, whole numbers in 0 ... S - size.
         size: pixels of the window's side.
 
     Returns:
-        `[B, size, size]` with the dtype of `padded`. The gradient is that of the window's pixels and 0 elsewhere; no
-        two terms are added, so that it is the same on every run.
+        `[B, size, size]` or `[B, size, size, C]` with the dtype of `padded`. The gradient is that of the window's
+        pixels and 0 elsewhere; no two terms are added, so that it is the same on every run.
     """
     height, width = padded.shape[1:3]
     offset = ops.cast(offset, "int32")
     window = ops.arange(size, dtype="int32")
     rows = offset[:, :1] + window + height * ops.arange(ops.shape(padded)[0], dtype="int32")[:, None]
     columns = offset[:, 1:] + window
-    return ops.take(ops.reshape(padded, (-1,)), rows[:, :, None] * width + columns[:, None, :], axis=0)
+    flat = ops.reshape(padded, (-1, *padded.shape[3:]))
+    return ops.take(flat, rows[:, :, None] * width + columns[:, None, :], axis=0)

@@ -14,6 +14,7 @@ def car_of(tile: str) -> str:
 
 COMPETITION = Competition(
     slug="carvana-image-masking-challenge",
+    label="Carvana",
     title="Carvana Image Masking Challenge",
     target="cars",
     size=(1280, 1918),

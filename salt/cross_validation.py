@@ -17,21 +17,31 @@ import keras
 import numpy as np
 import pandas as pd
 
-from salt.artifacts import ArtifactError, Oof, read_probabilities, verify_run, write_oof, write_probabilities
+from salt.artifacts import (
+    ArtifactError,
+    Oof,
+    read_oof,
+    read_probabilities,
+    verify_run,
+    write_oof,
+    write_probabilities,
+)
 from salt.cluster import open_cluster
 from salt.cluster_check import ClusterError, existing_paths
 from salt.config import Config, config_to_dict
 from salt.files import whole_file
 from salt.folds import assign_folds, stratification_classes
-from salt.inference import predict_probabilities
+from salt.inference import predict_run
 from salt.machine import visible_gpus
-from salt.mosaics import find_mosaics, read_mosaics, write_mosaics
 from salt.parallel import WorkerError, run_workers
-from salt.postprocess import choose_pseudo_labels, empty_tiles
+from salt.postprocess import choose_pseudo_labels
 from salt.resume import differing_settings
 from salt.schedule import Budget, TrainingPlan, read_plan
+from salt.stacks import Stack, join_stacks, subset
 from salt.tiles import Tiles
 from salt.training import FoldJob, OutOfTime, TrainingError, fit_fold
+
+SUMMED_TILES = 32  # of a stack of images, by whose pixels a run knows its tiles again
 
 
 class Outcome(NamedTuple):
@@ -141,16 +151,18 @@ def split_tiles(config: Config, tiles: Tiles, state_folder: pathlib.Path) -> np.
 
     Raises:
         FoldError, MosaicError: the tiles cannot be split so.
+        TrainingError: they are cut from nothing that could be rebuilt.
     """
-    mosaic = None
+    groups, find = tiles.groups(), tiles.competition.find_mosaics
     if config.split == "mosaic":
-        path = state_folder / "mosaics.csv"
-        if not path.is_file():
-            write_mosaics(path, tiles.ids, find_mosaics(tiles.images))
-        mosaic = read_mosaics(path, tiles.ids).mosaic
-        print(f"{np.sum(mosaic >= 0)} of {len(mosaic)} tiles lie in {mosaic.max() + 1} mosaics, each in one fold")
+        if find is None:
+            raise TrainingError(
+                f"split='mosaic': {tiles.competition.title} has no slices to rebuild; leave it 'random'"
+            )
+        groups = find(state_folder / "mosaics.csv", tiles.ids, tiles.images)
+        print(f"{np.sum(groups >= 0)} of {len(groups)} tiles lie in {groups.max() + 1} mosaics, each in one fold")
     classes = stratification_classes(tiles.known_masks(), tiles.blank())
-    return assign_folds(classes, config.folds, config.seed, mosaic)
+    return assign_folds(classes, config.folds, config.seed, groups)
 
 
 def fit_share(
@@ -218,11 +230,10 @@ def fit_and_predict(
     files, held = fold_files(folder, state_folder, held_out), job.fold == held_out
     print(f"fold {held_out}: {int((~held).sum())} tiles, {int(held.sum())} held out")
     network, history = fit_fold(job, held_out, files.state, budget)
-    images, blank = tiles.images[held], tiles.blank()[held]
-    predicted = predict_probabilities([network], images, config.tta, config.padded_size, config.padding)
+    predicted = predict_run([network], subset(tiles.images, held), tiles.blank()[held], config)
     with whole_file(files.weights) as temporary:
         network.save_weights(temporary)
-    write_probabilities(files.probabilities, tiles.ids[held], empty_tiles(predicted, blank))
+    write_probabilities(files.probabilities, tiles.ids[held], predicted)
     with whole_file(files.log) as temporary:
         temporary.write_text(json.dumps(history), encoding="utf-8")
     for path in [*files.state.glob("epoch-*"), *files.state.glob("snapshot-*")]:
@@ -388,13 +399,12 @@ def write_finished(folder: pathlib.Path, tiles: Tiles, fold: np.ndarray, files: 
     """Writes `oof.npz` from the predictions of the finished folds, if there are any, and returns what it holds."""
     if not files:
         return None
-    probabilities = np.zeros_like(tiles.images)
-    for held_out, each in files.items():
-        probabilities[fold == held_out] = read_probabilities(each.probabilities)[1]
-    seen = np.isin(fold, list(files))
-    oof = Oof(tiles.ids[seen], fold[seen], probabilities[seen], tiles.known_masks()[seen])
-    write_oof(folder / "oof.npz", oof)
-    return oof
+    seen, masks = np.isin(fold, list(files)), subset(tiles.known_masks(), np.isin(fold, list(files)))
+    predicted = {held_out: read_probabilities(each.probabilities)[1] for held_out, each in files.items()}
+    order = np.concatenate([np.flatnonzero(fold[seen] == held_out) for held_out in files]).argsort()
+    probabilities = subset(functools.reduce(join_stacks, predicted.values()), order)
+    write_oof(folder / "oof.npz", Oof(tiles.ids[seen], fold[seen], probabilities, masks))
+    return read_oof(folder / "oof.npz")
 
 
 def read_pseudo_labels(config: Config, test: Tiles, folder: str | pathlib.Path) -> Tiles:
@@ -436,7 +446,8 @@ def claim_state(state_folder: str | pathlib.Path, config: Config, tiles: Tiles, 
         ArtifactError: the folder is that of a run with others.
     """
     arrays = [tiles.images] if pseudo is None else [tiles.images, pseudo.images, pseudo.known_masks()]
-    pixels = [int(array.sum(dtype=np.int64)) for array in arrays]
+    known = [array[:SUMMED_TILES] if isinstance(array, Stack) else array for array in arrays]
+    pixels = [int(array.sum(dtype=np.int64)) for array in known]
     path, shown = pathlib.Path(state_folder) / "run.json", {"tiles": len(tiles.ids), "pixels": pixels}
     if not path.is_file():
         with whole_file(path) as temporary:

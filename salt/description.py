@@ -1,10 +1,11 @@
 """What a competition is: one frozen value. All sizes, names, columns, encodings and the metric are taken from it.
 
-One module holds one such value: `salt/tgs.py` and its like. Where the files lie on a disk is the matter of
+One module holds one such value. Where the files lie on a disk is the matter of
 `salt/competition.py`.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -58,7 +59,7 @@ class Files:
 
     Attributes:
         folder: where they lie below the competition's folder, such as "train/images"; its first part may be a zip.
-        suffix: what follows a tile's name in the name of its file, such as ".png" or "_mask.gif".
+        suffix: what follows a tile's name in the name of its file, such as ".png" or "_mask.png".
         decode: function of a file's bytes and of the height and width of a tile that gives pixels, such as
             `decode_png`.
     """
@@ -84,6 +85,7 @@ class Competition:
 
     Attributes:
         slug: its name in Kaggle's addresses.
+        label: its name in a word, with which the titles of its kernels begin, such as "Salt train".
         title: its name for people.
         target: what a mask marks, in a word, such as "salt".
         size: height and width of every image in pixels; None: they vary.
@@ -100,6 +102,8 @@ class Competition:
         depths_table: a table of one number a tile, such as its depth; None: there is none.
         group: None, or a function of a tile's name that gives what it shows, such as a car: all tiles of one are held
             out together.
+        find_mosaics: None, or a function of a table's path, ids and images that gives the larger picture out of which
+            each tile was cut, int `[N]`, -1 for none; the table keeps it.
         blank: None, or a function of images `[N, H, W]` that tells which of them never hold anything, bool `[N]`: they
             are not trained on, and predicted empty.
         remarks: None, or a function of images and masks that gives a line about them for the log.
@@ -109,6 +113,7 @@ class Competition:
     """
 
     slug: str
+    label: str
     title: str
     target: str
     size: tuple[int, int] | None
@@ -124,6 +129,7 @@ class Competition:
     classes: tuple[str, ...] = ("mask",)
     depths_table: Table | None = None
     group: Callable[[str], str] | None = None
+    find_mosaics: Callable[[pathlib.Path, np.ndarray, np.ndarray], np.ndarray] | None = None
     blank: Callable[[np.ndarray], np.ndarray] | None = None
     remarks: Callable[[np.ndarray, np.ndarray], str] | None = None
 

@@ -22,7 +22,7 @@ def whole_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 
     Example:
         >>> with whole_file("runs/a/submission.csv") as temporary:
-        ...     temporary.write_text("id,rle_mask")
+        ...     temporary.write_text("a,b")
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from salt.metrics import coverage_class
+from salt.rle import masks_at_a_time
 
 
 class FoldError(ValueError):
@@ -55,16 +56,25 @@ def assign_folds(classes: np.ndarray, folds: int, seed: int, groups: np.ndarray 
 
 
 def stratification_classes(masks: np.ndarray, blank: np.ndarray) -> np.ndarray:
-    """What each fold shall have its share of: the classes of `coverage_class`, and blank tiles as one of their own.
+    """What each fold shall have its share of: of one class of masks those of `coverage_class`, of several the sets of
+    classes that tiles hold; and blank tiles.
 
     Args:
-        masks: `[N, H, W]`, 0 and 1.
+        masks: `[N, H, W]`, or `[N, H, W, C]` of several classes, 0 and 1, or a `Stack` of them.
         blank: bool `[N]`, the tiles on which nothing is trained.
 
     Returns:
         int `[N]`, -1 for blank tiles.
     """
-    return np.where(blank, -1, coverage_class(masks))
+    classes = np.empty(len(masks), np.int64)
+    step = masks_at_a_time(int(np.prod(masks.shape[1:])))
+    for first in range(0, len(masks), step):
+        part = masks[first : first + step]
+        if part.ndim == 3:
+            classes[first : first + step] = coverage_class(part)
+        else:
+            classes[first : first + step] = part.any(axis=(1, 2)) @ (1 << np.arange(part.shape[3]))
+    return np.where(blank, -1, classes)
 
 
 def tile_groups(groups: np.ndarray) -> np.ndarray:

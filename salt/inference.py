@@ -1,14 +1,43 @@
-"""Probabilities of an ensemble for a set of tiles: padding, test-time augmentation, averaging, and the one sigmoid."""
+"""Probabilities of an ensemble for a set of tiles: padding, test-time augmentation, averaging, and the one sigmoid.
 
-from collections.abc import Callable
+Images that are larger than what the network sees are predicted by overlapping windows, whose borders are blended.
+"""
+
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from salt.tiles import crop_images, pad_images
+from salt.config import Config
+from salt.postprocess import empty_tiles
+from salt.tiles import crop_images, pad_images, window_side
 from salt.tta import tta_transforms
+
+Network = Callable[[np.ndarray], np.ndarray]  # from a batch to its logits
+WINDOW_STEP = 0.75  # of a window's side from one to the next, at most
+
+
+def predict_run(
+    models: list[keras.Model], images: np.ndarray, blank: np.ndarray, config: Config
+) -> np.ndarray | Iterator[np.ndarray]:
+    """Probabilities as the settings of a run say.
+
+    Args:
+        models, images: as for `predict_tiles`.
+        blank: bool `[N]`, the tiles whose probabilities are 0, see `Tiles.blank`.
+        config: the run's settings.
+
+    Returns:
+        uint8 `[N, H, W]`, or `[N, H, W, C]` of several classes; of a `Stack` an iterator over them.
+    """
+    options = (config.tta, config.padded_size, config.padding)
+    if isinstance(images, np.ndarray):
+        return empty_tiles(predict_probabilities(models, images, *options), blank)
+    predicted = predict_tiles(models, images, *options)
+    return (tile * np.uint8(not empty) for tile, empty in zip(predicted, blank, strict=True))
 
 
 def predict_probabilities(
@@ -20,44 +49,133 @@ def predict_probabilities(
     batch_size: int = 64,
     progress: bool = True,
 ) -> np.ndarray:
-    """The mean probability of salt over models and transforms.
+    """The mean probability over models and transforms; see `predict_tiles`.
+
+    Returns:
+        uint8 `[N, H, W]`, or `[N, H, W, C]` of several classes: round(255 p).
+
+    Raises:
+        ValueError: no model, or a model whose logits are not finite.
+    """
+    tiles = predict_tiles(models, images, tta, padded_size, padding, batch_size, progress)
+    probabilities = np.zeros((len(images), *images.shape[1:3], *class_axis(models)), np.uint8)
+    for index, tile in enumerate(tiles):
+        probabilities[index] = tile
+    return probabilities
+
+
+def predict_tiles(
+    models: list[keras.Model],
+    images: np.ndarray,
+    tta: str = "flip",
+    padded_size: int = 128,
+    padding: str = "reflect",
+    batch_size: int = 64,
+    progress: bool = True,
+) -> Iterator[np.ndarray]:
+    """Yields the mean probability over models and transforms of one tile after the other.
 
     Args:
-        models: Keras models from `[B, S, S, 1]` grey 0 to 255 to logits `[B, S, S, 1]`, where S is `padded_size`, or to
-            a dict with such `"logits"`.
-        images: uint8 `[N, H, W]`.
+        models: Keras models from `[B, S, S, channels]` of 0 to 255 to logits `[B, S, S, classes]`, where S is
+            `padded_size`, or to a dict with such `"logits"`.
+        images: uint8 `[N, H, W]` or `[N, H, W, 3]`, or a `Stack` of them.
         tta: name of the test-time augmentation, `"none"`, `"flip"` or `"d4"`.
         padded_size: pixels; the input size of the models.
         padding: `"reflect"` or `"edge"`, as in training.
-        batch_size: tiles a step; limits the memory.
+        batch_size: tiles, or windows, a step; limits the memory.
         progress: whether to show a bar.
 
-    Returns:
-        uint8 `[N, H, W]`: round(255 p).
+    Yields:
+        uint8 `[H, W]`, or `[H, W, C]` of several classes: round(255 p).
 
     Raises:
         ValueError: no model, or a model whose logits are not finite.
     """
     if not models:
         raise ValueError("models is empty: an ensemble needs at least one model")
-    transforms = tta_transforms(tta)
-    networks = [network_function(model, min(batch_size, len(images))) for model in models]
-    probabilities = np.zeros(images.shape, np.uint8)
-    starts = range(0, len(images), batch_size)
-    for start in tqdm(starts, desc="predict", unit="batch", disable=not progress, mininterval=2):
-        batch = images[start : start + batch_size]
-        total = np.zeros(batch.shape, np.float64)
-        for transform in transforms:
-            turned = transform.apply(batch)
-            padded = pad_images(turned, padded_size, padding)[..., None]
-            for model, network in zip(models, networks, strict=True):
-                logits = crop_images(network(padded)[..., 0], turned.shape[1:3])
-                if not np.isfinite(logits).all():
-                    raise ValueError(f"model {model.name!r} gives logits that are not finite: its training diverged")
-                total += transform.undo(sigmoid(logits))
-        mean = total / (len(transforms) * len(models))
-        probabilities[start : start + batch_size] = np.rint(255 * mean)
-    return probabilities
+    side = window_side(images.shape[1:3], padded_size)
+    whole = max(images.shape[1:3]) <= padded_size
+    at_once = min(batch_size, len(images) if whole else len(window_corners(images.shape[1:3], side)))
+    networks = [network_function(model, at_once) for model in models]
+    starts = range(0, len(images), batch_size if whole else 1)
+    for start in tqdm(starts, desc="predict", unit="batch" if whole else "image", disable=not progress, mininterval=2):
+        if whole:
+            means = predict_padded(models, networks, images[start : start + batch_size], tta, padded_size, padding)
+        else:
+            means = predict_windows(models, networks, images[start], side, at_once, tta, padded_size, padding)[None]
+        yield from np.rint(255 * means).astype(np.uint8)
+
+
+def predict_padded(
+    models: list[keras.Model], networks: list[Network], batch: np.ndarray, tta: str, padded_size: int, padding: str
+) -> np.ndarray:
+    """The mean probability, float64 `[n, h, w]` or `[n, h, w, C]`, of images that fit into the padded square."""
+    transforms, axis = tta_transforms(tta), class_axis(models)
+    total = np.zeros((len(batch), *axis, *batch.shape[1:3]), np.float64)
+    images = batch if batch.ndim == 3 else np.moveaxis(batch, 3, 1)  # transforms turn the last two axes
+    for transform in transforms:
+        turned = transform.apply(images)
+        square = turned if batch.ndim == 3 else np.moveaxis(turned, 1, 3)
+        padded = pad_images(square, padded_size, padding)
+        padded = padded[..., None] if batch.ndim == 3 else padded
+        for model, network in zip(models, networks, strict=True):
+            logits = network(padded)
+            logits = crop_images(logits if axis else logits[..., 0], square.shape[1:3])
+            if not np.isfinite(logits).all():
+                raise ValueError(f"model {model.name!r} gives logits that are not finite: its training diverged")
+            logits = np.moveaxis(logits, 3, 1) if axis else logits
+            total += transform.undo(sigmoid(logits))
+    mean = total / (len(transforms) * len(models))
+    return np.moveaxis(mean, 1, 3) if axis else mean
+
+
+def predict_windows(
+    models: list[keras.Model],
+    networks: list[Network],
+    image: np.ndarray,
+    side: int,
+    at_once: int,
+    tta: str,
+    padded_size: int,
+    padding: str,
+) -> np.ndarray:
+    """The mean probability of one image, float64 `[H, W]` or `[H, W, C]`, from overlapping windows of `side` pixels.
+
+    Where windows overlap, each weighs the less the nearer its border is, since a network knows least there.
+    """
+    ramp = np.minimum(np.arange(side) + 1, side - np.arange(side)).astype(np.float64)
+    axis = class_axis(models)
+    weight = (ramp[:, None] * ramp).reshape(side, side, *(1 for _ in axis))
+    total, weights = np.zeros((*image.shape[:2], *axis)), np.zeros((*image.shape[:2], *(1 for _ in axis)))
+    corners = window_corners(image.shape[:2], side)
+    for first in range(0, len(corners), at_once):
+        places = [np.s_[top : top + side, left : left + side] for top, left in corners[first : first + at_once]]
+        means = predict_padded(
+            models, networks, np.stack([image[place] for place in places]), tta, padded_size, padding
+        )
+        for place, mean in zip(places, means, strict=True):
+            total[place] += weight * mean
+            weights[place] += weight
+    return total / weights
+
+
+def window_starts(length: int, side: int) -> list[int]:
+    """Where windows of `side` pixels begin in `length` pixels: evenly, the first at 0, the last at the end."""
+    count = math.ceil((length - side) / (WINDOW_STEP * side)) + 1
+    return np.rint(np.linspace(0, length - side, count)).astype(int).tolist()
+
+
+def window_corners(sides: tuple[int, ...], side: int) -> list[tuple[int, int]]:
+    """Row and column of the first pixel of each window of an image of these sides."""
+    rows, columns = (window_starts(length, side) for length in sides)
+    return [(top, left) for top in rows for left in columns]
+
+
+def class_axis(models: list[keras.Model]) -> tuple[int, ...]:
+    """The shape of the last axis of masks: `(C,)` of several classes, `()` of one."""
+    output = models[0].output if models else None
+    logits = output["logits"] if isinstance(output, dict) else output
+    return () if logits is None or logits.shape[-1] == 1 else (logits.shape[-1],)
 
 
 def network_function(model: keras.Model, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:

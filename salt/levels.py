@@ -18,9 +18,9 @@ HALF_LEVEL = 128  # the level of probability 0.5
 FLAT_MARGIN = 0.002  # a level with a score this close to the best is as good: much less than a score's standard error
 ROUNDING = 1e-12  # scores that differ by less are equal: a sum of floats depends on their order
 SINGLE_FOLD_PARTS = 5  # into which the tiles of a single held-out fold are split, for the nested choice
-# The largest minimum area that is considered, as a share of a mask's pixels (300 of a seismic tile), and at least.
+# The largest minimum area that is considered: one of so many of a mask's pixels, and at least so many pixels.
+LARGEST_AREA_SHARE = 34
 LARGEST_AREA = 300
-LARGEST_AREA_OF = 101 * 101
 AREA_LIMIT = 65_534  # and at most: pages keep areas as 16-bit numbers
 
 
@@ -163,7 +163,7 @@ def choose_minimum_area(table: LevelTable, level: int, metric: Metric) -> int:
 
 def largest_area(table: LevelTable) -> int:
     """The largest minimum area that is considered for a table's masks, in pixels."""
-    return min(AREA_LIMIT, max(LARGEST_AREA, LARGEST_AREA * int(table.pixels.max()) // LARGEST_AREA_OF))
+    return min(AREA_LIMIT, max(LARGEST_AREA, int(table.pixels.max()) // LARGEST_AREA_SHARE))
 
 
 def scores_with_area(table: LevelTable, level: int, area: int) -> np.ndarray:

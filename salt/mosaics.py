@@ -297,6 +297,13 @@ def describe_mosaics(mosaics: Mosaics) -> dict[str, int]:
     }
 
 
+def kept_mosaics(path: pathlib.Path, ids: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """The mosaic of each tile, int `[N]`, -1 for none: from a table, which is written if it is not there yet."""
+    if not path.is_file():
+        write_mosaics(path, ids, find_mosaics(images))
+    return read_mosaics(path, ids).mosaic
+
+
 def join_tiles(train: Tiles, test: Tiles | None) -> Tiles:
     """Training and then test tiles, without masks."""
     if test is None:

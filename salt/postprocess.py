@@ -5,6 +5,7 @@ Probabilities are uint8, round(255 p), everywhere; salt is `value >= level`, lev
 
 import numpy as np
 
+from salt.metrics import class_masks
 from salt.rle import require_masks
 
 
@@ -36,12 +37,12 @@ def binarize(probabilities: np.ndarray, level: int) -> np.ndarray:
 
 
 def remove_small(masks: np.ndarray, minimum_area: int) -> np.ndarray:
-    """Empties the tiles with fewer salt pixels than `minimum_area`; a whole tile counts, not each of its patches.
+    """Empties the masks with fewer pixels than `minimum_area`; a whole mask counts, not each of its patches.
 
     A few stray pixels on an empty tile cost its whole score.
 
     Args:
-        masks: `[N, H, W]`, 0 and 1.
+        masks: `[N, H, W]`, or `[N, H, W, C]` of several classes, 0 and 1.
         minimum_area: pixels; 0 and 1 change nothing.
 
     Returns:
@@ -50,7 +51,8 @@ def remove_small(masks: np.ndarray, minimum_area: int) -> np.ndarray:
     Raises:
         PostprocessError: no stack of masks, or a negative area.
     """
-    masks = require_masks(masks, "masks", PostprocessError)
+    require_masks(class_masks(masks), "masks", PostprocessError)
+    masks = np.asarray(masks)
     if minimum_area < 0:
         raise PostprocessError(f"minimum_area={minimum_area}: must be 0 or more pixels")
     large = masks.sum(axis=(1, 2), dtype=np.int64) >= minimum_area
@@ -73,7 +75,7 @@ def empty_tiles(probabilities: np.ndarray, blank: np.ndarray) -> np.ndarray:
     probabilities = require_probabilities(probabilities)
     if np.shape(blank) != probabilities.shape[:1]:
         raise PostprocessError(f"blank: shape {np.shape(blank)}, but probabilities {probabilities.shape}")
-    return probabilities * ~np.asarray(blank)[:, None, None]
+    return probabilities * ~np.asarray(blank).reshape(-1, *(1 for _ in probabilities.shape[1:]))
 
 
 def postprocess(probabilities: np.ndarray, level: int, minimum_area: int = 0) -> np.ndarray:
@@ -108,7 +110,7 @@ def choose_pseudo_labels(
         uint8 `[N, H, W]` of 0 and 1, and bool `[N]`.
     """
     masks = postprocess(probabilities, level, minimum_area)
-    confidences = np.maximum(probabilities, 255 - probabilities).mean(axis=(1, 2))
+    confidences = np.maximum(probabilities, 255 - probabilities).mean(axis=tuple(range(1, probabilities.ndim)))
     return masks, confidences >= 255 * confidence
 
 
@@ -123,6 +125,6 @@ def require_probabilities(probabilities: np.ndarray) -> np.ndarray:
         )
     if probabilities.dtype != np.uint8:
         raise PostprocessError(f"probabilities: must be uint8, round(255 p), not {probabilities.dtype}")
-    if probabilities.ndim != 3:
-        raise PostprocessError(f"probabilities: must have shape [N, H, W], not {probabilities.shape}")
+    if probabilities.ndim not in (3, 4):
+        raise PostprocessError(f"probabilities: must have shape [N, H, W], or [N, H, W, C], not {probabilities.shape}")
     return probabilities

@@ -11,6 +11,7 @@ APART = {"ImageId": "{tile}.jpg", "ClassId": "{class}", "EncodedPixels": "{mask}
 
 COMPETITION = Competition(
     slug="severstal-steel-defect-detection",
+    label="Severstal",
     title="Severstal: Steel Defect Detection",
     target="defects",
     size=(256, 1600),

@@ -5,6 +5,7 @@ A `Stack` is indexed like an array `[N, ...]`; what is taken from it is an array
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import numpy as np
 
@@ -62,6 +63,17 @@ class Stack:
 def subset(arrays: np.ndarray, rows: slice | np.ndarray | Sequence[int]) -> np.ndarray:
     """Some of the arrays: of an array an array, of a stack a stack, which reads nothing yet."""
     return arrays.subset(rows) if isinstance(arrays, Stack) else arrays[rows]
+
+
+def join_stacks(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The arrays of both, one after the other: as an array, or as a stack if one of them is one."""
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return np.concatenate([first, second])
+    count = len(first)
+    joined = Stack(
+        lambda index: first[index] if index < count else second[index - count], (count + len(second), *first.shape[1:])
+    )
+    return cast(np.ndarray, joined)
 
 
 class MaskTexts:

@@ -12,13 +12,22 @@ import keras
 import numpy as np
 from keras import ops
 
-from salt.augmentations import augment, crop_at, draw_augmentation, draw_boxes, mix_tiles, plain_parameters
+from salt.augmentations import (
+    augment,
+    crop_at,
+    draw_augmentation,
+    draw_boxes,
+    mix_tiles,
+    plain_parameters,
+    with_channels,
+)
 from salt.config import LIMITS, Config
 from salt.keras_metrics import MetricScore
 from salt.layers import Tensor
 from salt.losses import deep_loss, empty_loss, segmentation_loss
 from salt.metrics import Metric
 from salt.schedule import TrainingPlan, lovasz_step, plan_of_epochs
+from salt.stacks import join_stacks
 
 BATCH_NORM_BATCHES = 30  # from which batch norm's statistics are re-estimated after the last step
 
@@ -27,7 +36,8 @@ class SegmentationTask(keras.Model):
     """A network in training: augmentation before it, crop and losses after it.
 
     Args:
-        network: model from `[B, S, S, 1]` to logits `[B, S, S, 1]`, or to a dict of them, see `encoder_unet_model`.
+        network: model from `[B, S, S, channels]` to logits `[B, S, S, classes]`, or to a dict of them, see
+            `encoder_unet_model`.
         config: the run's settings.
         metric: the competition's.
     """
@@ -47,8 +57,9 @@ class SegmentationTask(keras.Model):
         self.score = MetricScore(metric)
 
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Tensor]:
-        """Takes uint8 `image` and `mask` `[B, H, W]`; returns `logits` and `mask` `[B, H, W]` of what they
-        show, and, if the network has more heads, their logits as `heads` and the mask with its padding as `padded`."""
+        """Takes uint8 `image` `[B, n, n]` or `[B, n, n, 3]` and `mask` `[B, n, n]` or `[B, n, n, C]`; returns
+        `logits` and `mask`, of the shape of `mask`, of what they show, and, if the network has more heads, their logits
+        as `heads` and the mask with its padding as `padded`."""
         batch, size = ops.shape(inputs["image"])[0], self.config.padded_size
         tile = inputs["image"].shape[1]
         if training:
@@ -60,9 +71,10 @@ class SegmentationTask(keras.Model):
         if training and self.config.cutmix:
             boxes = draw_boxes(self.config.cutmix, batch, size, self.box_seed_generator)
             images, padded = mix_tiles(images, padded, boxes)
-        outputs = self.network(images[..., None], training=training)
+        outputs = self.network(with_channels(images), training=training)
         heads = dict(outputs) if isinstance(outputs, dict) else {"logits": outputs}
-        logits = heads.pop("logits")[..., 0]
+        logits = heads.pop("logits")
+        logits = logits[..., 0] if len(padded.shape) == 3 else logits
         result = {
             "logits": crop_at(logits, parameters["offset"], tile),
             "mask": crop_at(padded, parameters["offset"], tile),
@@ -80,27 +92,36 @@ class SegmentationTask(keras.Model):
         """The mean over tiles of the loss on the tile itself, never on its padding, and of the other heads' losses."""
         # `step` counts the steps begun, so that validation has the same loss as the last training step.
         lovasz = ops.cast(ops.convert_to_tensor(self.step) > self.lovasz_step, "float32")
-        losses = segmentation_loss(y_pred["logits"], y_pred["mask"], lovasz)
+        masks = by_class(y_pred["mask"])
+        losses = segmentation_loss(by_class(y_pred["logits"]), masks, lovasz)
         heads = y_pred.get("heads", {})
-        deep = [deep_loss(heads[name][..., 0], y_pred["padded"]) for name in sorted(heads) if name.startswith("deep")]
+        names = sorted(name for name in heads if name.startswith("deep"))
+        deep = [deep_loss(by_class(heads[name]), by_class(y_pred["padded"])) for name in names]
         if deep:
             losses = losses + self.config.deep_weight * sum(deep) / len(deep)
         if "empty" in heads:
-            losses = losses + self.config.empty_weight * empty_loss(heads["empty"], y_pred["mask"])
+            losses = losses + self.config.empty_weight * empty_loss(ops.reshape(heads["empty"], (-1, 1)), masks)
         return ops.mean(losses)
 
     def compute_metrics(self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> dict:
         """Adds the batch to the score."""
-        self.score.update_state(y_pred["mask"], y_pred["logits"])
+        self.score.update_state(by_class(y_pred["mask"]), by_class(y_pred["logits"]))
         return self.get_metrics_result()
+
+
+def by_class(maps: Tensor) -> Tensor:
+    """Maps `[B, H, W, C]` as `[B * C, H, W]`, so that each class of a tile counts by itself; `[B, H, W]` as it is."""
+    if len(maps.shape) == 3:
+        return maps
+    return ops.reshape(ops.transpose(maps, (0, 3, 1, 2)), (-1, *maps.shape[1:3]))
 
 
 class TileBatches(keras.utils.PyDataset):
     """Batches of uint8 tiles and masks; training order is drawn anew for each epoch, from the seed alone.
 
     Args:
-        images: uint8 `[N, H, W]`.
-        masks: uint8 `[N, H, W]`.
+        images: uint8 `[N, H, W]` or `[N, H, W, 3]`, or a `Stack` of them.
+        masks: uint8 `[N, H, W]` or `[N, H, W, C]`, or a `Stack` of them.
         batch_size: tiles a batch. When shuffling, a pass leaves out the tiles that fill no whole batch, other ones each
             time.
         seed: of the order, or None to keep it.
@@ -110,6 +131,8 @@ class TileBatches(keras.utils.PyDataset):
         transform: None, or a function of albumentations' kind, called for each tile as `transform(image=..., mask=...)`
             with uint8 `[H, W]`; the dict that it returns has both again, the image as uint8 or float of 0 to 255.
             One with `set_random_seed` gets a seed for each batch, so that a training can be repeated and resumed.
+        window: None, or the side of a square: of images that are larger, a square is cut out at random, every other
+            one around a pixel of the mask, if it has any. In a fixed order (no seed) it is the same square each time.
     """
 
     def __init__(
@@ -122,15 +145,17 @@ class TileBatches(keras.utils.PyDataset):
         pseudo: tuple[np.ndarray, np.ndarray] | None = None,
         pseudo_share: float = 0.0,
         transform: Callable[..., dict] | None = None,
+        window: int | None = None,
     ):
         # With one worker Keras makes a tf.data pipeline, whose autotuning held up the end of many epochs: trainings on
         # a CPU stood still for 3 to 11 % of their time. With two it makes a queue.
         super().__init__(workers=2)
         self.images, self.masks, self.seed, self.passes = images, masks, seed, passes
         self.transform, self.epoch, self.lock = transform, 0, threading.Lock()
+        self.window = window if window is not None and images.shape[1:3] != (window, window) else None
         self.tiles, self.batch_size, self.pseudo_rows = len(images), min(batch_size, len(images)), 0
         if pseudo is not None:
-            self.images, self.masks = np.concatenate([images, pseudo[0]]), np.concatenate([masks, pseudo[1]])
+            self.images, self.masks = join_stacks(images, pseudo[0]), join_stacks(masks, pseudo[1])
             self.pseudo_rows = min(round(pseudo_share * self.batch_size), self.batch_size - 1)
         self.set_epoch(0)
 
@@ -160,7 +185,21 @@ class TileBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray]]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         batch = {"image": self.images[rows], "mask": self.masks[rows]}
+        if self.window is not None:
+            batch = self.cut_windows(batch, rows, index)
         return (batch if self.transform is None else self.transformed(batch, index),)
+
+    def cut_windows(self, batch: dict[str, np.ndarray], rows: np.ndarray, index: int) -> dict[str, np.ndarray]:
+        """A square out of each tile of a batch; `index` is the batch's, `rows` are its tiles."""
+        assert self.window is not None
+        side = self.window
+        cut: dict[str, list[np.ndarray]] = {name: [] for name in batch}
+        for place, row in enumerate(rows):
+            seed = (int(row),) if self.seed is None else (*self.seed, self.epoch, index, place)
+            top, left = window_corner(batch["mask"][place], side, np.random.default_rng(seed))
+            for name, arrays in batch.items():
+                cut[name].append(arrays[place, top : top + side, left : left + side])
+        return {name: np.stack(arrays) for name, arrays in cut.items()}
 
     def transformed(self, batch: dict[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
         """A batch, each tile of which has gone through the transform.
@@ -187,6 +226,20 @@ class TileBatches(keras.utils.PyDataset):
         if not np.isin(changed["mask"], (0, 1)).all():
             raise TransformError("the transform makes masks with other values than 0 and 1; do not interpolate masks")
         return changed
+
+
+def window_corner(mask: np.ndarray, side: int, generator: np.random.Generator) -> tuple[int, int]:
+    """Row and column of a square's corner: half of them anywhere, half around a pixel of the mask, if it has any."""
+    rooms = [length - side for length in mask.shape[:2]]
+    if generator.random() < 0.5 and mask.any():
+        marked = np.argwhere(mask.reshape(*mask.shape[:2], -1).any(axis=2))
+        pixel = marked[generator.integers(len(marked))]
+        row, column = (
+            int(np.clip(at - generator.integers(side), 0, room)) for at, room in zip(pixel, rooms, strict=True)
+        )
+    else:
+        row, column = (int(generator.integers(0, room + 1)) for room in rooms)
+    return row, column
 
 
 class TransformError(ValueError):

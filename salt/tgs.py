@@ -4,6 +4,7 @@ import numpy as np
 
 from salt.description import Competition, Files, Table
 from salt.metrics import AVERAGE_PRECISION
+from salt.mosaics import kept_mosaics
 from salt.pictures import decode_png
 
 TILE_SIZE = 101  # pixels: height and width of every tile
@@ -26,6 +27,7 @@ def count_flaws(images: np.ndarray, masks: np.ndarray) -> str:
 
 COMPETITION = Competition(
     slug="tgs-salt-identification-challenge",
+    label="Salt",
     title="TGS Salt Identification Challenge",
     target="salt",
     size=(TILE_SIZE, TILE_SIZE),
@@ -38,6 +40,7 @@ COMPETITION = Competition(
     train_masks=Files("train/masks", ".png", decode_png),
     test_images=Files("test/images", ".png", decode_png),
     depths_table=Table("depths.csv", {"id": "{tile}", "z": "{number}"}),
+    find_mosaics=kept_mosaics,
     blank=is_black,
     remarks=count_flaws,
 )

@@ -35,6 +35,11 @@ class Tiles:
         """Which tiles never hold anything, bool `[N]`, see `Competition.blank`."""
         return self.competition.blank_images(self.images)
 
+    def groups(self) -> np.ndarray | None:
+        """What each tile shows, int `[N]`, see `Competition.group`; None: each tile something else."""
+        group = self.competition.group
+        return None if group is None else np.unique([group(tile) for tile in self.ids], return_inverse=True)[1]
+
 
 def pad_offset(size: int, tile: int) -> int:
     """Where a tile begins, in rows and in columns, when it is centred in a square of `size` pixels.
@@ -43,8 +48,8 @@ def pad_offset(size: int, tile: int) -> int:
         TileError: the square is smaller than the tile.
 
     Example:
-        >>> pad_offset(128, 101)
-        13
+        >>> pad_offset(128, 96)
+        16
     """
     if size < tile:
         raise TileError(f"size={size}: must have at least the {tile} pixels of a tile; pad, never resize")
@@ -95,6 +100,14 @@ def crop_images(padded: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
         (pad_offset(side, tile), tile) for side, tile in zip(image_sides(padded), both_sides(size), strict=True)
     )
     return padded[:, top : top + height, left : left + width]
+
+
+def window_side(sides: tuple[int, int], padded_size: int) -> int:
+    """The side of the square windows that a network of `padded_size` sees of images of these sides.
+
+    Square images that fit into it are seen whole.
+    """
+    return min(*sides, padded_size)
 
 
 def both_sides(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -36,6 +36,7 @@ from salt.schedule import (
     training_optimizer,
     write_plan,
 )
+from salt.stacks import subset
 from salt.task import (
     BATCH_NORM_BATCHES,
     DivergenceGuard,
@@ -46,7 +47,7 @@ from salt.task import (
     repeat_exactly_on_cpu,
     weights_seed,
 )
-from salt.tiles import Tiles
+from salt.tiles import Tiles, window_side
 from salt.tta import tta_transforms
 from salt.unet import build_model, encoder_layers, snapshot_ensemble, use_jit
 
@@ -123,8 +124,9 @@ def fit_fold(
     repeat_exactly_on_cpu()
     keras.utils.set_random_seed(weights_seed(config.seed, held_out))
     batches, validation = fold_batches(job, held_out)
+    shape = network_shape(job.tiles)
     with download_lock(folder.parent, job.weights):
-        task = SegmentationTask(build_model(config, job.weights), config, job.tiles.competition.metric)
+        task = SegmentationTask(build_model(config, job.weights, *shape), config, job.tiles.competition.metric)
     # A pre-trained encoder needs a lower rate; one with random weights does not.
     learned = encoder_layers(task.network) if job.weights is not None else []
     slow = [variable for layer in learned for variable in layer.trainable_variables]
@@ -172,7 +174,7 @@ def fit_fold(
         raise OutOfTime(f"stopped after step {history[-1]['step']} of {follower.plan.end}")
     if budget is not None:
         budget.end_training()
-    return finish_network(task, follower), history
+    return finish_network(task, follower, shape), history
 
 
 def fold_batches(job: FoldJob, held_out: int) -> tuple[TileBatches, TileBatches]:
@@ -189,20 +191,27 @@ def fold_batches(job: FoldJob, held_out: int) -> tuple[TileBatches, TileBatches]
             f"fold {held_out} holds out {held.sum()} of {len(job.fold)} tiles and leaves {trained.sum()} that are not "
             "blank; both must be at least 1"
         )
+    side = window_side(images.shape[1:3], config.padded_size)
     pseudo = None if job.pseudo is None else (job.pseudo.images, job.pseudo.known_masks())
     batches = TileBatches(
-        images[trained], masks[trained], config.batch_size, seed=(config.seed, held_out), pseudo=pseudo,
-        pseudo_share=config.pseudo, transform=job.transform,
+        subset(images, trained), subset(masks, trained), config.batch_size, seed=(config.seed, held_out), pseudo=pseudo,
+        pseudo_share=config.pseudo, transform=job.transform, window=side,
     )  # fmt: skip
-    return batches, TileBatches(images[held], masks[held], 2 * config.batch_size)
+    return batches, TileBatches(subset(images, held), subset(masks, held), 2 * config.batch_size, window=side)
 
 
-def finish_network(task: SegmentationTask, follower: "PlanFollower") -> keras.Model:
+def network_shape(tiles: Tiles) -> tuple[int, int]:
+    """Channels and classes of the network for a competition's tiles."""
+    return tiles.competition.channels, len(tiles.competition.classes)
+
+
+def finish_network(task: SegmentationTask, follower: "PlanFollower", shape: tuple[int, int]) -> keras.Model:
     """The network of a fold whose last step is done, its batch norm re-estimated; of several snapshots, all as one.
 
     Args:
         task: the model around the network, with the weights of the end.
         follower: the callback that led the training.
+        shape: channels and classes of the network.
     """
 
     def settled_weights() -> list[np.ndarray]:
@@ -222,7 +231,7 @@ def finish_network(task: SegmentationTask, follower: "PlanFollower") -> keras.Mo
         weights.insert(index, settled_weights())
     if len(weights) == 1:
         return task.network
-    networks = [build_model(follower.config) for _ in weights]
+    networks = [build_model(follower.config, None, *shape) for _ in weights]
     for network, values in zip(networks, weights, strict=True):
         network.set_weights(values)
     return snapshot_ensemble(networks)
@@ -402,9 +411,17 @@ def plan_within_budget(
     """
     config, count = task.config, PROBE_BATCHES * batches.batch_size
     some = TileBatches(
-        batches.images[:count], batches.masks[:count], batches.batch_size, (config.seed,), transform=batches.transform
+        subset(batches.images, slice(count)),
+        subset(batches.masks, slice(count)),
+        batches.batch_size,
+        (config.seed,),
+        transform=batches.transform,
+        window=batches.window,
     )
-    few = TileBatches(validation.images[:count], validation.masks[:count], validation.batch_size)
+    few = TileBatches(
+        subset(validation.images, slice(count)), subset(validation.masks, slice(count)), validation.batch_size,
+        window=validation.window,
+    )  # fmt: skip
     limit = PROBE_SHARE * (budget.fold_end - budget.fold_began)
     step, tile, compiling = measure_pace(task, some, few, budget.clock, limit)
     began = budget.clock()

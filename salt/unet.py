@@ -74,6 +74,7 @@ def transfer_unet_model(
     dropout: float = 0.0,
     activation: str | None = None,
     metrics: Sequence | None = None,
+    classes: int = 1,
 ) -> keras.Model:
     """A U-Net whose encoder is a pre-trained VGG-16 and whose decoder mirrors its geometry, with He-normal weights.
 
@@ -89,9 +90,10 @@ def transfer_unet_model(
         activation: None for logits, `"sigmoid"` for probabilities.
         metrics: Keras metrics for `fit` and `evaluate`; None: the leaderboard score (`score`) and the mean IoU (`iou`),
             both at p = 0.5.
+        classes: as in `unet_model`.
 
     Returns:
-        A compiled model: `[B, H, W, channels]` of 0 to 255 to float32 `[B, H, W, 1]`; the loss is binary cross-entropy.
+        A compiled model: `[B, H, W, channels]` of 0 to 255 to float32 `[B, H, W, classes]`; the loss is cross-entropy.
 
     Raises:
         FileNotFoundError: `weights` is a path and there is no file.
@@ -106,40 +108,39 @@ def transfer_unet_model(
     ]
     # A decoder as wide as the encoder (512 ... 64) would double the cost of a step; well-known U-Nets of VGG-16 have
     # half that width.
-    outputs = activate(decoder(features, [32, 64, 128, 256], batch_norm_momentum, dropout), activation)
+    outputs = activate(decoder(features, [32, 64, 128, 256], batch_norm_momentum, dropout, classes), activation)
     return compile_with_cross_entropy(
         keras.Model(images, outputs, name="transfer_unet"), optimizer, activation, metrics
     )
 
 
-def build_model(config: Config, weights: str | None = None) -> keras.Model:
+def build_model(config: Config, weights: str | None = None, channels: int = 1, classes: int = 1) -> keras.Model:
     """The network that a configuration describes.
 
     Args:
         config: the run's settings.
         weights: what `find_weights` made of `config.weights`; None when a trained model's weights are loaded
             afterwards.
+        channels: of an image, 1 or 3.
+        classes: how many masks an image has; each gets logits of its own.
 
     Returns:
-        A compiled model to float32 logits `[B, S, S, 1]`, or to a dict of them, see `encoder_unet_model`.
+        A compiled model to float32 logits `[B, S, S, classes]`, or to a dict of them, see `encoder_unet_model`.
     """
     if config.model == "encoder_unet":
-        return encoder_unet_model(config, weights, metrics=())
-    momentum, shape = config.batch_norm_momentum, (config.padded_size, config.padded_size, 1)
+        return encoder_unet_model(config, weights, metrics=(), channels=channels, classes=classes)
+    momentum, shape = config.batch_norm_momentum, (config.padded_size, config.padded_size, channels)
+    more: dict[str, Any] = dict(input_shape=shape, dropout=config.dropout, metrics=(), classes=classes)
     if config.model == "transfer_unet":
-        return transfer_unet_model(
-            config.freeze_layer, momentum, input_shape=shape, weights=weights, dropout=config.dropout, metrics=()
-        )
-    return unet_model(
-        config.filter_scaling, config.depth, momentum, input_shape=shape, dropout=config.dropout, metrics=()
-    )
+        return transfer_unet_model(config.freeze_layer, momentum, weights=weights, **more)
+    return unet_model(config.filter_scaling, config.depth, momentum, **more)
 
 
-def build_fold_model(config: Config) -> keras.Model:
+def build_fold_model(config: Config, channels: int = 1, classes: int = 1) -> keras.Model:
     """The model whose weights are in a fold's file: the network, or an ensemble of its snapshots."""
     if config.snapshots == 1:
-        return build_model(config)
-    return snapshot_ensemble([build_model(config) for _ in range(config.snapshots)])
+        return build_model(config, None, channels, classes)
+    return snapshot_ensemble([build_model(config, None, channels, classes) for _ in range(config.snapshots)])
 
 
 def snapshot_ensemble(networks: list[keras.Model]) -> keras.Model:
@@ -149,7 +150,7 @@ def snapshot_ensemble(networks: list[keras.Model]) -> keras.Model:
         networks: models of `build_model`.
 
     Returns:
-        A model from `[B, S, S, 1]` grey 0 to 255 to float32 logits `[B, S, S, 1]`; it has no other heads.
+        A model from `[B, S, S, channels]` of 0 to 255 to float32 logits `[B, S, S, classes]`; it has no other heads.
     """
     tiles = keras.Input(networks[0].input_shape[1:], name="tiles")
     probabilities = []
@@ -162,7 +163,12 @@ def snapshot_ensemble(networks: list[keras.Model]) -> keras.Model:
 
 
 def encoder_unet_model(
-    config: Config, weights: str | None = None, activation: str | None = None, metrics: Sequence | None = None
+    config: Config,
+    weights: str | None = None,
+    activation: str | None = None,
+    metrics: Sequence | None = None,
+    channels: int = 1,
+    classes: int = 1,
 ) -> keras.Model:
     """A U-Net of any encoder with a thin decoder, and with the parts that a configuration turns on.
 
@@ -172,31 +178,33 @@ def encoder_unet_model(
         activation: None for logits, `"sigmoid"` for probabilities; the other heads give logits all the same.
         metrics: as in `transfer_unet_model`, of the mask alone. With more heads None means none: Keras takes metrics
             of a dict only where `fit` is given a dict of masks with all of its keys.
+        channels, classes: as in `build_model`.
 
     Returns:
-        A compiled model: `[B, S, S, 1]` grey 0 to 255 to float32 logits `[B, S, S, 1]`. With `deep_supervision` or
-        `empty_head` it gives a dict: `"logits"` (`"probabilities"` with an activation); `"deep_1"`, `"deep_2"` ...
-        `[B, S / 2 ** k, S / 2 ** k, 1]`; `"empty"` `[B, 1]`, the logit of a tile that holds salt. Of these the first
-        alone has a loss and metrics.
+        A compiled model: `[B, S, S, channels]` of 0 to 255 to float32 logits `[B, S, S, classes]`. With
+        `deep_supervision` or `empty_head` it gives a dict: `"logits"` (`"probabilities"` with an activation);
+        `"deep_1"`, `"deep_2"` ... `[B, S / 2 ** k, S / 2 ** k, classes]`; `"empty"` `[B, classes]`, the logit of a
+        tile that holds any. Of these the first alone has a loss and metrics.
 
     Raises:
         FileNotFoundError: `weights` is a path and there is no file.
         ValueError: a size that does not fit the encoder, or weights that do not.
     """
     filters, momentum = config.decoder_filters, config.batch_norm_momentum
-    tiles = image_input((config.padded_size, config.padded_size, 1), stride=2 ** len(filters), channels=(1,))
+    shape = (config.padded_size, config.padded_size, channels)
+    tiles = image_input(shape, stride=2 ** len(filters), channels=(1, 3))
     features = encoder_features(tiles, config, weights)
     if config.stem_stride > 1:
         features.insert(0, detail_map(tiles, filters[0], momentum))
     maps = thin_decoder(features, filters, momentum, config.dropout, config.attention)
     finest = merge_levels(maps, momentum) if config.hypercolumn else maps[0]
     name = "logits" if activation is None else "probabilities"
-    outputs = {name: activate(logits_of(finest, "logits"), activation)}
+    outputs = {name: activate(logits_of(finest, "logits", classes), activation)}
     if config.deep_supervision:
-        outputs |= {f"deep_{level}": logits_of(maps[level], f"deep_{level}") for level in range(1, len(maps))}
+        outputs |= {f"deep_{level}": logits_of(maps[level], f"deep_{level}", classes) for level in range(1, len(maps))}
     if config.empty_head:
         mean = keras.layers.GlobalAveragePooling2D(dtype="float32", name="empty_mean")(features[-1])
-        outputs["empty"] = keras.layers.Dense(1, dtype="float32", name="empty")(mean)
+        outputs["empty"] = keras.layers.Dense(classes, dtype="float32", name="empty")(mean)
     model = keras.Model(tiles, outputs if len(outputs) > 1 else outputs[name], name="encoder_unet")
     return compile_with_cross_entropy(model, "adam", activation, metrics)
 

@@ -2,10 +2,11 @@
 
     python scripts/benchmark.py [GROUP ...] [--repeats 5] [--write]
 
-Groups: scoring, rle, reading, augmentation, step, inference, start, flattening, growth; without any, all of them. Ours
-and the others run in turn (A B A B), so that what the machine does otherwise meets them alike. The others (PyTorch,
-albumentations, pycocotools, cribo, stickytape) go into an environment of their own, .venv-peers, which the first run
-makes of desk/benchmarks/peers.txt. Where they give the same results as ours, that is checked before they are timed.
+Groups: scoring, rle, reading, augmentation, step, inference, start, flattening, growth; without any, all of them. One
+more, large, has to be named: the memory of 10,000 images of 1918 x 1280, which takes long. Ours and the others run in
+turn (A B A B), so that what the machine does otherwise meets them alike. The others (PyTorch, albumentations,
+pycocotools, cribo, stickytape) go into an environment of their own, .venv-peers, which the first run makes of
+desk/benchmarks/peers.txt. Where they give the same results as ours, that is checked before they are timed.
 
 `--write` appends what was measured to BENCHMARKS.md, with the machine, the versions and the date. `--quick` takes a few
 items of each, to see that it runs; its figures mean nothing.
@@ -21,6 +22,7 @@ from desk.machine import start_keras
 from desk.paths import ROOT
 
 GROUPS = ("scoring", "rle", "reading", "augmentation", "step", "inference", "start", "flattening", "growth")
+GROWN = ("growth", "large")
 
 
 def main(arguments=None) -> int:
@@ -29,12 +31,12 @@ def main(arguments=None) -> int:
 
 def parse_arguments(arguments) -> argparse.Namespace:
     parser = VerbParser(description="Time salt's code beside what a user would pick instead.")
-    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"{', '.join(GROUPS)}; none: all of them")
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"{', '.join(GROUPS)}; none: all of them; or large")
     parser.add_argument("--repeats", type=int, default=5, help="turns; the median counts (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="a few items of each, to see that it runs")
     parser.add_argument("--write", action="store_true", help="append what was measured to BENCHMARKS.md")
     options = parser.parse_args(arguments)
-    if unknown := set(options.groups) - set(GROUPS):
+    if unknown := set(options.groups) - {*GROUPS, *GROWN}:
         parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
     if options.repeats < 1:
         parser.error(f"--repeats {options.repeats}: must be at least 1")
@@ -43,7 +45,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 def benchmark(options: argparse.Namespace) -> Outcome:
     start_keras()
-    from desk.benchmarks import growth, page
+    from desk.benchmarks import growth, large, page
     from desk.benchmarks.groups import measured_groups
     from salt.machine import describe_machine
 
@@ -51,11 +53,12 @@ def benchmark(options: argparse.Namespace) -> Outcome:
     print(machine, "", *page.table([]), sep="\n", flush=True)
     groups = options.groups or GROUPS
     rows = []
-    timed = [name for name in groups if name != "growth"]
+    timed = [name for name in groups if name not in GROWN]
     for measured in measured_groups(timed, options.repeats, options.quick):
         rows += measured
         print(*page.table(measured)[2:], sep="\n", flush=True)
     grown = growth.measure_growth(options.quick) if "growth" in groups else []
+    grown += large.measure_large(options.quick) if "large" in groups else []
     if grown:
         print("", *growth.table(grown), sep="\n", flush=True)
     if options.write:

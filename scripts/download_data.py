@@ -25,20 +25,25 @@ def parse_arguments(arguments) -> argparse.Namespace:
         description="Download the competition's files from Kaggle; an interrupted download is resumed.",
         epilog="example: python scripts/download_data.py --out ~/tgs",
     )
-    out = paths.ROOT / "data" / paths.COMPETITION
-    parser.add_argument("--out", metavar="DIR", type=pathlib.Path, default=out)
-    parser.add_argument("--competition", metavar="C", default=paths.COMPETITION, help="name in Kaggle's addresses")
+    parser.add_argument("--out", metavar="DIR", type=pathlib.Path, help="default: data/, in a folder of its name")
+    parser.add_argument("--competition", metavar="C", help="name in Kaggle's addresses (default: that of TGS)")
     return parser.parse_args(arguments)
 
 
 def download(options: argparse.Namespace, link=None) -> Outcome:
     from desk.competition_data import download_competition
-    from desk.competitions import load_competition
+    from desk.competitions import described_competitions, load_competition, slug_of
     from desk.kaggle.transport import KaggleLink
     from salt.competition import find_competition
 
-    download_competition(link or KaggleLink(), options.competition, options.out)
-    found = find_competition([options.out], load_competition())
+    slug = options.competition or slug_of({})
+    out = options.out or paths.ROOT / "data" / slug
+    download_competition(link or KaggleLink(), slug, out)
+    if slug not in described_competitions().values():
+        print(f"\n{slug} is not described yet")
+        following = f"python scripts/new_competition.py {slug} --data {shown(out)}"
+        return Outcome({"folder": out.resolve()}, (following,))
+    found = find_competition([out], load_competition(slug))
     print(f"\nready: {shown(found.folder)}")
     following = f"python scripts/run_local.py train --data {shown(found.folder)} --preset demo"
     return Outcome({"folder": found.folder.resolve()}, (following,))

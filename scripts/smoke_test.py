@@ -2,6 +2,7 @@
 
     python scripts/smoke_test.py            the smallest size, in under 3 minutes: run it before every push
     python scripts/smoke_test.py --demo     a size worth looking at; `make demo` is this
+    python scripts/smoke_test.py --competition severstal
 
 Then scores the out-of-fold predictions, writes the report about them and checks the submission. Nothing leaves this
 machine. The first step that fails ends the chain and is named.
@@ -9,6 +10,7 @@ machine. The first step that fails ends the chain and is named.
 
 import argparse
 import contextlib
+import math
 import pathlib
 import shutil
 import signal
@@ -22,6 +24,7 @@ from desk.local.docker import add_docker_option, run_in_docker
 from desk.output import shown
 
 SIZES = {"smoke": 48, "demo": 400}  # training tiles; each size is also the name of its preset
+LARGE = 1_000_000  # pixels of a tile, from which a third as many tiles do
 
 
 class StepError(DeskError):
@@ -42,25 +45,35 @@ def smoke_test(options: argparse.Namespace) -> Outcome:
         return run_in_docker("smoke_test", options, runs)
     if options.runs is None and not options.demo:
         shutil.rmtree(runs, ignore_errors=True)  # nobody wants to keep what a smoke test trained
-    return run_chain(size, options.data, runs)
+    return run_chain(size, options.data, runs, options.competition)
 
 
 def parse_arguments(arguments) -> argparse.Namespace:
     parser = VerbParser(description="Run the whole chain, from the package to a checked submission.")
     parser.add_argument("--demo", action="store_true", help="at a size worth looking at, with a table at the end")
     parser.add_argument("--data", metavar="DIR", type=pathlib.Path, help="on tiles of this competition")
+    parser.add_argument(
+        "--competition", metavar="C", help="another one than the kernels': the module of salt/ that says it"
+    )
     parser.add_argument("--runs", metavar="DIR", type=pathlib.Path, help="where runs are kept (runs; else build/smoke)")
     add_docker_option(parser)
     return parser.parse_args(arguments)
 
 
-def run_chain(size, data, runs) -> Outcome:
+def run_chain(size, data, runs, competition=None) -> Outcome:
     """Runs all steps and tells about them.
+
+    Args:
+        size: a key of `SIZES`.
+        data: folder of the competition; None: synthetic tiles.
+        runs: where runs are kept.
+        competition: the module that describes it; None: the kernels' own.
 
     Raises:
         StepError: names the step that failed.
     """
-    from desk.competitions import load_competition
+    from desk.building import Program
+    from desk.competitions import DEFAULT, load_competition
     from desk.local.chain import plan_kernels
     from desk.local.competitions import competition_folder
     from desk.local.kernels import run_kernel
@@ -71,27 +84,26 @@ def run_chain(size, data, runs) -> Outcome:
 
     seconds, made = {}, {}
     with step("competition", seconds):
-        if data is None:
-            competition = competition_folder(synthetic=SIZES[size])
-        else:
-            competition = competition_folder(data=data, tiles=SIZES[size])
+        described = load_competition(competition or DEFAULT)
+        count = SIZES[size] if math.prod(described.one_size()) < LARGE else SIZES[size] // 3
+        count = {"synthetic": count} if data is None else {"data": data, "tiles": count}
+        folder = competition_folder(described, **count)
     with step("build", seconds):
-        kernels = plan_kernels()
+        kernels = plan_kernels(competition)
     for name, (sources, has_preset) in kernels.items():
         if size == "demo" and name == "search":
             continue  # many trainings of this size take hours, and lead to no submission
         with step(name, seconds):
             made[name] = run_kernel(
-                name, data=competition, preset=size if has_preset else None,
+                Program(name, competition=competition), data=folder, preset=size if has_preset else None,
                 mounted_runs=[made[source] for source in sources], runs=runs,
             )  # fmt: skip
     with step("score", seconds):
         score = show_score([made["train"]])
     with step("report", seconds):
-        write_report(made["train"], None, competition)
+        write_report(made["train"], None, folder)
     with step("submission", seconds):
-        described = load_competition()
-        sample = find_competition([competition], described).sample_submission
+        sample = find_competition([folder], described).sample_submission
         submission = check_submission(made["predict"] / "submission.csv", sample, described)
     print(chain_table(score, submission, seconds, made))
     return Outcome({"runs": made, "score": score["best_score"], "submission": submission, "seconds": seconds})

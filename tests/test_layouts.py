@@ -241,7 +241,7 @@ def test_every_layout_gives_the_same_tiles_and_nothing_is_unpacked(folder, layou
 def test_what_is_mounted_for_a_notebook_is_found_there(folder, layout, tmp_path, synthetic_train):
     layout(folder)
     (folder / "notes.txt").write_text("not the competition's")
-    mount_competition(folder, tmp_path / "root")
+    mount_competition(TGS, folder, tmp_path / "root")
     assert not list((tmp_path / "root").rglob("notes.txt"))
     assert_same(read_both(tmp_path / "root" / "input")[0], synthetic_train)
 
@@ -390,7 +390,7 @@ def test_what_is_ambiguous_is_an_error_that_names_both(folder, layout):
 def test_a_submission_is_checked_against_a_sample_in_a_zip(folder, layout, tmp_path, synthetic_test):
     layout(folder)
     write_submission(tmp_path / "submission.csv", synthetic_test.ids, synthetic_test.masks, TGS)
-    assert check_submission(tmp_path / "submission.csv", find_sample(None, folder), TGS)["rows"] == len(
+    assert check_submission(tmp_path / "submission.csv", find_sample(None, TGS, folder), TGS)["rows"] == len(
         synthetic_test.ids
     )
 

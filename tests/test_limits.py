@@ -243,7 +243,7 @@ def test_a_submission_of_300_000_rows_is_checked_in_less_than_a_gigabyte(tmp_pat
 
 def test_a_submission_that_excel_saved_is_taken_and_sent_without_its_mark(sample, tmp_path, monkeypatch):
     sample.write_bytes(b"\xef\xbb\xbf" + sample.read_bytes())
-    monkeypatch.setattr(submitting, "find_sample", lambda link, data, cache: sample)
+    monkeypatch.setattr(submitting, "find_sample", lambda link, competition, data, cache: sample)
     path = tmp_path / "mine.csv"
     path.write_bytes(b"\xef\xbb\xbf" + sample.read_bytes().replace(b"\n", b"\r\n").removeprefix(b"\xef\xbb\xbf"))
     run = submitting.run_of_file(None, path, None, tmp_path / "runs")

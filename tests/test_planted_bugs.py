@@ -281,9 +281,7 @@ BUGS = {
         "salt/tiles.py", "padded[:, top : top + height,", "padded[:, top + 1 : top + 1 + height,", "cropping"
     ),
     # --- folds ---
-    "black tiles are dealt with the empty ones": Bug(
-        "salt/folds.py", "np.where(blank, -1, coverage_class(masks))", "coverage_class(masks)"
-    ),
+    "black tiles are dealt with the empty ones": Bug("salt/folds.py", "np.where(blank, -1, classes)", "classes"),
     "a slice is spread over folds": Bug(
         "salt/folds.py",
         "splitter = StratifiedGroupKFold(folds)",
@@ -300,14 +298,14 @@ BUGS = {
     # --- augmentations ---
     "the image is flipped and the mask is not": Bug(
         "salt/augmentations.py",
-        'ops.cast(warped[..., 1] >= 0.5, "float32")',
-        'ops.cast(warp_tiles(masks, {**parameters, "flip": 0.0 * parameters["flip"]}, size, mode) >= 0.5, "float32")',
+        "ops.cast(truth >=",
+        'ops.cast(warp_tiles(masks, {**parameters, "flip": 0 * parameters["flip"]}, size, mode)[..., 0] >=',
         "move_together",
     ),
     "the mask is not warped with the image": Bug(
         "salt/augmentations.py",
-        'ops.cast(warped[..., 1] >= 0.5, "float32")',
-        "warp_tiles(masks, plain_parameters(ops.shape(masks)[0], size), size, mode)",
+        'ops.cast(truth >= 0.5, "float32")',
+        "warp_tiles(masks, plain_parameters(ops.shape(masks)[0], size, masks.shape[1]), size, mode)[..., 0]",
         "move_together",
     ),
     "the mask is cut out of the middle": Bug(
@@ -317,11 +315,9 @@ BUGS = {
         "moves_inside",
     ),
     "a warped mask is not made binary again": Bug(
-        "salt/augmentations.py", 'ops.cast(warped[..., 1] >= 0.5, "float32")', "warped[..., 1]", "binary"
+        "salt/augmentations.py", 'ops.cast(truth >= 0.5, "float32")', "truth", "binary"
     ),
-    "a mask pixel that is half salt is lost": Bug(
-        "salt/augmentations.py", "warped[..., 1] >= 0.5", "warped[..., 1] > 0.5", "half_salt"
-    ),
+    "a mask pixel that is half salt is lost": Bug("salt/augmentations.py", "truth >= 0.5", "truth > 0.5", "half_salt"),
     "crop_at is off by one": Bug(
         "salt/augmentations.py",
         'window = ops.arange(size, dtype="int32")',
@@ -339,14 +335,14 @@ BUGS = {
     ),
     "a hole is cut into the mask's place, too": Bug(
         "salt/augmentations.py",
-        "ops.cast(warped[..., 1] >= 0.5",
-        'ops.cast(cut_out(warped[..., 1], parameters["hole"]) >= 0.5',
+        "ops.cast(truth >= 0.5",
+        'ops.cast(cut_out(truth, parameters["hole"]) >= 0.5',
         "hole",
     ),
     "a hole is black": Bug(
         "salt/augmentations.py",
-        "ops.where(hidden, ops.mean(images, axis=(1, 2), keepdims=True)",
-        "ops.where(hidden, 0.0",
+        "ops.where(beside_channels(hidden, images), ops.mean(images, axis=(1, 2), keepdims=True)",
+        "ops.where(beside_channels(hidden, images), 0.0",
         "hole",
     ),
     "jitter never reaches the last place": Bug(
@@ -563,7 +559,7 @@ BUGS = {
         "squeeze_and_excite",
     ),
     "the heads have the precision of the rest": Bug(
-        "salt/unet.py", 'Dense(1, dtype="float32", name="empty")', 'Dense(1, name="empty")', "every_head"
+        "salt/unet.py", 'Dense(classes, dtype="float32", name="empty")', 'Dense(classes, name="empty")', "every_head"
     ),
     "the encoder is not found among the layers": Bug(
         "salt/unet.py", "isinstance(layer, keras.Model)]", "isinstance(layer, keras.Sequential)]", "pretrained_ones"
@@ -613,8 +609,8 @@ BUGS = {
     ),
     "CutMix leaves the mask behind": Bug(
         "salt/augmentations.py",
-        "ops.where(inside, ops.roll(masks, 1, axis=0), masks)",
-        "masks",
+        "return mixed[0], mixed[1]",
+        "return mixed[0], masks",
         "rectangle_of_the_tile_before",
     ),
     "a resumed training has other transforms": Bug(
@@ -640,13 +636,15 @@ BUGS = {
     "the mean forgets that there are several transforms": Bug(
         "salt/inference.py", "(len(transforms) * len(models))", "len(models)"
     ),
-    "probabilities are cut down to whole levels": Bug("salt/inference.py", "np.rint(", "np.floor("),
+    "probabilities are cut down to whole levels": Bug("salt/inference.py", "np.rint(255", "np.floor(255"),
     "a probability at the level is no salt": Bug(
         "salt/postprocess.py", "(probabilities >= level).astype", "(probabilities > level).astype"
     ),
     "a tile of just the minimum area is emptied": Bug("salt/postprocess.py", ">= minimum_area", "> minimum_area"),
     "black tiles are not emptied": Bug(
-        "salt/postprocess.py", "probabilities * ~np.asarray(blank)[:, None, None]", "probabilities"
+        "salt/postprocess.py",
+        "probabilities * ~np.asarray(blank).reshape(-1, *(1 for _ in probabilities.shape[1:]))",
+        "probabilities",
     ),
     # --- submission, files, artifacts ---
     "the ids are sorted and their masks are not": Bug(
@@ -758,24 +756,24 @@ BUGS = {
         "salt/training.py", "trained = ~held & ~job.tiles.blank()", "trained = ~job.tiles.blank()", "never_trains_on"
     ),
     "out-of-fold predictions of black tiles are not emptied": Bug(
-        "salt/cross_validation.py",
-        ", empty_tiles(predicted, blank))",
-        ", predicted)",
+        "salt/inference.py",
+        "return empty_tiles(predict_probabilities(models, images, *options), blank)",
+        "return predict_probabilities(models, images, *options)",
         "never_trains_on",
         test_file="tests/test_training.py",
     ),
     "out-of-fold predictions come from an untrained model": Bug(
         "salt/cross_validation.py",
-        "([network], images",
-        "([keras.models.clone_model(network)], images",
+        "predict_run([network], subset(",
+        "predict_run([keras.models.clone_model(network)], subset(",
         "own_model",
         test_file="tests/test_training.py",
     ),
     "the first fold's model predicts all folds": Bug(
         "salt/cross_validation.py",
-        "    predicted = predict_probabilities([network],",
+        "    predicted = predict_run([network],",
         "    fit_and_predict.first = getattr(fit_and_predict, 'first', network)\n"
-        "    predicted = predict_probabilities([fit_and_predict.first],",
+        "    predicted = predict_run([fit_and_predict.first],",
         "own_model",
         test_file="tests/test_training.py",
     ),

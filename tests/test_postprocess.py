@@ -44,7 +44,7 @@ def test_float_probabilities_are_refused_since_levels_are_of_255():
 
 
 def test_probabilities_must_be_a_stack():
-    with pytest.raises(PostprocessError, match=r"shape \[N, H, W\], not \(2, 2\)"):
+    with pytest.raises(PostprocessError, match=r"shape \[N, H, W\], or \[N, H, W, C\], not \(2, 2\)"):
         binarize(np.zeros((2, 2), np.uint8), 128)
 
 
@@ -115,3 +115,11 @@ def test_pseudo_labels_are_the_masks_of_tiles_whose_pixels_are_sure_on_average()
     assert sure.tolist() == [True, True, False, True]
     assert np.array_equal(masks, postprocess(probabilities, 130, 6)) and not masks[3].any()
     assert choose_pseudo_labels(probabilities, 130, 0, 0.5)[1].all()
+
+
+def test_each_class_of_a_tile_has_an_area_of_its_own_and_blank_tiles_lose_all_classes():
+    probabilities = np.zeros((2, 4, 4, 3), np.uint8)
+    probabilities[0, :2, :2, 0], probabilities[0, 0, 0, 1], probabilities[1, ..., 2] = 200, 200, 130
+    masks = postprocess(probabilities, 128, 3)
+    assert masks.sum(axis=(1, 2)).tolist() == [[4, 0, 0], [0, 0, 16]]
+    assert empty_tiles(probabilities, np.array([False, True])).max(axis=(1, 2)).tolist() == [[200, 200, 0], [0, 0, 0]]

@@ -743,7 +743,7 @@ def test_an_extracted_competition_is_mounted_as_it_is_without_what_lies_beside_i
         with zipfile.ZipFile(competition / f"{split}.zip") as archive:
             archive.extractall(source / split)
     (source / "my notes.txt").write_text("not the competition's")
-    mount_competition(source, tmp_path / "root")
+    mount_competition(TGS, source, tmp_path / "root")
     (mount,) = (tmp_path / "root" / "input" / "competitions").iterdir()
     assert sorted(path.name for path in mount.iterdir()) == [
         "depths.csv", "sample_submission.csv", "test", "train", "train.csv",
@@ -753,7 +753,7 @@ def test_an_extracted_competition_is_mounted_as_it_is_without_what_lies_beside_i
 
 def test_a_part_of_a_competition_holds_each_coverage_class_at_its_share(competition, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "BUILD", tmp_path)
-    part = find_competition([competitions.part_of_competition(competition, 20)], TGS)
+    part = find_competition([competitions.part_of_competition(TGS, competition, 20)], TGS)
     all_tiles, tiles = (
         read_train(find_competition([competition], TGS), progress=False),
         read_train(part, progress=False),
@@ -770,23 +770,23 @@ def test_a_part_of_a_competition_holds_each_coverage_class_at_its_share(competit
 def test_a_part_is_made_once_until_the_source_changes(competition, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
     source = shutil.copytree(competition, tmp_path / "source")
-    first = competitions.part_of_competition(source, 8)
+    first = competitions.part_of_competition(TGS, source, 8)
     before = processes.fingerprints(first)
     write_part = competitions.write_part
     monkeypatch.setattr(competitions, "write_part", lambda *_: pytest.fail("made again"))
-    assert competitions.part_of_competition(source, 8) == first
+    assert competitions.part_of_competition(TGS, source, 8) == first
     monkeypatch.setattr(competitions, "write_part", write_part)
     os.utime(source / "train.csv", (0, 0))
-    second = competitions.part_of_competition(source, 8)
+    second = competitions.part_of_competition(TGS, source, 8)
     assert second != first and processes.fingerprints(second) == before  # the same tiles every time
 
 
 def test_more_tiles_than_there_are_is_refused(competition, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "BUILD", tmp_path)
     with pytest.raises(LocalRunError, match="--tiles 41: .* has 40 training tiles"):
-        competitions.part_of_competition(competition, 41)
+        competitions.part_of_competition(TGS, competition, 41)
     with pytest.raises(LocalRunError, match="--synthetic 7: at least 8"):
-        competitions.competition_folder(synthetic=7)
+        competitions.competition_folder(TGS, synthetic=7)
 
 
 def fill_the_disk(*_):
@@ -800,12 +800,12 @@ def test_a_synthetic_competition_is_made_once_and_never_half(tmp_path, monkeypat
     with monkeypatch.context() as broken:
         broken.setattr(salt.layout, "write_text_table", fill_the_disk)
         with pytest.raises(OSError, match="disk full"):
-            competitions.synthetic_competition(8)
-    folder = competitions.synthetic_competition(8)
+            competitions.synthetic_competition(TGS, 8)
+    folder = competitions.synthetic_competition(TGS, 8)
     assert len(read_train(find_competition([folder], TGS), progress=False).ids) == 8
     assert len(read_test(find_competition([folder], TGS), progress=False).ids) == 2
     monkeypatch.setattr(competitions, "write_synthetic", lambda *_, **__: pytest.fail("made again"))
-    assert competitions.synthetic_competition(8) == folder
+    assert competitions.synthetic_competition(TGS, 8) == folder
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -24,6 +24,9 @@ SCORE = {
 }  # fmt: skip
 
 
+calls_of = {}  # what the last chain was of
+
+
 def metadata(slug, *sources):
     return {"id": f"local/{slug}", "kernel_sources": [f"local/{source}" for source in sources]}
 
@@ -31,11 +34,12 @@ def metadata(slug, *sources):
 @pytest.fixture
 def chain(monkeypatch, tmp_path):
     """The chain with stand-ins for its slow parts; gives the list of what was called."""
-    calls = []
+    calls, competitions = [], []
 
-    def run_kernel(name, **options):
-        calls.append((name, options))
-        folder = tmp_path / name
+    def run_kernel(program, **options):
+        calls.append((program.given, options))
+        competitions.append(program.competition)
+        folder = tmp_path / program.given
         folder.mkdir()
         return folder
 
@@ -53,18 +57,20 @@ def chain(monkeypatch, tmp_path):
         calls.append(("check", (submission, sample)))
         return {"rows": 12, "empty_share": 0.25, "mean_coverage": 0.2}
 
-    def competition_folder(**options):
+    def competition_folder(competition, **options):
         calls.append(("data", options))
+        competitions.append(competition.slug)
         return tmp_path / "tgs"
 
     plan = {"train": ([], True), "predict": (["train"], False)}
     monkeypatch.setattr(desk.local.competitions, "competition_folder", competition_folder)
-    monkeypatch.setattr(desk.local.chain, "plan_kernels", lambda: plan)
+    monkeypatch.setattr(desk.local.chain, "plan_kernels", lambda competition: plan)
     monkeypatch.setattr(desk.local.kernels, "run_kernel", run_kernel)
     monkeypatch.setattr(desk.scoring, "show_score", score)
     monkeypatch.setattr(desk.pages.report, "write_report", report)
     monkeypatch.setattr(salt.competition, "find_competition", find)
     monkeypatch.setattr(salt.submission, "check_submission", check)
+    calls_of.update(competitions=competitions)
     return calls
 
 
@@ -95,7 +101,7 @@ def test_the_demonstration_is_larger_and_takes_the_users_tiles(chain, tmp_path):
 @pytest.mark.parametrize("options, ran", [([], ["search", "train", "predict"]), (["--demo"], ["train", "predict"])])
 def test_the_search_is_a_part_of_the_chain_and_not_of_the_demonstration(chain, tmp_path, monkeypatch, options, ran):
     plan = {"search": ([], True), "train": ([], True), "predict": (["train"], False)}
-    monkeypatch.setattr(desk.local.chain, "plan_kernels", lambda: plan)
+    monkeypatch.setattr(desk.local.chain, "plan_kernels", lambda competition: plan)
     assert smoke_test.main([*options, "--runs", str(tmp_path)]) == 0
     assert [name for name, _ in chain if name in plan] == ran
 
@@ -104,10 +110,10 @@ def test_the_search_is_a_part_of_the_chain_and_not_of_the_demonstration(chain, t
 def test_a_step_that_fails_ends_the_chain_and_is_named(chain, tmp_path, monkeypatch, capsys, error):
     run_kernel = desk.local.kernels.run_kernel
 
-    def fail(name, **options):
-        if name == "predict":
+    def fail(program, **options):
+        if program.given == "predict":
             raise error
-        return run_kernel(name, **options)
+        return run_kernel(program, **options)
 
     monkeypatch.setattr(desk.local.kernels, "run_kernel", fail)
     assert smoke_test.main(["--runs", str(tmp_path)]) == 1
@@ -159,6 +165,24 @@ def test_help_imports_neither_tensorflow_nor_opencv():
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
     assert "--demo" in done.stdout and done.stdout.endswith("set()\n")
+
+
+def test_another_competition_is_that_of_the_tiles_and_of_every_kernel(chain, tmp_path):
+    assert smoke_test.main(["--competition", "carvana", "--runs", str(tmp_path)]) == 0
+    assert calls_of["competitions"] == ["carvana-image-masking-challenge", "carvana", "carvana"]
+    assert chain[0] == ("data", {"synthetic": 16})  # of large images a third as many
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["airbus", "severstal", "carvana"])
+def test_the_kernels_of_the_other_competitions_come_to_a_checked_submission(tmp_path, name):
+    command = [sys.executable, ROOT / "scripts" / "smoke_test.py", "--competition", name, "--runs", tmp_path / "runs"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3000)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (train,), (predict,) = ((tmp_path / "runs").glob(each) for each in ("train-smoke-*", "predict-*"))
+    manifest = json.loads((predict / "manifest.json").read_text())
+    assert manifest["trained_by"] == train.name and manifest["competition"].startswith(name)
+    assert "checked" in done.stdout and (train / "report.html").is_file()
 
 
 @pytest.mark.slow

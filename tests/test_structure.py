@@ -14,10 +14,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Each package's modules, those that import nothing of the others first; a module imports only from those before it.
 ORDER = [
     *("limits", "machine", "files", "archives", "config", "rle", "metrics", "description"),
-    *("tiles", "pictures", "stacks", "tables", "submission", "tgs", "airbus", "severstal", "carvana"),
-    *("competition", "layout", "data", "folds", "synthetic", "scenes", "slices", "seams", "mosaics", "artifacts"),
+    *("tiles", "pictures", "stacks", "tables", "submission"),
+    *("competition", "layout", "data", "folds", "seams", "mosaics", "tgs", "airbus", "severstal", "carvana"),
+    *("synthetic", "scenes", "slices", "artifacts"),
     *("layers", "keras_metrics", "augmentations", "losses", "backbones", "encoders", "unet", "tta"),
-    *("inference", "postprocess", "rules", "levels", "scoring", "ensembles"),
+    *("postprocess", "inference", "rules", "levels", "scoring", "ensembles"),
     *(
         "resume",
         "parts",
@@ -41,7 +42,18 @@ FLATTENER_ORDER = [
     *("finding", "evaluation"),
     *("purity", "loading", "meanings", "annotations", "merging", "refusals", "program", "naming", "lines"),
     *("emission", "unused", "modules_style", "arguments", "endings", "event_loop", "cells", "manifest", "documents"),
-    *("checks", "trace", "kaggle", "kernel_head", "notebook_entry", "parameters", "analysis", "build", "command"),
+    *(
+        "checks",
+        "trace",
+        "kaggle",
+        "descriptions",
+        "kernel_head",
+        "notebook_entry",
+        "parameters",
+        "analysis",
+        "build",
+        "command",
+    ),
 ]
 DESK_ORDER = [
     *(
@@ -79,13 +91,14 @@ DESK_ORDER = [
         "pushing",
         "fan_out",
     ),
-    *("fetching", "joining", "competition_data", "submitting", "uploading", "run_table", "refreshing"),
+    *("fetching", "joining", "competition_data", "describing", "submitting", "uploading", "run_table", "refreshing"),
     *("local.sandbox", "local.competitions", "local.mounts", "local.processes", "local.endings", "local.kernels"),
     *("local.docker", "local.chain", "score_tables", "scoring", "ensembles", "prediction_files", "importing"),
     *("estimates", "weights"),
     *("pages.html", "pages.report", "pages.explore", "pages.mosaics"),
     *("benchmarks.timing", "benchmarks.page", "benchmarks.peers", "benchmarks.peer_program", "benchmarks.masks"),
     *("benchmarks.reading", "benchmarks.networks", "benchmarks.programs", "benchmarks.groups", "benchmarks.growth"),
+    "benchmarks.large",
 ]
 DESCRIPTIONS = ("tgs", "airbus", "severstal", "carvana")
 # Functions that can be called from where they once were: each only calls the one in its new place.

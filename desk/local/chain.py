@@ -10,12 +10,13 @@ from desk.errors import LocalRunError
 from desk.local.kernels import build_notebook
 
 
-def plan_kernels() -> dict[str, tuple[list[str], bool]]:
-    """Builds every kernel; in running order, the kernels whose outputs each needs, and whether it has a preset."""
+def plan_kernels(competition: str | None = None) -> dict[str, tuple[list[str], bool]]:
+    """Builds every kernel, for the competition of that name; in running order, the kernels whose outputs each needs,
+    and whether it has a preset."""
     names = sorted(path.stem for path in (paths.ROOT / "kernels").glob("*.py"))
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder)
-        metadata = {name: build_notebook(Program(name), out) for name in names}
+        metadata = {name: build_notebook(Program(name, competition=competition), out) for name in names}
         parameters = {name: read_parameters(out / name / f"{name}.ipynb") for name in names}
     return order_kernels(metadata, parameters)
 

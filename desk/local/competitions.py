@@ -10,53 +10,62 @@ from collections.abc import Iterator
 import numpy as np
 
 from desk import paths
-from desk.competitions import load_competition
+from desk.competitions import described_competitions
 from desk.errors import LocalRunError
 from desk.paths import AnyPath
 from salt.archives import Place
 from salt.competition import CompetitionFiles, find_competition
 from salt.data import read_test, read_train
+from salt.description import Competition
+from salt.folds import stratification_classes
 from salt.layout import write_competition
-from salt.metrics import coverage_class
+from salt.scenes import write_scenes
 from salt.synthetic import write_synthetic
+from salt.tgs import COMPETITION as TGS
 
 TEST_SHARE = 4  # one test tile for so many training tiles
 
 
 def competition_folder(
-    data: AnyPath | None = None, synthetic: int | None = None, tiles: int | None = None
+    competition: Competition, data: AnyPath | None = None, synthetic: int | None = None, tiles: int | None = None
 ) -> pathlib.Path:
     """The folder whose competition is to be mounted.
 
     Args:
+        competition: what it is.
         data: a folder that holds a competition.
         synthetic: instead, how many synthetic training tiles to make; a quarter as many test tiles come with them.
         tiles: of `data`, take only so many training tiles and a quarter as many test tiles.
     """
     if synthetic is not None and data is None:
-        return synthetic_competition(synthetic)
+        return synthetic_competition(competition, synthetic)
     if synthetic is not None or data is None:
         raise LocalRunError("give either --data DIR or --synthetic N, and not both")
     data = pathlib.Path(data)
     if not data.exists():
         raise LocalRunError(f"--data {data}: does not exist; give the competition's folder, or the zip of all of it")
-    return data if tiles is None else part_of_competition(data, tiles)
+    return data if tiles is None else part_of_competition(competition, data, tiles)
 
 
-def synthetic_competition(count: int) -> pathlib.Path:
+def synthetic_competition(competition: Competition, count: int) -> pathlib.Path:
     """A synthetic competition, made once and kept in build/synthetic/ until the code that makes it changes."""
     check_count("--synthetic", count)
-    folder = paths.BUILD / "synthetic" / f"{count}-{code_digest('synthetic', 'layout', 'tgs', 'rle')}"
+    (module,) = (name for name, slug in described_competitions().items() if slug == competition.slug)
+    digest = code_digest("synthetic", "scenes", "layout", "submission", "rle", module)
+    folder = paths.BUILD / "synthetic" / f"{module}-{count}-{digest}"
     if not folder.exists():  # it gets this name when it is whole
         print(f"making a synthetic competition of {count} training tiles", flush=True)
-        write_synthetic(folder, train=count, test=count // TEST_SHARE, seed=0, progress=True)
+        if competition == TGS:
+            write_synthetic(folder, train=count, test=count // TEST_SHARE, seed=0, progress=True)
+        else:
+            write_scenes(competition, folder, train=count, test=count // TEST_SHARE)
     return folder
 
 
-def part_of_competition(data: pathlib.Path, count: int) -> pathlib.Path:
+def part_of_competition(competition: Competition, data: pathlib.Path, count: int) -> pathlib.Path:
     """Some tiles of a competition as a competition, kept in build/tiles/ until the files that it is made of change."""
     check_count("--tiles", count)
-    files = find_competition([data], load_competition())
+    files = find_competition([data], competition)
     facts = [(str(path), entry.st_size, entry.st_mtime_ns) for path, entry in competition_files(files)]
     source = hashlib.sha256(json.dumps([str(files.folder.resolve()), facts]).encode()).hexdigest()[:12]
     folder = paths.BUILD / "tiles" / f"{count}-{source}-{code_digest('data', 'layout', 'metrics', 'rle')}"
@@ -67,12 +76,12 @@ def part_of_competition(data: pathlib.Path, count: int) -> pathlib.Path:
 
 
 def write_part(files: CompetitionFiles, count: int, folder: pathlib.Path) -> None:
-    """Writes `count` training tiles, with every coverage class at its share, a quarter as many test tiles if any."""
+    """Writes `count` training tiles, with every kind of mask at its share, a quarter as many test tiles if any."""
     train = read_train(files)
     if count > len(train.ids):
         raise LocalRunError(f"--tiles {count}: {files.folder} has {len(train.ids)} training tiles; ask for fewer")
     assert train.masks is not None
-    taken = stratified_choice(coverage_class(train.masks), count)
+    taken = stratified_choice(stratification_classes(train.masks, np.zeros(len(train.ids), bool)), count)
     arrays = [train.ids[taken], train.images[taken], train.masks[taken], train.depths[taken]]
     if files.has_test():
         test = read_test(files)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable
 
 from desk import building, paths
+from desk.competitions import described_competitions, load_competition
 from desk.errors import ConfigurationError, LocalRunError
 from desk.local.competitions import competition_folder
 from desk.local.endings import (
@@ -89,14 +90,15 @@ def run_kernel(
         scheduler = find_scheduler(parameters)
         mode, why = choose_sandbox(sandbox, root, scheduler)
         (root / "input").mkdir()
-        for slug in metadata[name].get("competition_sources", [paths.COMPETITION]):
-            if slug == paths.COMPETITION:
-                mount_competition(competition_folder(data, synthetic, tiles), root)
+        for slug in metadata[name].get("competition_sources", []):
+            if slug in described_competitions().values():
+                competition = load_competition(slug)
+                mount_competition(competition, competition_folder(competition, data, synthetic, tiles), root)
             else:
                 mount_other_competition(slug, data, root)
         mounted = earlier if resumed is None else [*earlier, (begun, manifest)]
         for other in {manifest["kernel"] for _, manifest in mounted} - metadata.keys():
-            metadata[other] = kernel_of_run(other, root / "built")
+            metadata[other] = kernel_of_run(other, root / "built", program.competition)
         mount_runs(mounted, metadata, root)
         if weights is not None:
             copy(pathlib.Path(weights), root / "input" / "datasets" / OWNER / "salt-weights")
@@ -131,10 +133,10 @@ def build_notebook(program: building.Program, out: pathlib.Path) -> dict:
     return json.loads((folder / METADATA).read_text(encoding="utf-8"))
 
 
-def kernel_of_run(name: str, out: pathlib.Path) -> dict:
+def kernel_of_run(name: str, out: pathlib.Path, competition: str | None = None) -> dict:
     """The metadata of the kernel that made a run; of one that is not in kernels/, what its name says."""
     if (paths.ROOT / "kernels" / f"{name}.py").is_file():
-        return build_notebook(building.Program(name), out)
+        return build_notebook(building.Program(name, competition=competition), out)
     return {"id": f"{OWNER}/{slugify(title_of(name))}"}
 
 

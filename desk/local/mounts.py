@@ -4,22 +4,21 @@ import pathlib
 import shutil
 from collections.abc import Iterable
 
-from desk import paths
-from desk.competitions import load_competition
 from desk.errors import LocalRunError
 from desk.local.competitions import competition_entries
 from desk.paths import AnyPath
 from desk.runs import find_run
 from salt.artifacts import verify_run
 from salt.competition import find_competition
+from salt.description import Competition
 
 OWNER = "local"  # of every kernel and dataset, as far as the stand-in is concerned
 
 
-def mount_competition(data: pathlib.Path, root: pathlib.Path) -> None:
-    """Mounts the competition of this repository that a folder holds."""
-    for entry in competition_entries(find_competition([data], load_competition())):
-        copy(entry, root / "input" / "competitions" / paths.COMPETITION / entry.name)
+def mount_competition(competition: Competition, data: pathlib.Path, root: pathlib.Path) -> None:
+    """Mounts the files of a described competition that a folder holds."""
+    for entry in competition_entries(find_competition([data], competition)):
+        copy(entry, root / "input" / "competitions" / competition.slug / entry.name)
 
 
 def mount_other_competition(slug: str, data: AnyPath | None, root: pathlib.Path) -> None:
