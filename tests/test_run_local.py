@@ -95,7 +95,7 @@ def write_notebook(program, out, settings_cell, cells):
         notebook.cells.append(make(textwrap.dedent(cell)))
     (out / name).mkdir(parents=True)
     nbformat.write(notebook, out / name / f"{name}.ipynb")
-    return {"id": f"local/salt-{name}"}
+    return {"id": f"local/salt-{name}", "competition_sources": [TGS.slug]}
 
 
 def write_run(folder, run_id="train-smoke-1", kernel="train"):

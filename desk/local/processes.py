@@ -191,7 +191,8 @@ def write_home(folder: pathlib.Path) -> None:
     """Makes a home that is empty but for one line: a Jupyter without encryption on loopback is nothing to warn of."""
     profile = folder / ".ipython" / "profile_default"
     profile.mkdir(parents=True)
-    (profile / "ipython_kernel_config.py").write_text("get_config().IPKernelApp.log_level = 40\n", encoding="utf-8")
+    # What a cell does wrong comes with its output; the interrupt by which Jupyter ends a kernel is no error.
+    (profile / "ipython_kernel_config.py").write_text("get_config().IPKernelApp.log_level = 50\n", encoding="utf-8")
 
 
 def write_python(folder: pathlib.Path) -> pathlib.Path:
