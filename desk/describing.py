@@ -81,7 +81,11 @@ def draft_description(slug: str, data: pathlib.Path) -> Draft:
     else:
         draft.put("sample_submission", draft.values["train_table"].replace(train, "sample_submission.csv"), "a guess")
     texts = ", ".join(map(repr_of, classes))
-    draft.put("classes", f"({texts},)", "what stands in place of {class}" if len(classes) > 1 else "one mask a tile")
+    draft.put(
+        "classes",
+        f"({texts})" if len(classes) > 1 else f"({texts},)",
+        "what stands in place of {class}" if len(classes) > 1 else "one mask a tile",
+    )
     describe_order(draft, tables[train], (size[0], size[1]))
     draft.put("metric", "DICE", "a guess: no file says it; salt/metrics.py has others")
     return draft

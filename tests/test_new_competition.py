@@ -11,6 +11,7 @@ from salt.airbus import COMPETITION as AIRBUS
 from salt.carvana import COMPETITION as CARVANA
 from salt.competition import find_competition
 from salt.data import read_test, read_train
+from salt.description import Table
 from salt.scenes import write_scenes
 from salt.severstal import COMPETITION as SEVERSTAL
 from salt.tgs import COMPETITION as TGS
@@ -26,6 +27,17 @@ SMALL = {
         sample_submission=SEVERSTAL.sample_submission.others[0],
     ),
     "carvana": dataclasses.replace(CARVANA, size=(40, 60)),
+    # Not described in the repository: by the walk-through as a new user would, from files in its published layout.
+    "clouds": dataclasses.replace(
+        SEVERSTAL,
+        slug="understanding_cloud_organization",
+        size=(35, 52),
+        classes=("Fish", "Flower", "Gravel", "Sugar"),
+        train_table=Table("train.csv", {"Image_Label": "{tile}.jpg_{class}", "EncodedPixels": "{mask}"}),
+        sample_submission=Table(
+            "sample_submission.csv", {"Image_Label": "{tile}.jpg_{class}", "EncodedPixels": "{mask}"}
+        ),
+    ),
     "salt": dataclasses.replace(TGS, size=(40, 40), depths_table=None, blank=None, remarks=None, find_mosaics=None),
 }
 # What no file says, or says otherwise: the metric, words for people, functions, and in which form a table came.
