@@ -1,20 +1,236 @@
+"""Levels, minimum areas and nested choice, of every metric and of several classes."""
+
+from fractions import Fraction
+
 import numpy as np
+import pytest
 
 from salt.artifacts import Oof
-from salt.levels import LARGEST_AREA, choose_minimum_area, level_table
-from salt.metrics import AVERAGE_PRECISION, leaderboard_score
+from salt.ensembles import build_ensemble
+from salt.levels import (
+    AREA_LIMIT,
+    LARGEST_AREA,
+    LevelTable,
+    choose_minimum_area,
+    count_oof,
+    largest_area,
+    level_table,
+    nested_choice,
+    nested_parts,
+    same_tiles,
+)
+from salt.metrics import AVERAGE_PRECISION, DICE, F2, IOU, leaderboard_score
 from salt.postprocess import postprocess
+from salt.scoring import bootstrap_means, calibrate, compare_oof, score_oof
 
 
-def predictions(probabilities, masks):
+def predictions(probabilities, masks, folds=3):
     ids = np.array([f"t{index}" for index in range(len(masks))])
-    return Oof(ids, (np.arange(len(masks)) % 3).astype(np.int8), probabilities, masks)
+    return Oof(ids, (np.arange(len(masks)) % folds).astype(np.int8), probabilities, masks)
 
 
 def best_area(probabilities, masks):
-    return choose_minimum_area(
-        level_table(predictions(probabilities, masks), AVERAGE_PRECISION), 128, AVERAGE_PRECISION
+    table = level_table(predictions(probabilities, masks), AVERAGE_PRECISION)
+    return choose_minimum_area(table, 128, AVERAGE_PRECISION)
+
+
+def random_oof(count=24, size=(9, 12), classes=3, seed=0):
+    """Predictions of rectangles with noise; each tile has a few of the classes, with a noise of its own."""
+    generator = np.random.default_rng(seed)
+    masks = np.zeros((count, *size, classes), np.uint8)
+    for tile, number in np.argwhere(generator.random((count, classes)) < 0.6):
+        top, left = generator.integers(0, 5, 2)
+        masks[tile, top : top + generator.integers(1, 6), left : left + generator.integers(1, 8), number] = 1
+    noise = generator.normal(85, 25, masks.shape) + generator.normal(0, 25, (count, 1, 1, classes))
+    noise += 40 * (np.arange(count) % 3 == 0)[:, None, None, None]  # one fold differs, so that choices do
+    probabilities = np.clip(noise + 95 * masks, 0, 255).astype(np.uint8)
+    if classes == 1:
+        masks, probabilities = masks[..., 0], probabilities[..., 0]
+    return predictions(probabilities, masks)
+
+
+# Each metric as its competition's page tells it: of two sets of pixels, in exact fractions.
+
+
+def slow_iou(predicted, truth):
+    return Fraction(len(predicted & truth), len(predicted | truth)) if predicted | truth else Fraction(1)
+
+
+def slow_precision(predicted, truth):
+    return Fraction(sum(slow_iou(predicted, truth) > Fraction(50 + 5 * step, 100) for step in range(10)), 10)
+
+
+def slow_f(predicted, truth, beta):
+    if not predicted and not truth:
+        return Fraction(1)
+    if not predicted & truth:
+        return Fraction(0)
+    precision = Fraction(len(predicted & truth), len(predicted))
+    recall = Fraction(len(predicted & truth), len(truth))
+    return (1 + beta**2) * precision * recall / (beta**2 * precision + recall)
+
+
+SLOW = [
+    (AVERAGE_PRECISION, slow_precision),
+    (IOU, slow_iou),
+    (DICE, lambda predicted, truth: slow_f(predicted, truth, 1)),
+    (F2, lambda predicted, truth: slow_f(predicted, truth, 2)),
+]
+
+
+class SlowScores:
+    """Scores mask by mask and level by level; a mask is a (tile, class), a tile has all of its masks or none."""
+
+    def __init__(self, oof, slow, levels):
+        stacks = [array.reshape(*array.shape[:3], -1) for array in (oof.probabilities, oof.masks)]
+        self.tiles = [
+            [(p[..., number], m[..., number]) for number in range(p.shape[2])] for p, m in zip(*stacks, strict=True)
+        ]
+        self.levels, self.largest = levels, min(300, oof.masks[0].size)
+        self.scores = {
+            level: [[slow(pixels(p >= level), pixels(m)) for p, m in masks] for masks in self.tiles] for level in levels
+        }
+        self.emptied = [[slow(set(), pixels(m)) for _, m in masks] for masks in self.tiles]
+        self.areas = {level: [[int((p >= level).sum()) for p, _ in masks] for masks in self.tiles] for level in levels}
+
+    def of_tile(self, tile, level, area):
+        return [
+            emptied if size < area else score
+            for score, size, emptied in zip(
+                self.scores[level][tile], self.areas[level][tile], self.emptied[tile], strict=True
+            )
+        ]
+
+    def mean(self, tiles, level, area=0):
+        scores = [score for tile in tiles for score in self.of_tile(tile, level, area)]
+        return sum(scores) / len(scores)
+
+    def best(self, tiles):
+        return max(self.mean(tiles, level) for level in self.levels)
+
+    def same_as(self, level):
+        """Of the levels that differ, that with the same masks."""
+        return min(each for each in self.levels if each >= level)
+
+
+def pixels(mask):
+    return set(map(tuple, np.argwhere(mask).tolist()))
+
+
+@pytest.mark.parametrize(("metric", "slow"), SLOW, ids=[metric.name for metric, _ in SLOW])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_every_metric_s_scores_are_those_of_a_slow_implementation_in_exact_fractions(metric, slow, classes):
+    oof = random_oof(classes=classes)
+    levels = sorted({*range(60, 240, 9), 128})  # these alone differ, so that the slow one is not too slow
+    probabilities = np.array([0, *levels], np.uint8)[np.digitize(oof.probabilities, levels)]
+    oof = oof._replace(probabilities=probabilities)
+    exact = SlowScores(oof, slow, levels)
+    score, table = score_oof(oof, metric, draws=10), level_table(oof, metric)
+    everything = range(len(exact.tiles))
+    for level in levels:
+        expected = np.array([exact.of_tile(tile, level, 0) for tile in everything], float)
+        assert np.allclose(table.scores[..., level - 1].reshape(expected.shape), expected, rtol=0, atol=1e-12)
+    level = exact.same_as(score["best_level"])
+    assert exact.mean(everything, level) == exact.best(everything)
+    assert score["best_score"] == pytest.approx(float(exact.best(everything)), abs=1e-12)
+    assert score["half_score"] == pytest.approx(float(exact.mean(everything, 128)), abs=1e-12)
+    areas = [exact.mean(everything, level, area) for area in range(exact.largest + 1)]
+    assert score["minimum_area"] == areas.index(max(areas))
+    assert score["chosen_score"] == pytest.approx(float(max(areas)), abs=1e-12)
+    nested = []
+    for choice in score["choices"]:
+        own = [tile for tile in everything if oof.fold[tile] == choice["part"]]
+        others = [tile for tile in everything if oof.fold[tile] != choice["part"]]
+        level = exact.same_as(choice["level"])
+        assert exact.mean(others, level) == exact.best(others)
+        areas = [exact.mean(others, level, area) for area in range(exact.largest + 1)]
+        assert choice["minimum_area"] == areas.index(max(areas))
+        nested += [exact.of_tile(tile, level, choice["minimum_area"]) for tile in own]
+    masks = [score for tile in nested for score in tile]
+    assert score["nested_score"] == pytest.approx(float(sum(masks) / len(masks)), abs=1e-12)
+    assert score["best_score"] != score["half_score"] and len({choice["level"] for choice in score["choices"]}) > 1
+
+
+def test_the_interval_draws_tiles_with_all_of_their_masks():
+    oof = random_oof(classes=3)
+    table = level_table(oof, DICE)
+    nested = nested_choice(table, nested_parts(oof, 0), DICE)[0]
+    samples = bootstrap_means(nested.mean(axis=1)[:, None], 500, 7)[:, 0]
+    score = score_oof(oof, DICE, draws=500, seed=7)
+    assert score["nested_standard_error"] == pytest.approx(samples.std(ddof=1), rel=1e-9)
+    # Masks of a tile that are all alike tell no more than one of them.
+    alike = oof._replace(
+        probabilities=np.repeat(oof.probabilities[..., :1], 3, axis=3), masks=np.repeat(oof.masks[..., :1], 3, axis=3)
     )
+    single = oof._replace(probabilities=oof.probabilities[..., 0], masks=oof.masks[..., 0])
+    once, thrice = score_oof(single, DICE, draws=300), score_oof(alike, DICE, draws=300)
+    assert thrice["nested_standard_error"] == pytest.approx(once["nested_standard_error"], rel=1e-9)
+
+
+def test_the_classes_are_told_apart_in_their_order():
+    oof = random_oof(classes=3)
+    oof.probabilities[..., 1] = 200 * oof.masks[..., 1]  # one class is perfect
+    score = score_oof(oof, DICE, draws=10)
+    assert [row["score"] == 1 for row in score["of_class"]] == [False, True, False]
+    assert score["nested_score"] == pytest.approx(np.mean([row["score"] for row in score["of_class"]]))
+    for number, row in enumerate(score["of_class"]):
+        there = oof.masks[..., number].any(axis=(1, 2)).sum()
+        assert row["salt_as_salt"] + row["salt_as_empty"] == there
+        assert row["empty_as_salt"] + row["empty_as_empty"] == len(oof.ids) - there
+    assert sum(row["tiles"] for row in score["classes"]) == 3 * len(oof.ids)
+    assert "of_class" not in score_oof(random_oof(classes=1), DICE, draws=10)
+
+
+def test_a_comparison_of_several_classes_tells_where_the_difference_comes_from():
+    first = random_oof(classes=3)
+    better = first.probabilities.copy()
+    better[..., 2] = 200 * first.masks[..., 2]
+    order = np.random.default_rng(0).permutation(len(first.ids))
+    second = Oof(*(array[order] for array in first._replace(probabilities=better)))
+    result = compare_oof(first, second, DICE, draws=200)
+    scores = [score_oof(oof, DICE, draws=2)["nested_score"] for oof in (first, first._replace(probabilities=better))]
+    assert result["difference"] == pytest.approx(scores[1] - scores[0], abs=1e-12)
+    assert np.argmax([row["difference"] for row in result["of_class"]]) == 2
+    assert result["difference"] == pytest.approx(np.mean([row["difference"] for row in result["of_class"]]))
+    assert sum(row["part"] for row in result["classes"]) == pytest.approx(result["difference"])
+    assert result["tiles"] == len(first.ids)
+
+
+@pytest.mark.parametrize("metric", [AVERAGE_PRECISION, DICE])
+def test_an_ensemble_leans_to_the_run_that_the_metric_prefers(metric):
+    truth = random_oof(60, classes=2, seed=4)
+    generator = np.random.default_rng(1)
+
+    def noisy(signal):
+        noise = generator.normal(0, 20, truth.masks.shape)
+        return truth._replace(probabilities=np.clip(90 + signal * truth.masks + noise, 0, 255).astype(np.uint8))
+
+    bad, good = noisy(10), noisy(80)
+    ensemble = build_ensemble([bad, good], metric)
+    assert ensemble.weights[1] > ensemble.weights[0]
+    assert ensemble.oof.probabilities.shape == truth.masks.shape
+
+
+def test_counts_serve_like_the_predictions_and_tell_other_masks():
+    first, second = random_oof(classes=2), random_oof(classes=2)
+    second.probabilities[:] = np.roll(second.probabilities, 1, axis=1)
+    counted = [count_oof(oof) for oof in (first, second)]
+    assert score_oof(counted[0], F2, draws=20) == score_oof(first, F2, draws=20)
+    assert compare_oof(*counted, F2, draws=20) == compare_oof(first, second, F2, draws=20)
+    assert calibrate(counted[0]) == calibrate(first)
+    other = second._replace(masks=np.roll(second.masks, 1, axis=2))  # as many pixels, in other places
+    with pytest.raises(ValueError, match="masks: runs 1 and 2 differ"):
+        same_tiles([counted[0], count_oof(other)])
+
+
+def test_the_largest_minimum_area_grows_with_the_masks_and_is_300_pixels_of_a_seismic_tile():
+    def largest(height, width):
+        pixels = np.array([height * width], np.int32)
+        return largest_area(LevelTable(np.zeros((1, 255)), np.zeros((1, 255)), pixels, pixels, pixels))
+
+    assert largest(101, 101) == LARGEST_AREA == largest(10, 10)
+    assert largest(256, 1600) == 300 * 256 * 1600 // 10201 > 12_000
+    assert largest(1280, 1918) == AREA_LIMIT
 
 
 def test_the_minimum_area_is_the_smallest_of_those_that_score_best():
