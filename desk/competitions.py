@@ -53,9 +53,9 @@ def load_competition(name: str = DEFAULT) -> Competition:
     return described_in(name).COMPETITION
 
 
-def leaderboard_triples(competition: Competition) -> tuple:
-    """What is known of a competition's earlier solutions, for `expect_leaderboard`; empty for most."""
-    return getattr(described_in(competition.slug), "LEADERBOARD_TRIPLES", ())
+def leaderboard_triples(manifest: dict) -> tuple:
+    """What is known of earlier solutions of a run's competition, for `expect_leaderboard`; empty for most."""
+    return getattr(described_in(manifest.get("competition", DEFAULT)), "LEADERBOARD_TRIPLES", ())
 
 
 def described_in(name: str) -> ModuleType:

@@ -100,7 +100,7 @@ def score_runs(
         found["leak"] = None if mosaics is None else leak_table(data, mosaics, oof, competition)
     elif mosaics is not None:
         raise ConfigurationError(f"--mosaics: {competition.slug} has none; they are of tiles cut out of seismic slices")
-    if triples := leaderboard_triples(competition):
+    if triples := leaderboard_triples(runs[0].manifest):
         found["leaderboard"] = expect_leaderboard(score["nested_score"], score["nested_standard_error"], triples)
         found["leaderboard_range"] = [choose(triple[0] for triple in triples) for choose in (min, max)]
     return found

@@ -139,7 +139,7 @@ def check_oof(oof: Oof, path: str | pathlib.Path) -> None:
     for name in ("probabilities", "masks"):
         array = getattr(oof, name)
         if array.dtype != np.uint8 or array.ndim not in (3, 4):
-            raise ArtifactError(f"{path}: {name} is {array.dtype} {array.shape}, not uint8 [N, H, W]")
+            raise ArtifactError(f"{path}: {name} is {array.dtype} {array.shape}, not uint8 [N, H, W] or [N, H, W, C]")
     if not count:
         raise ArtifactError(f"{path}: holds no tile")
     if isinstance(oof.masks, np.ndarray) and oof.masks.max() > 1:

@@ -213,9 +213,14 @@ def pixels_from_level(probabilities: np.ndarray, masks: np.ndarray) -> np.ndarra
     return pixels
 
 
-def tile_parts(masks: np.ndarray) -> Iterator[slice]:
-    """The tiles of a stack, a few at a time, so that the memory for counting them does not grow with their size."""
-    size = min(METRIC_CHUNK, masks_at_a_time(math.prod(masks.shape[1:])))
+def tile_parts(masks: np.ndarray, pixels: int | None = None) -> Iterator[slice]:
+    """The tiles of a stack, a few at a time, so that the memory for counting them does not grow with their size.
+
+    Args:
+        masks: any stack.
+        pixels: values of a tile that are in memory at once; None: those of one of the stack.
+    """
+    size = min(METRIC_CHUNK, masks_at_a_time(math.prod(masks.shape[1:]) if pixels is None else pixels))
     for first in range(0, len(masks), size):
         yield slice(first, min(first + size, len(masks)))
 

@@ -15,7 +15,7 @@ from desk.pages import report as pages_report
 from salt.artifacts import Oof, write_manifest, write_oof
 from salt.config import Config
 from salt.layout import write_competition
-from salt.metrics import AVERAGE_PRECISION, average_precision, coverage_class, leaderboard_score
+from salt.metrics import AVERAGE_PRECISION, DICE, average_precision, coverage_class, leaderboard_score
 from salt.postprocess import postprocess
 from salt.scoring import compare_oof, score_oof
 from salt.synthetic import synthetic_tiles
@@ -135,7 +135,7 @@ def test_the_tables_hold_every_tile_s_exact_score_and_the_pictures_come_in_their
     for run, oof in enumerate(oofs):
         place = {name: index for index, name in enumerate(oof.ids)}
         rows = [place[name] for name in facts["tiles"]["id"]]
-        tenths, areas = unpack(blobs[f"precision-{run}"], np.uint8), unpack(blobs[f"areas-{run}"], np.uint16)
+        tenths, areas = unpack(blobs[f"scores-{run}"], np.uint8), unpack(blobs[f"areas-{run}"], np.uint16)
         for level in (1, 77, 128, 255):
             proposed = oof.probabilities[rows] >= level
             assert np.array_equal(tenths[:, level - 1], np.rint(10 * average_precision(proposed, oof.masks[rows])))
@@ -552,6 +552,108 @@ def test_the_page_about_the_data_draws_tiles_on_demand_and_hides_the_salt(browse
     empty = int(np.sum(~tiles.masks.any(axis=(1, 2))))
     assert f"{100 * empty / COUNT:.1f} %" in browser.text("cards")
     browser.check()
+
+
+DESCRIPTION = """
+from salt.description import Competition, Table
+from salt.metrics import DICE
+
+COLUMNS = {"id": "{tile}_{class}", "mask": "{mask}"}
+COMPETITION = Competition(
+    slug="two-classes", title="Two Classes", target="rust", size=(300, 500), channels=3, metric=DICE,
+    train_table=Table("train.csv", COLUMNS), sample_submission=Table("sample.csv", COLUMNS), classes=("dots", "lines"),
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory):
+    """report.html of large coloured images with two classes, and what it is of."""
+    folder = tmp_path_factory.mktemp("coloured")
+    (folder / "two_classes.py").write_text(DESCRIPTION)
+    generator = np.random.default_rng(0)
+    masks = np.zeros((20, 300, 500, 2), np.uint8)
+    for tile, number in np.argwhere(generator.random((20, 2)) < 0.7):
+        top, left = generator.integers(0, (200, 400))
+        masks[tile, top : top + generator.integers(2, 90), left : left + generator.integers(2, 90), number] = 1
+    images = np.full((20, 300, 500, 3), (200, 100, 30), np.uint8)
+    noise = generator.normal(40, 20, masks.shape) + 70 * np.roll(masks, 3, axis=1) + 60 * masks
+    ids = np.array([f"t{index:02}" for index in range(20)])
+    oof = Oof(ids, (np.arange(20) % 2).astype(np.int8), np.clip(noise, 0, 255).astype(np.uint8), masks)
+    run = folder / "run"
+    write_oof(run / "oof.npz", oof)
+    about = {"competition": str(folder / "two_classes.py")}
+    write_manifest(run, "run", "train", Config(train_folds=(0, 1)), **about)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages_report, "competition_tiles", lambda data, ids, competition: (images, np.arange(20), None))
+        path = pages_report.write_report(run, None, folder, true_pixels=["t03"])
+    return path, oof, images
+
+
+def test_large_coloured_images_of_several_classes_are_scaled_and_each_mask_has_its_score(coloured):
+    path, oof, _ = coloured
+    facts, blobs = page_data(path)
+    assert facts["labels"] == ["dots", "lines"] and facts["scale"] == 2 and len(facts["tiles"]["id"]) == 40
+    assert "leaderboard" not in facts["runs"][0]["score"] and facts["tiles"]["depth"] is None
+    differences = np.frombuffer(zlib.decompress(blobs["scores-0"]), "<u2").reshape(40, 255)
+    scores = np.cumsum(differences, axis=1, dtype=np.uint16) / 65535
+    sheet = cv2.imdecode(np.frombuffer(blobs["images-0"], np.uint8), cv2.IMREAD_COLOR)
+    assert sheet.shape == (4 * 150, 4 * 250, 3) and np.abs(sheet[:150, :250].mean((0, 1)) - (30, 100, 200)).max() < 4
+    for place in (0, 7, 39):
+        tile, label = facts["tiles"]["id"][place], facts["tiles"]["label"][place]
+        row = oof.ids.tolist().index(tile)
+        probabilities, mask = oof.probabilities[row, ..., label], oof.masks[row, ..., label]
+        for level in (60, 128):
+            found = probabilities >= level
+            total = found.sum() + mask.sum()
+            dice = 2 * (found & (mask > 0)).sum() / total if total else 1
+            assert scores[place, level - 1] == pytest.approx(dice, abs=1e-5)
+        packed = cv2.imdecode(np.frombuffer(blobs[f"probabilities-0-{place // 16}"], np.uint8), cv2.IMREAD_GRAYSCALE)
+        top, left = place % 16 // 4 * 150, place % 4 * 250
+        packed = packed[top : top + 150, left : left + 250]
+        highest = probabilities.reshape(150, 2, 250, 2).max(axis=(1, 3))
+        assert np.array_equal(packed & 127, highest // (256 // facts["levels"]))
+        assert np.array_equal(packed >> 7, mask.reshape(150, 2, 250, 2).max(axis=(1, 3)))
+
+
+def test_the_page_of_several_classes_shows_each_class_and_true_pixels_on_demand(browser, coloured):
+    path, oof, _ = coloured
+    page = browser.open(path)
+    score = score_oof(oof, DICE)
+    assert page.text("live-0").startswith(f"{score['chosen_score']:.4f}")
+    rows = page.value("[...document.querySelectorAll('#labels tbody tr')].map((row) => row.textContent)")
+    there = oof.masks.any(axis=(1, 2)).sum(axis=0)
+    assert len(rows) == 2 and rows[0].startswith(f"dots{there[0]}") and rows[1].startswith(f"lines{there[1]}")
+    page.run("document.querySelectorAll('#labels button')[1].click()")
+    page.settle()
+    assert page.count() == 20 and all(name.endswith("lines") for name in page.shown())
+    page.set("filter-search", "t05")
+    page.run("document.querySelector('.tile').click()")
+    page.settle()
+    assert "--pixels t05" in page.text("tile-pixels")
+    page.press("ESCAPE")
+    page.set("filter-search", "t03")
+    page.run("document.querySelector('.tile').click()")
+    page.settle()
+    widths = "[...document.querySelectorAll('#tile-panels canvas')].map((canvas) => canvas.width)"
+    assert page.value(widths) == [250] * 4
+    page.run("document.querySelector('#tile-pixels button').click()")
+    page.wait(f"{widths}.join() === '500,500,500,500'")
+    colour = page.value(
+        "[...document.querySelector('#tile-panels canvas').getContext('2d').getImageData(250, 150, 1, 1).data]"
+    )
+    assert np.abs(np.array(colour[:3]) - (200, 100, 30)).max() < 8
+    page.check()
+
+
+def test_a_page_leaves_out_the_pictures_of_the_best_tiles_rather_than_grow(coloured, tmp_path, monkeypatch):
+    path, _, images = coloured
+    monkeypatch.setattr(pages_report, "competition_tiles", lambda *_: (images, np.arange(20), None))
+    monkeypatch.setattr(pages_report, "SIZE_LIMIT", 0)
+    page = pages_report.write_report(shutil.copytree(path.parent, tmp_path / "run"), None, tmp_path)
+    facts, blobs = page_data(page)
+    assert len(facts["tiles"]["id"]) == 40 and {"probabilities-0-0", "images-0"} <= set(blobs)
+    assert "probabilities-0-1" not in blobs
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ DESK_ORDER = [
     *("local.sandbox", "local.competitions", "local.mounts", "local.processes", "local.endings", "local.kernels"),
     *("local.docker", "local.chain", "score_tables", "scoring", "ensembles", "prediction_files", "importing"),
     *("estimates", "weights"),
-    *("pages.html", "pages.report", "pages.explore", "pages.mosaics"),
+    *("pages.html", "pages.scaled", "pages.report", "pages.explore", "pages.mosaics"),
     *("benchmarks.timing", "benchmarks.page", "benchmarks.peers", "benchmarks.peer_program", "benchmarks.masks"),
     *("benchmarks.reading", "benchmarks.networks", "benchmarks.programs", "benchmarks.groups", "benchmarks.growth"),
     "benchmarks.large",

@@ -163,7 +163,7 @@ function showCalibration(report) {
       .map(
         (_, run) =>
           `${report.name(run)} ` +
-          points[run].map((bin) => `predicted ${text(bin.predicted)}, salt ${text(bin.salt)}`).join("; "),
+          points[run].map((bin) => `predicted ${text(bin.predicted)}, ${report.target} ${text(bin.salt)}`).join("; "),
       )
       .join(". ");
     const { svg, scaleX, scaleY } = frame(width, `Calibration: ${label}`, {
@@ -171,7 +171,7 @@ function showCalibration(report) {
       x: [0, 1],
       y: [0, 1],
       xLabel: "predicted probability",
-      yLabel: "share of salt",
+      yLabel: `share of ${report.target}`,
       xTicks: tenths,
       yTicks: tenths,
       xText: text,

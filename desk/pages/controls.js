@@ -11,7 +11,7 @@ function showControls(report, changed) {
       report.level[run] = value;
       changed();
     });
-    const area = slider(`area-${run}`, "Minimum area", `Minimum area ${name}`, 0, 300, (value) => {
+    const area = slider(`area-${run}`, "Minimum area", `Minimum area ${name}`, 0, report.largestArea, (value) => {
       report.area[run] = value;
       changed();
     });
@@ -73,11 +73,8 @@ function updateControls(report) {
     find(`area-${run}`).setAttribute("aria-valuetext", `${area} pixels`);
     find(`level-${run}-text`).textContent = levelText(level);
     find(`area-${run}-text`).textContent = areaText(area);
-    const score = report.score(run);
-    let squares = 0;
-    for (let tile = 0; tile < report.count; tile++) squares += (report.tenths(run, tile) / 10 - score) ** 2;
-    const error = Math.sqrt(squares / report.count / report.count);
-    find(`live-${run}`).replaceChildren(score.toFixed(4), element("small", {}, ` ± ${(1.96 * error).toFixed(3)}`));
+    const spread = element("small", {}, ` ± ${(1.96 * report.error(run)).toFixed(3)}`);
+    find(`live-${run}`).replaceChildren(report.score(run).toFixed(4), spread);
   });
 }
 

@@ -20,16 +20,19 @@ import {
 
 const SALT = [27, 178, 140];
 const FLAWS = {
-  black: ["Black", "All pixels are 0: no seismic at all. Leave them out of training, and predict them empty."],
-  duplicate: [
+  black: () => ["Black", "All pixels are 0: no seismic at all. Leave them out of training, and predict them empty."],
+  duplicate: () => [
     "Duplicates",
     "The same image more than once, byte by byte, black ones aside. Keep copies in the same fold.",
   ],
-  vertical: [
+  vertical: () => [
     "Vertical masks",
     "Salt, and all rows equal: an artefact of annotation below a dome, which no image shows.",
   ],
-  tiny: ["Tiny masks", "At most 50 pixels of salt. They are a tenth of a point each, and easily missed."],
+  tiny: ({ target, tinyLimit }) => [
+    "Tiny masks",
+    `At most ${thousands(tinyLimit)} pixels of ${target}. Each is worth as much as a large one, and easily missed.`,
+  ],
 };
 
 function card(title, value, text) {
@@ -42,7 +45,7 @@ function card(title, value, text) {
   );
 }
 
-function showCards({ counts }) {
+function showCards({ counts, target }) {
   const share = (value) => percent(value / counts.train);
   find("cards").replaceChildren(
     card(
@@ -54,18 +57,24 @@ function showCards({ counts }) {
       "Mean coverage",
       percent(counts.mean_coverage),
       counts.mean_coverage_salt == null
-        ? "No tile has salt."
-        : `${percent(counts.mean_coverage_salt)} among the tiles with salt.`,
+        ? `No tile has ${target}.`
+        : `${percent(counts.mean_coverage_salt)} among the tiles with ${target}.`,
     ),
-    card(
-      "Black",
-      thousands(counts.black),
-      `in training, ${thousands(counts.black_test)} in test` +
-        (counts.black_with_salt
-          ? `; ${counts.black_with_salt} of them with a mask, which cannot be right.`
-          : "; all of them without salt."),
-    ),
-    card("Vertical masks", thousands(counts.vertical), `${share(counts.vertical)} of the training tiles.`),
+    ...("black" in counts
+      ? [
+          card(
+            "Black",
+            thousands(counts.black),
+            `in training, ${thousands(counts.black_test)} in test` +
+              (counts.black_with_salt
+                ? `; ${counts.black_with_salt} of them with a mask, which cannot be right.`
+                : `; all of them without ${target}.`),
+          ),
+        ]
+      : []),
+    ...("vertical" in counts
+      ? [card("Vertical masks", thousands(counts.vertical), `${share(counts.vertical)} of the training tiles.`)]
+      : []),
     card(
       "Duplicate images",
       thousands(counts.duplicates),
@@ -116,6 +125,11 @@ function showClasses({ groups, counts }) {
 }
 
 function showDepths({ depths, scatter, correlation }) {
+  if (!depths) {
+    find("depth-panel").hidden = true;
+    find("scatter-panel").hidden = true;
+    return;
+  }
   if (!depths.length) {
     find("correlation").textContent = "There is no depths.csv with depths of these tiles.";
     find("depth-panel").hidden = true;
@@ -164,13 +178,25 @@ function showDepths({ depths, scatter, correlation }) {
   );
 }
 
-function showTiny({ tiny, counts }) {
+/** How many tiles have each class, if there are several. */
+function showLabels({ labels, counts }) {
+  find("label-panel").hidden = labels.length < 2;
+  const rows = labels.map(({ label, tiles }) => [
+    label,
+    thousands(tiles),
+    percent(tiles / counts.train),
+    meter([tiles / counts.train]),
+  ]);
+  find("labels").replaceChildren(table("Tiles by class", ["class", "tiles", "share", ""], rows));
+}
+
+function showTiny({ tiny, counts, target }) {
   find("tiny").replaceChildren(
     table(
       "Tiny masks",
-      ["salt", "tiles", "worth"],
+      [target, "tiles", "worth"],
       tiny.map(({ area, tiles }) => [
-        area === 1 ? "1 pixel" : `at most ${area} pixels`,
+        area === 1 ? "1 pixel" : `at most ${thousands(area)} pixels`,
         thousands(tiles),
         (tiles / counts.train).toFixed(4),
       ]),
@@ -180,20 +206,25 @@ function showTiny({ tiny, counts }) {
 
 function showGroups(data) {
   const pictures = new Sheets(data.sheets);
-  const size = data.sheets.size;
+  const { height, width } = data.sheets;
+  const { channels } = data;
   let withSalt = true;
   const draw = async (canvas) => {
     const tile = Number(canvas.dataset.tile);
-    const [image, mask] = await Promise.all([pictures.pixels("images", tile), pictures.pixels("masks", tile)]);
-    const made = new ImageData(size, size);
-    for (let index = 0; index < image.length; index++) {
+    const [image, mask] = await Promise.all([
+      pictures.pixels("images", tile, channels),
+      pictures.pixels("masks", tile),
+    ]);
+    const made = new ImageData(width, height);
+    for (let index = 0; index < mask.length; index++) {
       for (let channel = 0; channel < 3; channel++) {
-        const grey = image[index];
-        made.data[4 * index + channel] = withSalt && mask[index] ? grey + (SALT[channel] - grey) * 0.55 : grey;
+        const own = image[channels * index + (channels > 1 ? channel : 0)];
+        made.data[4 * index + channel] = withSalt && mask[index] ? own + (SALT[channel] - own) * 0.55 : own;
       }
       made.data[4 * index + 3] = 255;
     }
-    canvas.width = canvas.height = size;
+    canvas.width = width;
+    canvas.height = height;
     canvas.getContext("2d").putImageData(made, 0, 0);
   };
   const seen = new IntersectionObserver(
@@ -219,14 +250,14 @@ function showGroups(data) {
         for (const canvas of document.querySelectorAll("canvas[data-drawn]")) draw(canvas);
       },
     },
-    "Show the salt",
+    `Show the ${data.target}`,
   );
   find("toolbar").replaceChildren(toggle);
 
   const sections = data.groups.map(({ kind, tiles, count }) => {
-    const flaw = FLAWS[kind];
+    const flaw = FLAWS[kind]?.(data);
     const number = Number(kind.split("-")[1]);
-    const title = flaw ? flaw[0] : number ? `${className(number)} salt` : "Empty";
+    const title = flaw ? flaw[0] : number ? `${className(number)} ${data.target}` : "Empty";
     const shown = tiles.length < count ? `${tiles.length} of ${thousands(count)}` : thousands(count);
     const figures = tiles.map((tile) => {
       const { id, salt, depth } = {
@@ -238,12 +269,12 @@ function showGroups(data) {
       const canvas = element("canvas", {
         role: "img",
         "data-tile": tile,
-        width: size,
-        height: size,
-        "aria-label": `Tile ${id}, ${salt} pixels of salt${where}`,
+        width,
+        height,
+        "aria-label": `Tile ${id}, ${salt} pixels of ${data.target}${where}`,
       });
       seen.observe(canvas);
-      const amount = salt > 100 || !salt ? percent(salt / (size * size), 0) : `${salt} px`;
+      const amount = salt > 100 || !salt ? percent(salt / data.pixels, 0) : `${salt} px`;
       return element(
         "figure",
         { class: "tile" },
@@ -269,6 +300,7 @@ function start() {
   showCards(data);
   showClasses(data);
   showDepths(data);
+  showLabels(data);
   showTiny(data);
   showGroups(data);
   document.documentElement.dataset.ready = "true";

@@ -8,16 +8,18 @@ import pathlib
 import numpy as np
 
 from desk.pages.html import LOSSLESS, pack_sheets, sheet_layout, write_page
-from salt.metrics import coverage, coverage_class
+from desk.pages.scaled import highest_values, scaled_images, scaled_size
+from salt.metrics import coverage_tenths, tile_parts
 from salt.scoring import depth_groups
-from salt.tgs import is_black, is_vertical
+from salt.tgs import COMPETITION as TGS
+from salt.tgs import TILE_SIZE, is_vertical
 from salt.tiles import Tiles
 
 CLASS_EXAMPLES = 14  # tiles shown of each coverage class: two rows on a wide screen
 FLAW_EXAMPLES = 21  # of each kind that needs a decision
 BLACK_EXAMPLES = 7  # one looks like the other
-TINY_AREAS = (1, 10, 20, 50, 100)  # pixels: masks up to these are counted
-TINY = 50  # pixels: masks up to this are shown
+TINY_AREAS = (1, 10, 20, 50, 100)  # pixels of a seismic tile, and their share of other images: masks are counted
+TINY = 50  # of these: masks up to this are shown
 TITLE = "The competition's data"
 IMAGE_QUALITY = 80  # of WebP
 
@@ -33,29 +35,52 @@ def write_exploration(path: pathlib.Path, train: Tiles, test: Tiles | None = Non
     place = {tile: index for index, tile in enumerate(pictured)}
     for group in facts["groups"]:
         group["tiles"] = [place[tile] for tile in group["tiles"]]
-    images, masks = train.images[pictured], train.masks[pictured]
+    rows = np.array(pictured, int)
+    images = np.empty((len(rows), *scaled_size(*train.masks.shape[1:3]), *train.images.shape[3:]), np.uint8)
+    masks = np.empty(images.shape[:3], np.uint8)
+    for part in tile_parts(images, math.prod(train.images.shape[1:])):
+        images[part] = scaled_images(train.images[rows[part]])
+        masks[part] = highest_values(any_class(train.masks[rows[part]]))
+    marked = facts.pop("marked")
     data = {
         **facts,
+        "target": train.competition.target,
+        "channels": train.competition.channels,
+        "pixels": math.prod(train.masks.shape[1:3]),
         "tiles": {
-            "id": train.ids[pictured].tolist(),
-            "salt": masks.sum(axis=(1, 2), dtype=int).tolist(),
-            "depth": [known_or_none(depth) for depth in train.depths[pictured]],
+            "id": train.ids[rows].tolist(),
+            "salt": marked[rows].tolist(),
+            "depth": [known_or_none(depth) for depth in train.depths[rows]],
         },
-        "sheets": sheet_layout(images.shape[1]),
+        "sheets": sheet_layout(*images.shape[1:3]),
     }
-    texts = {"title": TITLE, "summary": f"{len(train.ids):,} training tiles"}
+    texts = {"title": TITLE, "summary": f"{len(train.ids):,} training tiles", "target": train.competition.target}
     if test is not None:
         texts["summary"] += f", {len(test.ids):,} test tiles"
-    pictures = pack_sheets("images", images, IMAGE_QUALITY) | pack_sheets("masks", masks.astype(np.uint8), LOSSLESS)
+    pictures = pack_sheets("images", images, IMAGE_QUALITY) | pack_sheets("masks", masks, LOSSLESS)
     write_page(path, "explore", texts, data, pictures)
 
 
+def any_class(masks: np.ndarray) -> np.ndarray:
+    """What is marked as of some class, uint8 `[n, H, W]`, of masks `[n, H, W]` or `[n, H, W, C]`."""
+    return masks.astype(np.uint8) if masks.ndim == 3 else masks.max(axis=3).astype(np.uint8)
+
+
 def explore(train: Tiles, test: Tiles) -> dict:
-    """What the page tells, ready for JSON; tiles of groups are rows of `train`."""
+    """What the page tells; tiles of groups are rows of `train`.
+
+    It is ready for JSON but for `marked`, int `[N]`, the marked pixels of each training tile.
+    """
     assert train.masks is not None
-    salt, share, classes = train.masks.sum(axis=(1, 2), dtype=int), coverage(train.masks), coverage_class(train.masks)
-    black, vertical = is_black(train.images), is_vertical(train.masks)
-    tiny = (salt > 0) & (salt <= TINY)
+    competition, pixels = train.competition, math.prod(train.masks.shape[1:3])
+    marked, of_class = np.empty(len(train.ids), int), np.zeros(len(competition.classes), int)
+    for part in tile_parts(train.masks):
+        masks = np.asarray(train.masks[part])
+        marked[part] = any_class(masks).sum(axis=(1, 2), dtype=int)
+        of_class += masks.any(axis=(1, 2)).reshape(len(masks), -1).sum(axis=0)
+    salt, share, classes = marked, marked / pixels, coverage_tenths(marked, pixels)
+    unit = max(1, pixels // TILE_SIZE**2)
+    tiny = (salt > 0) & (salt <= TINY * unit)
     copies = duplicate_groups(train, test)
     copied = [row for group in copies for row in group["train"]]
     groups = [
@@ -66,34 +91,39 @@ def explore(train: Tiles, test: Tiles) -> dict:
         }
         for number in range(11)
     ]
-    flaws = {
-        "black": spread(np.flatnonzero(black), salt, BLACK_EXAMPLES),
-        "duplicate": copied[:FLAW_EXAMPLES],
-        "vertical": spread(np.flatnonzero(vertical), salt, FLAW_EXAMPLES),
-        "tiny": spread(np.flatnonzero(tiny), salt, FLAW_EXAMPLES),
+    counts = {
+        "train": len(train.ids),
+        "test": len(test.ids),
+        "empty": int(np.sum(salt == 0)),
+        "mean_coverage": float(share.mean()),
+        "mean_coverage_salt": float(share[salt > 0].mean()) if salt.any() else None,
+        "duplicates": len(copies),
+        "duplicates_across": sum(bool(group["train"] and group["test"]) for group in copies),
+        "duplicates_disagreeing": sum(masks_disagree(train, group["train"]) for group in copies),
     }
-    counts = (black.sum(), len(copied), vertical.sum(), tiny.sum())
-    groups += [
-        {"kind": kind, "tiles": tiles, "count": int(count)}
-        for (kind, tiles), count in zip(flaws.items(), counts, strict=True)
-    ]
+    flaws = {"duplicate": (copied[:FLAW_EXAMPLES], len(copied))}
+    if competition.blank is not None:
+        black = train.blank()
+        flaws["black"] = (spread(np.flatnonzero(black), salt, BLACK_EXAMPLES), int(black.sum()))
+        counts["black"], counts["black_with_salt"] = int(black.sum()), int(np.sum(black & (salt > 0)))
+        counts["black_test"] = int(test.blank().sum())
+    if competition.slug == TGS.slug:
+        vertical = is_vertical(train.masks)
+        flaws["vertical"] = (spread(np.flatnonzero(vertical), salt, FLAW_EXAMPLES), int(vertical.sum()))
+        counts["vertical"] = int(vertical.sum())
+    flaws["tiny"] = (spread(np.flatnonzero(tiny), salt, FLAW_EXAMPLES), int(tiny.sum()))
+    groups += [{"kind": kind, "tiles": tiles, "count": count} for kind, (tiles, count) in flaws.items()]
     return {
-        "counts": {
-            "train": len(train.ids),
-            "test": len(test.ids),
-            "empty": int(np.sum(salt == 0)),
-            "mean_coverage": float(share.mean()),
-            "mean_coverage_salt": float(share[salt > 0].mean()) if salt.any() else None,
-            "black": int(black.sum()),
-            "black_with_salt": int(np.sum(black & (salt > 0))),
-            "black_test": int(is_black(test.images).sum()),
-            "duplicates": len(copies),
-            "duplicates_across": sum(bool(group["train"] and group["test"]) for group in copies),
-            "duplicates_disagreeing": sum(masks_disagree(train, group["train"]) for group in copies),
-            "vertical": int(vertical.sum()),
-        },
-        "tiny": [{"area": area, "tiles": int(np.sum((salt > 0) & (salt <= area)))} for area in TINY_AREAS],
-        "depths": depth_rows(train.depths, share),
+        "marked": marked,
+        "counts": counts,
+        "labels": [
+            {"label": label, "tiles": int(count)} for label, count in zip(competition.classes, of_class, strict=True)
+        ],
+        "tiny": [
+            {"area": area * unit, "tiles": int(np.sum((salt > 0) & (salt <= area * unit)))} for area in TINY_AREAS
+        ],
+        "tinyLimit": TINY * unit,
+        "depths": None if competition.depths_table is None else depth_rows(train.depths, share),
         "correlation": {
             "coverage": correlation(train.depths, share),
             "empty": correlation(train.depths, salt == 0),
@@ -118,9 +148,10 @@ def duplicate_groups(train: Tiles, test: Tiles) -> list[dict[str, list[int]]]:
     """Images that occur more than once, byte by byte, black ones aside: rows of `train` and of `test`."""
     found: dict[bytes, dict[str, list[int]]] = collections.defaultdict(lambda: {"train": [], "test": []})
     for part, tiles in (("train", train), ("test", test)):
-        for row, image in enumerate(tiles.images):
-            if image.any():
-                found[hashlib.sha256(image.tobytes()).digest()][part].append(row)
+        for some in tile_parts(tiles.images):
+            for row, image in enumerate(np.asarray(tiles.images[some]), some.start):
+                if image.any():
+                    found[hashlib.sha256(image.tobytes()).digest()][part].append(row)
     return [group for group in found.values() if len(group["train"]) + len(group["test"]) > 1]
 
 

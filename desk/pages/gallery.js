@@ -1,7 +1,7 @@
 // The tiles of a report: sorted, filtered, turned over page by page, and one by one in a dialog.
 
 import { element, find, all, thousands, percent } from "./page.js";
-import { LEVELS, KINDS, RUN_LETTERS, legend } from "./run_state.js";
+import { LEVELS, RUN_LETTERS, legend } from "./run_state.js";
 import { slider, levelText } from "./controls.js";
 import { OVERLAY, picture, tiled } from "./pictures.js";
 import { VIEWS, showToolbar } from "./toolbar.js";
@@ -9,12 +9,14 @@ import { VIEWS, showToolbar } from "./toolbar.js";
 const PAGE = 48; // tiles shown at once
 const PANELS = { image: "image", truth: "truth", probability: "probability", error: "errors" };
 
+const NO_FILTER = { kind: "", label: "", coverage: "", fold: "", score: "", search: "" };
+
 class Gallery {
   /** `changed` is called when a threshold was moved here. */
   constructor(report, changed) {
     this.report = report;
     this.changed = changed;
-    this.filters = { kind: "", run: 0, coverage: "", fold: "", score: "", search: "" };
+    this.filters = { kind: "", run: 0, label: "", coverage: "", fold: "", score: "", search: "" };
     this.sort = "worst";
     this.view = "error";
     this.page = 0;
@@ -24,9 +26,9 @@ class Gallery {
     showToolbar(this);
     this.addKeys();
     legend(find("tile-legend"), [
-      [`rgb(${OVERLAY.both})`, "salt, found"],
-      [`rgb(${OVERLAY.truth})`, "salt, missed"],
-      [`rgb(${OVERLAY.proposal})`, "predicted, no salt"],
+      [`rgb(${OVERLAY.both})`, `${report.target}, found`],
+      [`rgb(${OVERLAY.truth})`, `${report.target}, missed`],
+      [`rgb(${OVERLAY.proposal})`, `predicted, no ${report.target}`],
     ]);
   }
 
@@ -38,7 +40,7 @@ class Gallery {
 
   /** Sets filters; from elsewhere on the page also the others back, and goes to the tiles. */
   filterBy(filters, elsewhere = true) {
-    const cleared = elsewhere ? { kind: "", coverage: "", fold: "", score: "", search: "" } : {};
+    const cleared = elsewhere ? NO_FILTER : {};
     Object.assign(this.filters, cleared, filters, "run" in filters ? { run: Number(filters.run) } : {});
     for (const [key, value] of Object.entries(this.filters)) {
       const control = find(`filter-${key}`);
@@ -49,28 +51,31 @@ class Gallery {
   }
 
   matches(tile) {
-    const { kind, run, coverage, fold, score, search } = this.filters;
+    const { kind, run, label, coverage, fold, score, search } = this.filters;
     const { report } = this;
+    if (label && report.tiles.label[tile] !== Number(label)) return false;
     if (coverage && report.classes[tile] !== Number(coverage)) return false;
     if (fold && report.tiles.fold[tile] !== Number(fold)) return false;
     if (search && !report.tiles.id[tile].toLowerCase().includes(search.trim().toLowerCase())) return false;
     if (kind && report.kind(run, tile) !== kind) return false;
-    const tenths = report.tenths(run, tile);
-    const [low, high] = { "": [0, 10], zero: [0, 0], low: [1, 5], high: [6, 9], one: [10, 10] }[score];
-    return low <= tenths && tenths <= high;
+    const points = report.points(run, tile);
+    if (score === "zero") return points === 0;
+    if (score === "one") return points === report.full;
+    if (score === "low") return points > 0 && 2 * points <= report.full;
+    return score !== "high" || (2 * points > report.full && points < report.full);
   }
 
   sorted(tiles) {
     const { report } = this;
     const run = this.filters.run;
     const { tiles: facts } = report;
-    const change = (tile) => report.tenths(1, tile) - report.tenths(0, tile);
+    const change = (tile) => report.points(1, tile) - report.points(0, tile);
     const keys = {
-      worst: (tile) => report.tenths(run, tile),
-      best: (tile) => -report.tenths(run, tile),
+      worst: (tile) => report.points(run, tile),
+      best: (tile) => -report.points(run, tile),
       coverage: (tile) => facts.salt[tile],
       "coverage-down": (tile) => -facts.salt[tile],
-      depth: (tile) => facts.depth[tile] ?? Infinity,
+      depth: (tile) => facts.depth?.[tile] ?? Infinity,
       fold: (tile) => facts.fold[tile],
       gain: (tile) => -change(tile),
       loss: change,
@@ -90,7 +95,8 @@ class Gallery {
     const first = this.page * PAGE + 1;
     const last = this.page * PAGE + visible.length;
     find("count").textContent = this.order.length
-      ? `${thousands(this.order.length)} of ${thousands(this.report.count)} tiles; ${first} to ${last} below`
+      ? `${thousands(this.order.length)} of ${thousands(this.report.count)} ${this.report.unit}; ` +
+        `${first} to ${last} below`
       : "No tile is like that. Clear the filters to see all.";
     const host = find("tiles");
     const wide = this.view === "all" || this.report.runs.length > 1;
@@ -117,26 +123,28 @@ class Gallery {
 
   describe(tile) {
     const { report } = this;
-    const { id, salt, fold, depth } = report.tiles;
+    const { salt, fold, depth } = report.tiles;
     const scores = report.runs.map((_, run) => {
-      const kind = KINDS[report.kind(run, tile)].split(":")[0];
-      return `${report.name(run)} score ${(report.tenths(run, tile) / 10).toFixed(1)}, ${kind}`.trim();
+      const kind = report.kindText(report.kind(run, tile)).split(":")[0];
+      return `${report.name(run)} score ${report.scoreText(run, tile)}, ${kind}`.trim();
     });
     const share = percent(salt[tile] / report.pixels);
-    const where = depth[tile] == null ? "" : `, depth ${depth[tile]}`;
-    return `Tile ${id[tile]}: ${scores.join("; ")}; salt ${share}, fold ${fold[tile]}${where}`;
+    const where = depth?.[tile] == null ? "" : `, depth ${depth[tile]}`;
+    const shown = report.pictured(tile) ? "" : "; its picture was left out";
+    const facts = `${report.target} ${share}, fold ${fold[tile]}${where}${shown}`;
+    return `Tile ${report.title(tile)}: ${scores.join("; ")}; ${facts}`;
   }
 
   async fill(host, tile, painted) {
     const { report } = this;
     host.setAttribute("aria-label", this.describe(tile));
     const [name, score] = host.querySelectorAll(".caption > *");
-    name.textContent = report.tiles.id[tile];
-    score.textContent = report.runs.map((_, run) => (report.tenths(run, tile) / 10).toFixed(1)).join(" | ");
+    name.textContent = report.title(tile);
+    score.textContent = report.runs.map((_, run) => report.scoreText(run, tile)).join(" | ");
     const wanted = this.wanted(this.view === "all" ? Object.keys(PANELS) : [this.view]);
     const pictures = await Promise.all(wanted.map(([run, view]) => picture(report, tile, run, view)));
     if (painted !== this.painted) return;
-    tiled(host.querySelector("canvas"), pictures, Math.min(2, pictures.length), report.sheets.size);
+    tiled(host.querySelector("canvas"), pictures, Math.min(2, pictures.length));
   }
 
   /** [run, view] of the pictures of a tile; image and truth are the same for all runs. */
@@ -239,6 +247,7 @@ class Gallery {
       ),
       element("p", { class: "small quiet", id: "tile-facts" }),
       ...sliders,
+      report.scale > 1 ? element("p", { class: "small", id: "tile-pixels" }) : null,
       element("div", { class: "panels", id: "tile-panels" }),
     );
     this.fillDialog();
@@ -255,23 +264,45 @@ class Gallery {
 
   async fillDialog() {
     const { report, shown: tile } = this;
-    find("tile-title").textContent = report.tiles.id[tile];
+    find("tile-title").textContent = report.title(tile);
     find("tile-facts").textContent = this.describe(tile).split(": ").slice(1).join(": ");
     report.runs.forEach((_, run) => {
       find(`dialog-level-${run}`).value = report.level[run];
       find(`dialog-level-${run}-text`).textContent = `${report.name(run)} ${levelText(report.level[run])}`.trim();
     });
+    if (report.scale > 1) this.offerPixels(tile);
+    const pixels = this.truePixels && report.pictured(tile, "true") ? "true" : "scaled";
     const figures = this.wanted(Object.keys(PANELS)).map(async ([run, view]) => {
       const whose = report.runs.length > 1 && view !== "image" && view !== "truth" ? ` of ${RUN_LETTERS[run]}` : "";
       const canvas = element("canvas", {
         role: "img",
-        "aria-label": `${PANELS[view]}${whose}, tile ${report.tiles.id[tile]}`,
+        "aria-label": `${PANELS[view]}${whose}, tile ${report.title(tile)}`,
       });
-      tiled(canvas, [await picture(report, tile, run, view)], 1, report.sheets.size);
+      tiled(canvas, [await picture(report, tile, run, view, pixels)], 1);
       return element("figure", {}, canvas, element("figcaption", {}, PANELS[view] + whose));
     });
     const made = await Promise.all(figures);
-    if (this.shown === tile) find("tile-panels").replaceChildren(...made);
+    if (this.shown !== tile) return;
+    find("tile-panels").className = pixels === "true" ? "panels true-pixels" : "panels";
+    find("tile-panels").replaceChildren(...made);
+  }
+
+  /** How to see the pixels of a tile whose picture is scaled. */
+  offerPixels(tile) {
+    const { report } = this;
+    const scaled = `Scaled to 1 / ${report.scale}; the highest of the pixels stands for them. `;
+    if (!report.pictured(tile, "true")) {
+      const command = element("code", {}, `--pixels ${report.tiles.id[tile]}`);
+      find("tile-pixels").replaceChildren(scaled, "For true pixels make this page with ", command);
+      return;
+    }
+    const press = () => {
+      this.truePixels = !this.truePixels;
+      this.fillDialog();
+    };
+    const pressed = String(Boolean(this.truePixels));
+    const button = element("button", { type: "button", "aria-pressed": pressed, onclick: press }, "True pixels");
+    find("tile-pixels").replaceChildren(this.truePixels ? "" : scaled, button);
   }
 }
 

@@ -108,26 +108,30 @@ def pack_sheets(name: str, tiles: np.ndarray, quality: int) -> dict[str, bytes]:
 
     Args:
         name: of the stack; sheet k is `name`-k.
-        tiles: uint8 `[N, H, W]`.
+        tiles: uint8 `[N, H, W]`, or `[N, H, W, 3]` of red, green and blue.
         quality: of WebP, 0 to 100; `LOSSLESS` keeps every value.
 
     Returns:
         bytes by id.
     """
-    blobs = {}
-    height, width = tiles.shape[1:]
     starts = range(0, len(tiles), SHEET_TILES)
-    for sheet, first in enumerate(tqdm(starts, desc=f"{name} to WebP", unit="sheet", mininterval=1)):
-        part = tiles[first : first + SHEET_TILES]
-        rows = -(-len(part) // SHEET_COLUMNS)
-        grid = np.zeros((rows * SHEET_COLUMNS, height, width), np.uint8)
-        grid[: len(part)] = part
-        picture = grid.reshape(rows, SHEET_COLUMNS, height, width).swapaxes(1, 2).reshape(rows * height, -1)
-        _, content = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, quality])
-        blobs[f"{name}-{sheet}"] = content.tobytes()
-    return blobs
+    sheets = enumerate(tqdm(starts, desc=f"{name} to WebP", unit="sheet", mininterval=1))
+    return {f"{name}-{sheet}": encode_sheet(tiles[first : first + SHEET_TILES], quality) for sheet, first in sheets}
 
 
-def sheet_layout(size: int) -> dict:
-    """What page.js must know about the sheets of tiles of `size` pixels."""
-    return {"tiles": SHEET_TILES, "columns": SHEET_COLUMNS, "size": size}
+def encode_sheet(tiles: np.ndarray, quality: int, columns: int = SHEET_COLUMNS) -> bytes:
+    """A sheet of a few tiles `[n, H, W]` or `[n, H, W, 3]` as WebP, `columns` in a row."""
+    height, width, *channels = tiles.shape[1:]
+    rows = -(-len(tiles) // columns)
+    grid = np.zeros((rows * columns, height, width, *channels), np.uint8)
+    grid[: len(tiles)] = tiles
+    picture = grid.reshape(rows, columns, height, width, *channels).swapaxes(1, 2)
+    picture = picture.reshape(rows * height, columns * width, *channels)
+    picture = picture[..., ::-1] if channels else picture  # OpenCV's order is blue, green, red
+    _, content = cv2.imencode(".webp", np.ascontiguousarray(picture), [cv2.IMWRITE_WEBP_QUALITY, quality])
+    return content.tobytes()
+
+
+def sheet_layout(height: int, width: int, tiles: int = SHEET_TILES, columns: int = SHEET_COLUMNS) -> dict:
+    """What page.js must know about sheets of so many tiles of that size in pixels."""
+    return {"tiles": tiles, "columns": columns, "height": height, "width": width}

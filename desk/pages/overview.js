@@ -32,7 +32,9 @@ function showOverview(report) {
       `Nested: level and area are chosen without the ${parts} that is scored. ` +
         `95 % interval ${interval(score.nested_interval)}.`,
     ),
-    leaderboardCard(`Leaderboard, expected${whose}`, score.leaderboard),
+    "leaderboard" in score
+      ? leaderboardCard(`Leaderboard, expected${whose}`, score.leaderboard, score.leaderboard_range)
+      : card(`Metric${whose}`, score.metric, "", "The mean over all tiles, and over classes, if there are several."),
     card(
       `Choosing flatters by${whose}`,
       signed(score.chosen_score - score.nested_score),
@@ -41,24 +43,24 @@ function showOverview(report) {
         `on the very tiles they were chosen on; probability 0.5 gives ${digits4(score.half_score)}.`,
     ),
     card(
-      `Empty tiles right${whose}`,
+      `Empty ${report.unit} right${whose}`,
       right + alarms ? percent(right / (right + alarms)) : "–",
       "",
-      `${thousands(alarms)} false alarms on ${thousands(right + alarms)} empty tiles; ` +
-        `salt overlooked in ${thousands(overlooked)} of ${thousands(overlooked + found)}.`,
+      `${thousands(alarms)} false alarms on ${thousands(right + alarms)} empty ${report.unit}; ` +
+        `${report.target} overlooked in ${thousands(overlooked)} of ${thousands(overlooked + found)}.`,
     ),
   );
-  const facts = [`${thousands(report.count)} tiles in ${score.folds.length} fold${score.folds.length > 1 ? "s" : ""}`];
+  const facts = [`${thousands(score.tiles)} tiles in ${score.folds.length} fold${score.folds.length > 1 ? "s" : ""}`];
   if (settings.model) facts.push(settings.model + (settings.model === "encoder_unet" ? ` on ${settings.encoder}` : ""));
   if (settings.tta) facts.push(`test-time augmentation ${settings.tta}`);
   if (settings.minutes) facts.push(`trained in ${settings.minutes} minutes`);
   find("summary").textContent = facts.join(" · ");
 }
 
-function leaderboardCard(title, expected) {
+function leaderboardCard(title, expected, [low, high]) {
   if (!expected) {
     const text =
-      "Scores that are known together with the leaderboard's lie between 0.708 and 0.873; this one does not.";
+      `Scores that are known together with the leaderboard's lie between ${low} and ${high}; this one does not.`;
     return card(title, "–", "", text);
   }
   return card(
@@ -84,8 +86,8 @@ function showComparison(report, openTile) {
   const largest = result.largest.map((row) => [
     tileLink(report, row.id, openTile),
     percent(row.coverage),
-    row.first.toFixed(1),
-    row.second.toFixed(1),
+    row.first.toFixed(report.full === 10 ? 1 : 3),
+    row.second.toFixed(report.full === 10 ? 1 : 3),
   ]);
   find("comparison-body").replaceChildren(
     element(
@@ -110,7 +112,8 @@ function showComparison(report, openTile) {
         "div",
         {},
         element("h3", {}, "Where B is better"),
-        table("Difference by coverage class", ["coverage", "tiles", "B − A", "of the whole"], rows),
+        table("Difference by coverage class", ["coverage", report.unit, "B − A", "of the whole"], rows),
+        ...labelChanges(report, result),
       ),
       element(
         "div",
@@ -120,6 +123,18 @@ function showComparison(report, openTile) {
       ),
     ),
   );
+}
+
+/** The difference of each class, if there are several. */
+function labelChanges(report, { of_class: rows }) {
+  if (!rows) return [];
+  const cells = rows.map(({ first, second, difference }, number) => [
+    report.labels[number],
+    digits4(first),
+    digits4(second),
+    signed(difference),
+  ]);
+  return [table("Difference by class", ["class", "A", "B", "B − A"], cells)];
 }
 
 function tileLink(report, id, openTile) {

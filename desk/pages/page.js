@@ -56,47 +56,55 @@ async function unpackTable(id, columns, Kind) {
   return values;
 }
 
-/** Grey pixels of single tiles out of WebP sheets, decoded when first asked for; the last sheets are kept. */
+const KEPT_VALUES = 25e6; // of decoded sheets: 150 sheets of 4 x 4 seismic tiles
+
+/** Pixels of single tiles out of WebP sheets, decoded when first asked for; the last sheets are kept. */
 class Sheets {
-  constructor(layout, kept = 150) {
-    Object.assign(this, layout); // tiles in a sheet, columns, size in pixels
-    this.kept = kept;
+  constructor(layout) {
+    Object.assign(this, layout); // tiles in a sheet, columns, height and width of a tile in pixels
+    this.kept = Math.max(8, Math.round(KEPT_VALUES / (this.tiles * this.height * this.width)));
     this.decoded = new Map();
   }
 
-  /** The 101 x 101 grey values of tile `index` of the stack `name`, Uint8Array. */
-  async pixels(name, index) {
-    const sheet = Math.floor(index / this.tiles);
-    const id = `${name}-${sheet}`;
+  /** The element with the sheet of tile `index` of the stack `name`; null if its picture was left out. */
+  sheet(name, index) {
+    return find(`${name}-${Math.floor(index / this.tiles)}`);
+  }
+
+  /** The values of tile `index` of the stack `name`, Uint8Array [height x width x channels]: 1, grey, or 3. */
+  async pixels(name, index, channels = 1) {
+    const { id } = this.sheet(name, index);
     if (!this.decoded.has(id)) {
-      this.decoded.set(id, this.decode(id));
+      this.decoded.set(id, this.decode(id, channels));
       if (this.decoded.size > this.kept) this.decoded.delete(this.decoded.keys().next().value);
     }
-    const { grey, width } = await this.decoded.get(id);
+    const { values, width } = await this.decoded.get(id);
     const place = index % this.tiles;
-    const size = this.size;
-    const top = Math.floor(place / this.columns) * size;
-    const left = (place % this.columns) * size;
-    const tile = new Uint8Array(size * size);
-    for (let row = 0; row < size; row++) {
-      const from = (top + row) * width + left;
-      tile.set(grey.subarray(from, from + size), row * size);
+    const top = Math.floor(place / this.columns) * this.height;
+    const left = (place % this.columns) * this.width;
+    const line = this.width * channels;
+    const tile = new Uint8Array(this.height * line);
+    for (let row = 0; row < this.height; row++) {
+      const from = ((top + row) * width + left) * channels;
+      tile.set(values.subarray(from, from + line), row * line);
     }
     return tile;
   }
 
-  async decode(id) {
+  async decode(id, channels) {
     const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
     const bitmap = await createImageBitmap(new Blob([bytesOf(id)], { type: "image/webp" }), options);
     const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.drawImage(bitmap, 0, 0);
     const rgba = context.getImageData(0, 0, bitmap.width, bitmap.height).data;
-    const grey = new Uint8Array(rgba.length / 4);
-    for (let index = 0; index < grey.length; index++) grey[index] = rgba[4 * index];
+    const values = new Uint8Array((rgba.length / 4) * channels);
+    for (let index = 0, from = 0; index < values.length; index += channels, from += 4) {
+      for (let channel = 0; channel < channels; channel++) values[index + channel] = rgba[from + channel];
+    }
     const width = bitmap.width;
     bitmap.close();
-    return { grey, width };
+    return { values, width };
   }
 }
 

@@ -11,9 +11,10 @@ import { Gallery } from "./gallery.js";
 async function start() {
   const data = pageData();
   const runs = all(data.runs.length);
-  const precision = await Promise.all(runs.map((run) => unpackTable(`precision-${run}`, LEVELS, Uint8Array)));
+  const Kind = data.full < 256 ? Uint8Array : Uint16Array;
+  const scores = await Promise.all(runs.map((run) => unpackTable(`scores-${run}`, LEVELS, Kind)));
   const areas = await Promise.all(runs.map((run) => unpackTable(`areas-${run}`, LEVELS, Uint16Array)));
-  const report = new Report(data, precision, areas);
+  const report = new Report(data, scores, areas);
   let drawCurve = () => {};
   let waiting = false;
   const update = () => {

@@ -1,84 +1,164 @@
 """report.html, about a training run or two of them side by side.
 
-Scores on it are exact at all 255 levels, from a table of every tile's score; the pictures of the probabilities have 32
-levels (16 in a page that would become larger than 15 MB).
+Scores on it are exact at all 255 levels, from a table of every mask's score (of a metric without steps, to 1 / 65,535);
+the pictures of the probabilities have 32 levels, or 16. Where a page would still become larger than 15 MB, the worst
+tiles have pictures and the others have none. Large images are scaled, but for some with their true pixels.
 """
 
 import math
 import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-from desk.pages.html import LOSSLESS, pack_sheets, pack_table, sheet_layout, write_page
+from desk.errors import ConfigurationError
+from desk.pages.html import LOSSLESS, SHEET_TILES, encode_sheet, pack_table, sheet_layout, write_page
+from desk.pages.scaled import highest_values, picture_scale, scaled_images, scaled_size
 from desk.paths import AnyPath
 from desk.score_tables import verdict
-from desk.scoring import one_competition, open_run, score_runs
-from salt.artifacts import Oof
+from desk.scoring import ScoredRun, one_competition, open_run, score_runs
 from salt.competition import find_competition
 from salt.data import read_train
 from salt.description import Competition
-from salt.levels import LARGEST_AREA, level_table, same_tiles, scores_with_area
+from salt.levels import LevelTable, count_oof, largest_area, level_table, same_tiles, scores_with_area
 from salt.metrics import Metric
 from salt.scoring import compare_oof
 
 SIZE_LIMIT = 15_000_000  # bytes of the page
 TEXT_SIZE = 500_000  # of them for what is neither table nor picture
 QUALITIES = ((70, 32), (50, 32), (30, 16))  # WebP quality of the images, levels of the probabilities
+FINE_STEPS = 65_535  # to which scores are kept whose metric has no steps
+TRUE_QUALITY = 80  # of WebP, for images with their true pixels
+TRUE_TILES = 4  # the worst ones, that a page of scaled pictures holds with their true pixels
 
 
-def write_report(run: AnyPath, second: AnyPath | None, data: AnyPath) -> pathlib.Path:
+class Shown(NamedTuple):
+    """The masks in the order of the page, the worst first, and where their pixels are found.
+
+    Attributes:
+        order: int `[M]`, places among all N * C masks, those of a tile one after the other.
+        tile: int `[M]`, places in the order of the ids; of several classes each tile is there with each of them.
+        label: int `[M]`, number of the class.
+        image: int `[M]`, number of the tile's image among `images`.
+        images: int `[N]`, places of the tiles in the order in which they are first shown.
+    """
+
+    order: np.ndarray
+    tile: np.ndarray
+    label: np.ndarray
+    image: np.ndarray
+    images: np.ndarray
+
+
+class Sources(NamedTuple):
+    """Where the pixels come from, stacks that may be read when asked for.
+
+    Attributes:
+        images: of all training tiles.
+        rows: int `[N]`, the rows there of the tiles in the order of the ids.
+        runs: their probabilities and masks.
+        orders: of each run the rows of the tiles in the order of the ids.
+    """
+
+    images: np.ndarray
+    rows: np.ndarray
+    runs: list[ScoredRun]
+    orders: list[np.ndarray]
+
+    def some_images(self, tiles: np.ndarray) -> np.ndarray:
+        """Images uint8 `[n, H, W]` or `[n, H, W, 3]` of tiles."""
+        return self.images[self.rows[tiles]]
+
+    def some_maps(self, run: int, tiles: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and masks, uint8 `[n, H, W]`, of tiles and their classes."""
+        oof, rows = self.runs[run].oof, self.orders[run][tiles]
+        maps = (oof.probabilities[rows], oof.masks[rows])
+        if maps[0].ndim == 3:
+            return maps
+        probabilities, masks = (stack[np.arange(len(rows)), :, :, labels] for stack in maps)
+        return probabilities, masks
+
+
+def write_report(run: AnyPath, second: AnyPath | None, data: AnyPath, true_pixels: Sequence[str] = ()) -> pathlib.Path:
     """Makes the page of one or two runs, report.html in the folder of the first; returns its path.
 
     Args:
         run, second: see `find_run`; `second` may be None.
         data: folder of the competition that they were trained on.
+        true_pixels: ids of tiles that are shown with their true pixels, if pictures are scaled; else the worst ones.
+
+    Raises:
+        ConfigurationError: runs of several competitions, or an id that is none of theirs.
     """
     runs = [open_run(name) for name in (run, second) if name is not None]
-    folders, manifests, oofs = ([getattr(run, name) for run in runs] for name in ("folder", "manifest", "oof"))
     competition = one_competition(runs)
-    images, depths = competition_tiles(data, oofs[0].ids, competition)
-    scores = [score_runs([run], run.oof, data) for run in runs]
-    comparison = compare_oof(oofs[0], oofs[1], competition.metric) if second is not None else None
-    order = oofs[0].ids.argsort()
-    oofs, images, depths = same_tiles(oofs), images[order], depths[order]
-    order, tables = worst_first(oofs, scores, competition.metric)
-    oofs = [oof._replace(**{name: array[order] for name, array in oof._asdict().items()}) for oof in oofs]
-    images, depths, oof = images[order], depths[order], oofs[0]
+    metric, ids = competition.metric, np.sort(runs[0].oof.ids)
+    images, rows, depths = competition_tiles(data, ids, competition)
+    counts = [count_oof(run.oof) for run in runs]
+    scores = [score_runs([run], counted, data) for run, counted in zip(runs, counts, strict=True)]
+    comparison = compare_oof(counts[0], counts[1], metric) if second is not None else None
+    counts = same_tiles(counts)
+    tables = [level_table(counted, metric) for counted in counts]
+    shown = worst_first(tables[0], scores[0], metric)
+    sources = Sources(images, rows, runs, [run.oof.ids.argsort() for run in runs])
+    size = runs[0].oof.masks.shape[1:3]
+    largest = largest_area(tables[0])
     facts = {
         "runs": [
-            {"score": score, "history": read_history(folder), "settings": settings(manifest)}
-            for score, folder, manifest in zip(scores, folders, manifests, strict=True)
+            {"score": score, "history": read_history(run.folder), "settings": settings(run.manifest)}
+            for score, run in zip(scores, runs, strict=True)
         ],
         "comparison": None if comparison is None else {**comparison, "verdict": verdict(comparison)},
+        "metric": {"name": metric.name, "label": metric.label},
+        "full": metric.steps or FINE_STEPS,
+        "largestArea": largest,
+        "target": competition.target,
+        "labels": list(competition.classes) if tables[0].truth.ndim > 1 else [],
+        "channels": competition.channels,
         "tiles": {
-            "id": oof.ids.tolist(),
-            "fold": oof.fold.tolist(),
-            "salt": oof.masks.sum(axis=(1, 2), dtype=int).tolist(),
-            "depth": [None if math.isnan(depth) else depth for depth in depths],
+            "id": ids[shown.tile].tolist(),
+            "label": shown.label.tolist(),
+            "image": shown.image.tolist(),
+            "fold": counts[0].fold[shown.tile].tolist(),
+            "salt": tables[0].truth.ravel()[shown.order].tolist(),
+            "depth": None if depths is None else [None if math.isnan(each) else each for each in depths[shown.tile]],
         },
-        "pixels": oof.masks[0].size,
-        "sheets": sheet_layout(images.shape[1]),
+        "pixels": size[0] * size[1],
+        "scale": picture_scale(*size),
+        "sheets": sheet_layout(*scaled_size(*size)),
+        "trueLevels": QUALITIES[-1][1],
+        "trueSize": {"height": size[0], "width": size[1]},
     }
     small = {}
     for index, table in enumerate(tables):
-        small[f"precision-{index}"] = pack_table(table[0][order])
-        small[f"areas-{index}"] = pack_table(table[1][order])
+        small[f"scores-{index}"] = pack_table(whole_scores(table.scores.reshape(-1, 255)[shown.order], metric))
+        areas = np.minimum(table.areas.reshape(-1, 255)[shown.order], largest + 1)
+        small[f"areas-{index}"] = pack_table(areas.astype(np.uint16))
     texts = {
         "title": scores[0]["run_id"] if second is None else "A {}, B {}".format(*(score["run_id"] for score in scores)),
-        "summary": f"{scores[0]['tiles']:,} tiles held out, nested score {scores[0]['nested_score']:.4f}",
+        "summary": f"{scores[0]['tiles']:,} tiles held out, nested {metric.label} {scores[0]['nested_score']:.4f}",
+        "target": competition.target,
+        "exactness": "exact" if metric.steps else f"exact to 1 / {FINE_STEPS:,}",
     }
-    path = folders[0] / "report.html"
+    small |= pack_true_pixels(sources, shown, chosen_tiles(true_pixels, ids, shown, facts["scale"]))
+    room = (SIZE_LIMIT - TEXT_SIZE) * 3 // 4 - sum(map(len, small.values()))  # in base64 3 bytes become 4
     for quality, levels in QUALITIES:
-        blobs = {**small, **pack_pictures(images, oofs, quality, levels)}
-        if sum(map(len, blobs.values())) * 4 / 3 < SIZE_LIMIT - TEXT_SIZE:  # in base64
+        pictures, whole = pack_pictures(sources, shown, quality, levels, room)
+        if whole:
             break
-    write_page(path, "report", texts, {**facts, "levels": levels}, blobs)
+    path = runs[0].folder / "report.html"
+    write_page(path, "report", texts, {**facts, "levels": levels}, small | pictures)
     return path
 
 
-def competition_tiles(data: AnyPath, ids: np.ndarray, competition: Competition) -> tuple[np.ndarray, np.ndarray]:
-    """Images, uint8 `[N, H, W]`, and depths, float `[N]`, of the training tiles `ids`."""
+def competition_tiles(
+    data: AnyPath, ids: np.ndarray, competition: Competition
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Images of all training tiles, the rows there of the tiles `ids`, int `[N]`, and their depths, float `[N]`; None
+    where the competition has none."""
     tiles = read_train(find_competition([data], competition))
     order = tiles.ids.argsort()
     places = np.searchsorted(tiles.ids[order], ids).clip(max=len(order) - 1)
@@ -88,34 +168,85 @@ def competition_tiles(data: AnyPath, ids: np.ndarray, competition: Competition) 
             f"--data {data}: has no tile {str(ids[unknown][0])!r}, nor {unknown.sum() - 1} others of the run's "
             f"{len(ids)}; give the competition that the run was trained on"
         )
-    return tiles.images[order][places], tiles.depths[order][places]
+    rows = order[places]
+    return tiles.images, rows, None if competition.depths_table is None else tiles.depths[rows]
 
 
-def worst_first(
-    oofs: list[Oof], scores: list[dict], metric: Metric
-) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-    """The order in which the first run's worst tiles come first, and of each run its tables in the order of the ids.
+def worst_first(table: LevelTable, score: dict, metric: Metric) -> Shown:
+    """The order in which the worst masks come first, at the best level and area."""
+    found = scores_with_area(table, score["best_level"], score["minimum_area"])
+    order = np.argsort(metric.in_steps(found).ravel(), kind="stable")
+    tile, label = np.divmod(order, found.size // len(found))
+    images, first = np.unique(tile, return_index=True)
+    images = images[np.argsort(first)]
+    number = np.empty(len(images), int)
+    number[images] = np.arange(len(images))
+    return Shown(order, tile, label, number[tile], images)
+
+
+def whole_scores(scores: np.ndarray, metric: Metric) -> np.ndarray:
+    """Scores as whole numbers, uint8 or uint16: of a metric's steps, or of 1 / `FINE_STEPS`."""
+    full = metric.steps or FINE_STEPS
+    return np.rint(full * scores).astype(np.uint8 if full < 256 else np.uint16)
+
+
+def pack_pictures(
+    sources: Sources, shown: Shown, quality: int, levels: int, room: int
+) -> tuple[dict[str, bytes], bool]:
+    """The sheets of images and of probabilities, as many as there is room for, but at least the first ones.
+
+    The highest bit of a probability's value is the truth. An image is needed no later than its first mask.
 
     Returns:
-        int `[N]`, and for each run `(tenths, areas)`: average precision in tenths, uint8 `[N, 255]`, and predicted
-        pixels, uint16 `[N, 255]`, no more than decide about any minimum area.
+        bytes by id; and whether no picture was left out.
     """
-    tables = [level_table(oof, metric) for oof in oofs]
-    score = scores[0]
-    found = scores_with_area(tables[0], score["best_level"], score["minimum_area"])
-    order = np.argsort(metric.in_steps(found), kind="stable")
-    packed = [
-        (np.rint(10 * table.scores).astype(np.uint8), np.minimum(table.areas, LARGEST_AREA + 1).astype(np.uint16))
-        for table in tables
-    ]
-    return order, packed
+    blobs: dict[str, bytes] = {}
+    for sheet in tqdm(range(-(-len(shown.tile) // SHEET_TILES)), desc="pictures", unit="sheet", mininterval=1):
+        part = slice(sheet * SHEET_TILES, (sheet + 1) * SHEET_TILES)
+        made = {}
+        if len(tiles := shown.images[part]):
+            made[f"images-{sheet}"] = encode_sheet(scaled_images(sources.some_images(tiles)), quality)
+        for run in range(len(sources.runs)):
+            maps = sources.some_maps(run, shown.tile[part], shown.label[part])
+            packed = packed_maps(highest_values(maps[0]), highest_values(maps[1]), levels)
+            made[f"probabilities-{run}-{sheet}"] = encode_sheet(packed, LOSSLESS)
+        room -= sum(map(len, made.values()))
+        if room < 0 and sheet:
+            return blobs, False
+        blobs |= made
+    return blobs, room >= 0
 
 
-def pack_pictures(images: np.ndarray, oofs: list[Oof], quality: int, levels: int) -> dict[str, bytes]:
-    """The sheets of images and of probabilities; the highest bit of a probability's value is the truth."""
-    blobs = pack_sheets("images", images, quality)
-    for index, oof in enumerate(oofs):
-        blobs |= pack_sheets(f"probabilities-{index}", oof.probabilities // (256 // levels) + 128 * oof.masks, LOSSLESS)
+def packed_maps(probabilities: np.ndarray, masks: np.ndarray, levels: int) -> np.ndarray:
+    """Probabilities in `levels` steps and, as the highest bit, the truth: uint8."""
+    return probabilities // (256 // levels) + 128 * masks
+
+
+def chosen_tiles(names: Sequence[str], ids: np.ndarray, shown: Shown, scale: int) -> np.ndarray:
+    """Places of the tiles that are shown with their true pixels: none where no picture is scaled.
+
+    Raises:
+        ConfigurationError: a name that is none of the tiles'.
+    """
+    if scale == 1:
+        return shown.images[:0]
+    if unknown := sorted(set(names) - set(ids.tolist())):
+        raise ConfigurationError(f"--pixels: {unknown[0]} is none of the run's {len(ids)} tiles")
+    return np.flatnonzero(np.isin(ids, list(names))) if names else shown.images[:TRUE_TILES]
+
+
+def pack_true_pixels(sources: Sources, shown: Shown, tiles: np.ndarray) -> dict[str, bytes]:
+    """Pictures of some tiles with their true pixels, one a sheet; the probabilities in 16 levels."""
+    blobs = {}
+    for tile in tiles:
+        masks = np.flatnonzero(shown.tile == tile)
+        image = sources.some_images(np.array([tile]))
+        blobs[f"true-images-{shown.image[masks[0]]}"] = encode_sheet(image, TRUE_QUALITY, columns=1)
+        for run in range(len(sources.runs)):
+            for place in masks:
+                maps = sources.some_maps(run, shown.tile[place : place + 1], shown.label[place : place + 1])
+                packed = encode_sheet(packed_maps(*maps, QUALITIES[-1][1]), LOSSLESS, columns=1)
+                blobs[f"true-probabilities-{run}-{place}"] = packed
     return blobs
 
 

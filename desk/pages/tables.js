@@ -6,13 +6,14 @@ import { KINDS, LOST, RUN_LETTERS, digits4, swatch } from "./run_state.js";
 /** Where the points are lost; `filterBy` shows the tiles of a kind. */
 function updateLosses(report, filterBy) {
   const blocks = report.runs.map((_, run) => {
-    const tiles = Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, 0]));
+    const tiles = Object.fromEntries(KINDS.map((kind) => [kind, 0]));
     const lost = { ...tiles };
     for (let tile = 0; tile < report.count; tile++) {
       const kind = report.kind(run, tile);
       tiles[kind] += 1;
-      lost[kind] += (10 - report.tenths(run, tile)) / (10 * report.count);
+      lost[kind] += 1 - report.points(run, tile) / report.full;
     }
+    for (const kind of KINDS) lost[kind] /= report.count;
     const total = LOST.reduce((sum, kind) => sum + lost[kind], 0);
     const bar = element(
       "div",
@@ -24,7 +25,7 @@ function updateLosses(report, filterBy) {
       }),
     );
     const rows = [...LOST, "right"].map((kind) => {
-      const [name, text] = KINDS[kind].split(": ");
+      const [name, text] = report.kindText(kind).split(": ");
       const choose = element(
         "button",
         { class: "link", type: "button", onclick: () => filterBy({ kind, run }) },
@@ -35,7 +36,7 @@ function updateLosses(report, filterBy) {
     });
     const caption = `Lost points${report.runs.length > 1 ? ` of run ${RUN_LETTERS[run]}` : ""}`;
     const title = report.runs.length > 1 ? element("h3", {}, `${RUN_LETTERS[run]}: ${(1 - total).toFixed(4)}`) : null;
-    return element("div", { class: "panel" }, title, bar, table(caption, ["kind", "tiles", "score", ""], rows, [3]));
+    return element("div", { class: "panel" }, title, bar, table(caption, ["kind", report.unit, "score", ""], rows, [3]));
   });
   find("losses").replaceChildren(element("div", { class: blocks.length > 1 ? "columns" : "" }, ...blocks));
 }
@@ -57,8 +58,22 @@ function updateTables(report, filterBy) {
     return [choose, thousands(tiles.length), percent(tiles.length / report.count), ...own.map(digits4), meter(own)];
   });
   find("classes").replaceChildren(
-    table("Score by coverage class", ["coverage", "tiles", "share", ...heads, ""], classRows),
+    table("Score by coverage class", ["coverage", report.unit, "share", ...heads, ""], classRows),
   );
+
+  find("label-panel").hidden = !report.labels.length;
+  const labelRows = report.labels.map((label, number) => {
+    const tiles = groups(report.tiles.label)(number);
+    const own = scores(tiles);
+    const choose = element(
+      "button",
+      { class: "link", type: "button", onclick: () => filterBy({ label: String(number) }) },
+      label,
+    );
+    const there = tiles.filter((tile) => report.tiles.salt[tile]).length;
+    return [choose, thousands(there), ...own.map(digits4), meter(own)];
+  });
+  find("labels").replaceChildren(table("Score by class", ["class", `with ${report.target}`, ...heads, ""], labelRows));
 
   const choices = report.runs[0].score.choices;
   const folds = report.runs[0].score.folds;
@@ -75,7 +90,7 @@ function updateTables(report, filterBy) {
     return [choose, thousands(tiles.length), ...own.map(digits4), chosen, meter(own)];
   });
   find("folds").replaceChildren(
-    table("Score by fold", ["fold", "tiles", ...heads, report.runs.length > 1 ? "choice (A)" : "choice", ""], foldRows),
+    table("Score by fold", ["fold", report.unit, ...heads, report.runs.length > 1 ? "choice (A)" : "choice", ""], foldRows),
   );
 
   const counts = runs.map((run) => {
@@ -86,13 +101,16 @@ function updateTables(report, filterBy) {
     return made;
   });
   const confusion = ["empty", "salt"].map((truth) => [
-    `truly ${truth}`,
+    `truly ${truth === "salt" ? report.target : truth}`,
     ...["empty", "salt"].map((answer) => counts.map((made) => thousands(made[truth + answer])).join("  |  ")),
   ]);
   find("confusion").replaceChildren(
     table(
-      "Empty tiles and tiles with salt, truth by prediction",
-      ["", `predicted empty${runs.length > 1 ? " A | B" : ""}`, `predicted salt${runs.length > 1 ? " A | B" : ""}`],
+      `Empty tiles and tiles with ${report.target}, truth by prediction`,
+      ["empty", report.target].reduce(
+        (heads, answer) => [...heads, `predicted ${answer}${runs.length > 1 ? " A | B" : ""}`],
+        [""],
+      ),
       confusion,
     ),
   );

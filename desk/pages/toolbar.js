@@ -24,9 +24,9 @@ function showToolbar(gallery) {
   const sorts = [
     ["worst", "worst score first"],
     ["best", "best score first"],
-    ["coverage", "least salt first"],
-    ["coverage-down", "most salt first"],
-    ["depth", "shallowest first"],
+    ["coverage", `least ${report.target} first`],
+    ["coverage-down", `most ${report.target} first`],
+    ...(report.tiles.depth ? [["depth", "shallowest first"]] : []),
     ["fold", "fold"],
     ["id", "name"],
   ];
@@ -49,7 +49,7 @@ function showToolbar(gallery) {
   );
   const kinds = [
     ["", "any error or none"],
-    ...Object.entries(KINDS).map(([kind, text]) => [kind, text.split(":")[0]]),
+    ...KINDS.map((kind) => [kind, report.kindText(kind).split(":")[0]]),
   ];
   const views = element(
     "fieldset",
@@ -84,10 +84,13 @@ function showToolbar(gallery) {
     choice("score", "Score", [
       ["", "any"],
       ["zero", "0"],
-      ["low", "0.1 to 0.5"],
-      ["high", "0.6 to 0.9"],
+      ["low", "up to 0.5"],
+      ["high", "above 0.5"],
       ["one", "1"],
     ]),
+    ...(report.labels.length
+      ? [choice("label", "Class", [["", "all"], ...report.labels.map((label, number) => [String(number), label])])]
+      : []),
     choice("coverage", "Coverage", [["", "any"], ...all(11).map((number) => [String(number), className(number)])]),
     choice("fold", "Fold", [["", "all"], ...folds.map((fold) => [String(fold), `fold ${fold}`])]),
     element(
@@ -108,7 +111,7 @@ function showToolbar(gallery) {
       {
         type: "button",
         id: "clear",
-        onclick: () => gallery.filterBy({ kind: "", coverage: "", fold: "", score: "", search: "" }, false),
+        onclick: () => gallery.filterBy({ kind: "", label: "", coverage: "", fold: "", score: "", search: "" }, false),
       },
       "Clear",
     ),

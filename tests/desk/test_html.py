@@ -12,9 +12,11 @@ from desk.pages.html import LOSSLESS, SHEET_TILES, pack_sheets, pack_table, scri
 
 HOSTILE = '</script><script>alert(1)</script><!-- & "quoted" {{data}} \u2028'
 
+TEXTS = {"summary": "", "target": "salt", "exactness": "exact"}
+
 
 def write(tmp_path, blobs=None):
-    texts = {"title": HOSTILE, "summary": "a < b & c"}
+    texts = {**TEXTS, "title": HOSTILE, "summary": "a < b & c"}
     write_page(tmp_path / "page.html", "report", texts, {"name": HOSTILE}, blobs or {"one": b"\x00<\xff"})
     return (tmp_path / "page.html").read_text(encoding="utf-8")
 
@@ -29,7 +31,7 @@ def test_no_text_of_the_data_can_end_its_element_and_it_comes_back_as_it_was(tmp
 
 
 def test_what_moves_a_terminal_or_is_half_a_character_is_escaped(tmp_path):
-    texts = {"title": "a\x1b[31mb \ud83d", "summary": ""}
+    texts = {**TEXTS, "title": "a\x1b[31mb \ud83d", "summary": ""}
     write_page(tmp_path / "page.html", "report", texts, {"log": "\x1b[31m \ud83d \u202e"}, {})
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "ab \ufffd" in page and "\\u001b[31m \\ud83d \\u202e" in page and not set(page) & {"\x1b", "\u202e"}
@@ -38,7 +40,7 @@ def test_what_moves_a_terminal_or_is_half_a_character_is_escaped(tmp_path):
 def test_what_json_cannot_say_is_refused_and_the_earlier_page_stays(tmp_path):
     before = write(tmp_path)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        texts = {"title": "", "summary": ""}
+        texts = {**TEXTS, "title": ""}
         write_page(tmp_path / "page.html", "report", texts, {"score": float("nan")}, {})
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == before
 
