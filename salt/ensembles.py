@@ -13,10 +13,10 @@ import numpy as np
 
 from salt.artifacts import Oof
 from salt.levels import ROUNDING, ScoringError, nested_parts, same_tiles
-from salt.metrics import Metric, threshold_sweep
+from salt.metrics import Metric, threshold_sweep, tile_parts
+from salt.stacks import Stack
 
 WEIGHT_STEPS = 10  # how many times a run is added to the blend: weights are at most as fine as tenths
-BLEND_CHUNK = 256  # tiles at a time: 10 MB of float32 for each run
 MEAN_STEPS = 65535  # resolution of a mean, for which a table gives the probability
 
 
@@ -54,10 +54,28 @@ def mean_oof(oofs: list[Oof]) -> Oof:
     if len(oofs) == 1:
         return oofs[0]
     oofs = same_tiles(oofs)
-    total = np.zeros(oofs[0].probabilities.shape, np.uint16)
-    for oof in oofs:
-        total += oof.probabilities
-    return oofs[0]._replace(probabilities=np.rint(total / len(oofs)).astype(np.uint8))
+    arrays = [oof.probabilities for oof in oofs]
+
+    def mean(rows: int | slice) -> np.ndarray:
+        total = sum(array[rows].astype(np.uint16) for array in arrays)
+        return np.rint(total / len(arrays)).astype(np.uint8)
+
+    return oofs[0]._replace(probabilities=made_of(arrays, mean))
+
+
+def made_of(arrays: list[np.ndarray], make: Callable[[int | slice], np.ndarray]) -> np.ndarray:
+    """Probabilities that are made of those of several runs: of arrays an array, of stacks a stack, made when asked for.
+
+    Args:
+        arrays: of the runs, `[N, ...]`.
+        make: function of a tile's place, or of a slice of places, that gives its probabilities, or theirs.
+    """
+    if isinstance(arrays[0], Stack):
+        return Stack(make, arrays[0].shape)
+    made = np.empty_like(arrays[0])
+    for part in tile_parts(made):
+        made[part] = make(part)
+    return made
 
 
 def build_ensemble(
@@ -84,8 +102,9 @@ def build_ensemble(
     oofs = same_tiles(oofs)
     arrays = [oof.probabilities for oof in oofs]
     scales = rank_scales(arrays) if ranks else probability_scales(len(oofs))
-    parts, blended, choices = nested_parts(oofs[0], seed), np.empty_like(arrays[0]), []
+    parts, choices = nested_parts(oofs[0], seed), []
     numbers = np.unique(parts)
+    weights_of = np.empty((len(parts), len(oofs)))  # of each tile, chosen on the other parts
     known: dict[tuple[int, ...], np.ndarray] = {}
 
     def sums(steps: tuple[int, ...], without: int | None = None) -> np.ndarray:
@@ -93,18 +112,40 @@ def build_ensemble(
         key = tuple(int(step) for step in np.array(steps) // np.gcd.reduce(steps))
         if key not in known:
             progress(key)
-            scores = metric.in_steps(threshold_sweep(blend_probabilities(arrays, key, scales), oofs[0].masks, metric))
-            known[key] = np.stack([scores[parts == part].reshape(-1, 255).sum(axis=0) for part in numbers])
+            known[key] = np.zeros((len(numbers), 255))
+            for some in tile_parts(arrays[0]):
+                blend = blend_probabilities([array[some] for array in arrays], key, scales)
+                scores = metric.in_steps(threshold_sweep(blend, oofs[0].masks[some], metric))
+                for place, number in enumerate(numbers):
+                    known[key][place] += scores[parts[some] == number].reshape(-1, 255).sum(axis=0)
         return known[key][numbers != without].sum(axis=0)
 
     for part in numbers:
         inside = parts == part
-        weights = choose_weights(len(oofs), functools.partial(sums, without=part))
-        blended[inside] = blend_probabilities([array[inside] for array in arrays], weights, scales)
+        weights_of[inside] = weights = choose_weights(len(oofs), functools.partial(sums, without=part))
         choices.append({"part": int(part), "tiles": int(inside.sum()), "weights": weights.tolist()})
     weights = choose_weights(len(oofs), sums)
-    everything = oofs[0]._replace(probabilities=blend_probabilities(arrays, weights, scales))
-    return Ensemble(weights, choices, scales, oofs[0]._replace(probabilities=blended), everything)
+    nested = oofs[0]._replace(probabilities=blend_tiles(arrays, weights_of, scales))
+    everything = oofs[0]._replace(probabilities=blend_tiles(arrays, np.tile(weights, (len(parts), 1)), scales))
+    return Ensemble(weights, choices, scales, nested, everything)
+
+
+def blend_tiles(arrays: list[np.ndarray], weights: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """The blend of several runs' probabilities, with weights of each tile, `[N, K]`; see `blend_probabilities`."""
+
+    def make(rows: int | slice) -> np.ndarray:
+        if not isinstance(rows, slice):
+            return blend_probabilities([array[rows][None] for array in arrays], weights[rows], scales)[0]
+        parts, blended = (
+            [array[rows] for array in arrays],
+            np.empty((rows.stop - rows.start, *arrays[0].shape[1:]), np.uint8),
+        )
+        for each in np.unique(weights[rows], axis=0):
+            inside = (weights[rows] == each).all(axis=1)
+            blended[inside] = blend_probabilities([part[inside] for part in parts], each, scales)
+        return blended
+
+    return made_of(arrays, make)
 
 
 def choose_weights(count: int, sums: Callable[[tuple[int, ...]], np.ndarray]) -> np.ndarray:
@@ -147,8 +188,7 @@ def blend_probabilities(
     back = np.interp(np.arange(MEAN_STEPS + 1), tables.sum(axis=0), np.arange(256))
     back = np.rint(back).astype(np.uint8)
     used, blended = np.flatnonzero(shares), np.empty_like(arrays[0])
-    for first in range(0, len(blended), BLEND_CHUNK):
-        part = slice(first, first + BLEND_CHUNK)
+    for part in tile_parts(blended):
         mean = sum((tables[run].take(arrays[run][part]) for run in used), np.zeros((), np.float32))
         blended[part] = back[np.rint(mean).astype(np.int32)]
     return blended
@@ -167,6 +207,9 @@ def rank_scales(arrays: list[np.ndarray]) -> np.ndarray:
     Args:
         arrays: the runs' out-of-fold probabilities, K times uint8 `[N, H, W]`.
     """
-    counts = np.array([np.bincount(array.ravel(), minlength=256) for array in arrays], np.float64)
+    counts = np.zeros((len(arrays), 256))
+    for run, array in enumerate(arrays):
+        for part in tile_parts(array):
+            counts[run] += np.bincount(array[part].ravel(), minlength=256)
     ranks = (counts.cumsum(axis=1) - counts / 2) / counts.sum(axis=1, keepdims=True)
     return ranks.astype(np.float32)

@@ -13,6 +13,7 @@ import numpy as np
 
 from salt.artifacts import Oof
 from salt.metrics import Metric, pixels_from_level, scores_from_pixels, tile_parts
+from salt.stacks import subset
 
 HALF_LEVEL = 128  # the level of probability 0.5
 FLAT_MARGIN = 0.002  # a level with a score this close to the best is as good: much less than a score's standard error
@@ -91,6 +92,11 @@ def mask_checksums(masks: np.ndarray) -> np.ndarray:
     """A checksum of each tile's masks, uint32 `[N]`."""
     sums = [zlib.crc32(np.packbits(mask != 0)) for part in tile_parts(masks) for mask in np.asarray(masks[part])]
     return np.array(sums, np.uint32)
+
+
+def checksums(oof: Oof | OofCounts) -> np.ndarray:
+    """A checksum of each tile's true masks, uint32 `[N]`."""
+    return oof.masks if isinstance(oof, OofCounts) else mask_checksums(oof.masks)
 
 
 def level_table(oof: Oof | OofCounts, metric: Metric) -> LevelTable:
@@ -233,13 +239,12 @@ def same_tiles(oofs: Sequence[Predictions], common: bool = False) -> list[Predic
         )
     rows = [np.argsort(oof.ids)[np.searchsorted(np.sort(oof.ids), shared)] for oof in oofs]
     ordered = [
-        oof._replace(**{name: np.asarray(array)[order] for name, array in oof._asdict().items()})
+        oof._replace(**{name: subset(array, order) for name, array in oof._asdict().items()})
         for oof, order in zip(oofs, rows, strict=True)
     ]
     for number, oof in enumerate(ordered[1:], 2):
-        for name in ("fold", "masks"):
-            unequal = getattr(ordered[0], name) != getattr(oof, name)
-            unequal = np.flatnonzero(unequal.reshape(len(shared), -1).any(axis=1))
+        for name, of in (("fold", lambda each: each.fold), ("masks", checksums)):
+            unequal = np.flatnonzero(of(ordered[0]) != of(oof))
             if unequal.size:
                 raise ScoringError(
                     f"{name}: runs 1 and {number} differ in {unequal.size} of {len(shared)} tiles, the first of them "

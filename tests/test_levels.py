@@ -5,8 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from salt import metrics
 from salt.artifacts import Oof
-from salt.ensembles import build_ensemble
+from salt.ensembles import build_ensemble, mean_oof
 from salt.levels import (
     AREA_LIMIT,
     LARGEST_AREA,
@@ -22,6 +23,7 @@ from salt.levels import (
 from salt.metrics import AVERAGE_PRECISION, DICE, F2, IOU, leaderboard_score
 from salt.postprocess import postprocess
 from salt.scoring import bootstrap_means, calibrate, compare_oof, score_oof
+from salt.stacks import Stack
 
 
 def predictions(probabilities, masks, folds=3):
@@ -254,3 +256,47 @@ def test_a_minimum_area_empties_no_tile_that_was_rightly_found():
     masks = np.zeros((2, 20, 20), np.uint8)
     masks[0].flat[:10] = 1
     assert best_area(200 * masks, masks) == 0
+
+
+class Watched(Stack):
+    """A stack that knows how many of its arrays were asked for at once."""
+
+    most = 0
+
+    def __getitem__(self, rows):
+        made = super().__getitem__(rows)
+        Watched.most = max(Watched.most, 1 if made.ndim < self.ndim else len(made))
+        return made
+
+    def subset(self, rows):
+        return Watched(self.make, (0, *self.shape[1:]), self.rows[rows])
+
+
+def test_stacks_score_compare_and_blend_like_arrays_and_are_never_read_as_a_whole(monkeypatch):
+    monkeypatch.setattr(metrics, "METRIC_CHUNK", 2)
+    generator = np.random.default_rng(0)
+    small = generator.integers(0, 256, (2, 7, 22, 26), np.uint8)
+    masks = (small.mean(axis=0) > 128).astype(np.uint8)
+    arrays = [predictions(each, masks, folds=2) for each in small]
+    order = generator.permutation(7)
+    arrays[1] = Oof(*(array[order] for array in arrays[1]))
+    stacks = [
+        oof._replace(
+            probabilities=Watched(oof.probabilities.__getitem__, oof.probabilities.shape),
+            masks=Watched(oof.masks.__getitem__, oof.masks.shape),
+        )
+        for oof in arrays
+    ]
+    Watched.most = 0
+    assert score_oof(stacks[0], DICE, draws=20) == score_oof(arrays[0], DICE, draws=20)
+    assert compare_oof(*stacks, DICE, draws=20) == compare_oof(*arrays, DICE, draws=20)
+    mean, expected = mean_oof(stacks), mean_oof(arrays)
+    assert score_oof(mean, DICE, draws=20) == score_oof(expected, DICE, draws=20)
+    assert np.array_equal(mean.probabilities[2], expected.probabilities[2])
+    for ranks in (False, True):
+        blends = [build_ensemble(oofs, DICE, ranks) for oofs in (stacks, arrays)]
+        assert blends[0].choices == blends[1].choices
+        for name in ("oof", "blended"):
+            lazy, whole = (getattr(blend, name).probabilities for blend in blends)
+            assert isinstance(lazy, Stack) and all(np.array_equal(lazy[tile], whole[tile]) for tile in range(7))
+    assert Watched.most == 2
