@@ -561,7 +561,7 @@ from salt.pictures import decode_jpeg
 
 COLUMNS = {"id": "{tile}_{class}", "mask": "{mask}"}
 COMPETITION = Competition(
-    slug="two-classes", title="Two Classes", target="rust", size=(300, 500), channels=3, metric=DICE,
+    slug="two-classes", label="Two", title="Two Classes", target="rust", size=(300, 500), channels=3, metric=DICE,
     train_table=Table("train.csv", COLUMNS), sample_submission=Table("sample.csv", COLUMNS), classes=("dots", "lines"),
     train_images=Files("train", ".jpg", decode_jpeg), test_images=Files("test", ".jpg", decode_jpeg),
 )
