@@ -14,11 +14,16 @@ from salt.config import Config, config_to_dict
 STATE_FOLDER = "state"  # among a run's outputs: what it can be resumed from
 # Settings that a resumed run may change: on which device and for how long it computes, but not what.
 RESUMABLE_SETTINGS = ("gpu", "workers", "cluster", "limit_minutes", "trials")
+# Settings that runs of earlier versions did not have, with the value that does what was done without them.
+LATER_SETTINGS = {"clip_norm": 0.0, "accumulate": 1, "cutmix": 0.0, "split": "random"}
 
 
 def differing_settings(config: Config, values: dict) -> list[str]:
-    """The fields in which a configuration differs from the settings `values` of a run, so that it cannot resume it."""
-    wanted = config_to_dict(config)
+    """The fields in which a configuration differs from the settings `values` of a run, so that it cannot resume it.
+
+    A run of an earlier version, from which a setting is absent, did what `LATER_SETTINGS` says.
+    """
+    wanted, values = config_to_dict(config), {**LATER_SETTINGS, **values}
     return [name for name in wanted if name not in RESUMABLE_SETTINGS and wanted[name] != values.get(name)]
 
 
@@ -59,7 +64,8 @@ def find_resumable_run(
         raise ArtifactError(f"{run_id} is not mounted, but {there}: attach its output as a kernel source")
     manifest = verify_run(found[run_id])
     if other := differing_settings(config, manifest["config"]):
-        was = ", ".join(f"{name}={manifest['config'].get(name)!r}" for name in other)
+        had = {**LATER_SETTINGS, **manifest["config"]}
+        was = ", ".join(f"{name}={had.get(name)!r}" for name in other)
         raise ArtifactError(f"{run_id} was begun with {was}: resume it with the same settings, or begin a new run")
     return found[run_id], manifest
 

@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from salt.artifacts import ArtifactError, write_manifest
+from salt.artifacts import MANIFEST, ArtifactError, write_manifest
 from salt.config import config_to_dict, preset
 from salt.resume import STATE_FOLDER, differing_settings, resume_run
 
@@ -39,6 +41,18 @@ def test_a_setting_that_the_earlier_run_did_not_know_differs():
     values = config_to_dict(preset("smoke"))
     del values["cutout"]
     assert differing_settings(preset("smoke"), values) == ["cutout"]
+
+
+def test_a_run_that_was_begun_before_a_setting_existed_goes_on_as_it_began(tmp_path, mount):
+    path = mount / MANIFEST
+    manifest = json.loads(path.read_text())
+    for name in ("split", "clip_norm", "accumulate", "cutmix"):
+        del manifest["config"][name]
+    path.write_text(json.dumps(manifest))
+    roots, folder = [tmp_path / "input"], tmp_path / "working"
+    assert resume_run(roots, "train-1", preset("smoke"), folder)["run_id"] == "train-1"
+    with pytest.raises(ArtifactError, match="train-1 was begun with split='random': resume it with"):
+        resume_run(roots, "train-1", preset("smoke", split="mosaic"), folder)
 
 
 def test_a_finished_a_damaged_and_an_absent_run_are_refused(tmp_path, mount):
