@@ -1,6 +1,6 @@
 """A kernel for another competition than it was written for: one import line and three lines of its head change.
 
-A kernel takes what its competition is from one module, by a line such as `from salt.tgs import COMPETITION`. That
+A kernel takes what its competition is from one module, by a line such as `from package.module import COMPETITION`. That
 module holds `COMPETITION = Competition(...)`, whose `slug` is the competition's name in Kaggle's addresses and whose
 `label` begins the titles of its kernels. Both are read from the source; nothing is run.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from flattener.errors import BuildError
 
 IMPORT = re.compile(r"^from (\w+)\.(\w+) import COMPETITION\b", re.MULTILINE)
-FIELDS = ("slug", "label")
+DESCRIPTION_FIELDS = ("slug", "label")
 
 
 def with_competition(text: str, label: str, root: Path, name: str) -> str:
@@ -29,7 +29,7 @@ def with_competition(text: str, label: str, root: Path, name: str) -> str:
     """
     found = IMPORT.search(text)
     if found is None:
-        reason = "it has no line such as `from salt.tgs import COMPETITION`"
+        reason = "it has no line `from PACKAGE.MODULE import COMPETITION`"
         raise BuildError(f"--competition {name}", f"{label} is of one competition: {reason}", "write that line")
     package, module = found.groups()
     old, new = (read_fields(root / package, each) for each in (module, name))
@@ -58,8 +58,8 @@ def read_fields(package: Path, module: str) -> dict[str, str]:
             continue
         if isinstance(node.value, ast.Call):
             given = {word.arg: getattr(word.value, "value", None) for word in node.value.keywords}
-            texts = {name: text for name in FIELDS if isinstance(text := given.get(name), str)}
-            if len(texts) == len(FIELDS):
+            texts = {name: text for name in DESCRIPTION_FIELDS if isinstance(text := given.get(name), str)}
+            if len(texts) == len(DESCRIPTION_FIELDS):
                 return texts
     reason = f"{package.name}/{path.name} has no COMPETITION = Competition(slug=..., label=...) of plain texts"
     raise BuildError(place, reason, "write it as the other descriptions")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from training_tiles import TINY, tiles_with_two_black_ones, write_predict_run
 
-from salt import cross_validation
+from salt import cross_validation, mosaics
 from salt.artifacts import ArtifactError
 from salt.config import Config, preset
 from salt.cross_validation import read_pseudo_labels
@@ -87,7 +87,7 @@ def test_with_split_mosaic_a_slice_is_held_out_as_a_whole_and_a_resumed_run_has_
     config = Config(split="mosaic", folds=3, train_folds=(0,))
     fold = cross_validation.split_tiles(config, tiles, tmp_path)
     assert all(len(set(fold[cut.mosaic == number])) == 1 for number in range(3)) and len(set(fold)) == 3
-    monkeypatch.setattr(cross_validation, "find_mosaics", None)  # as another processor might find others
+    monkeypatch.setattr(mosaics, "find_mosaics", None)  # as another processor might find others
     np.testing.assert_array_equal(cross_validation.split_tiles(config, tiles, tmp_path), fold)
     random = cross_validation.split_tiles(Config(folds=3, train_folds=(0,)), tiles, tmp_path)
     np.testing.assert_array_equal(random, assign_folds(stratification_classes(cut.masks, tiles.blank()), 3, seed=0))

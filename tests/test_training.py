@@ -137,8 +137,8 @@ def test_a_fold_with_snapshots_that_is_killed_goes_on_to_the_same_bits_and_is_re
     network = build_fold_model(config)
     network.load_weights(tmp_path / "killed/fold0.weights.h5")
     held = np.isin(tiles.ids, whole.oof.ids)
-    again = cross_validation.predict_probabilities([network], tiles.images[held], config.tta, config.padded_size)
-    again[is_black(tiles.images[held])] = 0
+    images = tiles.images[held]
+    again = cross_validation.predict_run([network], images, is_black(images), config)
     np.testing.assert_array_equal(again, whole.oof.probabilities)
 
 
@@ -213,7 +213,7 @@ def test_a_run_of_all_folds_holds_every_tile_out_once_and_never_trains_on_a_blac
 
 def test_each_folds_predictions_come_from_its_own_model(tmp_path, tiles, monkeypatch):
     used = []
-    predict = cross_validation.predict_probabilities
+    predict = cross_validation.predict_run
 
     def spied(models, *rest):
         used.append(models)
@@ -223,7 +223,7 @@ def test_each_folds_predictions_come_from_its_own_model(tmp_path, tiles, monkeyp
         keras.utils.set_random_seed(held_out)
         return training.build_model(job.config), [{"step": 1, "loss": 0.5}]
 
-    monkeypatch.setattr(cross_validation, "predict_probabilities", spied)
+    monkeypatch.setattr(cross_validation, "predict_run", spied)
     monkeypatch.setattr(cross_validation, "fit_fold", fit_nothing)
     config = preset("smoke", **TINY, epochs=1, folds=3, train_folds=(2, 1))
     oof = fit_folds(config, tiles, tmp_path, tmp_path / "state").oof
@@ -233,7 +233,7 @@ def test_each_folds_predictions_come_from_its_own_model(tmp_path, tiles, monkeyp
         saved = saved_weights(tmp_path, config, held_out)
         assert_same_weights([np.array(weight) for weight in model.weights], saved)
         held = np.isin(tiles.ids, oof.ids[oof.fold == held_out]) & ~is_black(tiles.images)
-        again = predict([model], tiles.images[held], config.tta, config.padded_size)
+        again = predict([model], tiles.images[held], is_black(tiles.images[held]), config)
         np.testing.assert_array_equal(oof.probabilities[np.isin(oof.ids, tiles.ids[held])], again)
     first, second = (saved_weights(tmp_path, config, held_out)[0] for held_out in (1, 2))
     assert not np.array_equal(first, second)
@@ -258,7 +258,7 @@ def test_a_fold_without_tiles_is_refused(tmp_path, tiles):
 def test_a_pretrained_encoder_learns_at_its_own_rate_and_one_from_scratch_does_not(
     tmp_path, tiles, monkeypatch, weights, share
 ):
-    def network(config, weights=None):
+    def network(config, weights=None, *shape):
         convolution = keras.layers.Conv2D(2, 3, padding="same")
         encoder = keras.Sequential([keras.Input((102, 102, 1)), convolution], name="encoder")
         inputs = keras.Input((102, 102, 1))
