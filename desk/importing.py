@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from desk import paths
-from desk.competitions import load_competition
+from desk.competitions import DEFAULT, load_competition
 from desk.errors import ConfigurationError
 from desk.output import plural
 from desk.paths import AnyPath
@@ -44,6 +44,7 @@ class ImportRequest(NamedTuple):
     Attributes:
         source: file or folder of predictions.
         data: folder of the competition.
+        competition: its description, see `load_competition`.
         name: of the run; None: a new one.
         folds: a CSV of id and fold, or a run with the same folds; None: none are known.
         ids: file of ids for an npy.
@@ -56,6 +57,7 @@ class ImportRequest(NamedTuple):
 
     source: pathlib.Path
     data: AnyPath
+    competition: str = DEFAULT
     name: str | None = None
     folds: str | None = None
     ids: pathlib.Path | None = None
@@ -73,7 +75,7 @@ def import_predictions(request: ImportRequest) -> pathlib.Path:
         ConfigurationError, ValueError: they are not what they should be; the message names the remedy.
     """
     run_id = check_name(request)
-    competition = load_competition()
+    competition = load_competition(request.competition)
     size = competition.one_size()
     found = read_predictions(request.source, competition, request.ids)
     if repeated := sorted(each for each, count in collections.Counter(found.ids).items() if count > 1):

@@ -10,6 +10,7 @@ def score_table(score: dict) -> str:
         leaderboard_lines(score) if "leaderboard" in score else [],
         ["  fold              tiles           score"]
         + [f"  {row['fold']:<15} {row['tiles']:>7,}          {row['score']:.4f}" for row in score["folds"]],
+        object_lines(score["objects"]) if "objects" in score else [],
         class_lines(score) if "of_class" in score else [],
         [f"  coverage          {'masks' if 'of_class' in score else 'tiles'}   share   score"]
         + [
@@ -63,6 +64,15 @@ def leaderboard_lines(score: dict) -> list[str]:
         low, high = expected[name]["interval"]
         lines.append(f"  {name:<15}   {expected[name]['score']:.4f}    {low:.4f} to {high:.4f}")
     return lines + ["  (if these are the competition's own tiles, in random folds)"]
+
+
+def object_lines(found: dict) -> list[str]:
+    """The score over objects, at the nested levels and areas."""
+    low, high = found["interval"]
+    lines = [f"  F2 over objects, nested  {found['score']:.4f}  {found['standard_error']:.4f}  {low:.4f} to {high:.4f}"]
+    if found["touching"]:
+        lines.append("  (objects that touch count as one; --data DIR, the competition's folder, tells them apart)")
+    return lines
 
 
 def class_lines(score: dict) -> list[str]:

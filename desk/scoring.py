@@ -26,7 +26,9 @@ from salt.levels import (
     nested_parts,
 )
 from salt.postprocess import postprocess
+from salt.rle import decode_rles
 from salt.scoring import calibrate, expect_leaderboard, score_by_depth, score_oof
+from salt.submission import split_objects
 
 
 class ScoredRun(NamedTuple):
@@ -65,18 +67,24 @@ def show_score(names: Sequence[AnyPath], data: AnyPath | None = None, mosaics: A
 
 
 def score_runs(
-    runs: Sequence[ScoredRun], oof: Oof | OofCounts, data: AnyPath | None = None, mosaics: AnyPath | None = None
+    runs: Sequence[ScoredRun],
+    oof: Oof,
+    data: AnyPath | None = None,
+    mosaics: AnyPath | None = None,
+    counts: OofCounts | None = None,
 ) -> dict:
     """All that is known of a run or an ensemble, see `salt.scoring.score_oof`, and what its competition has besides.
 
     Args:
         runs: the run, or the members of the ensemble.
-        oof: its out-of-fold predictions; without `mosaics` their counts will do.
+        oof: its out-of-fold predictions.
         data: the competition's folder, for its depths; None: no table by depth.
         mosaics: as for `show_score`.
+        counts: of the predictions' pixels, if they are known.
 
     Returns:
         The figures, and `run_id`, `competition` (slug), `metric` (label), `target`, `class_names`, `calibration`. Where
+        objects have rows of their own, `objects`, see `score_objects`. Where
         the competition has depths, `depths`; where there are mosaics, or could be, `leak`; where leaderboard scores of
         earlier solutions are known, `leaderboard` and `leaderboard_range`, the scores that they had out of fold.
 
@@ -84,7 +92,7 @@ def score_runs(
         ConfigurationError: runs of several competitions.
     """
     competition = one_competition(runs)
-    counts = count_oof(oof)
+    counts = count_oof(oof) if counts is None else counts
     score = score_oof(counts, competition.metric)
     found = {
         "run_id": " + ".join(run.manifest["run_id"] for run in runs),
@@ -95,8 +103,11 @@ def score_runs(
         **score,
         "calibration": calibrate(counts),
     }
+    if competition.train_table.objects and len(competition.classes) == 1:
+        found["objects"] = object_score(data, oof, counts, competition)
     if competition.depths_table is not None:
         found["depths"] = None if data is None else depth_table(data, counts, competition)
+    if competition.find_mosaics is not None:
         found["leak"] = None if mosaics is None else leak_table(data, mosaics, oof, competition)
     elif mosaics is not None:
         raise ConfigurationError(f"--mosaics: {competition.slug} has none; they are of tiles cut out of seismic slices")
@@ -121,6 +132,32 @@ def one_competition(runs: Sequence[ScoredRun]) -> Competition:
     return runs[0].competition
 
 
+def object_score(data: AnyPath | None, oof: Oof, counts: OofCounts, competition: Competition) -> dict:
+    """The score over objects, see `score_objects`, and `touching`, whether true objects that touch count as one.
+
+    They do without the competition's folder, whose table has a row for each object.
+    """
+    from salt.competition import find_competition
+    from salt.data import read_train_table
+    from salt.objects import score_objects
+
+    def hanging_together(tile: int) -> np.ndarray:
+        return split_objects(oof.masks[tile])
+
+    def of_table(tile: int) -> np.ndarray:
+        rles, by_rows = texts[str(oof.ids[tile])], competition.rle_by_rows
+        return decode_rles(rles, competition.one_size(), [oof.ids[tile]] * len(rles), by_rows, competition.rle_first)
+
+    objects_of = hanging_together
+    if data is not None:
+        ids, found = read_train_table(find_competition([data], competition))
+        texts = {tile: each[0] for tile, each in zip(ids.tolist(), found, strict=True)}
+        if missing := sorted(set(oof.ids.tolist()) - set(texts)):
+            raise ConfigurationError(f"--data {data}: has no tile {missing[0]}; give what the run was trained on")
+        objects_of = of_table
+    return {**score_objects(oof, counts, competition.metric, objects_of), "touching": data is None}
+
+
 def depth_table(data: AnyPath, oof: OofCounts, competition: Competition) -> list[dict]:
     """The score by depth, with the depths of the competition in the folder `data`; without its depths.csv, no rows."""
     from salt.competition import find_competition
@@ -132,7 +169,7 @@ def depth_table(data: AnyPath, oof: OofCounts, competition: Competition) -> list
     return score_by_depth(oof, competition.metric, read_depths(files, oof.ids))
 
 
-def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof | OofCounts, competition: Competition) -> dict:
+def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof, competition: Competition) -> dict:
     """What the networks have seen of the tiles that they are scored on, and the score of those of which they have not.
 
     Args:
@@ -156,7 +193,6 @@ def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof | OofCounts, com
     from salt.mosaics import neighbours_of, read_mosaics
     from salt.rules import measure_rules
 
-    assert isinstance(oof, Oof)
     metric = competition.metric
     files = find_competition([data], competition)
     train_ids, texts = read_train_table(files)

@@ -36,6 +36,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
     )
     parser.add_argument("source", metavar="SOURCE", type=pathlib.Path, help="an npz, npy, csv, or a folder of files")
     parser.add_argument("--data", metavar="DIR", type=pathlib.Path, required=True, help="the competition")
+    parser.add_argument("--competition", metavar="C", default="tgs", help="described in salt/, or a .py (default: tgs)")
     parser.add_argument("--name", metavar="N", help="of the run (default: imported-, and the time)")
     parser.add_argument("--folds", metavar="F", help="a CSV of id and fold, or a run with the same folds")
     parser.add_argument("--ids", metavar="FILE", type=pathlib.Path, help="the ids of an npy, one a line, in its order")

@@ -18,7 +18,7 @@ ORDER = [
     *("competition", "layout", "data", "folds", "seams", "mosaics", "tgs", "airbus", "severstal", "carvana"),
     *("synthetic", "scenes", "slices", "artifacts"),
     *("layers", "keras_metrics", "augmentations", "losses", "backbones", "encoders", "unet", "tta"),
-    *("postprocess", "inference", "rules", "levels", "scoring", "ensembles"),
+    *("postprocess", "inference", "rules", "levels", "scoring", "objects", "ensembles"),
     *(
         "resume",
         "parts",

@@ -35,6 +35,17 @@ function showOverview(report) {
     "leaderboard" in score
       ? leaderboardCard(`Leaderboard, expected${whose}`, score.leaderboard, score.leaderboard_range)
       : card(`Metric${whose}`, score.metric, "", "The mean over all tiles, and over classes, if there are several."),
+    ...("objects" in score
+      ? [
+          card(
+            `F2 over objects${whose}`,
+            score.objects.score.toFixed(4),
+            "",
+            `Nested, 95 % interval ${interval(score.objects.interval)}.` +
+              (score.objects.touching ? " Objects that touch count as one." : ""),
+          ),
+        ]
+      : []),
     card(
       `Choosing flatters by${whose}`,
       signed(score.chosen_score - score.nested_score),

@@ -98,7 +98,7 @@ def write_report(run: AnyPath, second: AnyPath | None, data: AnyPath, true_pixel
     metric, ids = competition.metric, np.sort(runs[0].oof.ids)
     images, rows, depths = competition_tiles(data, ids, competition)
     counts = [count_oof(run.oof) for run in runs]
-    scores = [score_runs([run], counted, data) for run, counted in zip(runs, counts, strict=True)]
+    scores = [score_runs([run], run.oof, data, counts=counted) for run, counted in zip(runs, counts, strict=True)]
     comparison = compare_oof(counts[0], counts[1], metric) if second is not None else None
     counts = same_tiles(counts)
     tables = [level_table(counted, metric) for counted in counts]
