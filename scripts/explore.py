@@ -2,10 +2,10 @@
 
     python scripts/explore.py DATA [--competition C] [--out FILE]
 
-DATA is the competition's folder, C the module of salt/ that describes it, or a file of yours. The page shows how much of
-the training tiles is marked, examples of each coverage class, the tiles that need a decision (duplicates, tiny masks; of
-the salt tiles also black and vertical ones), and depth against coverage, if there are depths. It is one file that needs
-no network: build/explore.html, unless --out says otherwise. It shows the competition's images, so mind its rules
+DATA is the competition's folder, C the module of salt/ that describes it, or a file of yours. The page shows how much
+of the training tiles is marked, examples of each coverage class, what needs a decision (duplicates, tiny masks;
+of the salt tiles also black and vertical ones), and depth against coverage, if there are depths. It is one file that
+needs no network: build/explore.html, unless --out says otherwise. It shows the competition's images, so mind its rules
 before passing it on.
 """
 
