@@ -67,5 +67,5 @@ def test_a_competition_that_is_not_described_and_a_kernel_of_none_are_refused():
         with_competition(text, "predict.py", ROOT, "snails")
     with pytest.raises(BuildError, match="has no COMPETITION = Competition"):
         with_competition(text, "predict.py", ROOT, "metrics")
-    with pytest.raises(BuildError, match="no line such as `from salt.tgs import COMPETITION`"):
+    with pytest.raises(BuildError, match="no line `from PACKAGE.MODULE import COMPETITION`"):
         with_competition("print(1)\n", "own.py", ROOT, "tgs")
