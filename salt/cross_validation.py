@@ -420,12 +420,14 @@ def read_pseudo_labels(config: Config, test: Tiles, folder: str | pathlib.Path) 
 
     Raises:
         ArtifactError: the folder does not match its manifest, or is of other tiles.
-        TrainingError: the earlier run is confident on no tile.
+        TrainingError: the earlier run is confident on no tile, or the tiles are not held in memory.
     """
     manifest = verify_run(folder)
     ids, probabilities = read_probabilities(pathlib.Path(folder) / "probabilities.npz")
     if not np.array_equal(ids, test.ids):
         raise ArtifactError(f"{folder}: predictions of {len(ids)} tiles that are not these {len(test.ids)} test tiles")
+    if isinstance(probabilities, Stack):
+        raise TrainingError(f"pseudo={config.pseudo}: these test tiles are too large to be held in memory; set it to 0")
     masks, sure = choose_pseudo_labels(
         probabilities, manifest["level"], manifest["minimum_area"], config.pseudo_confidence
     )

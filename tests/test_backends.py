@@ -29,7 +29,7 @@ from salt.schedule import plan_of_epochs
 assert keras.backend.backend() == sys.argv[1]
 kept = []
 
-def network(config, weights=None):
+def network(config, weights=None, *shape):
     encoder = keras.Sequential([keras.Input((102, 102, 1)), keras.layers.Conv2D(2, 3, padding="same")])
     inputs = keras.Input((102, 102, 1))
     outputs = keras.layers.Conv2D(1, 1)(encoder(ops.cast(inputs, "float32") / 255))
