@@ -136,7 +136,7 @@ def assemble(images: np.ndarray, false_rate: float) -> Mosaics:
     for _ in range(SWEEPS):
         before = board.joined
         for seam in board.doubtful:
-            board.join(seam)
+            board.join(seam, alone=False)
         if board.joined == before:
             break
     return board.mosaics()
@@ -150,7 +150,7 @@ class Board:
         false_rate: as for `find_mosaics`.
 
     Attributes:
-        sure: the mutual matches with at least the threshold, and those that close a loop, the best first.
+        sure: the matches with at least the threshold, and those that close a loop, the best first.
         doubtful: all others with log odds above 0, the best first.
         joined: how many seams have joined two groups.
     """
@@ -164,20 +164,20 @@ class Board:
         self.confidence = np.zeros(count)
         self.joined = 0
         self.known: dict[tuple[int, int, int], float] = {}  # (before, after, way): score
-        self.shares = []  # of each way: scores of the mutual matches, and the share of false ones from there on
+        self.shares = []  # of each way: scores of the matches, and the share of false ones from there on
         self.thresholds = []
         partners: list[dict[int, int]] = []  # of each way: the mutual matches
         sure: list[Seam] = []
         doubtful: list[Seam] = []
         for way, direction in enumerate(directions):
-            mutual = direction.candidates.mutual()
-            shares = false_shares(mutual.score, direction.decoys)
-            accepted = int((shares <= false_rate).sum())
+            mutual, matches = direction.candidates.mutual(), direction.matches
+            shares = false_shares(matches.score, direction.decoys)
+            accepted = int(((shares <= false_rate) & (matches.score > 0)).sum())
             # Where none is sure by itself, beyond the best decoy; loops may make some of them sure.
-            threshold = float(mutual.score[accepted - 1]) if accepted else float(direction.decoys.max(initial=0)) + 2
-            self.shares.append((mutual.score, shares))
+            threshold = float(matches.score[accepted - 1]) if accepted else float(direction.decoys.max(initial=0)) + 2
+            self.shares.append((matches.score, shares))
             self.thresholds.append(threshold)
-            pairs = zip(mutual.before[:accepted].tolist(), mutual.after[:accepted].tolist(), strict=True)
+            pairs = zip(matches.before[:accepted].tolist(), matches.after[:accepted].tolist(), strict=True)
             best = set(pairs)
             partners.append(dict(zip(mutual.before.tolist(), mutual.after.tolist(), strict=True)))
             columns = (values.tolist() for values in direction.candidates)
@@ -209,10 +209,11 @@ class Board:
                     closed.update(loop)
         return closed
 
-    def join(self, seam: Seam) -> None:
+    def join(self, seam: Seam, alone: bool = True) -> None:
         """Joins the groups of two tiles, if nothing speaks against it.
 
-        What speaks for it is the excess of the seam itself, and the log odds of each further seam that comes with it.
+        What speaks for it is the excess of the seam itself, and the log odds of each further seam that comes with it,
+        of which there must be one unless the seam may stand `alone`.
         """
         fixed, moved = int(self.group[seam.before]), int(self.group[seam.after])
         if fixed == moved:
@@ -228,7 +229,7 @@ class Board:
             return
         others = [pair for pair in self.new_seams(self.cells[fixed], cells) if pair != seam[1:]]
         evidence = seam.excess + sum(self.scores(others))
-        if evidence < 0 or (seam.excess < 0 and not others):
+        if evidence < 0 or not (others or alone):
             return
         for place, tile in cells.items():
             self.group[tile], self.place[tile] = fixed, place

@@ -6,8 +6,8 @@ No threshold and no weight is a constant of this module, since surveys differ; b
 - what a false one looks like, from *decoys*: the right edge of each tile against the right edges of the others, as if
   those were mirrored, and left against left. Mirrored tiles are as smooth as the others, but never lie side by side.
 
-A classifier learns to tell the two apart. The share of false matches above a score is the number of decoys above it,
-divided by the number of matches.
+A classifier learns to tell the two apart. Decoys compete with matches for each edge, and the share of false matches
+above a score is the number of decoys that win with such a score, divided by the number of matches that do.
 """
 
 from collections.abc import Callable
@@ -30,6 +30,7 @@ FISHER_LIMIT = 3.8  # of arctanh(correlation): a correlation of 0.999; eight bit
 STRIP = 12  # pixels behind an edge whose texture is compared
 BLOCK = 2048  # edges at a time in a matrix product, which bounds the memory: 180 MB for 22,000 tiles
 TAIL = 20  # decoys, the best ones, whose exponential tail tells what is to be expected beyond the best of all
+FEWEST_MATCHES = 4  # with fewer, a false one in a hundred of many sets would still be a false one in many a set
 TWIN = 0.5  # correlation of two whole tiles that show the same place, as two neighbouring slices of a survey do
 
 
@@ -92,6 +93,34 @@ class Matches(NamedTuple):
         return Matches(*(values[firsts[0] & firsts[1]] for values in best))
 
 
+def compete(candidates: Matches, left: Matches, right: Matches, count: int) -> tuple[Matches, np.ndarray]:
+    """Lets decoys compete with candidates for each edge: what is the best of both of its edges wins.
+
+    An edge whose true neighbour is there leaves nothing to a decoy, and nothing to a false match. So as many decoys win
+    as false matches do: the target-decoy competition of Elias and Gygi, Nature Methods 4 (2007).
+
+    Args:
+        candidates: right edges with left ones.
+        left, right: decoys: left edges with left ones, right edges with right ones, each pair in both orders.
+        count: how many tiles there are.
+
+    Returns:
+        The candidates that win, the best first; and the scores of the decoys that do, float `[D]`.
+    """
+    of_right, of_left = np.full((2, count), -np.inf)  # the best score of each edge
+    np.maximum.at(of_right, candidates.before, candidates.score)
+    np.maximum.at(of_left, candidates.after, candidates.score)
+    decoys = []
+    for pairs, edge in ((left.mutual(), of_left), (right.mutual(), of_right)):
+        wins = (pairs.before < pairs.after) & (pairs.score > np.maximum(edge[pairs.before], edge[pairs.after]))
+        decoys.append(pairs.score[wins])
+    np.maximum.at(of_right, right.before, right.score)
+    np.maximum.at(of_left, left.before, left.score)
+    best = candidates.mutual()
+    wins = best.score >= np.maximum(of_right[best.before], of_left[best.after])
+    return Matches(*(values[wins] for values in best)), np.concatenate(decoys)
+
+
 class Direction:
     """All edges of one direction: which tile may lie right of which, or, of transposed tiles, below which.
 
@@ -100,8 +129,8 @@ class Direction:
 
     Attributes:
         candidates: `Matches`: each edge with its two best partners.
-        decoys: float `[D]`, the scores of the decoys that are the best of both of their edges; about as many as the
-            false ones among the mutual candidates.
+        matches: those that are the best of both of their edges, decoys included; the best first.
+        decoys: float `[D]`, the scores of the decoys that are; about as many as the false ones among `matches`.
     """
 
     def __init__(self, images: np.ndarray):
@@ -111,23 +140,19 @@ class Direction:
         self.continuity = self_continuity(images)
         self.rightwards = two_best(self.right, self.left)
         self.leftwards = two_best(self.left, self.right)
+        # One judge learns from the decoys of left edges, and judges those of right edges, the other the reverse: decoys
+        # of edges that a judge knows would score too low, and false matches would seem rarer than they are.
         decoys = [self.mirrored(self.left, self.continuity[0]), self.mirrored(self.right, self.continuity[1])]
-        # Two judges, each of which has learned from one half of the decoys and judges the other half: decoys that a
-        # judge knows would score too low, and false matches would seem rarer than they are.
-        halves = [pairs.sum(axis=0) % 2 for pairs, _ in decoys]
-        features, half = np.concatenate([features for _, features in decoys]), np.concatenate(halves)
         cuts = self.cut_features()
-        self.judges = [train_judge(cuts, thinned(features[half == number], LESSONS)) for number in range(2)]
-        found = []
-        for (pairs, features), half in zip(decoys, halves, strict=True):
-            best = Matches(
-                pairs[0], pairs[1], np.where(half == 0, self.judges[1](features), self.judges[0](features))
-            ).mutual()
-            found.append(best.score[best.before < best.after])  # each pair is there in both orders
-        self.decoys = np.concatenate(found)  # the two sides together have as many pairs as there are matches
+        self.judges = [train_judge(cuts, thinned(features, LESSONS)) for _, features in decoys]
+        of_left, of_right = (
+            Matches(pairs[0], pairs[1], judge(features))
+            for (pairs, features), judge in zip(decoys, reversed(self.judges), strict=True)
+        )
         pairs = np.concatenate([partner_pairs(self.rightwards), partner_pairs(self.leftwards)[:, ::-1]])
         before, after = np.unique(pairs, axis=0).T
         self.candidates = Matches(before, after, self.scores(before, after))
+        self.matches, self.decoys = compete(self.candidates, of_left, of_right, self.count)
 
     def scores(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """Log odds that `after` lies right of `before`, for any pairs of tiles."""
@@ -343,4 +368,5 @@ def false_shares(scores: np.ndarray, decoys: np.ndarray) -> np.ndarray:
     mean_excess = max(float(np.median(tail - tail[0])) / np.log(2), 2 - len(tail) / TAIL)
     expected = len(tail) * np.exp(-np.maximum(scores - tail[0], 0) / mean_excess)
     share = np.maximum(counted, expected) / np.arange(1, len(scores) + 1)
+    share[: FEWEST_MATCHES - 1] = 1.0
     return np.minimum(np.minimum.accumulate(share[::-1])[::-1], 1.0)

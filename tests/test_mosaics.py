@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from salt.mosaics import MosaicError, Mosaics, find_mosaics, neighbours_of, read_mosaics, write_mosaics
-from salt.seams import Matches, false_shares, fisher_z
+from salt.seams import Matches, compete, false_shares, fisher_z
 from salt.slices import synthetic_slices
 
 
@@ -35,6 +35,16 @@ def test_slices_are_rebuilt(tiles, found):
     assert len(true & claimed) >= 0.95 * len(true)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_slices_of_any_seed_are_rebuilt(seed):
+    tiles = synthetic_slices(40, 6, 6, seed=seed, missing=0.3, noise=2.0, contrast=0.2)
+    true, claimed = seams(tiles), seams(find_mosaics(tiles.images)[:3])
+    assert len(tiles.images) == 1008 and len(true) > 1100
+    assert len(true & claimed) >= 0.99 * len(claimed)
+    assert len(true & claimed) >= 0.95 * len(true)
+
+
 def test_tiles_that_share_their_border_pixels_are_found_too():
     tiles = synthetic_slices(5, 5, 5, seed=3, missing=0.2, overlap=1, size=48)
     true, claimed = seams(tiles), seams(find_mosaics(tiles.images)[:3])
@@ -50,16 +60,26 @@ def test_no_two_tiles_lie_at_one_place_and_each_is_as_sure_as_asked(found):
     assert found.row[found.mosaic >= 0].min() == 0 == found.column[found.mosaic >= 0].min()
 
 
-@pytest.mark.parametrize("kind", ["smooth noise", "white noise", "tiles of other slices"])
-def test_tiles_that_do_not_belong_together_stay_alone(kind):
-    if kind == "tiles of other slices":
-        images = synthetic_slices(60, 1, 1, seed=8, size=64).images
-    else:
-        noise = np.random.default_rng(1).normal(size=(60, 64, 64)).astype(np.float32)
-        if kind == "smooth noise":
-            noise = np.stack([cv2.GaussianBlur(each, (0, 0), 3) for each in noise])
-        images = np.clip(128 + 50 * noise / noise.std(axis=(1, 2), keepdims=True), 0, 255).astype(np.uint8)
-    assert (find_mosaics(images).mosaic < 0).all()
+def unrelated_tiles(kind, draw):
+    """60 tiles that have nothing to do with each other."""
+    if kind == "slices":
+        return synthetic_slices(60, 1, 1, seed=100 + draw, size=64).images
+    noise = np.random.default_rng(draw).normal(size=(60, 64, 64)).astype(np.float32)
+    if smooth := (0, 1, 2, 3, 5, 8, 12)[draw % 7]:
+        noise = np.stack([cv2.GaussianBlur(each, (0, 0), smooth) for each in noise])
+    return np.clip(128 + 50 * noise / noise.std(axis=(1, 2), keepdims=True), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind, draw", [("noise", 0), ("noise", 6), ("slices", 2), ("slices", 20)])
+def test_tiles_that_do_not_belong_together_stay_alone(kind, draw):
+    assert (find_mosaics(unrelated_tiles(kind, draw)).mosaic < 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["slices", "noise"])
+def test_no_draw_of_unrelated_tiles_has_a_match(kind):
+    draws = range(50)
+    assert [draw for draw in draws if (find_mosaics(unrelated_tiles(kind, draw)).mosaic >= 0).any()] == []
 
 
 def test_black_and_constant_tiles_stay_alone_and_a_copy_lies_where_its_original_does(tiles, found):
@@ -101,6 +121,23 @@ def test_the_share_of_false_matches_is_that_of_decoys():
     shares = false_shares(scores, np.array([2.5, 2.5, 0.5, *([-9.0] * 97)]))
     assert shares[:3].max() < 0.01 and (np.diff(shares) >= 0).all()
     assert shares[4] == pytest.approx(2 / 6) and false_shares(scores, np.array([])).tolist() == [1.0] * 6
+
+
+def test_a_few_matches_are_no_evidence_however_far_beyond_the_decoys():
+    decoys = np.linspace(-3, 0, 30)
+    assert false_shares(np.full(3, 99.0), decoys).tolist() == [1.0] * 3
+    assert false_shares(np.full(4, 99.0), decoys).max() < 0.01
+
+
+def test_a_decoy_wins_only_if_neither_of_its_edges_has_a_better_match():
+    candidates = Matches(np.array([0, 1, 2]), np.array([1, 2, 3]), np.array([9.0, 1.0, 3.0]))
+    none = Matches(np.array([], int), np.array([], int), np.array([]))
+    both = np.array([[1, 2], [2, 1], [0, 3], [3, 0]]).T
+    right = Matches(*both, np.array([2.0, 2.0, 8.0, 8.0]))
+    matches, decoys = compete(candidates, none, right, count=4)
+    assert matches.before.tolist() == [0, 2]  # 1 has a better decoy
+    assert decoys.tolist() == []  # right edges 0 and 2 have better matches
+    assert compete(candidates, right, none, count=4)[1].tolist() == [8.0]  # left edges 0 and 3 have worse ones or none
 
 
 def test_a_mutual_match_is_the_best_of_both_edges():
