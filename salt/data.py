@@ -6,11 +6,10 @@ decides nothing about folds, training or predictions.
 
 import collections
 import io
-import os
 import pathlib
 import threading
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -30,6 +29,7 @@ from salt.archives import (
     read_inside,
 )
 from salt.competition import CompetitionFiles, raise_problems, raise_repeated_ids
+from salt.competition import find_competition as find_competition  # here, too, for scripts from before 28 November 2026
 from salt.description import Competition, Files
 from salt.pictures import image_of, mask_of
 from salt.rle import decode_rles
@@ -43,16 +43,6 @@ from salt.tiles import pad_offset as pad_offset
 READ_AT_ONCE = 32  # tiles of a task: handing each over by itself takes a fifth of the time
 READ_THREADS = 4  # decoding releases the interpreter lock, and a network mount answers several requests at once
 TEXTS_AT_ONCE = 256  # run-length texts that are decoded together
-
-
-def find_competition(
-    roots: str | os.PathLike | Iterable[str | os.PathLike], competition: Competition | None = None
-) -> CompetitionFiles:
-    """As `salt.competition.find_competition`, for scripts from before 29 November 2026: without a competition, TGS."""
-    from salt import competition as described
-    from salt import tgs
-
-    return described.find_competition(roots, tgs.COMPETITION if competition is None else competition)
 
 
 def read_train(files: CompetitionFiles, progress: bool = True, most: int = MOST_IN_MEMORY) -> Tiles:

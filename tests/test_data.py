@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from competition_files import assert_same, read_both, rewrite_zip, unzip
 
-from salt import data
 from salt.competition import DataError, find_competition
 from salt.data import read_test, read_train
 from salt.layout import write_competition
@@ -297,9 +296,3 @@ def test_the_real_competition_is_read_whole(real_competition):
     assert not train.masks[is_black(train.images)].any()
     assert train.masks.mean() == pytest.approx(0.248, abs=0.015)
     assert not np.isnan(train.depths).any() and train.depths.min() >= 50 and train.depths.max() <= 959
-
-
-def test_scripts_from_before_there_were_other_competitions_still_find_tgs(synthetic_folder):
-    files = data.find_competition([synthetic_folder])
-    assert files.competition is TGS and files == find_competition([synthetic_folder], TGS)
-    assert data.find_competition([synthetic_folder], TGS) == files

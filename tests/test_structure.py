@@ -103,8 +103,6 @@ DESK_ORDER = [
 DESCRIPTIONS = ("tgs", "airbus", "severstal", "carvana")
 # Functions that can be called from where they once were: each only calls the one in its new place.
 FORMER_PLACES = {("training", "fit_folds"), ("training", "read_pseudo_labels")}
-FORMER_CALLS = {("data", "find_competition")}  # likewise, and without a competition it means TGS
-MOVED = FORMER_PLACES | FORMER_CALLS
 FLOORS = {"salt": ORDER, "flattener": FLATTENER_ORDER, "desk": DESK_ORDER}
 # Which of the other packages each may import.
 BELOW = {"salt": (), "flattener": (), "desk": ("salt", "flattener"), "scripts": ("salt", "flattener", "desk")}
@@ -123,7 +121,7 @@ MOST_LINES = 500  # of a file of Python or JavaScript
 def imported_names(path):
     """Every module that a file imports at any depth of its code, but for functions that have moved."""
     module = ast.parse(path.read_text(encoding="utf-8"))
-    module.body = [node for node in module.body if (path.stem, getattr(node, "name", None)) not in MOVED]
+    module.body = [node for node in module.body if (path.stem, getattr(node, "name", None)) not in FORMER_PLACES]
     for node in ast.walk(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -261,7 +259,7 @@ def test_no_two_modules_share_a_top_level_name():
                 defined = getattr(target, "name", None) or getattr(target, "id", None)
                 if name in DESCRIPTIONS and defined in ("COMPETITION", "COLUMNS"):
                     continue  # a notebook holds one of them
-                if defined and (name, defined) not in MOVED:
+                if defined and (name, defined) not in FORMER_PLACES:
                     assert defined not in owners, f"{defined} is in salt/{owners[defined]}.py and salt/{name}.py"
                     owners[defined] = name
 
