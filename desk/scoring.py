@@ -40,6 +40,24 @@ class ScoredRun(NamedTuple):
     competition: Competition
 
 
+class Surroundings(NamedTuple):
+    """Tiles and what lies beside them.
+
+    Attributes:
+        ids: `[N]`, sorted.
+        fold: int `[N]`, in which a tile is held out; -1: a test tile.
+        masks: uint8 `[N, H, W]`, 0 where none is known.
+        mosaic: int `[N]`, -1 for none.
+        neighbours: int `[N, 4]`, see `neighbours_of`.
+    """
+
+    ids: np.ndarray
+    fold: np.ndarray
+    masks: np.ndarray
+    mosaic: np.ndarray
+    neighbours: np.ndarray
+
+
 def show_score(names: Sequence[AnyPath], data: AnyPath | None = None, mosaics: AnyPath | None = None) -> dict:
     """Scores a run, or the ensemble of several, and prints it; a single run's figures also go to its score.json.
 
@@ -185,44 +203,59 @@ def leak_table(data: AnyPath | None, mosaics: AnyPath, oof: Oof, competition: Co
     Raises:
         ConfigurationError: no competition is given.
     """
-    if data is None:
-        raise ConfigurationError("--mosaics needs --data DIR, the competition's folder, which tells training tiles")
-    from salt.competition import find_competition
-    from salt.data import decode_texts, read_train_table
     from salt.folds import find_leaks  # scikit-learn, which other scores do not need
-    from salt.mosaics import neighbours_of, read_mosaics
     from salt.rules import measure_rules
 
-    metric = competition.metric
-    files = find_competition([data], competition)
-    train_ids, texts = read_train_table(files)
-    ids = np.array(sorted({*train_ids.tolist(), *oof.ids.tolist()}))
-    held = np.searchsorted(ids, oof.ids)
-    # Tiles of folds that were not trained are in none here: every fold has been trained on them.
-    fold = np.full(len(ids), int(oof.fold.max()) + 1)
-    fold[held] = oof.fold
-    table = read_mosaics(pathlib.Path(mosaics), ids)
-    neighbours = neighbours_of(table)
-    leaks = find_leaks(fold, table.mosaic, neighbours)
+    if data is None:
+        raise ConfigurationError("--mosaics needs --data DIR, the competition's folder, which tells training tiles")
+    metric, around = competition.metric, read_surroundings(data, mosaics, oof, competition)
+    held = np.searchsorted(around.ids, oof.ids)
+    leaks = find_leaks(around.fold, around.mosaic, around.neighbours)
     scores_at = level_table(oof, metric)
     nested = nested_choice(scores_at, nested_parts(oof, seed=0), metric)[0]
 
     def score(inside: np.ndarray) -> float | None:
         return mean_score(nested[inside], metric) if inside.any() else None
 
-    masks = np.zeros((len(ids), *oof.masks.shape[1:]), np.uint8)
-    masks[np.searchsorted(ids, train_ids)] = decode_texts(texts, train_ids, competition)
-    masks[held] = oof.masks
-    predicted, scored = np.zeros_like(masks), np.isin(np.arange(len(ids)), held)
+    predicted, scored = np.zeros_like(around.masks), np.isin(np.arange(len(around.ids)), held)
     predicted[held] = postprocess(oof.probabilities, *choose_level_and_area(scores_at, metric))
     return {
-        "rules": measure_rules(predicted, masks, fold, neighbours, scored),
-        "placed": float((table.mosaic[held] >= 0).mean()),
+        "rules": measure_rules(predicted, around.masks, around.fold, around.neighbours, scored),
+        "placed": float((around.mosaic[held] >= 0).mean()),
         **{
             name: {"share": float(known.mean()), "score": score(known), "others": score(~known)}
             for name, known in zip(("mates", "neighbours"), (leak[held] for leak in leaks), strict=True)
         },
     }
+
+
+def read_surroundings(
+    data: AnyPath, mosaics: AnyPath, oof: Oof, competition: Competition, test_ids: Sequence[str] | np.ndarray = ()
+) -> Surroundings:
+    """The tiles that were trained on or predicted, and those beside them.
+
+    Args:
+        data: the competition's folder, which tells the training tiles and their masks.
+        mosaics: table that scripts/mosaics.py has written.
+        oof: out-of-fold predictions.
+        test_ids: of test tiles.
+    """
+    from salt.competition import find_competition
+    from salt.data import decode_texts, read_train_table
+    from salt.mosaics import neighbours_of, read_mosaics
+
+    train_ids, texts = read_train_table(find_competition([data], competition))
+    ids = np.array(sorted({*train_ids.tolist(), *oof.ids.tolist(), *np.asarray(test_ids, str).tolist()}))
+    held, trained = np.searchsorted(ids, oof.ids), np.searchsorted(ids, train_ids)
+    fold = np.full(len(ids), -1)
+    # Tiles of folds that were not trained are in none here: every fold has been trained on them.
+    fold[trained] = int(oof.fold.max()) + 1
+    fold[held] = oof.fold
+    masks = np.zeros((len(ids), *oof.masks.shape[1:]), np.uint8)
+    masks[trained] = decode_texts(texts, train_ids, competition)
+    masks[held] = oof.masks
+    table = read_mosaics(pathlib.Path(mosaics), ids)
+    return Surroundings(ids, fold, masks, table.mosaic, neighbours_of(table))
 
 
 def open_run(name: AnyPath) -> ScoredRun:

@@ -1,11 +1,12 @@
 """Rules that correct a tile's predicted mask by its neighbours' known masks, and what each of them would change.
 
-They are habits of this competition's annotators, not of nature. None is applied by any notebook: each is measured on
-out-of-fold predictions first. A mask is known to a tile if its own is held out in another fold: as with a test tile,
-whose neighbours in training are known.
+They are habits of this competition's annotators, not of nature. No notebook applies them: each is measured on
+out-of-fold predictions first, and scripts/apply_rules.py applies those that are asked for and gain. A mask is known to
+a tile if its own is held out in another fold: as with a test tile, whose neighbours in training are known.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -73,10 +74,17 @@ def continue_borders(predicted: np.ndarray, masks: np.ndarray, known: np.ndarray
     return result
 
 
-RULES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
-    "vertical masks repeat downwards": repeat_vertical,
-    "empty below a bottom row of salt": empty_below_full,
-    "border lines as the neighbour's": continue_borders,
+class Rule(NamedTuple):
+    """A rule, in words and as a function of predicted masks, true masks and known neighbours."""
+
+    label: str
+    correct: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+RULES = {
+    "vertical": Rule("vertical masks repeat downwards", repeat_vertical),
+    "below-salt": Rule("empty below a bottom row of salt", empty_below_full),
+    "borders": Rule("border lines as the neighbour's", continue_borders),
 }
 
 
@@ -93,18 +101,20 @@ def measure_rules(
         scored: bool `[N]`, the tiles that have a prediction.
 
     Returns:
-        For each rule a dict that JSON can hold: `rule`; `tiles` whose mask it changes; `better` and `worse` ones by
-        average precision; `gain` of the score over all scored tiles, and its `standard_error` (paired).
+        For each rule a dict that JSON can hold: `name`, a key of `RULES`; `rule`, its label; `tiles` whose mask it
+        changes; `better` and `worse` ones by average precision; `gain` of the score over all scored tiles, and its
+        `standard_error` (paired).
     """
     known = known_neighbours(fold, neighbours)
     before = np.asarray(average_precision(predicted[scored], masks[scored]))
     effects = []
     for name, rule in RULES.items():
-        changed = rule(predicted, masks, known)
+        changed = rule.correct(predicted, masks, known)
         change = np.asarray(average_precision(changed[scored], masks[scored])) - before
         effects.append(
             {
-                "rule": name,
+                "name": name,
+                "rule": rule.label,
                 "tiles": int((changed != predicted)[scored].any(axis=(1, 2)).sum()),
                 "better": int((change > 1e-9).sum()),
                 "worse": int((change < -1e-9).sum()),

@@ -94,7 +94,7 @@ DESK_ORDER = [
     *("fetching", "joining", "competition_data", "describing", "submitting", "uploading", "run_table", "refreshing"),
     *("local.sandbox", "local.competitions", "local.mounts", "local.processes", "local.endings", "local.kernels"),
     *("local.docker", "local.chain", "score_tables", "scoring", "ensembles", "prediction_files", "importing"),
-    *("estimates", "weights"),
+    *("neighbours", "estimates", "weights"),
     *("pages.html", "pages.scaled", "pages.report", "pages.explore", "pages.mosaics"),
     *("benchmarks.timing", "benchmarks.page", "benchmarks.peers", "benchmarks.peer_program", "benchmarks.masks"),
     *("benchmarks.reading", "benchmarks.networks", "benchmarks.programs", "benchmarks.groups", "benchmarks.growth"),
