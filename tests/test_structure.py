@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = [
     *("limits", "machine", "files", "archives", "config", "rle", "metrics", "description"),
     *("tiles", "pictures", "stacks", "tables", "submission"),
-    *("competition", "layout", "data", "folds", "seams", "mosaics", "tgs", "airbus", "severstal", "carvana"),
+    *("competition", "layout", "data", "folds", "seams", "mosaics", "borders", "tgs", "airbus", "severstal", "carvana"),
     *("synthetic", "scenes", "slices", "artifacts"),
     *("layers", "keras_metrics", "augmentations", "losses", "backbones", "encoders", "unet", "tta"),
     *("postprocess", "inference", "rules", "levels", "scoring", "objects", "ensembles"),
