@@ -16,6 +16,7 @@ import argparse
 import datetime
 import os
 import sys
+import textwrap
 
 from desk.command import Outcome, VerbParser, run_command
 from desk.machine import start_keras
@@ -64,7 +65,7 @@ def benchmark(options: argparse.Namespace) -> Outcome:
     if options.write:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
         command = " ".join(["python scripts/benchmark.py", *groups, f"--repeats {options.repeats}"])
-        lines = [f"{machine}. Command: `{command}`.", "", *(page.table(rows) if rows else [])]
+        lines = [*textwrap.wrap(f"{machine}. Command: `{command}`.", 126), "", *(page.table(rows) if rows else [])]
         page.append(ROOT / "BENCHMARKS.md", now, [*lines, *(["", *growth.table(grown)] if grown else [])])
     return Outcome({"machine": machine, "rows": [row._asdict() for row in rows], "growth": grown})
 

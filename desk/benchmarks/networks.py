@@ -11,7 +11,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from desk.benchmarks.masks import wavy_masks
+from desk.benchmarks.masks import wavy_masks, with_noise
 from desk.benchmarks.peers import PeerProcess
 from desk.benchmarks.timing import Comparison, Contender, timed
 from desk.competitions import load_competition
@@ -120,8 +120,7 @@ def inference_group(peers: PeerProcess, quick: bool) -> list[Comparison]:
 def made_tiles(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Images with noise and their masks, uint8 `[count, 101, 101]`; what they show does not matter for the time."""
     masks = wavy_masks(count)
-    noise = np.random.default_rng(2).normal(110, 30, masks.shape)
-    return np.clip(noise + 60 * masks, 0, 255).astype(np.uint8), masks
+    return with_noise(masks, 110, 60, 30), masks
 
 
 def compiled_function(function: Callable) -> Callable:
