@@ -90,7 +90,9 @@ def count_oof(oof: Oof | OofCounts) -> OofCounts:
 
 def mask_checksums(masks: np.ndarray) -> np.ndarray:
     """A checksum of each tile's masks, uint32 `[N]`."""
-    sums = [zlib.crc32(np.packbits(mask != 0)) for part in tile_parts(masks) for mask in np.asarray(masks[part])]
+    sums = [
+        zlib.crc32(np.packbits(mask != 0).tobytes()) for part in tile_parts(masks) for mask in np.asarray(masks[part])
+    ]
     return np.array(sums, np.uint32)
 
 
