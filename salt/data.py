@@ -80,10 +80,11 @@ def read_train(files: CompetitionFiles, progress: bool = True, most: int = MOST_
         lonely = sorted((with_image - with_mask).intersection(ids.tolist()))
         problems += [f"{image_reader.label(i)}: image without mask" for i in lonely]
     raise_problems(problems)
-    images, problems = read_pictures(ImageMaker(image_reader, ids, competition), "train images", progress, most)
+    maker = PictureMaker(image_reader, ids, size, competition.channels)
+    images, problems = read_pictures(maker, "train images", progress, most)
     masks = None
     if mask_reader is not None and len(ids) * size[0] * size[1] <= most:
-        masks, mask_problems = read_pictures(MaskMaker(mask_reader, ids, competition), "train masks", progress, most)
+        masks, mask_problems = read_pictures(PictureMaker(mask_reader, ids, size, 0), "train masks", progress, most)
         problems += mask_problems
     raise_problems(problems)
     encoded = decode_texts(texts, ids, competition, most)
@@ -116,7 +117,8 @@ def read_test(files: CompetitionFiles, progress: bool = True, most: int = MOST_I
     reader = PictureReader(folder, competition.test_images)
     reader.match(ids)
     raise_problems(unmatched_ids(ids, sample.name, reader, known_ids(files, "train_table")))
-    images, problems = read_pictures(ImageMaker(reader, ids, competition), "test images", progress, most)
+    maker = PictureMaker(reader, ids, competition.one_size(), competition.channels)
+    images, problems = read_pictures(maker, "test images", progress, most)
     raise_problems(problems)
     return Tiles(ids, images, None, read_depths(files, ids), competition)
 
@@ -258,36 +260,29 @@ class PictureReader:
         return self.files.decode(self.read(tile_id), size)
 
 
-class ImageMaker:
-    """Reads the image of a tile, as a `Stack` asks for it."""
+class PictureMaker:
+    """Reads the picture of a tile, as a `Stack` asks for it.
 
-    def __init__(self, reader: PictureReader, ids: np.ndarray, competition: Competition):
-        self.reader, self.ids, self.size = reader, ids, competition.one_size()
-        self.channels = competition.channels
-        self.shape = (len(ids), *self.size) if self.channels == 1 else (len(ids), *self.size, self.channels)
+    Args:
+        reader: of the pictures' files.
+        ids: str `[N]`.
+        size: height and width.
+        channels: of an image, 1 or 3; 0: the pictures are masks.
+    """
+
+    def __init__(self, reader: PictureReader, ids: np.ndarray, size: tuple[int, int], channels: int):
+        self.reader, self.ids, self.size, self.channels = reader, ids, size, channels
+        self.shape = (len(ids), *size, channels) if channels > 1 else (len(ids), *size)
 
     def __call__(self, index: int) -> np.ndarray:
         try:
-            return image_of(self.reader.pixels(self.ids[index], self.size), self.channels)
+            pixels = self.reader.pixels(self.ids[index], self.size)
+            return image_of(pixels, self.channels) if self.channels else mask_of(pixels)
         except DataError as error:
             raise DataError(f"{self.reader.label(self.ids[index])}: {error}") from error
 
 
-class MaskMaker:
-    """Reads the mask of a tile from its file, as a `Stack` asks for it."""
-
-    def __init__(self, reader: PictureReader, ids: np.ndarray, competition: Competition):
-        self.reader, self.ids, self.size = reader, ids, competition.one_size()
-        self.shape = (len(ids), *self.size)
-
-    def __call__(self, index: int) -> np.ndarray:
-        try:
-            return mask_of(self.reader.pixels(self.ids[index], self.size))
-        except DataError as error:
-            raise DataError(f"{self.reader.label(self.ids[index])}: {error}") from error
-
-
-def read_pictures(maker: ImageMaker | MaskMaker, label: str, progress: bool, most: int) -> tuple[np.ndarray, list[str]]:
+def read_pictures(maker: PictureMaker, label: str, progress: bool, most: int) -> tuple[np.ndarray, list[str]]:
     """Reads all pictures in a thread pool, unless they would take more than `most` bytes: these become a `Stack`.
 
     Args:
