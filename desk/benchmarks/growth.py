@@ -15,17 +15,15 @@ from desk.errors import LocalRunError
 from desk.paths import BUILD, ROOT
 
 FACTORS = (1, 4, 16)
-BASE = (
-    1125  # tiles, or lines of the program that is flattened; 16 times as many are the competition's 18,000 test tiles
-)
-# What is imported before the work; its time and memory do not grow.
+BASE = 1125  # tiles, or lines of the program that is flattened; TGS has 16 times as many test tiles
+# Keras is imported before the work, where it is needed: its time does not grow.
 START = """
-import sys
-from desk.machine import start_keras
-if sys.argv[1] in ("train", "predict"):
+import importlib, sys
+module, work, items, keras = sys.argv[1:]
+if keras:
+    from desk.machine import start_keras
     start_keras()
-from desk.benchmarks.growth import run_piece
-run_piece(sys.argv[1], int(sys.argv[2]))
+importlib.import_module(module).run_piece(work, int(items))
 """
 
 
@@ -42,13 +40,27 @@ def measure_growth(quick: bool) -> list[dict]:
     pieces = [(work, factor * base) for work in PIECES for factor in FACTORS[: 2 if quick else None]]
     found = []
     for work, items in tqdm(pieces, desc="growth", unit="process", leave=False):
-        done = subprocess.run(
-            [sys.executable, "-c", START, work, str(items)], cwd=ROOT, capture_output=True, text=True
-        )  # fmt: skip
-        if done.returncode:
-            raise LocalRunError(f"{work} of {items:,}: status {done.returncode}\n{done.stderr[-2000:]}")
-        found.append({"work": work, "items": items, **json.loads(done.stdout.splitlines()[-1])})
+        keras = "keras" if work in ("train", "predict") else ""
+        found.append({"work": work, "items": items, **run_apart(__name__, work, items, keras)})
     return found
+
+
+def run_apart(module: str, work: str, items: int, keras: str) -> dict:
+    """Runs a piece of work in a process of its own and returns what it tells of itself.
+
+    Args:
+        module: whose function `run_piece` does it.
+        work, items: its arguments.
+        keras: empty where it needs no Keras.
+
+    Raises:
+        LocalRunError: the process failed; with what it printed last.
+    """
+    command = [sys.executable, "-c", START, module, work, str(items), keras]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise LocalRunError(f"{work} of {items:,}: status {done.returncode}\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def table(found: list[dict]) -> list[str]:

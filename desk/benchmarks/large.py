@@ -8,8 +8,6 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import cast
@@ -17,22 +15,14 @@ from typing import cast
 import numpy as np
 from tqdm import tqdm
 
-from desk.benchmarks.growth import peak_memory
-from desk.errors import LocalRunError
-from desk.paths import BUILD, ROOT
+from desk.benchmarks.growth import peak_memory, run_apart
+from desk.paths import BUILD
 from salt.tiles import Tiles
 
 COUNT = 10_000  # images
 MADE = 8  # of them that are drawn
 PREDICTED = 8
 SCORED = 200
-START = """
-import sys
-from desk.machine import start_keras
-start_keras()
-from desk.benchmarks.large import run_piece
-run_piece(sys.argv[1], int(sys.argv[2]))
-"""
 
 
 def measure_large(quick: bool) -> list[dict]:
@@ -44,13 +34,9 @@ def measure_large(quick: bool) -> list[dict]:
     Raises:
         LocalRunError: a process failed; with what it printed last.
     """
-    count, found = 24 if quick else COUNT, []
-    for work in tqdm(PIECES, desc="large", unit="process", leave=False):
-        done = subprocess.run([sys.executable, "-c", START, work, str(count)], cwd=ROOT, capture_output=True, text=True)
-        if done.returncode:
-            raise LocalRunError(f"{work} of {count:,}: status {done.returncode}\n{done.stderr[-2000:]}")
-        found.append({"work": work, **json.loads(done.stdout.splitlines()[-1])})
-    return found
+    count = 24 if quick else COUNT
+    works = tqdm(PIECES, desc="large", unit="process", leave=False)
+    return [{"work": work, **run_apart(__name__, work, count, "keras")} for work in works]
 
 
 def run_piece(work: str, count: int) -> None:
@@ -66,6 +52,7 @@ def linked_competition(count: int) -> pathlib.Path:
     from salt.carvana import COMPETITION
     from salt.layout import encode_picture
     from salt.scenes import synthetic_scenes
+    from salt.submission import mask_texts
     from salt.tables import fill_row
 
     folder = BUILD / "large" / str(count)
@@ -73,8 +60,6 @@ def linked_competition(count: int) -> pathlib.Path:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "train").mkdir(parents=True)
-    from salt.submission import mask_texts
-
     tiles, table = synthetic_scenes(COMPETITION, MADE, seed=0, progress=False), COMPETITION.train_table
     texts = [text for each in mask_texts(tiles.known_masks(), table, COMPETITION) for text in each]
     for index, image in enumerate(tiles.images):
