@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 COMMANDS = ROOT / "docs" / "commands.md"
 WIDTH = 110
-README_LINES = 162
+README_LINES = 150
 
 # --- the commands ---
 
