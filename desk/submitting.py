@@ -106,7 +106,7 @@ def submit_run(
         sample = find_sample(link, competition, data, cache)
         facts = check_submission(run.folder / SUBMISSION, sample, competition)
     print(f"  checked      {facts['rows']:,} rows, {facts['empty_share']:.0%} of them empty, ", end="")
-    print(f"{facts['mean_coverage']:.1%} salt on average")
+    print(f"{facts['mean_coverage']:.1%} {competition.target} on average")
     message = f"[{run.name}] {message}".strip()
     if len(message) > MOST_CHARACTERS:
         raise ConfigurationError(
