@@ -25,6 +25,7 @@ THRESHOLDS_20 = range(10, 20)
 
 # Tiles counted at a time: bounds the memory of the 8-byte indices that np.bincount needs (10,201 a tile).
 METRIC_CHUNK = 64
+HISTOGRAM_PIXELS = 2**24  # that OpenCV counts at a time: it gives counts in float32, which is exact up to here
 
 
 class MetricError(ValueError):
@@ -206,11 +207,31 @@ def pixels_from_level(probabilities: np.ndarray, masks: np.ndarray) -> np.ndarra
     classes = masks.shape[3:]
     pixels = np.empty((len(masks), *classes, 2, 256), np.int32)
     for part in tile_parts(masks):
-        truth = require_masks(class_masks(masks[part]), "masks", MetricError)
-        code = truth.astype(np.uint16) * 256 + class_masks(probabilities[part])
-        counts = count_codes(code, 512).reshape(-1, *classes, 2, 256)
+        truth = require_masks(class_masks(masks[part]), "masks", MetricError).astype(np.uint8, copy=False)
+        counts = count_levels(truth, class_masks(probabilities[part])).reshape(-1, *classes, 2, 256)
         pixels[part] = counts[..., ::-1].cumsum(axis=-1)[..., ::-1]
     return pixels
+
+
+def count_levels(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """How often each probability occurs in each mask, apart for background and salt.
+
+    Args:
+        truth: uint8 `[n, H, W]`, 0 and 1.
+        probabilities: uint8 `[n, H, W]`.
+
+    Returns:
+        int32 `[n, 2, 256]`.
+    """
+    import cv2  # counts bytes in a third of the time of np.bincount, which makes 8 bytes of each first
+
+    counts = np.zeros((len(truth), 2, 256), np.int32)
+    rows = max(1, HISTOGRAM_PIXELS // max(1, truth.shape[2]))
+    for index, pair in enumerate(zip(truth, probabilities, strict=True)):
+        for first in range(0, len(pair[0]) if truth.size else 0, rows):
+            strips = [pixels[first : first + rows] for pixels in pair]
+            counts[index] += cv2.calcHist(strips, (0, 1), None, (2, 256), (0, 2, 0, 256)).astype(np.int32)
+    return counts
 
 
 def tile_parts(masks: np.ndarray, pixels: int | None = None) -> Iterator[slice]:
@@ -235,7 +256,11 @@ def class_masks(masks: np.ndarray) -> np.ndarray:
 
 def scores_from_pixels(at_least: np.ndarray, metric: Metric) -> np.ndarray:
     """The `threshold_sweep` of tiles, from the result of `pixels_from_level`."""
-    return metric.score(at_least[..., 1, 1:], at_least[..., 1:].sum(axis=-2, dtype=np.int32), at_least[..., 1, :1])
+    scores = np.empty((*at_least.shape[:-2], 255))
+    for part in tile_parts(at_least):  # a few at a time, which stay in the processor's cache
+        salt = at_least[part][..., 1, :]
+        scores[part] = metric.score(salt[..., 1:], at_least[part][..., 0, 1:] + salt[..., 1:], salt[..., :1])
+    return scores
 
 
 def intersection_and_union(proposal: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -279,7 +304,8 @@ def count_codes(codes: np.ndarray, kinds: int) -> np.ndarray:
 
 def precision_from_counts(intersection: Any, union: Any, where: Callable = np.where) -> Any:
     """The share of the ten thresholds that intersection / union exceeds; 1 where both are 0."""
-    passed = sum(where(20 * intersection > threshold * union, 1.0, 0.0) for threshold in THRESHOLDS_20)
+    scaled = 20 * intersection
+    passed = sum(where(scaled > threshold * union, 1.0, 0.0) for threshold in THRESHOLDS_20)
     return where(union == 0, 1.0, passed / len(THRESHOLDS_20))
 
 

@@ -16,6 +16,7 @@ from salt.metrics import (
     coverage_class,
     iou,
     leaderboard_score,
+    pixels_from_level,
     threshold_sweep,
 )
 
@@ -137,6 +138,17 @@ def test_the_sweep_of_empty_tiles_turns_to_one_above_the_highest_probability():
     probabilities = np.zeros((1, 3, 3), np.uint8)
     probabilities[0, 1, 1] = 100
     assert threshold_sweep(probabilities, truth)[0].tolist() == [0.0] * 100 + [1.0] * 155
+
+
+def test_a_mask_with_more_pixels_than_are_counted_at_once_is_counted_whole(monkeypatch):
+    generator = np.random.default_rng(3)
+    probabilities, masks = generator.integers(0, 256, (3, 9, 7), dtype=np.uint8), generator.integers(0, 2, (3, 9, 7))
+    whole = pixels_from_level(probabilities, masks)
+    assert [[np.sum((masks[0] == t) & (probabilities[0] >= v)) for v in (0, 1, 128, 255)] for t in (0, 1)] == whole[
+        0, :, [0, 1, 128, 255]
+    ].T.tolist()
+    monkeypatch.setattr("salt.metrics.HISTOGRAM_PIXELS", 2 * 7)
+    assert np.array_equal(pixels_from_level(probabilities, masks), whole)
 
 
 def test_the_sweep_over_many_chunks_keeps_the_tiles_order():

@@ -243,7 +243,7 @@ BUGS = {
         "line, column = np.divmod(position, max(1, width))",
     ),
     "encode_rle loses a run that ends with the tile": Bug(
-        "salt/rle.py", "reaching = np.flatnonzero(chunk[:, -1, -1]) if pixels else row", "reaching = row[:0]"
+        "salt/rle.py", "reaching = np.flatnonzero(chunk[:, -1, -1]).astype(whole)", "reaching = row[:0]"
     ),
     "encode_rle counts from 0": Bug("salt/rle.py", "        numbers[0::2] += first\n", ""),
     "decode_rle counts from 0": Bug(
@@ -252,7 +252,7 @@ BUGS = {
     "decode_rle lets runs overlap by a pixel": Bug("salt/rle.py", "(step < length[:-1])", "(step < length[:-1] - 1)"),
     # --- metrics ---
     "an IoU at a threshold passes it": Bug(
-        "salt/metrics.py", "20 * intersection > threshold * union", "20 * intersection >= threshold * union"
+        "salt/metrics.py", "scaled > threshold * union", "scaled >= threshold * union"
     ),
     "empty against empty has an IoU of 0": Bug(
         "salt/metrics.py", "np.where(union == 0, 1.0, intersection", "np.where(union == 0, 0.0, intersection"
@@ -262,8 +262,8 @@ BUGS = {
     ),
     "the sweep is off by one level": Bug(
         "salt/metrics.py",
-        "metric.score(at_least[..., 1, 1:], at_least[..., 1:].sum",
-        "metric.score(at_least[..., 1, :-1], at_least[..., :-1].sum",
+        "metric.score(salt[..., 1:], at_least[part][..., 0, 1:] + salt[..., 1:]",
+        "metric.score(salt[..., :-1], at_least[part][..., 0, :-1] + salt[..., :-1]",
     ),
     "the union leaves out what is missed": Bug(
         "salt/metrics.py", "counts[:, 0] + counts[:, 2], counts[:, 2] + counts[:, 3]", "counts[:, 0], counts[:, 2]"
