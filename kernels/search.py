@@ -46,7 +46,7 @@ import keras
 
 from salt.artifacts import library_versions, write_manifest
 from salt.competition import find_competition
-from salt.config import preset
+from salt.config import preset, settle_precision
 from salt.cross_validation import claim_state
 from salt.data import read_train
 from salt.encoders import find_weights
@@ -70,7 +70,7 @@ BUILD_ID = ""  # hash of the source that this notebook was built from
 
 # %%
 began = time.monotonic()
-config = preset(PRESET, **SET)
+config = settle_precision(preset(PRESET, **SET))
 check_search(config)
 run_id = RUN_ID or time.strftime("search-%Y%m%d-%H%M%S", time.gmtime())
 roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle and in the local stand-in

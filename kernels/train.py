@@ -46,7 +46,7 @@ import numpy as np
 
 from salt.artifacts import find_run, library_versions, write_manifest
 from salt.competition import find_competition
-from salt.config import preset
+from salt.config import preset, settle_precision
 from salt.cross_validation import fit_folds, read_pseudo_labels
 from salt.data import describe_tiles, read_test, read_train
 from salt.encoders import find_weights
@@ -77,7 +77,7 @@ BUILD_ID = ""  # hash of the source that this notebook was built from
 
 # %%
 began = time.monotonic()
-config = preset(PRESET, **SET)
+config = settle_precision(preset(PRESET, **SET))
 run_id = RUN_ID or time.strftime("train-%Y%m%d-%H%M%S", time.gmtime())
 roots = ["../input", "/kaggle/input"]  # beside the working folder, as on Kaggle and in the local stand-in
 files = find_competition(roots, COMPETITION)

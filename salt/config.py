@@ -9,6 +9,8 @@ import types
 import typing
 from dataclasses import dataclass
 
+from salt.machine import multiplies_bfloat16
+
 
 class ConfigError(ValueError):
     """A setting that does not exist, has the wrong type, or is out of its range."""
@@ -75,8 +77,8 @@ class Config:
     pseudo_confidence: float = 0.9  # only tiles in which that run's mean confidence is at least this are used
     snapshots: int = 1  # networks a fold: so many times the rate falls to 0 and the weights are kept (an ensemble)
     ema_momentum: float = 0.0  # of the running average of the weights, which becomes the result; 0: the last weights
-    precision: str = "float32"  # "float32", "mixed_float16" (T4) or "mixed_bfloat16" (CPU with AVX-512, H200)
-
+    # "float32", "mixed_float16" (T4), "mixed_bfloat16" (H200), or on a CPU "auto": what is fast, see settle_precision
+    precision: str = "float32"
     gpu: bool = False  # whether a machine without a GPU is an error, instead of a training of many hours on its CPU
     workers: int = 0  # processes that train folds, or trials of a search, in parallel; 0: one a GPU
     # Dask's scheduler (tcp://HOST:8786, or its scheduler file), on whose machines folds are trained; empty: on this one
@@ -140,13 +142,14 @@ class Config:
 BACKBONE_NAMES = (
     "resnet18", "resnet50", "efficientnet_b0", "mit_b0", "convnext_tiny", "dinov2_small", "dinov3_small",
 )  # fmt: skip
+DENSE_ENCODERS = ("residual", "vgg16")  # which have no depthwise convolutions
 CHOICES = {
     "model": ("unet", "transfer_unet", "encoder_unet"),
     "encoder": ("residual", "vgg16", "efflite0", "efflite2", "efficientnetv2s", *BACKBONE_NAMES),
     "stem_stride": (1, 2),
     "padding": ("reflect", "edge"),
     "space": ("original", "original_transfer", "recipe", "findings"),
-    "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
+    "precision": ("float32", "mixed_float16", "mixed_bfloat16", "auto"),
     "optimizer": ("adamw", "nadam", "rmsprop", "sgd"),
     "split": ("random", "mosaic"),
     "tta": ("none", "flip", "d4"),
@@ -334,6 +337,24 @@ def config_from_dict(values: dict) -> Config:
         if key not in known:
             raise ConfigError(f"setting {key!r} does not exist; there are {', '.join(known)}")
     return Config(**values)
+
+
+def settle_precision(config: Config, cpuinfo: str = "/proc/cpuinfo") -> Config:
+    """The settings with a precision in the place of "auto", for this machine's processor.
+
+    It is mixed_bfloat16 where the processor multiplies bfloat16 and the network is made of dense convolutions: VGG-16's
+    step then takes a third of the time. Depthwise convolutions have no such kernel; they stay in float32, and so does
+    everything on a processor without the instructions. For a GPU name one of the other precisions.
+
+    Args:
+        config: the run's settings; what is recorded of a run are those that this function returns.
+        cpuinfo: the file in which Linux describes the processor.
+    """
+    if config.precision != "auto":
+        return config
+    dense = config.model != "encoder_unet" or config.encoder in DENSE_ENCODERS
+    chosen = "mixed_bfloat16" if dense and multiplies_bfloat16(cpuinfo) else "float32"
+    return dataclasses.replace(config, precision=chosen)
 
 
 def snapshot_progress(snapshots: int, lovasz: float) -> list[float]:

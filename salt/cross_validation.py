@@ -28,7 +28,7 @@ from salt.artifacts import (
 )
 from salt.cluster import open_cluster
 from salt.cluster_check import ClusterError, existing_paths
-from salt.config import Config, config_to_dict
+from salt.config import Config, config_to_dict, settle_precision
 from salt.files import whole_file
 from salt.folds import assign_folds, stratification_classes
 from salt.inference import predict_run
@@ -184,7 +184,7 @@ def fit_share(
         TrainingError: names the folds that failed; its cause is what went wrong in the first of them.
     """
     config = job.config
-    keras.mixed_precision.set_dtype_policy(config.precision)
+    keras.mixed_precision.set_dtype_policy(settle_precision(config).precision)
     budget = None
     if job.clock is not None:
         budget = Budget(config.minutes, rounds or len(share), job.clock, job.began, config.limit_minutes)

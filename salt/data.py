@@ -6,6 +6,7 @@ decides nothing about folds, training or predictions.
 
 import collections
 import io
+import os
 import pathlib
 import threading
 import zipfile
@@ -26,7 +27,9 @@ from salt.archives import (
     file_names,
     open_archive,
     plain_stem,
+    read_at_once,
     read_inside,
+    read_whole,
 )
 from salt.competition import CompetitionFiles, raise_problems, raise_repeated_ids
 from salt.competition import find_competition as find_competition  # here, too, for scripts from before 28 November 2026
@@ -203,7 +206,8 @@ class PictureReader:
         self.folder, self.files = folder, files
         self.zip: zipfile.ZipFile | None = None
         self.lock = threading.Lock()  # a zip has one file position
-        inside = None if folder.path.is_dir() else file_names(self.archive())
+        self.on_disk = folder.path.is_dir()
+        inside = None if self.on_disk else file_names(self.archive())
         self.names = Folder(folder, inside).pictures(files.suffix)  # id: the file's name in the folder or in the zip
 
     def match(self, ids: np.ndarray) -> None:
@@ -246,10 +250,15 @@ class PictureReader:
             DataError: the file cannot be read, or its checksum in the zip is wrong.
         """
         try:
-            if self.folder.path.is_dir():
-                return (self.folder.path / self.names[tile_id]).read_bytes()
+            if self.on_disk:
+                return read_whole(f"{self.folder.path}{os.sep}{self.names[tile_id]}")
             with self.lock:
-                return read_inside(self.archive(), self.names[tile_id])
+                archive = self.archive()
+            content = read_at_once(archive, self.names[tile_id])
+            if content is not None:
+                return content
+            with self.lock:
+                return read_inside(archive, self.names[tile_id])
         except ArchiveError:
             raise
         except UNREADABLE as error:
@@ -299,13 +308,13 @@ def read_pictures(maker: PictureMaker, label: str, progress: bool, most: int) ->
     tiles = np.zeros(maker.shape, np.uint8)
 
     def read_some(first: int) -> list[str]:
-        problems = []
-        for index in range(first, min(first + READ_AT_ONCE, len(tiles))):
+        problems, last = [], min(first + READ_AT_ONCE, len(tiles))
+        for index in range(first, last):
             try:
                 tiles[index] = maker(index)
             except DataError as error:
                 problems.append(str(error))
-            bar.update()
+        bar.update(last - first)
         return problems
 
     bar = tqdm(total=len(tiles), desc=label, unit="tile", disable=not progress)

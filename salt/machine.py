@@ -22,6 +22,7 @@ X86 = ("x86_64", "AMD64")
 # From the widest vectors to the narrowest: what /proc/cpuinfo calls them, and how they are written.
 VECTORS = {"amx_tile": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX"}
 
+BFLOAT16 = ("amx_bf16", "avx512_bf16")
 
 CGROUPS = "/sys/fs/cgroup"  # where Linux shows what a container may use
 GPUS_PROGRAM = "import keras; print(*keras.distribution.list_devices())"
@@ -94,11 +95,21 @@ def describe_machine(environment: Mapping[str, str], cpuinfo: str = "/proc/cpuin
 
 def widest_vectors(cpuinfo: str = "/proc/cpuinfo") -> str:
     """The widest vector instructions of this processor, such as "AVX2"; empty where the file does not say."""
+    flags = processor_flags(cpuinfo)
+    return next((label for flag, label in VECTORS.items() if flag in flags), "")
+
+
+def multiplies_bfloat16(cpuinfo: str = "/proc/cpuinfo") -> bool:
+    """Whether this processor has instructions that multiply bfloat16, without which it is slower than float32."""
+    return not processor_flags(cpuinfo).isdisjoint(BFLOAT16)
+
+
+def processor_flags(cpuinfo: str = "/proc/cpuinfo") -> set[str]:
+    """What the processor can do, in Linux's words; empty where the file does not say."""
     path = pathlib.Path(cpuinfo)
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     found = re.search(r"^flags\s*:(.*)$", text, flags=re.MULTILINE)
-    flags = set(found[1].split()) if found else set()
-    return next((label for flag, label in VECTORS.items() if flag in flags), "")
+    return set(found[1].split()) if found else set()
 
 
 @contextlib.contextmanager

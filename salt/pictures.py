@@ -47,7 +47,7 @@ def mask_of(pixels: np.ndarray) -> np.ndarray:
     """A mask, uint8 {0, 1} `[H, W]`, from the pixels of its file: any pixel above zero counts."""
     if pixels.ndim == 3:
         pixels = pixels[..., :3].max(axis=2)  # a fourth channel would be opacity
-    return (pixels != 0).astype(np.uint8)
+    return (pixels != 0).view(np.uint8)
 
 
 def decode_png(content: bytes, size: tuple[int, int]) -> np.ndarray:

@@ -5,6 +5,7 @@ sorted and do not overlap; an empty mask is the empty string. A transposed encod
 submissions, so both directions are here and no other module knows the format. numpy only; no files.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 
@@ -102,15 +103,16 @@ def number_lines(numbers: np.ndarray, counts: np.ndarray) -> list[str]:
     """
     if not len(numbers):
         return [""] * len(counts)
-    places = len(str(numbers.max()))
-    text = np.empty((len(numbers), places + 1), np.uint8)  # zeros in front of a number are dropped below
-    rest = numbers
-    for place in reversed(range(places)):
-        higher = rest // 10
-        digit = rest - 10 * higher + ord("0")
-        text[:, place] = digit if place == places - 1 else digit * (rest > 0)
+    groups = (len(str(numbers.max())) + 2) // 3
+    words = np.empty((len(numbers), groups), "<u4")
+    rest, table = numbers, three_digits()
+    for group in reversed(range(groups)):
+        higher = rest // 1000
+        row = np.where(higher > 0, 1000, 2000 if group == groups - 1 else 0)
+        words[:, group] = table[row + rest - 1000 * higher]
         rest = higher
     filled = np.flatnonzero(counts)
+    text = words.view(np.uint8).reshape(len(numbers), -1)
     text[:, -1] = ord(" ")
     text[counts.cumsum()[filled] - 1, -1] = ord("\n")
     lines = [""] * len(counts)
@@ -118,6 +120,16 @@ def number_lines(numbers: np.ndarray, counts: np.ndarray) -> list[str]:
     for index, line in zip(filled.tolist(), texts, strict=False):  # behind the last line break there is nothing
         lines[index] = line
     return lines
+
+
+@functools.cache
+def three_digits() -> np.ndarray:
+    """The texts of 0 to 999 in four bytes each, the first digit lowest, what is left 0: three tables in a row.
+
+    In the first 0 has no text, in the second all have three digits, in the third 0 is "0"; `<u4` `[3000]`.
+    """
+    texts = [["", *map(str, range(1, 1000))], [f"{number:03}" for number in range(1000)], map(str, range(1000))]
+    return np.array([text.encode() for each in texts for text in each], "S4").view("<u4")
 
 
 def masks_at_a_time(pixels: int) -> int:

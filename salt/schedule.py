@@ -11,7 +11,7 @@ import json
 import math
 import pathlib
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -239,7 +239,34 @@ class PlannedOptimizer(keras.optimizers.Optimizer):
         super().update_step(gradient, variable, rate)
 
 
-class PlannedAdam(PlannedOptimizer, keras.optimizers.Adam):
+class OneKernelAdam(keras.optimizers.Adam):
+    """Keras's Adam, whose step of a variable is one kernel where TensorFlow has it: Keras's own takes a dozen passes
+    through the memory. The variables are Keras's, and so are their values but for rounding."""
+
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
+        """One step of one variable, which Keras hands over as TensorFlow's own."""
+        if keras.backend.backend() != "tensorflow" or self.amsgrad or variable.dtype != "float32":
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
+        step = ops.cast(self.iterations + 1, "float32")
+        index = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=ops.power(self.beta_1, step),
+            beta2_power=ops.power(self.beta_2, step),
+            lr=ops.cast(learning_rate, "float32"),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=ops.cast(gradient, "float32"),
+        )
+
+
+class PlannedAdam(PlannedOptimizer, OneKernelAdam):
     """Adam, and with its decay AdamW."""
 
 

@@ -4,6 +4,7 @@ A thin model around the network pads, augments and crops inside the step that Ke
 network itself stays a plain function from tiles to logits; it alone is saved.
 """
 
+import functools
 import math
 import threading
 from collections.abc import Callable
@@ -67,7 +68,7 @@ class SegmentationTask(keras.Model):
             self.step.assign_add(1.0)
         else:
             parameters = plain_parameters(batch, size, tile)
-        images, padded = augment(inputs["image"], inputs["mask"], parameters, size, self.config.padding)
+        images, padded = fused_augment(size, self.config.padding)(inputs["image"], inputs["mask"], parameters)
         if training and self.config.cutmix:
             boxes = draw_boxes(self.config.cutmix, batch, size, self.box_seed_generator)
             images, padded = mix_tiles(images, padded, boxes)
@@ -107,6 +108,24 @@ class SegmentationTask(keras.Model):
         """Adds the batch to the score."""
         self.score.update_state(by_class(y_pred["mask"]), by_class(y_pred["logits"]))
         return self.get_metrics_result()
+
+
+@functools.lru_cache(maxsize=8)
+def fused_augment(size: int, mode: str) -> Callable:
+    """`augment` to a square of this size as one program: on a CPU TensorFlow's XLA makes it of the whole warp.
+
+    That takes a quarter of the time of one operation after the other. Other backends and devices fuse it by themselves,
+    or it costs them nothing.
+    """
+
+    def whole(images: Tensor, masks: Tensor, parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return augment(images, masks, parameters, size, mode)
+
+    if keras.backend.backend() != "tensorflow" or keras.distribution.list_devices("gpu"):
+        return whole
+    import tensorflow as tf
+
+    return tf.function(whole, jit_compile=True)
 
 
 def by_class(maps: Tensor) -> Tensor:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from salt.config import PRESETS, Config, ConfigError, config_from_dict, config_to_dict, preset
+from salt.config import PRESETS, Config, ConfigError, config_from_dict, config_to_dict, preset, settle_precision
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -92,3 +92,26 @@ def test_a_length_of_training_that_is_asked_for_replaces_the_presets_own(change)
 
 def test_a_preset_keeps_its_length_of_training_when_something_else_is_changed():
     assert preset("cpu", batch_size=8).minutes == 60
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "precision"),
+    [
+        ("transfer_unet", "avx512_bf16", "mixed_bfloat16"),
+        ("unet", "amx_bf16", "mixed_bfloat16"),
+        ("scratch", "amx_bf16", "mixed_bfloat16"),
+        ("cpu", "amx_bf16", "float32"),  # depthwise convolutions
+        ("transfer_unet", "avx512f", "float32"),
+    ],
+)
+def test_the_precision_auto_is_what_the_network_and_the_processor_are_fast_with(tmp_path, name, flags, precision):
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: fpu {flags}\n")
+    config = preset(name, precision="auto")
+    assert settle_precision(config, str(tmp_path / "cpuinfo")) == preset(name, precision=precision)
+
+
+def test_a_precision_with_a_name_stays(tmp_path):
+    (tmp_path / "cpuinfo").write_text("flags\t\t: fpu amx_bf16\n")
+    for precision in ("float32", "mixed_float16", "mixed_bfloat16"):
+        config = preset("transfer_unet", precision=precision)
+        assert settle_precision(config, str(tmp_path / "cpuinfo")) is config

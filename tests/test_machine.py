@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from salt import machine
-from salt.machine import GpuError, describe_machine, fast_switches, usable_cores, widest_vectors
+from salt.machine import GpuError, describe_machine, fast_switches, multiplies_bfloat16, usable_cores, widest_vectors
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NO_QUOTA = "/nowhere"
@@ -101,6 +101,15 @@ def test_onednn_is_switched_on_for_every_x86_processor_and_no_other(monkeypatch,
 def test_the_widest_vectors_are_named(tmp_path, flags, label):
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: avx512f by name\nflags\t\t: {flags}\nbugs\t\t:\n")
     assert widest_vectors(str(tmp_path / "cpuinfo")) == label
+
+
+@pytest.mark.parametrize(
+    ("flags", "multiplies"), [("avx512f avx512_vnni", False), ("avx512_bf16", True), ("amx_tile amx_bf16", True)]
+)
+def test_what_multiplies_bfloat16_is_known(tmp_path, flags, multiplies):
+    (tmp_path / "cpuinfo").write_text(f"model name\t: amx_bf16 by name\nflags\t\t: fpu {flags}\n")
+    assert multiplies_bfloat16(str(tmp_path / "cpuinfo")) is multiplies
+    assert not multiplies_bfloat16(str(tmp_path / "none"))
 
 
 def test_the_machine_is_described_in_one_line(tmp_path):

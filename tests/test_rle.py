@@ -3,7 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from salt.rle import RLE_CHUNK, RLEError, decode_rle, decode_rles, encode_rle, encode_rles
+from salt.rle import RLE_CHUNK, RLEError, decode_rle, decode_rles, encode_rle, encode_rles, number_lines
 
 TILE = (101, 101)
 
@@ -83,6 +83,14 @@ def test_a_large_mask_costs_memory_for_its_pixels_once_and_not_for_the_texts_of_
     tracemalloc.stop()
     assert len(rles[0].split()) == 2 * 53 and np.array_equal(decode_rles(rles, (2000, 2000)), masks)
     assert peak < 4 * masks[0].size  # bytes a pixel
+
+
+def test_numbers_of_any_length_are_written_as_python_writes_them():
+    numbers = np.array([0, 7, 10, 99, 100, 999, 1000, 1001, 10_000, 99_999, 100_000, 1_000_000, 12_000_345, 2**31 - 1])
+    assert number_lines(numbers, np.array([0, 3, 0, len(numbers) - 3])) == [
+        "", "0 7 10", "", " ".join(map(str, numbers[3:].tolist()))
+    ]  # fmt: skip
+    assert number_lines(np.array([0, 1000]), np.array([1, 1])) == ["0", "1000"]
 
 
 def test_one_mask_and_a_stack_give_the_same():

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 from training_tiles import PLAIN, TINY, tiles_with_ramps
 
+from salt.augmentations import augment, draw_augmentation
 from salt.config import preset
 from salt.keras_metrics import ImageIoU, LeaderboardScore, MetricScore
 from salt.losses import deep_loss, empty_loss, segmentation_loss
@@ -15,6 +16,7 @@ from salt.task import (
     TileBatches,
     TransformError,
     begin_epoch,
+    fused_augment,
     reestimate_batch_norm,
     weights_seed,
 )
@@ -87,6 +89,22 @@ def test_in_training_the_tile_moves_inside_its_padding_and_logits_and_mask_move_
     np.testing.assert_array_equal(result["mask"], masks)
     centred = pad_images(images, 128)
     assert sum(not np.array_equal(padded[..., 0], plain) for padded, plain in zip(seen[0], centred, strict=True)) >= 6
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge"])
+def test_the_warp_as_one_program_is_the_warp(mode):
+    images, masks = tiles_with_ramps(5)
+    config = preset("smoke", padding=mode, padded_size=112)
+    parameters = draw_augmentation(config, 5, keras.random.SeedGenerator(1), images.shape[1])
+    one, other = (
+        function(images, masks, parameters)
+        for function in (
+            fused_augment(config.padded_size, mode),
+            lambda *given: augment(*given, config.padded_size, mode),
+        )
+    )
+    np.testing.assert_allclose(one[0], other[0], atol=0.01)
+    assert np.mean(np.asarray(one[1]) != np.asarray(other[1])) < 1e-3  # a pixel that is half salt may go either way
 
 
 def test_cutmix_pastes_image_and_mask_in_training_alone_and_leaves_the_other_draws_as_they_were():

@@ -5,8 +5,10 @@ leaderboard metric and AdamW. A step of the peer is albumentations, binary cross
 they cost the same.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,11 +18,11 @@ from desk.benchmarks.peers import PeerProcess
 from desk.benchmarks.timing import Comparison, Contender, timed
 from desk.competitions import load_competition
 from desk.estimates import network_cost
-from salt.augmentations import augment, draw_augmentation
-from salt.config import Config, preset
+from salt.augmentations import draw_augmentation
+from salt.config import Config, preset, settle_precision
 from salt.inference import predict_probabilities
 from salt.schedule import training_optimizer
-from salt.task import SegmentationTask
+from salt.task import SegmentationTask, fused_augment
 from salt.tgs import TILE_SIZE
 from salt.tiles import crop_images, pad_images
 from salt.unet import build_model, use_jit
@@ -42,9 +44,8 @@ def augmentation_group(peers: PeerProcess, quick: bool) -> list[Comparison]:
     generator = keras.random.SeedGenerator(0)
 
     def transform(image: np.ndarray, mask: np.ndarray) -> tuple:
-        return augment(
-            image, mask, draw_augmentation(config, 24, generator, TILE_SIZE), config.padded_size, config.padding
-        )
+        warp = fused_augment(config.padded_size, config.padding)
+        return warp(image, mask, draw_augmentation(config, 24, generator, TILE_SIZE))
 
     compiled = compiled_function(transform)
     batches = [(images[first : first + 24], masks[first : first + 24]) for first in range(0, count, 24)]
@@ -61,7 +62,11 @@ def augmentation_group(peers: PeerProcess, quick: bool) -> list[Comparison]:
 
 
 def step_group(peers: PeerProcess, quick: bool) -> list[Comparison]:
-    """Training steps of three networks, beside segmentation_models.pytorch in four ways."""
+    """Training steps of three networks: as one would type them, and with the peer's network made like ours.
+
+    As typed, ours has `precision=auto`; the peer has its own decoder. Then both have the same widths and sizes and the
+    same precision.
+    """
     found = []
     for name, changes, encoder, widths in NETWORKS[:1] if quick else NETWORKS:
         config = preset(name, **changes, weights=None)
@@ -70,36 +75,48 @@ def step_group(peers: PeerProcess, quick: bool) -> list[Comparison]:
         shared = peers.share(images=images, masks=masks)
         settings = dict(shared, encoder=encoder, steps=STEPS)
         settings["frozen"] = 17 if config.model == "transfer_unet" else 0  # layers of VGG-16: its first three blocks
-        same = {"channels": list(widths), "size": config.padded_size}
-        ways: dict[str, dict] = {
-            "its own decoder": {"size": WHOLE},
-            "its own decoder, torch.compile": {"size": WHOLE, "compiled": True},
-            "our widths and size": same,
-            "our widths and size, bfloat16": {**same, "bf16": True},
-        }
-        contenders = []
-        for way, more in list(ways.items())[: 1 if quick else None]:
-            call, told = peers.prepare("train_steps", **settings, **more)
-            label = f"segmentation_models.pytorch, {way} ({told['flops'] / 2e9:.2f} G products a tile forward)"
-            contenders.append(Contender(label, STEPS * batch, call))
+        same: dict[str, Any] = {"channels": list(widths), "size": config.padded_size}
         own = network_cost(config).products / 1e9
-        found.append(
-            Comparison(
-                f"training step of {name} at {config.padded_size}",
-                "tile",
-                Contender(f"salt ({own:.2f} G products)", STEPS * batch, training_steps(config, images, masks)),
-                contenders,
-                [2, None, 1.5, None][: len(contenders)],
+        theirs = functools.partial(pytorch_steps, peers, settings, STEPS * batch)
+        typed = [theirs("its own decoder", size=WHOLE)]
+        if not quick:
+            typed.append(theirs("its own decoder, torch.compile", size=WHOLE, compiled=True))
+            typed.append(theirs("its own decoder, bfloat16", size=WHOLE, bf16=True))
+        if config.model == "transfer_unet":
+            # Its layers begin with the input, as ours do.
+            call, _ = peers.prepare("train_steps_by_keras", **shared, size=WHOLE, steps=STEPS, frozen=11)
+            typed.append(Contender("segmentation_models (Keras), its own decoder", STEPS * batch, call))
+        groups: list[tuple[str, list[Contender], list[float | None]]] = [("auto", typed, [2, *[None] * 3])]
+        for precision, half in () if quick else (("float32", False), ("mixed_bfloat16", True)):
+            groups.append((precision, [theirs(f"our widths and size, {precision}", **same, bf16=half)], [1.5]))
+        for precision, contenders, goals in groups:
+            settled = settle_precision(dataclasses.replace(config, precision=precision))
+            label = f"training step of {name} at {config.padded_size}, precision {precision}"
+            label += f" ({settled.precision})" if precision == "auto" else ""
+            call = training_steps(settled, images, masks)
+            found.append(
+                Comparison(
+                    f"{label} ({own:.2f} G products a tile forward)",
+                    "tile",
+                    Contender("salt", STEPS * batch, call),
+                    contenders,
+                    goals[: len(contenders)],
+                )
             )
-        )
     return found
+
+
+def pytorch_steps(peers: PeerProcess, settings: dict, count: int, way: str, **more: Any) -> Contender:
+    """Training steps of segmentation_models.pytorch, `count` tiles a call; `way` is what the page calls its network."""
+    call, told = peers.prepare("train_steps", **settings, **more)
+    return Contender(f"segmentation_models.pytorch, {way} ({told['flops'] / 2e9:.2f} G products)", count, call)
 
 
 def inference_group(peers: PeerProcess, quick: bool) -> list[Comparison]:
     """Five networks of the `cpu` preset over test tiles, with the flip, as the predict notebook does it."""
     count, models = (24, 1) if quick else (512, 5)
     config = preset("cpu", weights=None)
-    keras.mixed_precision.set_dtype_policy(config.precision)
+    keras.mixed_precision.set_dtype_policy(settle_precision(config).precision)
     networks = [build_model(config) for _ in range(models)]
     images, _ = made_tiles(count)
     ours = functools.partial(predict_probabilities, networks, images, "flip", config.padded_size, config.padding)
@@ -140,7 +157,7 @@ def training_steps(config: Config, images: np.ndarray, masks: np.ndarray) -> Cal
 
 def segmentation_task(config: Config) -> SegmentationTask:
     """The compiled step of a configuration, with its variables."""
-    keras.mixed_precision.set_dtype_policy(config.precision)
+    keras.mixed_precision.set_dtype_policy(settle_precision(config).precision)
     task = SegmentationTask(build_model(config), config, load_competition().metric)
     task.compile(training_optimizer(config), jit_compile=use_jit())
     task(

@@ -134,6 +134,32 @@ def train_steps(images, masks, encoder, size, steps, channels=None, frozen=0, co
     return lambda: [step() for _ in range(steps)], {"flops": flops}
 
 
+def train_steps_by_keras(images, masks, size, steps, frozen):
+    """Training steps of segmentation_models, Keras's library of that name, whose last release is of 2020.
+
+    It runs on the old Keras (tf_keras, by TF_USE_LEGACY_KERAS), with its own decoder and its loss of cross-entropy and
+    Jaccard; `frozen` layers of VGG-16 are not trained. The transform runs between the steps, as in `train_steps`.
+    """
+    import os
+
+    os.environ.update(SM_FRAMEWORK="tf.keras", TF_USE_LEGACY_KERAS="1", TF_CPP_MIN_LOG_LEVEL="3")
+    import segmentation_models
+
+    model = segmentation_models.Unet("vgg16", encoder_weights=None, input_shape=(size, size, 3))
+    for layer in model.layers[:frozen]:
+        layer.trainable = False
+    model.compile("adam", segmentation_models.losses.bce_jaccard_loss)
+    images, masks = np.load(images), np.load(masks)
+    transform = augmenter(size, images.shape[1])
+
+    def step():
+        pairs = [transform(image=image, mask=mask) for image, mask in zip(images, masks, strict=True)]
+        x = np.repeat(np.stack([pair["image"] for pair in pairs])[..., None].astype("float32") / 255, 3, axis=3)
+        model.train_on_batch(x, np.stack([pair["mask"] for pair in pairs])[..., None].astype("float32"))
+
+    return lambda: [step() for _ in range(steps)], {}
+
+
 def augmenter(size, tile):
     """salt's augmentations as albumentations has them.
 
