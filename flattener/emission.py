@@ -186,7 +186,9 @@ class Emitter:
         """Writes the folder of hydra's settings in full: it is looked for beside a file that no longer is there."""
         for node, (module, target) in named.config_paths.items() if named else ():
             if module == self.module.name:
-                text = f'__import__("os").path.abspath({python_literal(target)})'
+                text = python_literal(target)
+                if named and node not in named.relative_paths:
+                    text = f'__import__("os").path.abspath({text})'
                 self.edits.append((*self.module.span(node), text))
 
     def replace_statement(self, node: ast.stmt, parts: list[str]) -> None:

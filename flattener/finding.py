@@ -128,8 +128,14 @@ def add_package(library: Library, search: SearchPath, found: Found, dotted: str,
         return False
     found.packages[top] = path
     if top not in search.given:
-        found.taken[top] = f"{shown(path)} ({where})"
+        found.taken[top] = f"{shown_as(path, top)} ({where})"
     return True
+
+
+def shown_as(path: Path, top: str) -> str:
+    """A path for a message, with the name of its package where the path does not end in that: `.. as pkg`."""
+    text = shown(path)
+    return text if Path(text).stem == top else f"{text} as {top}"
 
 
 def look_at_names(library: Library, reach: Reach, search: SearchPath, found: Found, module: Module) -> None:
@@ -194,7 +200,7 @@ def add_computed(library: Library, search: SearchPath, found: Found, top: str, w
     folder = search.folder_of(top)
     if top not in library.packages and folder:
         found.packages[top] = folder
-        found.taken[top] = f"{shown(folder)} ({where})"
+        found.taken[top] = f"{shown_as(folder, top)} ({where})"
     if top in library.packages or folder:
         found.computed[top] = f"{where}: may import any module of {top}"
 

@@ -45,7 +45,24 @@ class Flows:
             self.index(module)
         for name, function, variable in self.declared:
             self.bound[name, None, variable] += self.bound.pop((name, function, variable), [])
+        self.add_renamed_calls()
         self.given |= {name for origin, function, name in self.reads if self.may_mean_function(origin, function, name)}
+
+    def add_renamed_calls(self) -> None:
+        """Adds the calls of what an import renames, `from pkg.a import save as keep`, to those of its first name."""
+        renamed = {
+            (key[2], name)
+            for key, (origin, name) in self.imported.items()
+            if name and key[2] != name and self.library.contains(origin)
+        }
+        for _ in range(len(renamed)):  # a name that is renamed again
+            grown = False
+            for alias, name in sorted(renamed):
+                more = [each for each in self.called.get(alias, []) if each not in self.called[name]]
+                self.called[name] += more
+                grown = grown or bool(more)
+            if not grown:
+                break
 
     # --- the index ---
 

@@ -1,7 +1,6 @@
 """The files that a program opens, as far as its source names them: which are shipped, and which are warned of."""
 
 import ast
-import glob
 import os
 import posixpath
 import re
@@ -13,13 +12,12 @@ from flattener.entries import place_in_parts
 from flattener.errors import BuildError
 from flattener.facts import CONFIG_FOLDERS, Facts, called_name
 from flattener.library import Library
-from flattener.path_values import UNKNOWN_PART, PathValue, PathValues
-from flattener.search_path import PROJECT_FILES, SearchPath, is_installed_folder, shown
+from flattener.path_values import MOST_FILES, UNKNOWN_PART, PathValue, PathValues, config_path_of, files_below, matching
+from flattener.search_path import PROJECT_FILES, SearchPath, shown
 from flattener.source import Module, mentions, words
 from flattener.trees import child_nodes
 
 MOST_BYTES = 200_000  # of one file
-MOST_FILES = 200  # of one folder
 MOST_LINES = 4  # of what is told of one place
 SETTINGS = words(".yaml .yml .toml .ini .cfg")  # what is named so is read, wherever its name stands
 JOINS = words("join joinpath Path PurePath")
@@ -74,6 +72,7 @@ class NamedFiles:
         roots: package -> where it has to lie below the modules' folder, so that it finds files above its own folder.
         entry_file: where the entry would lie, seen from the working folder, for files that it finds by its `__file__`.
         config_paths: `config_path` of hydra -> its module, and the folder as seen from the working folder.
+        relative_paths: those of them that hydra takes only as relative ones, seen from the file that calls it.
         took: place in the source -> the files that are shipped for it without being asked for.
         warnings: of those that are named and not shipped.
         read: the files at the desk that the build has read.
@@ -86,6 +85,7 @@ class NamedFiles:
         self.library, self.search = library, search
         self.values = PathValues(library)
         self.found: list[NamedFile] = []
+        self.folders: list[NamedFile] = []  # that are named, for whatever use
         self.large: list[NamedFile] = []  # folders that are too large, each with what there is to say in its `target`
         self.files: dict[str, bytes] = {}
         self.module_files: dict[str, bytes] = {}
@@ -93,6 +93,7 @@ class NamedFiles:
         self.roots: dict[str, str] = {}
         self.config_folders: list[tuple[ast.expr, str, Path]] = []
         self.config_paths: dict[ast.expr, tuple[str, str]] = {}
+        self.relative_paths: set[ast.expr] = set()
         self.took: dict[str, list[Path]] = {}
         self.warnings: list[str] = []
         self.read: set[Path] = set()
@@ -185,8 +186,13 @@ class NamedFiles:
         if isinstance(node.func, ast.Attribute):
             self.visit(node.func.value, kind)
         is_option = called == "add_argument" and ABOUT_SETTINGS.search(ast.dump(node.args[0]) if node.args else "")
+        hydra_path = config_path_of(node)
+        if hydra_path is not None:
+            self.note_config_path(hydra_path, str(hydra_path.value), called == "initialize")
         copies = called in COPIES and len(node.args) > 1  # other methods of these names take less
         for position, part in enumerate(node.args):
+            if part is hydra_path:
+                continue
             if copies:
                 self.visit(part, ("copy", "write", "")[min(position, 2)])
             elif called in STARTS and isinstance(part, ast.Constant) and isinstance(part.value, str):
@@ -199,9 +205,7 @@ class NamedFiles:
             else:
                 self.visit(part, kind)
         for keyword in node.keywords:
-            is_hydra = keyword.arg == "config_path" and called in ("main", "hydra_main")
-            if is_hydra and isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, str):
-                self.note_config_path(keyword.value, keyword.value.value)
+            if keyword.value is hydra_path:
                 continue
             if keyword.arg in NO_PATHS:
                 continue
@@ -209,12 +213,13 @@ class NamedFiles:
             about = is_marker or ABOUT_SETTINGS.search(keyword.arg or "") or (is_option and keyword.arg == "default")
             self.visit(keyword.value, kind or ("read" if about else ""))
 
-    def note_config_path(self, node: ast.Constant, text: str) -> None:
+    def note_config_path(self, node: ast.Constant, text: str, stays_relative: bool) -> None:
         """Notes the folder of hydra's settings, which lies beside the file that names it."""
         path = self.values.file_of(self.module)
         if path is not None and not os.path.isabs(text) and "://" not in text:
             folder = Path(os.path.normpath(path.parent / text))
             self.config_folders.append((node, self.module.name, folder))
+            self.relative_paths |= {node} if stays_relative else set()
             if folder.is_dir():
                 where = f"{self.module.label}:{node.lineno}"
                 self.note_files([folder], None, "read", path, where)
@@ -263,6 +268,8 @@ class NamedFiles:
         """Notes the files that one place of the source names; of folders only if it is known what is done with them."""
         found = [path for path in found if path.is_file() or not self.search.entry.is_relative_to(path)]
         if not use:
+            target = Path(os.path.relpath(found[0], base)).as_posix() if found and base else ""
+            self.folders += [NamedFile(path, target, use, source, where) for path in found if path.is_dir() and base]
             found = [path for path in found if path.is_file() and path != source]
         files = [
             each
@@ -297,6 +304,7 @@ class NamedFiles:
         for each in self.large:
             if not asked and not self.is_shipped_with_package(each) and not self.is_mount(each.path):
                 self.warn(each, each.target, "make a Kaggle dataset of it, and read it from /kaggle/input/NAME")
+        self.warn_of_folders({*written, *asked, *namings, *(each.path for each in self.large)})
         shipped: dict[Path, list[NamedFile]] = {}
         for path, all_namings in namings.items():
             wanted = [each for each in all_namings if not self.is_shipped_with_package(each)]
@@ -312,6 +320,19 @@ class NamedFiles:
         for node, module, folder in self.config_folders:
             if folder.is_relative_to(self.entry_folder()):
                 self.config_paths[node] = (module, folder.relative_to(self.entry_folder()).as_posix())
+
+    def warn_of_folders(self, known: set[Path]) -> None:
+        """Warns of the folders that are named and hold files, unless something is known of them or of a file there."""
+        for each in self.folders:
+            folder, name = each.path, shown(each.path)
+            holds = any(path.suffix != ".py" for path in files_below(folder))
+            if not holds or self.is_mount(folder) or any(path.is_relative_to(folder) for path in known):
+                continue
+            if each.target.startswith(".."):
+                remedy = "put it into a Kaggle dataset, or beside the entry"
+            else:
+                remedy = f"--data {name}, if files are read there"
+            self.warn(each, f"names the folder {name}, of which nothing is shipped", remedy)
 
     def is_shipped(self, path: Path, namings: list[NamedFile], asked: bool) -> bool:
         """Whether a file that the program names is shipped; warns if not."""
@@ -468,33 +489,3 @@ def started_words(text: str) -> list[str]:
 def is_own_absolute(path: Path) -> bool:
     """Whether an absolute path leads to a file of the user's, not of the system's."""
     return not path.as_posix().startswith(SYSTEM) and path.is_file()
-
-
-def matching(base: Path, pattern: str) -> list[Path]:
-    """The files and folders that a path with `*` means."""
-    try:
-        if UNKNOWN_PART not in pattern:
-            path = os.path.normpath(os.path.join(base, pattern))
-            return [Path(path)] if os.path.exists(path) else []
-        if not re.search(r"\w/|\.\w+$", pattern):
-            return []
-        literal = "".join("*" if part == UNKNOWN_PART else glob.escape(part) for part in re.split(r"(\*)", pattern))
-        found = sorted(glob.glob(str(base / literal)))
-    except (OSError, ValueError):
-        return []
-    return [Path(path) for path in found[: MOST_FILES + 1]]
-
-
-def files_below(path: Path) -> list[Path]:
-    """A file, or the first files of a folder, without what is hidden or compiled."""
-    if path.is_file():
-        return [path]
-    found: list[Path] = []
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__pycache__")
-        found += [
-            Path(folder, name) for name in sorted(names) if not name.startswith(".") and not name.endswith(".pyc")
-        ]
-        if len(found) > MOST_FILES or is_installed_folder(Path(folder)):
-            break
-    return found[: MOST_FILES + 1]

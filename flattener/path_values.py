@@ -2,12 +2,16 @@
 
 import ast
 import copy
+import glob
+import os
 import posixpath
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from flattener.facts import called_name
 from flattener.library import Library
+from flattener.search_path import is_installed_folder
 from flattener.source import Module, words
 from flattener.trees import walk
 
@@ -16,6 +20,7 @@ WRAPPERS = words(
     "Path PurePath PosixPath PurePosixPath str fspath abspath realpath normpath expanduser to_absolute_path"
 )
 SAME = words("resolve absolute expanduser as_posix strip")
+MOST_FILES = 200  # of one folder
 MOST_STEPS = 12  # from one name to the next
 
 
@@ -232,3 +237,45 @@ def wildcards(text: str, mark: str) -> str:
         rest = rest.partition("}")[2] if mark == "{" else rest.lstrip("0123456789.-+#")[1:]
         pieces.append(head)
     return UNKNOWN_PART.join([*pieces, rest])
+
+
+def matching(base: Path, pattern: str) -> list[Path]:
+    """The files and folders that a path with `*` means."""
+    try:
+        if UNKNOWN_PART not in pattern:
+            path = os.path.normpath(os.path.join(base, pattern))
+            return [Path(path)] if os.path.exists(path) else []
+        if not re.search(r"\w/|\.\w+$", pattern):
+            return []
+        literal = "".join("*" if part == UNKNOWN_PART else glob.escape(part) for part in re.split(r"(\*)", pattern))
+        found = sorted(glob.glob(str(base / literal)))
+    except (OSError, ValueError):
+        return []
+    return [Path(path) for path in found[: MOST_FILES + 1]]
+
+
+def files_below(path: Path) -> list[Path]:
+    """A file, or the first files of a folder, without what is hidden or compiled."""
+    if path.is_file():
+        return [path]
+    found: list[Path] = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__pycache__")
+        found += [
+            Path(folder, name) for name in sorted(names) if not name.startswith(".") and not name.endswith(".pyc")
+        ]
+        if len(found) > MOST_FILES or is_installed_folder(Path(folder)):
+            break
+    return found[: MOST_FILES + 1]
+
+
+def config_path_of(node: ast.Call) -> ast.Constant | None:
+    """The text of a folder that a call gives to hydra: `main(config_path="conf")`, `hydra.initialize("conf")`."""
+    called, receiver = called_name(node), getattr(node.func, "value", None)
+    if called not in ("main", "hydra_main", "initialize"):
+        return None
+    by_name = [keyword.value for keyword in node.keywords if keyword.arg == "config_path"]
+    first = node.args[:1] if isinstance(receiver, ast.Name) and receiver.id == "hydra" else []
+    given = [*by_name, *first]
+    text = given[0] if given else None
+    return text if isinstance(text, ast.Constant) and isinstance(text.value, str) else None

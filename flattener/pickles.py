@@ -30,6 +30,7 @@ STATE_TAKERS = words("""
     load_state_dict load_weights set_weights DataFrame Series array asarray from_numpy tensor as_tensor set_state len
     restore_state isinstance
 """)
+SHOWS = words("print format")  # the parts of a state
 TENSOR_METHODS = words("numpy cpu cuda float half long detach clone shape dtype size unsqueeze squeeze permute")
 # What may call a function whose name no code mentions.
 COMPUTED = words("globals locals vars eval exec __import__")
@@ -227,9 +228,10 @@ class Pickles:
         parent = self.parents.get(node)
         match parent:
             case ast.Call() if node in parent.args or node in [each.value for each in parent.keywords]:
-                return called_name(parent) in STATE_TAKERS or self.dotted(module, parent.func) == "torch.save"
+                takes = called_name(parent) in STATE_TAKERS or self.dotted(module, parent.func) == "torch.save"
+                return takes or (parts_too and called_name(parent) in SHOWS)
             case ast.keyword():
-                return called_name(self.parents[parent]) in STATE_TAKERS  # type: ignore[arg-type]
+                return called_name(self.parents[parent]) in STATE_TAKERS | (SHOWS if parts_too else set())  # type: ignore[arg-type]
             case ast.Subscript() if parent.value is node and (parts_too or isinstance(parent.slice, ast.Constant)):
                 return parts_too or self.is_state(module, parent, False, seen) or self.is_data(module, parent)
             case ast.Attribute() if parent.attr in TENSOR_METHODS:

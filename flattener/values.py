@@ -142,11 +142,22 @@ class Values(Flows):
         elif key in self.bound:
             yield from self.bound[key]
         else:
-            ours = [self.modules[star] for star in self.stars[module.name] if star in self.modules]
-            for other in ours:
-                yield from self.of_global(other, name) if other is not module else [UNKNOWN]
-            if not self.stars[module.name]:
-                yield UNKNOWN
+            homes = self.star_homes(module, name, set())
+            for other in homes:
+                yield from self.of_global(other, name)
+            if not homes and all(star in self.modules for star in self.stars[module.name]):
+                yield UNKNOWN  # else it comes by a star from outside
+
+    def star_homes(self, module: Module, name: str, seen: set[str]) -> list[Module]:
+        """The modules of the packages that bind a name which a module gets by a star."""
+        found: list[Module] = []
+        for star in self.stars[module.name]:
+            if star in self.modules and star not in seen:
+                seen.add(star)
+                key = (star, None, name)
+                is_bound = key in self.imported or key in self.bound
+                found += [self.modules[star]] if is_bound else self.star_homes(self.modules[star], name, seen)
+        return found
 
     def of_import(self, origin: str, name: str | None) -> Iterator[Flow | str]:
         if not self.library.contains(origin):
@@ -312,6 +323,13 @@ class Values(Flows):
                     found += [(module, self.around[call], part) for part in given]
         return found
 
+    def name_of_lambda(self, module: Module, function: Any) -> str:
+        """The variable by which alone a lambda is called: `save = lambda epoch: ...`; empty if there is none."""
+        flow = (module, self.around[function], function)
+        names = [name for (_, _, name), flows in self.bound.items() if flow in flows]
+        is_held = any(flow in flows for flows in self.attributes.values())
+        return names[0] if len(names) == 1 and not is_held else ""
+
     def of_parameter(self, module: Module, function: Any, parameter: ast.arg) -> Iterator[Flow | str]:
         """What the calls of a function give to one of its parameters."""
         if is_plain_annotation(parameter.annotation):
@@ -334,7 +352,7 @@ class Values(Flows):
         }
         if parameter in defaults:
             yield module, self.around[function], defaults[parameter]
-        name = getattr(function, "name", "")
+        name = getattr(function, "name", "") or self.name_of_lambda(module, function)
         calls = self.called.get(name, []) if name else []
         if owner is not None and name in ("__init__", "__call__", "__new__"):
             calls = [*calls, *self.called.get(owner.name, [])]

@@ -83,6 +83,14 @@ WARNED = {
         [],
         "main.py:1: names weights.bin, which is not shipped. Remedy: --data weights.bin.",
     ),
+    "a folder whose use is not known": (
+        {
+            "main.py": "def load(path='data/cora/', name='x'):\n    return open(f'{path}{name}.csv')\n\n\nload()\n",
+            "data/cora/x.csv": "1",
+        },
+        [],
+        "main.py:1: names the folder data/cora, of which nothing is shipped. Remedy: --data data/cora, if files are",
+    ),
     "a large file": (
         {"main.py": "text = open('x.csv').read()\n", "x.csv": "1" * 200_001},
         [],
@@ -129,6 +137,11 @@ SILENT = {
     "a file that is written": {"main.py": "open('out.csv', 'w').write('1')\nopen('out.csv')\n", "out.csv": "0"},
     "a folder of a common word": {"main.py": "MODE = 'train'\n", "train/x.png": "1"},
     "a module that is not installed": {"main.py": "import hydra\n", "hydra.yaml": "", "conf/hydra/x.yaml": ""},
+    "a folder that is written": {
+        "main.py": "import os\n\nOUT = 'out/run/'\nos.makedirs('out/run/', exist_ok=True)\n",
+        "out/run/x.csv": "1",
+    },
+    "a folder of code": {"main.py": "NAME = './lib/'\n", "lib/one.py": "x = 1\n"},
     "a mounted dataset": {"main.py": "open('../input/x.csv')\n"},
 }
 
@@ -146,6 +159,19 @@ def test_the_build_prints_what_it_took_and_where_that_is_needed(here, capsys):
     assert build(here, files)[0] == 0
     said = capsys.readouterr().out.splitlines()
     assert "  took helper.py (main.py:1)" in said and "  took conf.json (main.py:2)" in said
+
+
+def test_a_package_that_the_path_does_not_name_is_told_by_its_name(here, monkeypatch, capsys):
+    files = {
+        "pkg/__init__.py": "",
+        "pkg/a.py": "x = 1\n",
+        "pkg/run/main.py": "import sys\n\nsys.path.append('../..')\n",
+    }
+    files["pkg/run/main.py"] += "from pkg.a import x\n\nprint(x)\n"
+    (here / "pkg/run").mkdir(parents=True)
+    monkeypatch.chdir(here / "pkg/run")
+    build(here, files)
+    assert "  took .. as pkg (main.py:4)" in capsys.readouterr().out.splitlines()
 
 
 def test_data_that_are_asked_for_lie_where_they_lie_to_the_entry(here):
@@ -189,6 +215,22 @@ def test_hydra_finds_its_settings_where_they_are_written(here):
     status, text = build(here, {"main.py": source, "conf/base.yaml": "a: 1\n", "conf/db/x.yaml": "b: 1\n"})
     assert status == 0 and '"conf/base.yaml": (' in text and '"conf/db/x.yaml": (' in text
     assert 'config_path=__import__("os").path.abspath("conf")' in text
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        ('hydra.initialize(config_path="../../configs")', 'hydra.initialize(config_path="configs")'),
+        ('hydra.initialize("../../configs")', 'hydra.initialize("configs")'),
+        ('hydra.main("../../configs", "a")', 'hydra.main(__import__("os").path.abspath("configs"), "a")'),
+    ],
+)
+def test_settings_that_a_module_names_by_its_place_are_named_by_theirs(call, line, here, capsys):
+    files = {"src/pkg/settings.py": f"import hydra\n\n\ndef read():\n    return {call}\n", "configs/a.yaml": "lr: 3\n"}
+    entry = "import sys\n\nsys.path.append('src')\nfrom pkg.settings import read\n\nprint(read())\n"
+    status, text = build(here, {"main.py": entry, "src/pkg/__init__.py": "", **files})
+    assert status == 0 and line in text and '"configs/a.yaml": ' in text
+    assert "  took configs/a.yaml (src/pkg/settings.py:5)" in capsys.readouterr().out
 
 
 CELLS = [

@@ -60,6 +60,12 @@ CHECKPOINTS = {
     "def save(state, path):\n    torch.save(state, path)\n\n\nsave({'net': Net().state_dict()}, path='a')": set(),
     "net = Net()\nnet.load_state_dict(torch.load('a'))": set(),
     "state = torch.load('a')\nNet().load_state_dict(state['net'])\nstart = state['epoch'] + 1": set(),
+    "def restore(net):\n    state = torch.load('a')\n    net.load_state_dict(state['net'])\n"
+    "    print('epoch {epoch}'.format(**state))\n    return state\n\n\nstart = restore(Net())['epoch']": set(),
+    "state = torch.load('a', weights_only=False)\nprint('net {net}'.format(**state), Net)": {
+        "pkg/model.py",
+        "pkg/other.py",
+    },
     "net = torch.load('a', weights_only=True)\nprint(net.width)": set(),
     "def train(net, args):\n    torch.save({'net': net.state_dict(), 'args': args}, 'a')\n\n\n"
     "def read():\n    train = Net()\n    return [train]\n\n\ntrain(Net(), 3)": set(),
@@ -75,6 +81,10 @@ CHECKPOINTS = {
     "class Run:\n    def __init__(self, net):\n        self.net = net\n    def save(self):\n"
     "        torch.save(self.net, 'a')\n\n\nRun(Net()).save()": {"pkg/model.py"},
     "torch.save(globals()['x'](), 'a')": {"pkg/model.py", "pkg/other.py"},
+    "net = Net()\nbest = 1.0\nkeep = lambda epoch: torch.save({'net': net.state_dict(), 'epoch': epoch}, 'a')\n"
+    "for epoch in range(3):\n    keep(epoch + 1)": set(),
+    "keep = lambda net: torch.save(net, 'a')\nkeep(Net())": {"pkg/model.py"},
+    "keep = [lambda net: torch.save(net, 'a')]\nkeep[0](Net())": {"pkg/model.py", "pkg/other.py"},
     "net = torch.load('a')\nprint(net(3), Net)": {"pkg/model.py", "pkg/other.py"},
     "net = torch.load('a', weights_only=False)['net']\nprint(net(3), Net)": {"pkg/model.py", "pkg/other.py"},
 }
@@ -85,6 +95,27 @@ def test_a_checkpoint_matters_to_the_modules_whose_classes_it_names(code, tmp_pa
     files = {"main.py": TORCH + "from pkg.other import double\n" + code + "\nprint(double(1))\n", "pkg/model.py": MODEL}
     report, _ = build(tmp_path, {**files, "pkg/other.py": "def double(x):\n    return 2 * x\n"})
     assert styled(report) == CHECKPOINTS[code]
+
+
+def test_a_function_is_followed_by_the_names_that_imports_give_it(tmp_path):
+    files = {
+        "main.py": "from pkg.other import store\nfrom pkg.model import Net\n\nstore(Net())\n",
+        "pkg/model.py": MODEL,
+        "pkg/keep.py": "import torch\n\ndef save(net):\n    torch.save(net, 'a')\n",
+        "pkg/other.py": "from pkg.keep import save as keep\n\ndef store(net):\n    keep(net)\n",
+    }
+    assert styled(build(tmp_path, files)[0]) == {"pkg/model.py"}
+
+
+def test_a_name_is_followed_to_the_one_of_several_stars_that_binds_it(tmp_path):
+    files = {
+        "main.py": "from pkg.helpers import *\nfrom pkg.parts import *\n\nbest = np.zeros(3)\n"
+        "torch.save({'net': Net().state_dict(), 'best': best}, 'a')\n",
+        "pkg/model.py": MODEL,
+        "pkg/helpers.py": "def double(x):\n    return 2 * x\n",
+        "pkg/parts.py": "import numpy as np\nimport torch\nfrom pkg.model import Net\n",
+    }
+    assert styled(build(tmp_path, files)[0]) == set()
 
 
 def test_a_network_is_saved_without_the_modules_that_only_call_it(tmp_path):
