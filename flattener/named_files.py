@@ -269,7 +269,8 @@ class NamedFiles:
         found = [path for path in found if path.is_file() or not self.search.entry.is_relative_to(path)]
         if not use:
             target = Path(os.path.relpath(found[0], base)).as_posix() if found and base else ""
-            self.folders += [NamedFile(path, target, use, source, where) for path in found if path.is_dir() and base]
+            if base or source == self.search.entry:
+                self.folders += [NamedFile(path, target, use, source, where) for path in found if path.is_dir()]
             found = [path for path in found if path.is_file() and path != source]
         files = [
             each

@@ -91,6 +91,11 @@ WARNED = {
         [],
         "main.py:1: names the folder data/cora, of which nothing is shipped. Remedy: --data data/cora, if files are",
     ),
+    "a folder beside the entry's file": (
+        {"main.py": "from pathlib import Path\n\nDATA = Path(__file__).parent / 'data'\n", "data/x.csv": "1"},
+        [],
+        "main.py:3: names the folder data, of which nothing is shipped. Remedy: --data data, if files are read there.",
+    ),
     "a large file": (
         {"main.py": "text = open('x.csv').read()\n", "x.csv": "1" * 200_001},
         [],
