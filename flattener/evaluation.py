@@ -95,6 +95,10 @@ class Evaluation:
         """Whether a decorator does no more than change what it decorates."""
         raise NotImplementedError
 
+    def record(self, module: Module, node: ast.ClassDef) -> bool:
+        """Whether making an object of a class does no more than store what it is given."""
+        raise NotImplementedError
+
     def origin_of(self, module: Module, node: ast.AST) -> tuple[Module, ast.AST] | None:
         """The definition in the packages that a name, or an attribute of a module, means; with its module."""
         name = node
@@ -411,9 +415,12 @@ class Evaluation:
     def call_kind(self, module: Module, node: ast.Call, scope: LocalKinds) -> Kind | None:
         """The kind of the result of a call of a function that is known to have no effect."""
         called = self.dotted(module, node.func)
-        if called not in PURE_CALLS or dotted_root(node.func) in scope:
+        made = self.class_of(module, node.func) if called is None else None
+        is_record = made is not None and self.record(*made)
+        if not (called in PURE_CALLS or is_record) or dotted_root(node.func) in scope:
             return None
-        key = [keyword.value for keyword in node.keywords if keyword.arg == "key" and called not in CONTAINERS | STORES]
+        takes_key = not is_record and called not in CONTAINERS | STORES
+        key = [keyword.value for keyword in node.keywords if keyword.arg == "key" and takes_key]
         given = [self.iterated(module, part.value, scope) if isinstance(part, ast.Starred)
                  else self.kind(module, part, scope) for part in node.args]  # fmt: skip
         named = [
@@ -424,6 +431,8 @@ class Evaluation:
         known = [part for part in [*given, *named] if part is not None]
         if len(known) < len(given) + len(named):
             return None
+        if is_record:
+            return Kind.ANY
         if called in STORES:
             runs_later = called == "collections.defaultdict" and Kind.DATA not in given[:1]
             return Kind.ANY if runs_later or max(known, default=Kind.DATA) is Kind.ANY else Kind.FIXED

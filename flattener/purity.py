@@ -8,7 +8,7 @@ import builtins
 import functools
 import re
 
-from flattener.evaluation import PURE_CALLS, Evaluation, Kind, LocalKinds, defined_names
+from flattener.evaluation import CONTAINERS, PURE_CALLS, Evaluation, Kind, LocalKinds, defined_names
 from flattener.library import External
 from flattener.source import Module, all_arguments, words
 from flattener.trees import child_nodes, walk
@@ -30,6 +30,9 @@ ENUM_METHODS = words("""
     __str__ __repr__ __format__ __lt__ __le__ __gt__ __ge__ __call__ __len__ __contains__ __bool__ __doc__ __slots__
     __module__ __annotations__
 """)  # what a plain Enum may define: making the class calls none of these
+# What a class may define that runs when one of its objects is made or goes, or is a field's default.
+MAKING = words("__new__ __init__ __post_init__ __setattr__ __getattribute__ __del__ __get__ __set__")
+GIVEN_LATER = re.compile(rf"\.({'|'.join(sorted(MAKING))})\s*=[^=]|[\"']({'|'.join(sorted(MAKING))})[\"']")
 HOOK = re.compile(r"(__(?:init_subclass|class_getitem|set_name|subclasses|mro_entries|prepare)__)")
 
 
@@ -116,6 +119,35 @@ class Purity(Evaluation):
             elif isinstance(part, ast.Import | ast.ImportFrom):
                 return False  # it may be the only one that loads a sub-module
         return True
+
+    def record(self, module: Module, node: ast.ClassDef) -> bool:
+        """Whether making an object of a class does no more than store what it is given: a dataclass without bases and
+        without a method that runs then, be it the setter of a property in a field's place."""
+        decorators = [part.func if isinstance(part, ast.Call) else part for part in node.decorator_list]
+        if [self.dotted(module, part) for part in decorators] != ["dataclasses.dataclass"] or node.bases:
+            return False
+        methods = {part.name for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)}
+        fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+        factories = [
+            word.value
+            for part in fields
+            for call in walk(part)
+            if isinstance(call, ast.Call)
+            for word in call.keywords
+            if word.arg == "default_factory" or word.arg is None
+        ]
+        return (
+            not defined_names(node) & MAKING
+            and not methods & {getattr(part.target, "id", "") for part in fields}
+            and all(self.dotted(module, factory) in CONTAINERS for factory in factories)
+            and self.definition(module, node)
+            and not self.made_otherwise
+        )
+
+    @functools.cached_property
+    def made_otherwise(self) -> bool:
+        """Whether some code may give a class such a method as of `MAKING` later on."""
+        return any(GIVEN_LATER.search(module.text) for module in list(self.library.sources.values()))
 
     @functools.cached_property
     def definitions(self) -> dict[tuple[Module, ast.ClassDef], bool]:
