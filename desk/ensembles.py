@@ -23,7 +23,7 @@ from salt.artifacts import (
 from salt.config import config_from_dict
 from salt.description import Competition
 from salt.ensembles import Ensemble, blend_probabilities, build_ensemble
-from salt.levels import choose_level_and_area, level_table
+from salt.levels import OfClasses, choose_level_and_area, level_table
 from salt.metrics import Metric
 from salt.postprocess import postprocess
 from salt.scoring import compare_oof, score_oof
@@ -124,8 +124,8 @@ def write_predictions(
     ids: np.ndarray,
     arrays: Sequence[np.ndarray],
     ensemble: Ensemble,
-    level: int,
-    area: int,
+    level: OfClasses,
+    area: OfClasses,
     competition: Competition,
 ) -> None:
     """Writes `probabilities.npz` and `submission.csv` of the test tiles, as the predict kernel does."""

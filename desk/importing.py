@@ -26,10 +26,9 @@ from salt.config import Config
 from salt.data import decode_texts, read_train_table
 from salt.description import Competition
 from salt.files import sha256_file
-from salt.levels import HALF_LEVEL
+from salt.levels import HALF_LEVEL, OfClasses, choose_level_and_area, level_table
 from salt.metrics import Metric, mask_counts
 from salt.postprocess import binarize, postprocess
-from salt.scoring import score_oof
 from salt.submission import read_submission, write_submission
 from salt.tiles import crop_images
 
@@ -238,12 +237,17 @@ def write_test_run(
     """Writes a run with predictions of the test tiles, in the sample's order, and their submission."""
     place = {tile_id: row for row, tile_id in enumerate(ids)}
     probabilities = probabilities[[place[each] for each in order]]
-    level, area, trained_by = HALF_LEVEL, 0, ""
+    level: OfClasses = HALF_LEVEL
+    area: OfClasses = 0
+    trained_by = ""
     if request.trained_by is not None:
         trained = open_run(find_run(request.trained_by, request.runs).folder)
-        score, trained_by = score_oof(trained.oof, competition.metric), trained.manifest["run_id"]
-        level, area = score["best_level"], score["minimum_area"]
-    print(f"{len(order):,} test tiles; salt from level {level} of 255 on, in tiles with at least {area} pixels of it")
+        table, trained_by = level_table(trained.oof, competition.metric), trained.manifest["run_id"]
+        level, area = choose_level_and_area(table, competition.metric)
+    print(
+        f"{len(order):,} test tiles; {competition.target} from level {level} of 255 on, "
+        f"in tiles with at least {area} pixels of it"
+    )
     if request.trained_by is None:
         print("(--trained-by RUN takes level and area from the predictions of training tiles)")
     write_probabilities(folder / "probabilities.npz", np.array(order), probabilities)

@@ -20,7 +20,7 @@ from desk.settling import settle_open, settle_run
 from desk.states import Manifest, PushRecord
 from salt.artifacts import write_manifest, write_oof
 from salt.files import sha256_file
-from salt.levels import choose_minimum_area, count_oof, level_table
+from salt.levels import choose_level_and_area, count_oof, level_table
 from salt.parts import read_trained_run
 from salt.scoring import score_oof
 
@@ -112,10 +112,8 @@ def join_parts(run: Run) -> Manifest:
     write_object(fresh / "courses.json", courses)
     competition = competition_of(read_object(folders[0] / MANIFEST))
     counts, metric = count_oof(trained.oof), competition.metric
-    score, area = score_oof(counts, metric), trained.config.minimum_area
-    if area < 0:
-        level = trained.config.level or score["best_level"]
-        area = choose_minimum_area(level_table(counts, metric), level, metric)
+    score, config = score_oof(counts, metric), trained.config
+    _, area = choose_level_and_area(level_table(counts, metric), metric, config.level, config.minimum_area)
     minutes = round(sum(found.minutes or 0 for found in manifests), 1)
     more = {"competition": competition.slug, "minutes": minutes, "score": score, "minimum_area": area}
     more["parts"] = {

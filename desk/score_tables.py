@@ -28,13 +28,16 @@ def score_table(score: dict) -> str:
 def headline_lines(score: dict) -> list[str]:
     """The four scores, and what to make of them."""
     choices = score["choices"]
-    levels, areas = (span([choice[name] for choice in choices]) for name in ("level", "minimum_area"))
-    level, area = str(score["best_level"]), str(score["minimum_area"])
+    classes = score.get("of_class", [{"level": score["best_level"], "minimum_area": score["minimum_area"]}])
+    best, nested = (
+        [span([number for row in rows for number in numbers(row[name])]) for name in ("level", "minimum_area")]
+        for rows in (classes, choices)
+    )
     rows = [
         ("probability 0.5", "half", "128", "0"),
-        ("best level", "best", level, "0"),
-        ("best level, area", "chosen", level, area),
-        ("nested", "nested", levels, areas),
+        ("best level", "best", str(score["best_level"]), "0"),
+        ("best level, area" if len(classes) == 1 else "best of classes", "chosen", *best),
+        ("nested", "nested", *nested),
     ]
     lines = ["                      level      area   score   s.e.    95 % interval"]
     for name, key, level, area in rows:
@@ -46,11 +49,18 @@ def headline_lines(score: dict) -> list[str]:
     first, last = score["flat_levels"]
     flattery = score["chosen_score"] - score["nested_score"]
     where = "folds" if len(score["folds"]) > 1 else f"{len(choices) - 1} of {len(choices)} parts of the fold"
+    of_classes = ["  best of classes: each class has a level and an area of its own"] if len(classes) > 1 else []
     return lines + [
         f"  levels {first} to {last} score within 0.002 of the best",
         f"  nested: level and area chosen on the other {where}; choosing them on the tiles",
         f"  themselves flatters by {flattery:+.4f}. All tables below are nested.",
+        *of_classes,
     ]
+
+
+def numbers(value: int | list[int]) -> list[int]:
+    """The level or area of the only class, or those of several."""
+    return value if isinstance(value, list) else [value]
 
 
 def leaderboard_lines(score: dict) -> list[str]:
@@ -77,11 +87,12 @@ def object_lines(found: dict) -> list[str]:
 
 def class_lines(score: dict) -> list[str]:
     """The score of each class, and how often it is there and found."""
-    lines = ["  class              there   found   false    score"]
+    lines = ["  class              there   found   false    score   level      area"]
     for name, row in zip(score["class_names"], score["of_class"], strict=True):
         there = row["salt_as_empty"] + row["salt_as_salt"]
         lines.append(
             f"  {name:<15} {there:>8,}  {row['salt_as_salt']:>6,}  {row['empty_as_salt']:>6,}   {row['score']:.4f}"
+            f"  {row['level']:>6}  {row['minimum_area']:>8}"
         )
     return lines
 

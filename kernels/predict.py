@@ -45,10 +45,9 @@ from salt.config import config_from_dict, config_to_dict
 from salt.data import read_test
 from salt.figures import plot_tiles
 from salt.inference import predict_probabilities
-from salt.levels import choose_minimum_area, count_oof, level_table
+from salt.levels import choose_level_and_area, count_oof, level_table
 from salt.parts import read_trained_run
 from salt.postprocess import empty_tiles, postprocess
-from salt.scoring import score_oof
 from salt.submission import check_submission, write_submission
 from salt.tgs import COMPETITION
 from salt.unet import build_fold_model
@@ -93,11 +92,8 @@ for fold in config.train_folds:
     model = build_fold_model(config, COMPETITION.channels, len(COMPETITION.classes))
     model.load_weights(trained.weights[fold])
     models.append(model)
-counts = count_oof(trained.oof)
-level = config.level or score_oof(counts, COMPETITION.metric)["best_level"]
-area = config.minimum_area
-if area < 0:
-    area = choose_minimum_area(level_table(counts, COMPETITION.metric), level, COMPETITION.metric)
+table = level_table(count_oof(trained.oof), COMPETITION.metric)
+level, area = choose_level_and_area(table, COMPETITION.metric, config.level, config.minimum_area)
 print(f"{len(models)} models of {models[0].count_params():,} parameters")
 print(f"{COMPETITION.target} from level {level} of 255 on, in tiles with at least {area} pixels of it")
 

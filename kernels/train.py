@@ -52,7 +52,7 @@ from salt.data import describe_tiles, read_test, read_train
 from salt.encoders import find_weights
 from salt.figures import plot_history, plot_tiles
 from salt.levels import (
-    choose_minimum_area,
+    choose_level_and_area,
     count_oof,
     level_table,
     mean_score,
@@ -137,9 +137,7 @@ if oof is None:
 else:
     counts = count_oof(oof)
     score, table = score_oof(counts, COMPETITION.metric), level_table(counts, COMPETITION.metric)
-    level = config.level or score["best_level"]
-    if area < 0:
-        area = choose_minimum_area(table, level, COMPETITION.metric)
+    level, area = choose_level_and_area(table, COMPETITION.metric, config.level, config.minimum_area)
     print(f"{len(oof.ids)} tiles: score {score['best_score']:.4f} at level {score['best_level']} of 255, the best one,")
     print(f"95 % interval {np.round(score['best_interval'], 4)}; at level 128, p = 0.5: {score['half_score']:.4f}")
     scores = scores_with_area(table, level, area)

@@ -21,8 +21,7 @@ MANIFEST = "manifest.json"
 # What the entries of a manifest are that others rely on: those that each has, and those that some have.
 MANIFEST_TYPES: dict[str, type] = {"run_id": str, "kernel": str, "config": dict, "files": dict}
 MORE_MANIFEST_TYPES: dict[str, type] = {
-    "finished": bool, "minutes": float, "level": int, "minimum_area": int, "trained_by": str, "parts": dict,
-    "imported": dict,
+    "finished": bool, "minutes": float, "trained_by": str, "parts": dict, "imported": dict,
 }  # fmt: skip
 
 
@@ -276,6 +275,10 @@ def manifest_problem(manifest: object) -> str | None:
             continue
         if type(value) is not kind and not (kind is float and type(value) is int):
             return f"{name} is {ascii(value)[:60] if name in manifest else 'missing'}, and must be {kind.__name__}"
+    for name in ("level", "minimum_area"):
+        numbers = manifest.get(name) or 0
+        if any(type(each) is not int for each in (numbers if isinstance(numbers, list) else [numbers])):
+            return f"{name} is {ascii(numbers)[:60]}, and must be a whole number, or a list of one for each class"
     for name, entry in manifest["files"].items():
         sizes = (entry.get("bytes"), entry.get("sha256")) if isinstance(entry, dict) else ()
         if [type(value) for value in sizes] != [int, str]:

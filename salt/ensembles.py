@@ -106,18 +106,19 @@ def build_ensemble(
     numbers = np.unique(parts)
     weights_of = np.empty((len(parts), len(oofs)))  # of each tile, chosen on the other parts
     known: dict[tuple[int, ...], np.ndarray] = {}
+    classes = arrays[0].shape[3] if arrays[0].ndim == 4 else 1
 
     def sums(steps: tuple[int, ...], without: int | None = None) -> np.ndarray:
-        """The sum of a blend's scores at each level, float64 `[255]`, over all tiles but those of a part."""
+        """The sum of each class's scores at each level, float64 `[C, 255]`, over all tiles but those of a part."""
         key = tuple(int(step) for step in np.array(steps) // np.gcd.reduce(steps))
         if key not in known:
             progress(key)
-            known[key] = np.zeros((len(numbers), 255))
+            known[key] = np.zeros((len(numbers), classes, 255))
             for some in tile_parts(arrays[0]):
                 blend = blend_probabilities([array[some] for array in arrays], key, scales)
                 scores = metric.in_steps(threshold_sweep(blend, oofs[0].masks[some], metric))
                 for place, number in enumerate(numbers):
-                    known[key][place] += scores[parts[some] == number].reshape(-1, 255).sum(axis=0)
+                    known[key][place] += scores[parts[some] == number].reshape(-1, classes, 255).sum(axis=0)
         return known[key][numbers != without].sum(axis=0)
 
     for part in numbers:
@@ -154,7 +155,7 @@ def choose_weights(count: int, sums: Callable[[tuple[int, ...]], np.ndarray]) ->
     Args:
         count: how many runs there are.
         sums: function of a tuple, how many times each run is in a blend; returns the sum of the scores of the tiles to
-            choose on, at each level, `[255]`.
+            choose on, for each class at each level, `[C, 255]`: each class has a level of its own.
 
     Returns:
         float64 `[count]`, whose sum is 1: those of the best blend of all steps, of several the first.
@@ -163,7 +164,7 @@ def choose_weights(count: int, sums: Callable[[tuple[int, ...]], np.ndarray]) ->
     best, found = -1.0, steps
     for _ in range(WEIGHT_STEPS):
         candidates = [steps[:run] + (steps[run] + 1,) + steps[run + 1 :] for run in range(count)]
-        scores = [float(sums(candidate).max()) for candidate in candidates]
+        scores = [float(sums(candidate).max(axis=-1).sum()) for candidate in candidates]
         steps = candidates[int(np.argmax(scores))]
         if max(scores) > best + ROUNDING * max(1.0, best):
             best, found = max(scores), steps

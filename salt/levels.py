@@ -1,8 +1,9 @@
 """What each level and each minimum area is worth: the choice of the best ones, and nested choice. numpy only.
 
 All follows from counts of pixels, which are made once (`count_oof`): at any level they give every metric's score. Of
-several classes, `[N, H, W, C]`, each of a tile's C masks has a score of its own; level and area are the same for all of
-them, and they are never parted: a tile is in one fold with all of its masks.
+several classes, `[N, H, W, C]`, each of a tile's C masks has a score of its own, and each class its own level and
+minimum area: the score is the mean over classes, so that each can be chosen by itself. A tile's masks are never parted:
+it is in one fold with all of them.
 """
 
 import zlib
@@ -46,6 +47,7 @@ class OofCounts(NamedTuple):
 
 
 Predictions = TypeVar("Predictions", Oof, OofCounts)
+OfClasses = int | list[int]  # a level or an area: one number, or a list with one for each of several classes
 
 
 class LevelTable(NamedTuple):
@@ -68,6 +70,10 @@ class LevelTable(NamedTuple):
     def of_tiles(self, which: np.ndarray) -> "LevelTable":
         """The table of some tiles, by places or as a bool `[N]`."""
         return LevelTable(*(array[which] for array in self))
+
+    def of_class(self, number: int) -> "LevelTable":
+        """The table of one of several classes."""
+        return LevelTable(*(array[:, number] for array in self))
 
 
 def count_oof(oof: Oof | OofCounts) -> OofCounts:
@@ -114,14 +120,27 @@ def level_table(oof: Oof | OofCounts, metric: Metric) -> LevelTable:
     )
 
 
-def choose_level_and_area(table: LevelTable, metric: Metric) -> tuple[int, int]:
+def choose_level_and_area(
+    table: LevelTable, metric: Metric, level: int = 0, area: int = -1
+) -> tuple[OfClasses, OfClasses]:
     """The best level, then the best minimum area at that level; choosing both together would overfit more.
 
+    Args:
+        table: of N tiles.
+        metric: that the table is of.
+        level: 1 to 255, if it is given already, for all classes; 0: the best.
+        area: in pixels, if it is given already, for all classes; -1: the best.
+
     Returns:
-        Level, 1 to 255, and area in pixels; see `choose_level` and `choose_minimum_area`.
+        Level, 1 to 255, and area in pixels; see `choose_level` and `choose_minimum_area`. Of several classes two lists,
+        with a level and an area for each.
     """
-    level = choose_level(score_curve(table.scores, metric))
-    return level, choose_minimum_area(table, level, metric)
+    if table.truth.ndim > 1:
+        classes = [table.of_class(number) for number in range(table.truth.shape[1])]
+        levels, areas = zip(*(choose_level_and_area(each, metric, level, area) for each in classes), strict=True)
+        return list(levels), list(areas)
+    level = level or choose_level(score_curve(table.scores, metric))
+    return level, choose_minimum_area(table, level, metric) if area < 0 else area
 
 
 def score_curve(scores: np.ndarray, metric: Metric) -> np.ndarray:
@@ -156,7 +175,7 @@ def flat_levels(curve: np.ndarray, level: int) -> list[int]:
 
 
 def choose_minimum_area(table: LevelTable, level: int, metric: Metric) -> int:
-    """The minimum area that scores best at a level, of several the smallest.
+    """The minimum area that scores best at a level, of several the smallest; the same one for all classes of the table.
 
     Returns:
         Pixels, 0 to `largest_area` of the masks; 0 changes nothing.
@@ -174,9 +193,16 @@ def largest_area(table: LevelTable) -> int:
     return min(AREA_LIMIT, max(LARGEST_AREA, int(table.pixels.max()) // LARGEST_AREA_SHARE))
 
 
-def scores_with_area(table: LevelTable, level: int, area: int) -> np.ndarray:
+def at_level(values: np.ndarray, level: OfClasses) -> np.ndarray:
+    """Of values `[N, 255]` or `[N, C, 255]` those at a level, or at the level of each class: `[N]` or `[N, C]`."""
+    if isinstance(level, list):
+        return values[:, np.arange(len(level)), np.array(level) - 1]
+    return values[..., level - 1]
+
+
+def scores_with_area(table: LevelTable, level: OfClasses, area: OfClasses) -> np.ndarray:
     """Scores `[N]` or `[N, C]` at a level, where masks with less than `area` predicted pixels are predicted empty."""
-    return np.where(table.areas[..., level - 1] < area, table.emptied, table.scores[..., level - 1])
+    return np.where(at_level(table.areas, level) < area, table.emptied, at_level(table.scores, level))
 
 
 def nested_parts(oof: Oof | OofCounts, seed: int) -> np.ndarray:
@@ -202,7 +228,7 @@ def nested_choice(table: LevelTable, parts: np.ndarray, metric: Metric) -> tuple
 
     Returns:
         Scores, float64 `[N]`; which tiles are predicted to have salt, bool `[N]` (of several classes both `[N, C]`);
-        and for each part a dict of `part`, `tiles`, `level`, `minimum_area`.
+        and for each part a dict of `part`, `tiles`, `level`, `minimum_area`, the last two lists of several classes.
     """
     scores, found, choices = np.empty(table.truth.shape), np.empty(table.truth.shape, bool), []
     for part in np.unique(parts):
@@ -210,7 +236,7 @@ def nested_choice(table: LevelTable, parts: np.ndarray, metric: Metric) -> tuple
         level, area = choose_level_and_area(table.of_tiles(~inside), metric)
         own = table.of_tiles(inside)
         scores[inside] = scores_with_area(own, level, area)
-        found[inside] = own.areas[..., level - 1] >= max(area, 1)
+        found[inside] = at_level(own.areas, level) >= np.maximum(area, 1)
         choices.append({"part": int(part), "tiles": int(inside.sum()), "level": level, "minimum_area": area})
     return scores, found, choices
 

@@ -1,7 +1,9 @@
 """From probabilities to masks: threshold, minimum area, blank tiles, confident pseudo-labels. numpy only.
 
-Probabilities are uint8, round(255 p), everywhere; salt is `value >= level`, level 1 ... 255 (p = 0.5 is level 128).
+Probabilities are uint8, round(255 p), everywhere; a mask is `value >= level`, level 1 ... 255 (p = 0.5 is level 128).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,49 +15,62 @@ class PostprocessError(ValueError):
     """Probabilities, a level or an area out of their range."""
 
 
-def binarize(probabilities: np.ndarray, level: int) -> np.ndarray:
+def binarize(probabilities: np.ndarray, level: int | Sequence[int]) -> np.ndarray:
     """Masks of the pixels whose probability is at least `level`.
 
     Args:
-        probabilities: uint8 `[N, H, W]`, round(255 p).
-        level: 1 to 255.
+        probabilities: uint8 `[N, H, W]`, round(255 p), or `[N, H, W, C]` of several classes.
+        level: 1 to 255; of several classes also one for each.
 
     Returns:
-        uint8 `[N, H, W]` of 0 and 1.
+        uint8 of the same shape, of 0 and 1.
 
     Raises:
-        PostprocessError: probabilities are no uint8 stack (NaN is named), or the level is out of range.
+        PostprocessError: probabilities are no uint8 stack (NaN is named), a level is out of range, or there are more or
+            fewer of them than classes.
 
     Example:
         >>> binarize(np.array([[[127, 128]]], np.uint8), level=128).tolist()
         [[[0, 1]]]
     """
     probabilities = require_probabilities(probabilities)
-    if isinstance(level, bool) or not isinstance(level, (int, np.integer)) or not 1 <= level <= 255:
-        raise PostprocessError(f"level={level!r}: must be a whole number from 1 to 255; p = 0.5 is level 128")
-    return (probabilities >= level).astype(np.uint8)
+    for each in of_each_class(level, probabilities, "level"):
+        if isinstance(each, bool) or not isinstance(each, (int, np.integer)) or not 1 <= each <= 255:
+            raise PostprocessError(f"level={each!r}: must be a whole number from 1 to 255; p = 0.5 is level 128")
+    return (probabilities >= np.asarray(level, np.uint8)).astype(np.uint8)
 
 
-def remove_small(masks: np.ndarray, minimum_area: int) -> np.ndarray:
+def of_each_class(value: int | Sequence[int], masks: np.ndarray, name: str) -> Sequence[int]:
+    """A number as the only one of a sequence, or a sequence that has one for each class; else `PostprocessError`."""
+    if not isinstance(value, Sequence):
+        return [value]
+    classes = masks.shape[3] if masks.ndim == 4 else 1
+    if len(value) != classes or masks.ndim != 4:
+        raise PostprocessError(f"{name}={list(value)!r}: one for each of {len(value)} classes, but there are {classes}")
+    return value
+
+
+def remove_small(masks: np.ndarray, minimum_area: int | Sequence[int]) -> np.ndarray:
     """Empties the masks with fewer pixels than `minimum_area`; a whole mask counts, not each of its patches.
 
     A few stray pixels on an empty tile cost its whole score.
 
     Args:
         masks: `[N, H, W]`, or `[N, H, W, C]` of several classes, 0 and 1.
-        minimum_area: pixels; 0 and 1 change nothing.
+        minimum_area: pixels; 0 and 1 change nothing. Of several classes also one for each.
 
     Returns:
-        uint8 `[N, H, W]` of 0 and 1, a new array.
+        uint8 of the same shape, of 0 and 1, a new array.
 
     Raises:
-        PostprocessError: no stack of masks, or a negative area.
+        PostprocessError: no stack of masks, a negative area, or more or fewer of them than classes.
     """
     require_masks(class_masks(masks), "masks", PostprocessError)
     masks = np.asarray(masks)
-    if minimum_area < 0:
-        raise PostprocessError(f"minimum_area={minimum_area}: must be 0 or more pixels")
-    large = masks.sum(axis=(1, 2), dtype=np.int64) >= minimum_area
+    for each in of_each_class(minimum_area, masks, "minimum_area"):
+        if each < 0:
+            raise PostprocessError(f"minimum_area={each}: must be 0 or more pixels")
+    large = masks.sum(axis=(1, 2), dtype=np.int64) >= np.asarray(minimum_area)
     return masks.astype(np.uint8) * large[:, None, None]
 
 
@@ -78,16 +93,18 @@ def empty_tiles(probabilities: np.ndarray, blank: np.ndarray) -> np.ndarray:
     return probabilities * ~np.asarray(blank).reshape(-1, *(1 for _ in probabilities.shape[1:]))
 
 
-def postprocess(probabilities: np.ndarray, level: int, minimum_area: int = 0) -> np.ndarray:
+def postprocess(
+    probabilities: np.ndarray, level: int | Sequence[int], minimum_area: int | Sequence[int] = 0
+) -> np.ndarray:
     """Threshold, then minimum area.
 
     Args:
-        probabilities: uint8 `[N, H, W]`, round(255 p), those of blank tiles set to 0 before.
-        level: 1 to 255; salt is `probabilities >= level`.
-        minimum_area: tiles with fewer predicted pixels become empty.
+        probabilities: uint8 `[N, H, W]`, round(255 p), those of blank tiles set to 0 before; or `[N, H, W, C]`.
+        level: 1 to 255; what is marked is `probabilities >= level`. Of several classes also one for each.
+        minimum_area: masks with fewer predicted pixels become empty. Of several classes also one for each.
 
     Returns:
-        uint8 `[N, H, W]` of 0 and 1.
+        uint8 of the same shape, of 0 and 1.
 
     Raises:
         PostprocessError: see `binarize` and `remove_small`.
@@ -96,7 +113,7 @@ def postprocess(probabilities: np.ndarray, level: int, minimum_area: int = 0) ->
 
 
 def choose_pseudo_labels(
-    probabilities: np.ndarray, level: int, minimum_area: int, confidence: float
+    probabilities: np.ndarray, level: int | Sequence[int], minimum_area: int | Sequence[int], confidence: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Masks of unlabelled tiles, and which of them are confident enough to train on.
 

@@ -15,9 +15,12 @@ import numpy as np
 from salt.artifacts import Oof
 from salt.levels import (
     HALF_LEVEL,
+    OfClasses,
     OofCounts,
     ScoringError,
+    choose_level,
     choose_level_and_area,
+    choose_minimum_area,
     count_oof,
     flat_levels,
     level_table,
@@ -46,8 +49,8 @@ STUDENT_975 = (
 def score_oof(oof: Oof | OofCounts, metric: Metric, draws: int = 2000, seed: int = 0) -> dict:
     """Scores out-of-fold predictions: at probability 0.5, at the best level and area, and nested.
 
-    Of several classes each of a tile's C masks has a score. The score is the mean over all N * C of them; a bootstrap
-    sample has all masks of a tile or none.
+    Of several classes each of a tile's C masks has a score, and each class its own level and area. The score is the
+    mean over all N * C of them; a bootstrap sample has all masks of a tile or none.
 
     Args:
         oof: ids, fold `[N]`, probabilities uint8 `[N, H, W]` or `[N, H, W, C]`, masks alike; or their counts.
@@ -59,18 +62,21 @@ def score_oof(oof: Oof | OofCounts, metric: Metric, draws: int = 2000, seed: int
         A dict that JSON can hold:
 
         - `tiles`: N;
-        - `best_level`, 1 to 255; of several best ones that nearest to 128. `flat_levels`: first and last of the levels
-          around it with a score within 0.002 of the best. `minimum_area`: the best one at that level;
+        - `best_level`, 1 to 255, the same for all classes; of several best ones that nearest to 128. `flat_levels`:
+          first and last of the levels around it with a score within 0.002 of the best. `minimum_area`: the best one at
+          that level, the same for all classes;
         - four scores, each with `_standard_error` and `_interval` (95 %, `[low, high]`, bootstrap over tiles):
-          `half_score` at level 128; `best_score` at the best level; `chosen_score` at that level and the minimum area,
-          which is too high, since both are chosen on these tiles; `nested_score`, which is not;
+          `half_score` at level 128; `best_score` at the best level; `chosen_score` at the best level and minimum area
+          (of several classes: of each class), which is too high, since both are chosen on these tiles; `nested_score`,
+          which is not;
         - `choices`: for each fold (or part of a single fold) `part`, `tiles`, and the `level` and `minimum_area` chosen
-          on the others;
+          on the others, of several classes lists;
         - `folds`: for each fold `fold`, `tiles`, `score`;
         - `classes`: for each coverage class 0 to 10 `class`, `tiles`, `share`, `score` (None without tiles), where each
           mask counts as a tile;
         - `confusion`: tiles (masks) `empty_as_empty`, `empty_as_salt`, `salt_as_empty`, `salt_as_salt` (truth first);
-        - `of_class`, only of several classes: for each, in their order, the same counts and `score`;
+        - `of_class`, only of several classes: for each, in their order, the same counts, `score`, and the best `level`
+          and `minimum_area`;
         - `draws`, `seed`.
 
         Folds, classes and confusion are the nested ones.
@@ -82,18 +88,19 @@ def score_oof(oof: Oof | OofCounts, metric: Metric, draws: int = 2000, seed: int
 
     Example:
         >>> score = score_oof(read_oof("runs/a/oof.npz"), COMPETITION.metric)
-        >>> masks = postprocess(probabilities, score["best_level"], score["minimum_area"])
+        >>> score["nested_score"], score["nested_interval"]
     """
     oof = count_oof(oof)
     check_scorable(oof, draws)
     table, fold = level_table(oof, metric), oof.fold
     curve = score_curve(table.scores, metric)
-    level, area = choose_level_and_area(table, metric)
+    level = choose_level(curve)
+    chosen = choose_level_and_area(table, metric)
     nested, found, choices = nested_choice(table, nested_parts(oof, seed), metric)
     columns = {
         "half": table.scores[..., HALF_LEVEL - 1],
         "best": table.scores[..., level - 1],
-        "chosen": scores_with_area(table, level, area),
+        "chosen": scores_with_area(table, *chosen),
         "nested": nested,
     }
     means = bootstrap_means(np.stack([tile_scores(scores) for scores in columns.values()], axis=1), draws, seed)
@@ -107,7 +114,7 @@ def score_oof(oof: Oof | OofCounts, metric: Metric, draws: int = 2000, seed: int
         "tiles": len(nested),
         "best_level": level,
         "flat_levels": flat_levels(curve, level),
-        "minimum_area": area,
+        "minimum_area": choose_minimum_area(table, level, metric),
         **figures,
         "choices": choices,
         "folds": [
@@ -124,7 +131,7 @@ def score_oof(oof: Oof | OofCounts, metric: Metric, draws: int = 2000, seed: int
             for number in range(11)
         ],
         "confusion": confusion(salt, found),
-        **({"of_class": class_rows(nested, salt, found, metric)} if nested.ndim > 1 else {}),
+        **({"of_class": class_rows(nested, salt, found, chosen, metric)} if nested.ndim > 1 else {}),
         "draws": int(draws),
         "seed": int(seed),
     }
@@ -140,10 +147,18 @@ def confusion(salt: np.ndarray, found: np.ndarray) -> dict[str, int]:
     }
 
 
-def class_rows(scores: np.ndarray, salt: np.ndarray, found: np.ndarray, metric: Metric) -> list[dict]:
-    """The score and the confusion of each class, of arrays `[N, C]`."""
+def class_rows(
+    scores: np.ndarray, salt: np.ndarray, found: np.ndarray, chosen: tuple[OfClasses, OfClasses], metric: Metric
+) -> list[dict]:
+    """The score, the confusion, the level and the area of each class, of arrays `[N, C]`."""
+    levels, areas = np.array(chosen).tolist()
     return [
-        {"score": mean_score(scores[:, k], metric), **confusion(salt[:, k], found[:, k])}
+        {
+            "score": mean_score(scores[:, k], metric),
+            **confusion(salt[:, k], found[:, k]),
+            "level": levels[k],
+            "minimum_area": areas[k],
+        }
         for k in range(scores.shape[1])
     ]
 

@@ -1,5 +1,6 @@
 """Levels, minimum areas and nested choice, of every metric and of several classes."""
 
+import json
 from fractions import Fraction
 
 import numpy as np
@@ -12,13 +13,16 @@ from salt.levels import (
     AREA_LIMIT,
     LARGEST_AREA,
     LevelTable,
+    choose_level_and_area,
     choose_minimum_area,
     count_oof,
     largest_area,
     level_table,
+    mean_score,
     nested_choice,
     nested_parts,
     same_tiles,
+    scores_with_area,
 )
 from salt.metrics import AVERAGE_PRECISION, DICE, F2, IOU, leaderboard_score
 from salt.postprocess import postprocess
@@ -110,9 +114,22 @@ class SlowScores:
     def best(self, tiles):
         return max(self.mean(tiles, level) for level in self.levels)
 
+    def best_area(self, tiles, level):
+        """The best minimum area at a level, of several the smallest, and its score."""
+        areas = [self.mean(tiles, level, area) for area in range(self.largest + 1)]
+        return areas.index(max(areas)), max(areas)
+
     def same_as(self, level):
         """Of the levels that differ, that with the same masks."""
         return min(each for each in self.levels if each >= level)
+
+    def check(self, tiles, level, area):
+        """Fails unless some tiles would choose that level and area; returns their score."""
+        level = self.same_as(level)
+        assert self.mean(tiles, level) == self.best(tiles)
+        best, score = self.best_area(tiles, level)
+        assert area == best
+        return score
 
 
 def pixels(mask):
@@ -136,21 +153,34 @@ def test_every_metric_s_scores_are_those_of_a_slow_implementation_in_exact_fract
     assert exact.mean(everything, level) == exact.best(everything)
     assert score["best_score"] == pytest.approx(float(exact.best(everything)), abs=1e-12)
     assert score["half_score"] == pytest.approx(float(exact.mean(everything, 128)), abs=1e-12)
-    areas = [exact.mean(everything, level, area) for area in range(exact.largest + 1)]
-    assert score["minimum_area"] == areas.index(max(areas))
-    assert score["chosen_score"] == pytest.approx(float(max(areas)), abs=1e-12)
+    assert score["minimum_area"] == exact.best_area(everything, level)[0]
+    # Each class has a level and an area of its own.
+    alone = [exact]
+    if classes > 1:
+        stacks = (oof.probabilities, oof.masks)
+        alone = [
+            SlowScores(oof._replace(probabilities=p, masks=m), slow, levels)
+            for p, m in zip(*(np.moveaxis(stack, 3, 0) for stack in stacks), strict=True)
+        ]
+    gained = [
+        each.check(everything, row["level"], row["minimum_area"])
+        for each, row in zip(alone, score.get("of_class", [{**score, "level": score["best_level"]}]), strict=True)
+    ]
+    assert score["chosen_score"] == pytest.approx(float(sum(gained) / classes), abs=1e-12)
     nested = []
     for choice in score["choices"]:
         own = [tile for tile in everything if oof.fold[tile] == choice["part"]]
         others = [tile for tile in everything if oof.fold[tile] != choice["part"]]
-        level = exact.same_as(choice["level"])
-        assert exact.mean(others, level) == exact.best(others)
-        areas = [exact.mean(others, level, area) for area in range(exact.largest + 1)]
-        assert choice["minimum_area"] == areas.index(max(areas))
-        nested += [exact.of_tile(tile, level, choice["minimum_area"]) for tile in own]
-    masks = [score for tile in nested for score in tile]
-    assert score["nested_score"] == pytest.approx(float(sum(masks) / len(masks)), abs=1e-12)
-    assert score["best_score"] != score["half_score"] and len({choice["level"] for choice in score["choices"]}) > 1
+        chosen = (
+            [choice["level"], choice["minimum_area"]] if classes > 1 else [[choice["level"]], [choice["minimum_area"]]]
+        )
+        for each, level, area in zip(alone, *chosen, strict=True):
+            each.check(others, level, area)
+            nested += [each.of_tile(tile, each.same_as(level), area)[0] for tile in own]
+    assert len(nested) == classes * len(exact.tiles)
+    assert score["nested_score"] == pytest.approx(float(sum(nested) / len(nested)), abs=1e-12)
+    assert score["best_score"] != score["half_score"]
+    assert len({str(choice["level"]) for choice in score["choices"]}) > 1
 
 
 def test_the_interval_draws_tiles_with_all_of_their_masks():
@@ -181,6 +211,26 @@ def test_the_classes_are_told_apart_in_their_order():
         assert row["empty_as_salt"] + row["empty_as_empty"] == len(oof.ids) - there
     assert sum(row["tiles"] for row in score["classes"]) == 3 * len(oof.ids)
     assert "of_class" not in score_oof(random_oof(classes=1), DICE, draws=10)
+
+
+def test_each_class_gets_the_level_and_the_area_that_suit_it_unless_they_are_given():
+    oof = random_oof(count=40, classes=2, seed=3)
+    oof.probabilities[..., 1] //= 2  # the second class is predicted with half the confidence
+    table = level_table(oof, DICE)
+    levels, areas = choose_level_and_area(table, DICE)
+    assert levels == [choose_level_and_area(table.of_class(number), DICE)[0] for number in (0, 1)]
+    assert levels[1] < 0.7 * levels[0]
+    own = mean_score(scores_with_area(table, levels, areas), DICE)
+    score = score_oof(oof, DICE, draws=10)
+    assert own == score["chosen_score"] > score["best_score"] + 0.05
+    assert [row["level"] for row in score["of_class"]] == levels
+    masks = postprocess(oof.probabilities, levels, areas)
+    slow = [[slow_f(pixels(mask), pixels(truth), 1) for mask, truth in zip(*each, strict=True)]
+            for each in ((masks[..., 0], oof.masks[..., 0]), (masks[..., 1], oof.masks[..., 1]))]  # fmt: skip
+    assert own == pytest.approx(float(sum(map(sum, slow)) / 80))
+    assert choose_level_and_area(table, DICE, level=99)[0] == [99, 99]
+    assert choose_level_and_area(table, DICE, area=7)[1] == [7, 7]
+    json.dumps(score)
 
 
 def test_a_comparison_of_several_classes_tells_where_the_difference_comes_from():

@@ -123,3 +123,22 @@ def test_each_class_of_a_tile_has_an_area_of_its_own_and_blank_tiles_lose_all_cl
     masks = postprocess(probabilities, 128, 3)
     assert masks.sum(axis=(1, 2)).tolist() == [[4, 0, 0], [0, 0, 16]]
     assert empty_tiles(probabilities, np.array([False, True])).max(axis=(1, 2)).tolist() == [[200, 200, 0], [0, 0, 0]]
+
+
+def test_each_of_several_classes_has_a_level_and_an_area_of_its_own():
+    probabilities = np.zeros((2, 3, 3, 2), np.uint8)
+    probabilities[0, :2, :, 0], probabilities[0, 0, :, 1], probabilities[1, 0, 0] = 100, 100, 200
+    masks = postprocess(probabilities, [101, 100], [1, 3])
+    expected = np.zeros_like(probabilities)
+    expected[0, 0, :, 1], expected[1, 0, 0, 0] = 1, 1
+    np.testing.assert_array_equal(masks, expected)
+    for level, area, message in (
+        ([100], 0, "level=.100.: one for each of 1 classes, but there are 2"),
+        ([100, 0], 0, "level=0: must be a whole number from 1 to 255"),
+        (100, [1, 2, 3], "minimum_area=.1, 2, 3.: one for each of 3 classes, but there are 2"),
+        (100, [0, -1], "minimum_area=-1: must be 0 or more"),
+    ):
+        with pytest.raises(PostprocessError, match=message):
+            postprocess(probabilities, level, area)
+    with pytest.raises(PostprocessError, match="level=.1.: one for each of 1 classes"):
+        postprocess(probabilities[..., 0], [1])

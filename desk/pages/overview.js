@@ -50,7 +50,9 @@ function showOverview(report) {
       `Choosing flatters by${whose}`,
       signed(score.chosen_score - score.nested_score),
       "",
-      `Best level ${score.best_level} and minimum area ${score.minimum_area} px give ${digits4(score.chosen_score)} ` +
+      (score.of_class
+        ? `The best level and minimum area of each class give ${digits4(score.chosen_score)} `
+        : `Best level ${score.best_level} and minimum area ${score.minimum_area} px give ${digits4(score.chosen_score)} `) +
         `on the very tiles they were chosen on; probability 0.5 gives ${digits4(score.half_score)}.`,
     ),
     card(

@@ -41,6 +41,9 @@ function updateLosses(report, filterBy) {
   find("losses").replaceChildren(element("div", { class: blocks.length > 1 ? "columns" : "" }, ...blocks));
 }
 
+/** A level and a minimum area, or those of several classes. */
+const chosenText = ({ level, minimum_area: area }) => `${[level].flat().join(" / ")} · ${[area].flat().join(" / ")} px`;
+
 /** Scores by coverage class and by fold; `filterBy` shows the tiles of a row. */
 function updateTables(report, filterBy) {
   const runs = all(report.runs.length);
@@ -71,9 +74,11 @@ function updateTables(report, filterBy) {
       label,
     );
     const there = tiles.filter((tile) => report.tiles.salt[tile]).length;
-    return [choose, thousands(there), ...own.map(digits4), meter(own)];
+    const best = report.runs[0].score.of_class?.[number];
+    return [choose, thousands(there), ...own.map(digits4), best ? chosenText(best) : null, meter(own)];
   });
-  find("labels").replaceChildren(table("Score by class", ["class", `with ${report.target}`, ...heads, ""], labelRows));
+  const labelHeads = ["class", `with ${report.target}`, ...heads, report.runs.length > 1 ? "best (A)" : "best", ""];
+  find("labels").replaceChildren(table("Score by class", labelHeads, labelRows));
 
   const choices = report.runs[0].score.choices;
   const folds = report.runs[0].score.folds;
@@ -81,7 +86,7 @@ function updateTables(report, filterBy) {
     const tiles = groups(report.tiles.fold)(fold);
     const own = scores(tiles);
     const choice = folds.length > 1 ? choices.find(({ part }) => part === fold) : null;
-    const chosen = choice ? `${choice.level} · ${choice.minimum_area} px` : null;
+    const chosen = choice ? chosenText(choice) : null;
     const choose = element(
       "button",
       { class: "link", type: "button", onclick: () => filterBy({ fold: String(fold) }) },
