@@ -8,6 +8,7 @@ from types import ModuleType
 import salt
 from desk.errors import ConfigurationError
 from salt.description import Competition
+from salt.tables import read_fields
 
 DESCRIPTIONS = pathlib.Path(salt.__file__).parent
 DEFAULT = "tgs"  # what runs were about before manifests said it
@@ -85,3 +86,23 @@ def competition_of(manifest: dict) -> Competition:
         ConfigurationError: it is described nowhere any more.
     """
     return load_competition(manifest.get("competition", DEFAULT))
+
+
+def competition_of_file(path: pathlib.Path) -> Competition:
+    """The competition that a submission is for, by its columns.
+
+    Raises:
+        ConfigurationError: those of no competition that is described, or of several.
+        DataError: it is no CSV file.
+    """
+    header, _ = read_fields(path)
+    known = {name: load_competition(name) for name in described_competitions()}
+    forms = {name: [each.sample_submission, *each.sample_submission.others] for name, each in known.items()}
+    fitting = [name for name in known if any(set(form.columns) == set(header) for form in forms[name])]
+    if len(fitting) == 1:
+        return known[fitting[0]]
+    columns = "; ".join(f"{name} {','.join(each[0].columns)}" for name, each in forms.items())
+    found = f"those of {' and '.join(fitting)}" if fitting else f"of no submission that is described ({columns})"
+    raise ConfigurationError(
+        f"{path}: the first line is {','.join(header)!r}, {found}; say by --competition C what it is for"
+    )

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from desk import paths
 from desk.competition_data import download_file
-from desk.competitions import competition_of, load_competition
+from desk.competitions import competition_of, competition_of_file, load_competition
 from desk.consent import Consent
 from desk.deeds import Submission, is_of_run
 from desk.errors import ConfigurationError, Exit
@@ -179,7 +179,12 @@ def sample_folder(competition: Competition, dry_run: bool) -> Iterator[pathlib.P
 
 
 def run_of_file(
-    link: KaggleLink, path: pathlib.Path, data: pathlib.Path | None, runs: pathlib.Path, dry_run: bool = False
+    link: KaggleLink,
+    path: pathlib.Path,
+    data: pathlib.Path | None,
+    runs: pathlib.Path,
+    dry_run: bool = False,
+    named: str | None = None,
 ) -> Run:
     """The run of a submission file of any origin: a copy of it, under a name that follows from its content.
 
@@ -191,11 +196,13 @@ def run_of_file(
         data: as for `submit_run`.
         runs: where runs are kept.
         dry_run: keep no sample.
+        named: the competition that it is for, see `load_competition`; None: the one whose columns it has.
 
     Raises:
         SubmissionError: Kaggle would refuse it; then there is no run.
+        ConfigurationError, DataError: it does not tell what it is for.
     """
-    competition = load_competition()
+    competition = competition_of_file(path) if named is None else load_competition(named)
     with sample_folder(competition, dry_run) as cache:
         check_submission(path, find_sample(link, competition, data, cache), competition)
     digest = sha256_file(path)
@@ -207,7 +214,8 @@ def run_of_file(
             fresh.mkdir()
             (fresh / SUBMISSION).write_bytes(path.read_bytes().removeprefix(codecs.BOM_UTF8))  # which Excel puts there
             origin = {"source": path.name, "files": {path.name: digest}}
-            write_manifest(fresh, folder.name, IMPORTED, Config(), imported=origin)
+            more = {"competition": competition.slug, "imported": origin}
+            write_manifest(fresh, folder.name, IMPORTED, Config(), **more)
             os.rename(fresh, folder)
     return Run(folder)
 

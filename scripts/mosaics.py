@@ -1,12 +1,13 @@
 """Rebuilds the slices that a competition's tiles were cut from, from the pixels alone.
 
-    python scripts/mosaics.py DATA [--out DIR] [--false-rate RATE]
+    python scripts/mosaics.py DATA [--competition C] [--out DIR] [--false-rate RATE]
 
-DATA is the competition's folder; its training and test tiles are matched together. Writes `mosaics.csv` (id, mosaic,
-row, column, confidence; tiles without a neighbour have an id alone) and `mosaics.html`, which shows the rebuilt slices
-with the salt of training tiles, test tiles framed, and the seams on demand, into build/mosaics, unless --out says
-otherwise. The share of false matches, 0.01 unless --false-rate says otherwise, is estimated from the tiles themselves:
-see docs/mosaics.md. The page shows the competition's images, so mind its rules before passing it on.
+DATA is the competition's folder, C the module of salt/ that describes it, or a file of yours; its training and test
+tiles, which must be grey, are matched together. Writes `mosaics.csv` (id, mosaic, row, column, confidence; tiles
+without a neighbour have an id alone) and `mosaics.html`, which shows the rebuilt slices with the salt of training
+tiles, test tiles framed, and the seams on demand, into build/mosaics, unless --out says otherwise. The share of false
+matches, 0.01 unless --false-rate says otherwise, is estimated from the tiles themselves: see docs/mosaics.md. The page
+shows the competition's images, so mind its rules before passing it on.
 """
 
 import argparse
@@ -24,6 +25,7 @@ def main(arguments=None) -> int:
 def parse_arguments(arguments) -> argparse.Namespace:
     parser = VerbParser(description="Rebuild the slices that a competition's tiles were cut from.")
     parser.add_argument("data", metavar="DATA", type=pathlib.Path, help="the competition's folder")
+    parser.add_argument("--competition", metavar="C", default="tgs", help="described in salt/, or a .py (default: tgs)")
     parser.add_argument("--out", metavar="DIR", type=pathlib.Path, default=paths.BUILD / "mosaics")
     parser.add_argument("--false-rate", metavar="RATE", type=float, default=0.01, help="share of false matches")
     return parser.parse_args(arguments)
@@ -31,12 +33,19 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 def rebuild(options: argparse.Namespace) -> Outcome:
     from desk.competitions import load_competition
+    from desk.errors import ConfigurationError
     from desk.pages.mosaics import write_mosaic_page
     from salt.competition import find_competition
     from salt.data import read_test, read_train
     from salt.mosaics import describe_mosaics, find_mosaics, join_tiles, write_mosaics
 
-    files = find_competition([options.data], load_competition())
+    competition = load_competition(options.competition)
+    if competition.channels != 1 or competition.size is None or len(competition.classes) > 1:
+        raise ConfigurationError(
+            f"--competition {options.competition}: channels={competition.channels}, size={competition.size}, "
+            f"{len(competition.classes)} classes; slices are rebuilt from grey tiles of one size, with one mask each"
+        )
+    files = find_competition([options.data], competition)
     train = read_train(files)
     tiles = join_tiles(train, read_test(files) if files.has_test() else None)
     mosaics = find_mosaics(tiles.images, options.false_rate)

@@ -2,11 +2,13 @@
 
     python scripts/submit.py predict-20261122-141502-cd34 --message "five folds, flips"
     python scripts/submit.py elsewhere.csv --dry-run
+    python scripts/submit.py elsewhere.csv --competition airbus
 
 First the file is checked here: that it is what the run wrote, and, against the competition's sample, its ids and every
 run-length encoding. A file of another origin is checked likewise, and kept as a run under a name that follows from its
-content. Then it is uploaded and submitted, and the score is recorded in `runs/<run id>/submit.json`. A submission whose
-answer is lost is looked up by the run's id, with which its description begins; it is sent again only by --again.
+content; what it is for follows from its columns, unless --competition says it. Then it is uploaded and submitted, and
+the score is recorded in `runs/<run id>/submit.json`. A submission whose answer is lost is looked up by the run's id,
+with which its description begins; it is sent again only by --again.
 """
 
 import argparse
@@ -33,6 +35,9 @@ def parse_arguments(arguments) -> argparse.Namespace:
     parser.add_argument(
         "run", metavar="RUN", help="a run of the predict kernel: its id, its beginning, or a folder; or a CSV file"
     )
+    parser.add_argument(
+        "--competition", metavar="C", help="of a CSV file: described in salt/, or a .py (default: by its columns)"
+    )
     parser.add_argument("--message", metavar="M", default="", help="description; the run's id is put before it")
     parser.add_argument("--data", metavar="DIR", type=pathlib.Path, help="folder of the competition (default: data)")
     parser.add_argument("--minutes", metavar="M", type=float, default=30, help="to wait for the score (default: 30)")
@@ -46,6 +51,7 @@ def parse_arguments(arguments) -> argparse.Namespace:
 
 
 def submit(options: argparse.Namespace, link=None) -> Outcome:
+    from desk.errors import ConfigurationError
     from desk.kaggle.transport import KaggleLink
     from desk.submitting import run_of_file, submit_run
 
@@ -55,7 +61,9 @@ def submit(options: argparse.Namespace, link=None) -> Outcome:
             # A dry run changes nothing: it looks at a copy elsewhere.
             scratch = held.enter_context(tempfile.TemporaryDirectory())
             runs = pathlib.Path(scratch) if options.dry_run else options.runs
-            run = run_of_file(link, path, options.data, runs, options.dry_run)
+            run = run_of_file(link, path, options.data, runs, options.dry_run, options.competition)
+        elif options.competition:
+            raise ConfigurationError(f"--competition: {options.run} is a run, whose manifest says it; leave it out")
         else:
             run = find_run(options.run, options.runs)
         if not options.dry_run:

@@ -61,3 +61,8 @@ def test_a_drawn_slice_has_one_contrast():
     place = Mosaics(np.zeros(2, int), np.zeros(2, int), np.arange(2), np.ones(2))
     drawn = draw_mosaic(images, place, 0).astype(float)
     assert drawn.shape == (40, 60) and np.corrcoef(drawn.ravel(), scene.ravel())[0, 1] > 0.99
+
+
+def test_slices_of_colour_images_are_refused(tmp_path, capsys):
+    assert mosaics.main([str(tmp_path), "--competition", "airbus"]) != 0
+    assert "channels=3" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -17,6 +18,7 @@ FILES = [
     for path in sorted((ROOT / folder).rglob("*.py"))
     if path.stem not in {*DESCRIBED, *SEISMIC} and "benchmarks" not in path.parts
 ]
+PAGES = sorted(path.relative_to(ROOT) for kind in ("*.js", "*.html", "*.css") for path in (ROOT / "desk").rglob(kind))
 ALLOWED = {("desk/pages/html.py", 101)}  # a quality of pictures
 
 
@@ -27,7 +29,9 @@ def own_words():
         competition = load_competition(name)
         numbers |= {side for side in competition.size if side not in (256,)}  # a byte has 256 values
         names |= {competition.slug, competition.title}
-        for table in (competition.train_table, competition.sample_submission, *competition.train_table.others):
+        tables = [competition.train_table, competition.sample_submission, *competition.train_table.others]
+        tables += [*competition.sample_submission.others, *filter(None, [competition.depths_table])]
+        for table in tables:
             columns |= {column for column in table.columns if column != "id"}
     return numbers, names, columns
 
@@ -51,3 +55,19 @@ def test_no_module_but_the_descriptions_knows_what_is_a_competition_s_own(path):
     found |= {value for value in values if isinstance(value, str) and any(name in value for name in names)}
     found |= {value for value in values if isinstance(value, str) and columns.intersection(value.split(","))}
     assert not {value for value in found if (path.as_posix(), value) not in ALLOWED}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=str)
+def test_no_page_knows_what_is_a_competition_s_own(path):
+    numbers, names, columns = own_words()
+    text = (ROOT / path).read_text(encoding="utf-8")
+    words = [str(number) for number in numbers] + [name for name in columns if len(name) > 3]  # "img" is HTML's, too
+    found = [word for word in words if re.search(rf"(?<![\w#.]){re.escape(word)}(?![\w%])", text)]
+    assert not found + [name for name in names if name in text]
+
+
+def test_the_four_are_described_and_what_is_their_own_is_known():
+    numbers, names, columns = own_words()
+    assert {"tgs", "airbus", "severstal", "carvana"} <= DESCRIBED.keys()
+    assert {101, 768, 1600, 1918, 1280} <= numbers and "carvana-image-masking-challenge" in names
+    assert {"rle_mask", "EncodedPixels", "ImageId_ClassId", "img", "z"} <= columns

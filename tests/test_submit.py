@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import re
 
 import kaggle_stand_in
@@ -8,8 +9,10 @@ from kaggle_stand_in import COMPETITION, KEY, assert_no_secret, kill_when_reache
 from desk import paths
 from desk.records import read_object
 from desk.runs import Run
+from salt.airbus import COMPETITION as AIRBUS
 from salt.artifacts import write_manifest
 from salt.config import preset
+from salt.scenes import write_scenes
 from scripts import submit
 
 stand_in = kaggle_stand_in.stand_in
@@ -306,3 +309,20 @@ def test_after_kill_9_the_same_command_submits_once(stand_in, run, submit_run, s
     again = ["--again"] if (stage, kind) == ("CreateSubmission", "hang") else []
     status, text, _ = submit_run("--data", str(data), *again)
     assert status == 0 and "0.78543" in text and len(stand_in.submissions) == 1
+
+
+def test_a_file_of_another_competition_goes_to_that_one(stand_in, tmp_path, capsys):
+    folder, runs = tmp_path / "data", tmp_path / "runs"
+    write_scenes(dataclasses.replace(AIRBUS, size=(48, 48)), folder, train=4, test=3, progress=False)
+    sample = (folder / "sample_submission_v2.csv").read_text().splitlines()
+    (tmp_path / "ships.csv").write_text("\n".join([sample[0], *(f"{row.partition(',')[0]},1 2" for row in sample[1:])]))
+    stand_in.competitions[AIRBUS.slug] = {}
+    arguments = [str(tmp_path / "ships.csv"), "--data", str(folder), "--runs", str(runs)]
+    assert submit.main([*arguments, "--competition", "carvana"], make_link(seconds=0.5)) != 0
+    assert not stand_in.submissions and "img,rle_mask" in capsys.readouterr().err
+    assert submit.main(arguments, make_link(seconds=0.5)) == 0
+    (made,) = runs.iterdir()
+    assert read_object(made / "manifest.json")["competition"] == AIRBUS.slug
+    assert "3 rows" in capsys.readouterr().out and len(stand_in.submissions) == 1
+    status = submit.main([made.name, "--runs", str(runs), "--competition", "airbus"], make_link(seconds=0.5))
+    assert status != 0 and "a run, whose manifest says it; leave it out" in capsys.readouterr().err
