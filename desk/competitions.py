@@ -3,6 +3,7 @@
 import importlib.util
 import pathlib
 import re
+from collections.abc import Sequence
 from types import ModuleType
 
 import salt
@@ -86,6 +87,29 @@ def competition_of(manifest: dict) -> Competition:
         ConfigurationError: it is described nowhere any more.
     """
     return load_competition(manifest.get("competition", DEFAULT))
+
+
+def competition_as_before(named: str | None, sources: Sequence[str], slug: str | None, run: str) -> str | None:
+    """The module that describes the competition of an earlier run, for a kernel that goes on with it.
+
+    Args:
+        named: what the command names; None: nothing.
+        sources: the slugs of the competitions that the kernel mounts, as it is built for `named`.
+        slug: of the run's competition; None: it does not say.
+        run: how messages name it.
+
+    Returns:
+        `named` if that is right as it is: the kernel is of the same competition, or of none that is described.
+
+    Raises:
+        ConfigurationError: another one is named.
+    """
+    known = {each: module for module, each in described_competitions().items()}
+    if slug not in known or slug in sources or not known.keys() & set(sources):
+        return named
+    if named is not None:
+        raise ConfigurationError(f"--competition {named}: {run} is of {known[slug]}; leave the option out")
+    return known[slug]
 
 
 def competition_of_file(path: pathlib.Path) -> Competition:

@@ -5,6 +5,7 @@ and asks Kaggle only who pushes and how a run stands that is to be resumed; whet
 and a place for it, is for preflight.py.
 """
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from desk import paths
-from desk.building import Program, build_notebook, kernel_preset
+from desk.building import Program, build_notebook, kernel_competitions, kernel_preset
+from desk.competitions import competition_as_before
 from desk.consent import Consent
 from desk.errors import ConfigurationError, DeskError
 from desk.kaggle.errors import AccessError, CapacityError, NotFoundError
@@ -120,6 +122,7 @@ def plan_run(link: KaggleLink, request: PushRequest) -> Plan:
         ConfigurationError: a run that cannot be mounted or resumed.
     """
     owner = request.owner or link.username
+    request = dataclasses.replace(request, program=of_same_competition(request))
     preset, settings, sources = request.preset, request.settings, None
     if request.resumed:
         preset, settings, sources = resume_run(link, request.resumed, request.kernel, owner)
@@ -132,6 +135,21 @@ def plan_run(link: KaggleLink, request: PushRequest) -> Plan:
         request.program, new_run_id(request.kernel, preset), owner, preset, settings, request.accelerator,
         request.hours, sources, request.resumed,
     )  # fmt: skip
+
+
+def of_same_competition(request: PushRequest) -> Program:
+    """The kernel, built for the competition of the run that it resumes or mounts.
+
+    Raises:
+        ConfigurationError: another one is named.
+    """
+    run, program = request.resumed or request.mounted, request.program
+    if run is None:
+        return program
+    slugs = (run.parts[0] if run.parts else run).metadata.get("competition_sources", [])
+    before = next(iter(slugs), None)
+    competition = competition_as_before(program.competition, kernel_competitions(program), before, f"run {run.name}")
+    return dataclasses.replace(program, competition=competition)
 
 
 def within_session(settings: dict, hours: float | None) -> dict:

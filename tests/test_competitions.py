@@ -1,12 +1,25 @@
 import dataclasses
+import json
 import sys
 import types
 
 import pytest
 
-from desk import competitions
-from desk.competitions import competition_of, competition_of_file, find_description, load_competition
+from desk import competitions, planning
+from desk.building import Program
+from desk.competitions import (
+    competition_as_before,
+    competition_of,
+    competition_of_file,
+    find_description,
+    load_competition,
+)
 from desk.errors import ConfigurationError
+from desk.local import kernels
+from desk.local.endings import seal
+from desk.records import read_object
+from desk.runs import METADATA, Run
+from salt.config import Config, config_to_dict
 from salt.tgs import COMPETITION as TGS
 
 
@@ -54,3 +67,41 @@ def test_columns_that_nobody_or_several_have_are_an_error_that_names_the_option(
     monkeypatch.setattr(competitions, "DESCRIPTIONS", tmp_path)
     with pytest.raises(ConfigurationError, match="those of one and two; say by --competition C"):
         competition_of_file(path)
+
+
+def test_a_kernel_goes_on_with_the_competition_of_an_earlier_run():
+    severstal, own = load_competition("severstal").slug, ["--competition is read by kernels of ours"]
+    assert competition_as_before(None, [TGS.slug], severstal, "run a") == "severstal"
+    assert competition_as_before(None, [TGS.slug], TGS.slug, "run a") is None
+    assert competition_as_before("severstal", [severstal], severstal, "run a") == "severstal"
+    for sources, slug in (([TGS.slug], None), ([TGS.slug], "snails"), ([], severstal), (own, severstal)):
+        assert competition_as_before(None, sources, slug, "run a") is None
+    with pytest.raises(ConfigurationError, match="--competition tgs: run a is of severstal; leave the option out"):
+        competition_as_before("tgs", [TGS.slug], severstal, "run a")
+
+
+def test_resumed_and_mounted_runs_say_what_a_kernel_is_built_for(tmp_path):
+    severstal, program = load_competition("severstal").slug, Program("train")
+    manifest = {"run_id": "train-1", "competition": severstal}
+    assert kernels.of_same_competition(program, manifest).competition == "severstal"
+    assert kernels.of_same_competition(program, {"run_id": "train-1"}) == program
+    with pytest.raises(ConfigurationError, match="--competition airbus: run train-1 is of severstal"):
+        kernels.of_same_competition(Program("train", competition="airbus"), manifest)
+    pushed = tmp_path / "train-2" / "pushed"
+    pushed.mkdir(parents=True)
+    metadata = {"id": "a/b", "title": "b", "code_file": "b.ipynb", "competition_sources": [severstal]}
+    (pushed / METADATA).write_text(json.dumps(metadata))
+    for name in ("resumed", "mounted"):
+        request = planning.PushRequest(program, tmp_path, **{name: Run(tmp_path / "train-2")})
+        assert planning.of_same_competition(request).competition == "severstal"
+    assert planning.of_same_competition(planning.PushRequest(program, tmp_path)) == program
+
+
+def test_the_manifest_of_a_run_that_was_killed_says_its_competition(tmp_path):
+    (tmp_path / "working" / "state").mkdir(parents=True)
+    (tmp_path / "built" / "train").mkdir(parents=True)
+    (tmp_path / "working" / "state" / "run.json").write_text(json.dumps({"config": config_to_dict(Config())}))
+    sources = {"competition_sources": [load_competition("airbus").slug]}
+    (tmp_path / "built" / "train" / METADATA).write_text(json.dumps(sources))
+    seal("train", tmp_path, "train-3")
+    assert read_object(tmp_path / "working" / "manifest.json")["competition"] == "airbus-ship-detection"

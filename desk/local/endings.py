@@ -8,10 +8,11 @@ import re
 import shutil
 import sys
 
+from desk.competitions import described_competitions
 from desk.errors import BusyError, LocalRunError
 from desk.local.processes import end_processes
 from desk.output import shown
-from desk.runs import Run
+from desk.runs import METADATA, Run
 from salt.artifacts import verify_run, write_manifest
 from salt.config import config_from_dict
 from salt.resume import STATE_FOLDER
@@ -97,7 +98,7 @@ def keep_finished(name: str, root: pathlib.Path, folder: pathlib.Path) -> pathli
 def keep_failed(name: str, root: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     """Keeps what a failed run left: notebook, log and working folder. Its name says that it is no run."""
     if can_resume(root / "working") and not (root / "working" / "manifest.json").is_file():
-        seal(name, root / "working", folder.name.removesuffix(".failed"))
+        seal(name, root, folder.name.removesuffix(".failed"))
     kept = root / "failed"
     kept.mkdir()
     for part in (f"{name}.ipynb", f"{name}.log", "working"):
@@ -107,10 +108,14 @@ def keep_failed(name: str, root: pathlib.Path, folder: pathlib.Path) -> pathlib.
     return folder
 
 
-def seal(name: str, working: pathlib.Path, run_id: str) -> None:
+def seal(name: str, root: pathlib.Path, run_id: str) -> None:
     """Writes the manifest of a run that ended before it could: what is there now is what can be resumed."""
+    working, built = root / "working", root / "built" / name / METADATA
     begun = json.loads((working / STATE_FOLDER / "run.json").read_text(encoding="utf-8"))
-    write_manifest(working, run_id, name, config_from_dict(begun["config"]), finished=False)
+    sources = json.loads(built.read_text(encoding="utf-8"))["competition_sources"] if built.is_file() else []
+    described = [slug for slug in sources if slug in described_competitions().values()]
+    more = {"competition": described[0]} if described else {}
+    write_manifest(working, run_id, name, config_from_dict(begun["config"]), finished=False, **more)
 
 
 def write_html(notebook: pathlib.Path, html: pathlib.Path) -> None:

@@ -1,6 +1,7 @@
 """The local stand-in for Kaggle: builds a kernel's notebook and runs it at this desk as Kaggle would."""
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 import sys
@@ -8,7 +9,7 @@ import tempfile
 from collections.abc import Iterable
 
 from desk import building, paths
-from desk.competitions import described_competitions, load_competition
+from desk.competitions import competition_as_before, described_competitions, load_competition
 from desk.errors import ConfigurationError, LocalRunError
 from desk.local.competitions import competition_folder
 from desk.local.endings import (
@@ -74,12 +75,15 @@ def run_kernel(
     root = pathlib.Path(tempfile.mkdtemp(prefix=f".{name.replace('/', '-')}-", dir=runs))
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: remove(root))
-        metadata = {name: build_notebook(program, root / "built")}
-        earlier = verified_runs(mounted_runs, runs)
+        mounted = earlier = verified_runs(mounted_runs, runs)
         resumed = None
         if resume is not None:
             begun, manifest = unfinished_run(name, resume, runs)
             resumed, settings = manifest["run_id"], {**manifest["config"], **(settings or {})}
+            mounted = [*earlier, (begun, manifest)]
+        for _, manifest in mounted:
+            program = of_same_competition(program, manifest)
+        metadata = {name: build_notebook(program, root / "built")}
         notebook = root / "built" / name / f"{name}.ipynb"
         parameters = choose_parameters(name, notebook, preset, settings, earlier, resumed)
         run_id = parameters["RUN_ID"]
@@ -96,7 +100,6 @@ def run_kernel(
                 mount_competition(competition, competition_folder(competition, data, synthetic, tiles), root)
             else:
                 mount_other_competition(slug, data, root)
-        mounted = earlier if resumed is None else [*earlier, (begun, manifest)]
         for other in {manifest["kernel"] for _, manifest in mounted} - metadata.keys():
             metadata[other] = kernel_of_run(other, root / "built", program.competition)
         mount_runs(mounted, metadata, root)
@@ -117,6 +120,17 @@ def run_kernel(
                 print(f"\nkept: {shown(failed)}\nresume it by --resume {run_id}", file=sys.stderr)
             raise
         return keep_finished(name, root, runs / run_id)
+
+
+def of_same_competition(program: building.Program, manifest: dict) -> building.Program:
+    """A kernel built for the competition of an earlier run.
+
+    Raises:
+        ConfigurationError: another one is named.
+    """
+    sources, run = building.kernel_competitions(program), f"run {manifest['run_id']}"
+    competition = competition_as_before(program.competition, sources, manifest.get("competition"), run)
+    return dataclasses.replace(program, competition=competition)
 
 
 def build_notebook(program: building.Program, out: pathlib.Path) -> dict:
