@@ -39,15 +39,15 @@ import time
 import keras
 import numpy as np
 
-from salt.artifacts import find_runs, library_versions, write_manifest, write_probabilities
+from salt.artifacts import find_runs, library_versions, read_probabilities, write_manifest, write_probabilities
 from salt.competition import find_competition
 from salt.config import config_from_dict, config_to_dict
 from salt.data import read_test
 from salt.figures import plot_tiles
-from salt.inference import predict_probabilities
+from salt.inference import predict_run
 from salt.levels import choose_level_and_area, count_oof, level_table
 from salt.parts import read_trained_run
-from salt.postprocess import empty_tiles, postprocess
+from salt.postprocess import postprocess
 from salt.submission import check_submission, write_submission
 from salt.tgs import COMPETITION
 from salt.unet import build_fold_model
@@ -102,12 +102,10 @@ print(f"{COMPETITION.target} from level {level} of 255 on, in tiles with at leas
 
 # %%
 tiles = read_test(files)
-probabilities = predict_probabilities(models, tiles.images, config.tta, config.padded_size, config.padding)
 blank = tiles.blank()
-probabilities = empty_tiles(probabilities, blank)
+write_probabilities("probabilities.npz", tiles.ids, predict_run(models, tiles.images, blank, config))
+_, probabilities = read_probabilities("probabilities.npz")  # large ones are read one by one, when they are needed
 masks = postprocess(probabilities, level, area)
-found = masks.any(axis=(1, 2)).mean()
-print(f"{len(tiles.ids)} tiles, {blank.sum()} of them blank; {COMPETITION.target} found in {found:.1%}")
 
 # %%
 shown = np.linspace(0, len(tiles.ids) - 1, min(24, len(tiles.ids))).astype(int)
@@ -118,8 +116,10 @@ figure = plot_tiles(tiles.images[shown], {"prediction": masks[shown]}, list(tile
 
 # %%
 write_submission("submission.csv", tiles.ids, masks, COMPETITION, sample)
-print(check_submission("submission.csv", sample, COMPETITION))
-write_probabilities("probabilities.npz", tiles.ids, probabilities)
+submission = check_submission("submission.csv", sample, COMPETITION)
+print(submission)
+found = 1 - submission["empty_share"]
+print(f"{len(tiles.ids)} tiles, {blank.sum()} of them blank; {COMPETITION.target} found in {found:.1%} of the masks")
 more = {
     "competition": COMPETITION.slug,
     "build_id": BUILD_ID,

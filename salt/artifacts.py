@@ -83,16 +83,22 @@ class EntryReader:
 
     def __init__(self, path: pathlib.Path, name: str):
         self.path, self.name = path, name
-        self.opened = threading.local()  # the table of contents is read once in each thread
+        self.archive: zipfile.ZipFile | None = None
+        self.lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
         return EntryReader, (self.path, self.name)
 
     def __call__(self, index: int) -> np.ndarray:
-        if not hasattr(self.opened, "archive"):
-            self.opened.archive = zipfile.ZipFile(self.path)
-        with self.opened.archive.open(f"{self.name}/{index:06}.npy") as entry:
+        with self.lock:
+            if self.archive is None:  # its table of contents, of two entries a tile, is read once; threads may share it
+                self.archive = zipfile.ZipFile(self.path)
+            entry = self.archive.open(f"{self.name}/{index:06}.npy")
+        try:
             return np.lib.format.read_array(entry, allow_pickle=False)
+        finally:
+            with self.lock:  # the archive counts its open entries
+                entry.close()
 
 
 def read_array(path: pathlib.Path, arrays: Any, name: str) -> np.ndarray:

@@ -10,9 +10,9 @@ import os
 import pathlib
 import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pandas as pd
@@ -34,9 +34,9 @@ from salt.archives import (
 from salt.competition import CompetitionFiles, raise_problems, raise_repeated_ids
 from salt.competition import find_competition as find_competition  # here, too, for scripts from before 28 November 2026
 from salt.description import Competition, Files
-from salt.pictures import image_of, mask_of
+from salt.pictures import check_size, image_of, mask_of, size_of_file
 from salt.rle import decode_rles
-from salt.stacks import MOST_IN_MEMORY, MaskTexts, Stack
+from salt.stacks import MOST_IN_MEMORY, MaskTexts, Stack, marked_pixels
 from salt.tables import fitting_form, masks_of_rows, read_fields, read_rows, template_pattern
 from salt.tiles import Tiles
 from salt.tiles import crop_images as crop_images
@@ -53,7 +53,8 @@ def read_train(files: CompetitionFiles, progress: bool = True, most: int = MOST_
 
     The masks are read from their files, in which any pixel above zero counts, and compared with the run lengths in the
     table; without mask files they come from the table alone. Images and masks that would take more than `most` bytes
-    are not read here, but tile by tile when they are needed, the masks from the table.
+    are not read here, but tile by tile when they are needed, the masks from the table; of their files only the sizes
+    are looked at.
 
     Args:
         files: where they are, from `find_competition`.
@@ -186,7 +187,7 @@ def decode_texts(
 def describe_tiles(tiles: Tiles) -> str:
     """A line about training tiles for the log: how many hold something, and what the competition has to remark."""
     masks, competition = tiles.known_masks(), tiles.competition
-    found = np.mean([bool(masks[index].any()) for index in range(len(masks))])
+    found = np.mean(marked_pixels(masks).reshape(len(masks), -1).any(axis=1))
     line = f"{len(tiles.ids)} tiles, {found:.1%} of them with {competition.target}"
     return line if competition.remarks is None else f"{line}; {competition.remarks(tiles.images, masks)}"
 
@@ -264,6 +265,23 @@ class PictureReader:
         except UNREADABLE as error:
             raise DataError(f"cannot be read ({error})") from error
 
+    def size(self, tile_id: str) -> tuple[int, int]:
+        """Height and width of a tile's picture, by the head of its file.
+
+        Raises:
+            DataError: the file cannot be read, or is no picture.
+        """
+        try:
+            if self.on_disk:
+                with open(self.folder.path / self.names[tile_id], "rb") as file:
+                    return size_of_file(file)
+            with self.lock, self.archive().open(self.names[tile_id]) as member:
+                return size_of_file(cast(BinaryIO, member))
+        except DataError:
+            raise
+        except UNREADABLE as error:
+            raise DataError(f"cannot be read ({error})") from error
+
     def pixels(self, tile_id: str, size: tuple[int, int]) -> np.ndarray:
         """The pixels of a tile's file, see `Files.decode`."""
         return self.files.decode(self.read(tile_id), size)
@@ -290,9 +308,22 @@ class PictureMaker:
         except DataError as error:
             raise DataError(f"{self.reader.label(self.ids[index])}: {error}") from error
 
+    def check(self, index: int) -> None:
+        """Looks at the size of a tile's picture without decoding it.
+
+        Raises:
+            DataError: it is another, or the file is no picture.
+        """
+        try:
+            check_size(self.reader.size(self.ids[index]), self.size)
+        except DataError as error:
+            raise DataError(f"{self.reader.label(self.ids[index])}: {error}") from error
+
 
 def read_pictures(maker: PictureMaker, label: str, progress: bool, most: int) -> tuple[np.ndarray, list[str]]:
     """Reads all pictures in a thread pool, unless they would take more than `most` bytes: these become a `Stack`.
+
+    Of those only the head of each file is read now, which tells its size.
 
     Args:
         maker: of each picture.
@@ -304,23 +335,40 @@ def read_pictures(maker: PictureMaker, label: str, progress: bool, most: int) ->
         uint8, as `maker` makes them, perhaps as a `Stack`, and one line for each bad file.
     """
     if int(np.prod(maker.shape, dtype=np.int64)) > most:
-        return cast(np.ndarray, Stack(maker, maker.shape)), []
+        problems = bad_files(maker.check, len(maker.ids), f"sizes of {label}", progress)
+        return cast(np.ndarray, Stack(maker, maker.shape)), problems
     tiles = np.zeros(maker.shape, np.uint8)
 
-    def read_some(first: int) -> list[str]:
-        problems, last = [], min(first + READ_AT_ONCE, len(tiles))
+    def read(index: int) -> None:
+        tiles[index] = maker(index)
+
+    return tiles, bad_files(read, len(tiles), label, progress)
+
+
+def bad_files(work: Callable[[int], None], count: int, label: str, progress: bool) -> list[str]:
+    """Does some work on each of `count` files in a thread pool; returns a line for each that is bad.
+
+    Args:
+        work: function of a number from 0 to count - 1; raises a `DataError` for a bad file.
+        count: how many files.
+        label: what the progress bar says.
+        progress: whether to show it.
+    """
+
+    def some(first: int) -> list[str]:
+        problems, last = [], min(first + READ_AT_ONCE, count)
         for index in range(first, last):
             try:
-                tiles[index] = maker(index)
+                work(index)
             except DataError as error:
                 problems.append(str(error))
         bar.update(last - first)
         return problems
 
-    bar = tqdm(total=len(tiles), desc=label, unit="tile", disable=not progress)
+    bar = tqdm(total=count, desc=label, unit="tile", disable=not progress)
     with bar, ThreadPoolExecutor(READ_THREADS) as pool:
-        results = list(pool.map(read_some, range(0, len(tiles), READ_AT_ONCE)))
-    return tiles, [line for lines in results for line in lines]
+        results = list(pool.map(some, range(0, count, READ_AT_ONCE)))
+    return [line for lines in results for line in lines]
 
 
 def read_depths(files: CompetitionFiles, ids: np.ndarray) -> np.ndarray:

@@ -1,10 +1,12 @@
 """Which tile is held out in which fold: stratified, reproducible from a seed."""
 
+import math
+
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from salt.metrics import coverage_class
-from salt.rle import masks_at_a_time
+from salt.metrics import coverage_tenths
+from salt.stacks import marked_pixels
 
 
 class FoldError(ValueError):
@@ -66,14 +68,11 @@ def stratification_classes(masks: np.ndarray, blank: np.ndarray) -> np.ndarray:
     Returns:
         int `[N]`, -1 for blank tiles.
     """
-    classes = np.empty(len(masks), np.int64)
-    step = masks_at_a_time(int(np.prod(masks.shape[1:])))
-    for first in range(0, len(masks), step):
-        part = masks[first : first + step]
-        if part.ndim == 3:
-            classes[first : first + step] = coverage_class(part)
-        else:
-            classes[first : first + step] = part.any(axis=(1, 2)) @ (1 << np.arange(part.shape[3]))
+    marked = marked_pixels(masks)
+    if marked.ndim == 1:
+        classes = coverage_tenths(marked, math.prod(masks.shape[1:]))
+    else:
+        classes = (marked > 0) @ (1 << np.arange(marked.shape[1]))
     return np.where(blank, -1, classes)
 
 

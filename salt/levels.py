@@ -8,13 +8,15 @@ it is in one fold with all of them.
 
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
 from salt.artifacts import Oof
 from salt.metrics import Metric, pixels_from_level, scores_from_pixels, tile_parts
-from salt.stacks import subset
+from salt.stacks import Stack, subset
 
 HALF_LEVEL = 128  # the level of probability 0.5
 FLAT_MARGIN = 0.002  # a level with a score this close to the best is as good: much less than a score's standard error
@@ -23,6 +25,7 @@ SINGLE_FOLD_PARTS = 5  # into which the tiles of a single held-out fold are spli
 # The largest minimum area that is considered: one of so many of a mask's pixels, and at least so many pixels.
 LARGEST_AREA_SHARE = 34
 LARGEST_AREA = 300
+COUNT_THREADS = 2  # unpacking releases the interpreter lock, counting does not; as many parts are in memory
 AREA_LIMIT = 65_534  # and at most: pages keep areas as 16-bit numbers
 
 
@@ -90,8 +93,19 @@ def count_oof(oof: Oof | OofCounts) -> OofCounts:
         raise ScoringError("masks: no tiles to score; was no fold trained?")
     if len(set(lengths.values())) > 1:
         raise ScoringError(f"arrays of different lengths: {', '.join(f'{name} {n}' for name, n in lengths.items())}")
-    at_least = pixels_from_level(oof.probabilities, oof.masks)
-    return OofCounts(oof.ids, np.asarray(oof.fold), at_least, mask_checksums(oof.masks))
+    if not isinstance(oof.probabilities, Stack) and not isinstance(oof.masks, Stack):
+        at_least, sums = pixels_from_level(oof.probabilities, oof.masks), mask_checksums(oof.masks)
+        return OofCounts(oof.ids, np.asarray(oof.fold), at_least, sums)
+
+    def count(part: slice) -> tuple[np.ndarray, np.ndarray]:
+        masks = np.asarray(oof.masks[part])  # read once for both
+        return pixels_from_level(np.asarray(oof.probabilities[part]), masks), mask_checksums(masks)
+
+    parts = list(tile_parts(oof.masks))
+    with ThreadPoolExecutor(COUNT_THREADS) as pool:
+        found = list(tqdm(pool.map(count, parts), desc="counts", unit="part", total=len(parts), mininterval=2))
+    at_least, sums = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return OofCounts(oof.ids, np.asarray(oof.fold), at_least, sums)
 
 
 def mask_checksums(masks: np.ndarray) -> np.ndarray:

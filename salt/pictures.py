@@ -6,6 +6,7 @@ Decoders differ there, even versions of OpenCV: some fail on a truncated file, o
 import io
 import struct
 import zlib
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -71,7 +72,7 @@ def decode_jpeg(content: bytes, size: tuple[int, int]) -> np.ndarray:
     if JPEG_END not in content[-64:]:  # some cameras pad the file behind its end
         raise DataError(f"truncated after {len(content)} bytes")
     pixels = decode_picture(content, cv2.IMREAD_UNCHANGED)
-    check_size(pixels, size)
+    check_size(pixels.shape, size)
     return pixels
 
 
@@ -91,7 +92,7 @@ def decode_gif(content: bytes, size: tuple[int, int]) -> np.ndarray:
         pixels = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
     except (OSError, ValueError, UnidentifiedImageError) as error:
         raise DataError(f"damaged: {error}") from error
-    check_size(pixels, size)
+    check_size(pixels.shape, size)
     return pixels
 
 
@@ -102,12 +103,29 @@ def decode_picture(content: bytes, flags: int) -> np.ndarray:
         raise DataError("OpenCV cannot decode it")
     if pixels.ndim == 3 and pixels.shape[2] == 1:  # some versions keep the axis
         return pixels[..., 0]
-    return pixels if pixels.ndim == 2 else np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], axis=2)
+    if pixels.ndim == 3:
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+    return pixels
 
 
-def check_size(pixels: np.ndarray, size: tuple[int, int]) -> None:
-    """Raises a `DataError` unless pixels have this height and width."""
-    height, width = pixels.shape[:2]
+def size_of_file(file: BinaryIO) -> tuple[int, int]:
+    """Height and width that the head of a picture's file names; its pixels are not decoded.
+
+    Raises:
+        DataError: it is no picture.
+    """
+    from PIL import Image, UnidentifiedImageError  # OpenCV decodes all of a file
+
+    try:
+        with Image.open(file) as picture:
+            return picture.height, picture.width
+    except (OSError, ValueError, UnidentifiedImageError) as error:
+        raise DataError(f"not a picture, or damaged ({error})") from error
+
+
+def check_size(found: tuple[int, ...], size: tuple[int, int]) -> None:
+    """Raises a `DataError` unless the height and width that were found are these."""
+    height, width = found[:2]
     if (height, width) != size:
         raise DataError(f"{width} x {height} pixels; a tile has {size[1]} x {size[0]}")
 

@@ -4,11 +4,13 @@ Probabilities are uint8, round(255 p), everywhere; a mask is `value >= level`, l
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
 from salt.metrics import class_masks
 from salt.rle import require_masks
+from salt.stacks import Stack
 
 
 class PostprocessError(ValueError):
@@ -99,16 +101,22 @@ def postprocess(
     """Threshold, then minimum area.
 
     Args:
-        probabilities: uint8 `[N, H, W]`, round(255 p), those of blank tiles set to 0 before; or `[N, H, W, C]`.
+        probabilities: uint8 `[N, H, W]`, round(255 p), those of blank tiles set to 0 before; or `[N, H, W, C]`; or a
+            `Stack` of them.
         level: 1 to 255; what is marked is `probabilities >= level`. Of several classes also one for each.
         minimum_area: masks with fewer predicted pixels become empty. Of several classes also one for each.
 
     Returns:
-        uint8 of the same shape, of 0 and 1.
+        uint8 of the same shape, of 0 and 1; of a `Stack` one that makes them when they are asked for.
 
     Raises:
         PostprocessError: see `binarize` and `remove_small`.
     """
+    if isinstance(probabilities, Stack):
+        masks = Stack(
+            lambda index: postprocess(probabilities[index][None], level, minimum_area)[0], probabilities.shape
+        )
+        return cast(np.ndarray, masks)
     return remove_small(binarize(probabilities, level), minimum_area)
 
 

@@ -187,8 +187,6 @@ def decode_rles(
     names = [f"row {row}" for row in range(len(rles))] if ids is None else [f"id {str(name)!r}" for name in ids]
     if len(shape) != 2 or not all(isinstance(side, int | np.integer) and side >= 0 for side in shape):
         raise RLEError(f"shape={shape}: must be height and width, two whole numbers")
-    if by_rows:
-        return np.ascontiguousarray(decode_rles(rles, (shape[1], shape[0]), ids, first=first).transpose(0, 2, 1))
     height, width = shape
     texts = [rle_text(rle, name) for rle, name in zip(rles, names, strict=True)]
     masks = np.zeros((len(rles), height, width), np.uint8)
@@ -199,6 +197,14 @@ def decode_rles(
         row, start, length = parse_runs(
             [texts[index] for index in part], [names[index] for index in part], height * width, first
         )
+        if by_rows:  # as the pixels lie in the memory: runs of 0 and 1 in turn, one after the other
+            edges = np.zeros(2 * len(start) + 2, np.int64)
+            edges[1:-1:2] = row * height * width + start - 1
+            edges[2:-1:2] = edges[1:-1:2] + length
+            edges[-1] = len(part) * height * width
+            values = (np.arange(len(edges) - 1) % 2).astype(np.uint8)
+            masks[part] = np.repeat(values, np.diff(edges)).reshape(-1, height, width)
+            continue
         # A 1 where the value changes in a column: where a run begins, and behind its end. Sorted, and none comes
         # twice, so each is turned over by one look-up; where two runs touch, a pixel is turned over by both.
         change = np.zeros((height, len(part), width), np.uint8)
@@ -216,6 +222,57 @@ def decode_rles(
         for place, index in enumerate(part):
             masks[index] = change[:, place]
     return masks
+
+
+def count_marked(
+    rles: Sequence[str | float | None],
+    pixels: int,
+    ids: Sequence[str] | np.ndarray,
+    owners: np.ndarray,
+    first: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many pixels masks mark, and whether their encodings overlap; every run is checked, and no mask is made.
+
+    Args:
+        rles: N encodings, as for `decode_rles`.
+        pixels: of a mask.
+        ids: N names for the error messages.
+        owners: int `[N]`, from 0: the number of the mask that an encoding is a part of.
+        first: as for `encode_rles`.
+
+    Returns:
+        For each owner up to the largest, int64: the pixels that at least one of its encodings marks; and bool: whether
+        two of them mark the same pixel.
+
+    Raises:
+        RLEError: see `decode_rles`.
+    """
+    order = np.argsort(owners, kind="stable")
+    owner_of = np.asarray(owners, np.int64)[order]
+    count = int(owner_of[-1]) + 1 if len(order) else 0
+    marked, overlapping = np.zeros(count, np.int64), np.zeros(count, bool)
+    at = 0
+    while at < len(order):
+        end = int(np.searchsorted(owner_of, owner_of[min(at + RLE_CHUNK, len(order)) - 1], side="right"))  # whole masks
+        names = [f"id {str(ids[index])!r}" for index in order[at:end]]
+        texts = [rle_text(rles[index], name) for index, name in zip(order[at:end], names, strict=True)]
+        filled = [place for place, text in enumerate(texts) if text]
+        owner = owner_of[at:end][filled]
+        at = end
+        if not filled:
+            continue
+        row, start, length = parse_runs(
+            [texts[place] for place in filled], [names[place] for place in filled], pixels, first
+        )
+        owner = owner[row]
+        begin = owner * pixels + start - 1  # one mask behind the other, so that no run reaches into the next
+        by_place = np.argsort(begin, kind="stable")
+        begin, owner = begin[by_place], owner[by_place]
+        reached = np.maximum.accumulate(begin + length[by_place])
+        before = np.append(0, reached[:-1])[: len(begin)]
+        np.add.at(marked, owner, reached - np.maximum(begin, before))
+        overlapping[owner[begin < before]] = True
+    return marked, overlapping
 
 
 def rle_text(rle: object, name: str) -> str:

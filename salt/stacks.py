@@ -3,13 +3,14 @@
 A `Stack` is indexed like an array `[N, ...]`; what is taken from it is an array. numpy only.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import numpy as np
 
-from salt.rle import decode_rles
+from salt.rle import count_marked, decode_rles, masks_at_a_time
 
 MOST_IN_MEMORY = 512 << 20  # bytes of an array of images or of masks; what is larger stays a stack
 STACK_THREADS = 8  # reading and decoding release the interpreter lock
@@ -45,6 +46,8 @@ class Stack:
         if isinstance(rows, int | np.integer):
             return self.make(int(self.rows[rows]))
         chosen = self.rows[rows]
+        if len(chosen) == 1:  # threads would cost more than they save
+            return self.make(int(chosen[0]))[None]
         arrays = np.empty((len(chosen), *self.shape[1:]), self.dtype)
 
         def fill(place: int) -> None:
@@ -74,6 +77,26 @@ def join_stacks(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         lambda index: first[index] if index < count else second[index - count], (count + len(second), *first.shape[1:])
     )
     return cast(np.ndarray, joined)
+
+
+def marked_pixels(masks: np.ndarray) -> np.ndarray:
+    """How many pixels each mask marks, int64 `[N]`, or `[N, C]` of several classes.
+
+    Of masks that are made of run lengths no pixel is made. Of others a few are in memory at a time.
+
+    Args:
+        masks: `[N, H, W]` or `[N, H, W, C]`, 0 and 1, or a `Stack` of them.
+
+    Raises:
+        RLEError: a text is no run-length encoding.
+    """
+    if isinstance(masks, Stack) and isinstance(masks.make, MaskTexts):
+        return masks.make.marked(masks.rows)
+    marked = np.empty((len(masks), *masks.shape[3:]), np.int64)
+    step = masks_at_a_time(math.prod(masks.shape[1:]))
+    for first in range(0, len(masks), step):
+        marked[first : first + step] = masks[first : first + step].sum(axis=(1, 2), dtype=np.int64)
+    return marked
 
 
 class MaskTexts:
@@ -108,3 +131,18 @@ class MaskTexts:
             parts = decode_rles(texts, self.size, names, self.by_rows, self.first)
             masks.append(parts.max(axis=0, initial=0) if len(texts) != 1 else parts[0])
         return masks[0] if len(masks) == 1 else np.stack(masks, axis=-1)
+
+    def marked(self, rows: np.ndarray) -> np.ndarray:
+        """How many pixels the masks of some tiles mark, see `marked_pixels`.
+
+        Args:
+            rows: int `[n]`, the tiles.
+        """
+        masks = [texts for index in rows for texts in self.texts[index]]
+        names = [self.ids[index] for index in rows for texts in self.texts[index] for _ in texts]
+        owners = np.repeat(np.arange(len(masks)), [len(texts) for texts in masks])
+        counts, _ = count_marked(
+            [text for texts in masks for text in texts], math.prod(self.size), names, owners, self.first
+        )
+        marked = np.append(counts, np.zeros(len(masks) - len(counts), np.int64)).reshape(len(rows), -1)
+        return marked[:, 0] if marked.shape[1] == 1 else marked

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import pathlib
 from collections.abc import Iterable, Iterator
 
@@ -11,7 +12,7 @@ from salt.archives import DataError, Place
 from salt.description import Competition, Table
 from salt.files import whole_file
 from salt.limits import MOST_ROWS
-from salt.rle import RLEError, decode_rles, encode_rles, masks_at_a_time, require_masks
+from salt.rle import RLEError, count_marked, encode_rles, require_masks
 from salt.tables import fill_row, fitting_form, read_fields, template_pattern
 
 
@@ -157,29 +158,18 @@ def check_submission(
     if problems:
         counts = f"rows {len(ids)}, in {competition.sample_submission.name} {len(wanted)}"
         raise SubmissionError(f"{path}: {counts}; ids {'; '.join(problems)}")
-    covered = dict.fromkeys(ids, 0)
-    size = competition.one_size()
-    if form.objects:  # the rows of a tile stand together, so that few masks are held at a time
-        order = sorted(range(len(ids)), key=ids.__getitem__)
-        ids, rles = [ids[row] for row in order], [rles[row] for row in order]
     rles = ["" if text == form.empty else text for text in rles]
-    step, last, taken = masks_at_a_time(size[0] * size[1]), "", np.zeros(size, bool)
-    for first in range(0, len(ids), step):
-        part = slice(first, first + step)
-        try:
-            masks = decode_rles(rles[part], size, ids[part], competition.rle_by_rows, competition.rle_first)
-        except RLEError as error:
-            raise SubmissionError(f"{path}: {error}") from error
-        for name, mask in zip(ids[part], masks, strict=True):
-            covered[name] += int(mask.sum(dtype=np.int64))
-            if form.objects:
-                taken = np.zeros(size, bool) if name != last else taken
-                if (taken & (mask > 0)).any():
-                    raise SubmissionError(f"{path}: id {name!r}: two of its objects overlap; each pixel counts once")
-                taken, last = taken | (mask > 0), name
-    pixels = np.array(list(covered.values()))
-    shares = pixels / (size[0] * size[1])
-    return {"rows": len(ids), "empty_share": float(np.mean(pixels == 0)), "mean_coverage": float(shares.mean())}
+    names, owners = np.unique(ids, return_inverse=True)
+    size = math.prod(competition.one_size())
+    try:
+        marked, overlapping = count_marked(rles, size, ids, owners, competition.rle_first)
+    except RLEError as error:
+        raise SubmissionError(f"{path}: {error}") from error
+    if overlapping.any():
+        name = str(names[overlapping][0])
+        raise SubmissionError(f"{path}: id {name!r}: two of its objects overlap; each pixel counts once")
+    shares = marked / size
+    return {"rows": len(ids), "empty_share": float(np.mean(marked == 0)), "mean_coverage": float(shares.mean())}
 
 
 def read_submission(

@@ -8,6 +8,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -28,7 +29,7 @@ from salt.layers import Tensor
 from salt.losses import deep_loss, empty_loss, segmentation_loss
 from salt.metrics import Metric
 from salt.schedule import TrainingPlan, lovasz_step, plan_of_epochs
-from salt.stacks import join_stacks
+from salt.stacks import STACK_THREADS, Stack, join_stacks
 
 BATCH_NORM_BATCHES = 30  # from which batch norm's statistics are re-estimated after the last step
 
@@ -203,22 +204,33 @@ class TileBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray]]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        batch = {"image": self.images[rows], "mask": self.masks[rows]}
-        if self.window is not None:
-            batch = self.cut_windows(batch, rows, index)
+        if self.window is None:
+            batch = {"image": self.images[rows], "mask": self.masks[rows]}
+        else:
+            batch = self.cut_windows(rows, index, self.window)
         return (batch if self.transform is None else self.transformed(batch, index),)
 
-    def cut_windows(self, batch: dict[str, np.ndarray], rows: np.ndarray, index: int) -> dict[str, np.ndarray]:
-        """A square out of each tile of a batch; `index` is the batch's, `rows` are its tiles."""
-        assert self.window is not None
-        side = self.window
-        cut: dict[str, list[np.ndarray]] = {name: [] for name in batch}
-        for place, row in enumerate(rows):
-            seed = (int(row),) if self.seed is None else (*self.seed, self.epoch, index, place)
-            top, left = window_corner(batch["mask"][place], side, np.random.default_rng(seed))
-            for name, arrays in batch.items():
-                cut[name].append(arrays[place, top : top + side, left : left + side])
-        return {name: np.stack(arrays) for name, arrays in cut.items()}
+    def cut_windows(self, rows: np.ndarray, index: int, side: int) -> dict[str, np.ndarray]:
+        """A square of `side` pixels out of each tile of a batch; `index` is the batch's, `rows` are its tiles.
+
+        Only as many whole images as there are threads are in memory.
+        """
+
+        def cut(place: int) -> tuple[np.ndarray, np.ndarray]:
+            row = int(rows[place])
+            seed = (row,) if self.seed is None else (*self.seed, self.epoch, index, place)
+            mask = self.masks[row]
+            top, left = window_corner(mask, side, np.random.default_rng(seed))
+            image, mask = (tile[top : top + side, left : left + side] for tile in (self.images[row], mask))
+            return image.copy(), mask.copy()  # a view would keep all of the image
+
+        if isinstance(self.images, Stack):  # reading and decoding take long, and release the interpreter lock
+            with ThreadPoolExecutor(STACK_THREADS) as pool:
+                pairs = list(pool.map(cut, range(len(rows))))
+        else:
+            pairs = [cut(place) for place in range(len(rows))]
+        images, masks = zip(*pairs, strict=True)
+        return {"image": np.stack(images), "mask": np.stack(masks)}
 
     def transformed(self, batch: dict[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
         """A batch, each tile of which has gone through the transform.

@@ -660,7 +660,7 @@ BUGS = {
     ),
     "objects that overlap are submitted": Bug(
         "salt/submission.py",
-        "if (taken & (mask > 0)).any():",
+        "if overlapping.any():",
         "if False:",
         test_file="tests/test_built_in_competitions.py",
     ),
@@ -671,7 +671,37 @@ BUGS = {
         test_file="tests/test_built_in_competitions.py",
     ),
     "colours are read in the order of OpenCV": Bug(
-        "salt/pictures.py", "pixels[..., 2::-1]", "pixels[..., :3]", test_file="tests/test_built_in_competitions.py"
+        "salt/pictures.py",
+        "return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)",
+        "return pixels",
+        test_file="tests/test_built_in_competitions.py",
+    ),
+    "a pixel that two run lengths mark counts twice": Bug(
+        "salt/rle.py", "reached - np.maximum(begin, before)", "reached - begin"
+    ),
+    "the pixels of large masks are counted in another order of the tiles": Bug(
+        "salt/stacks.py",
+        "masks.make.marked(masks.rows)",
+        "masks.make.marked(np.sort(masks.rows))",
+        test_file="tests/test_large_images.py",
+    ),
+    "large images of another size are found in training only": Bug(
+        "salt/data.py",
+        "check_size(self.reader.size(self.ids[index]), self.size)",
+        "pass",
+        test_file="tests/test_large_images.py",
+    ),
+    "the page reads all large images at once": Bug(
+        "desk/pages/report.py",
+        "return tiles.images, rows,",
+        "return tiles.images[:], rows,",
+        test_file="tests/test_large_images.py",
+    ),
+    "all large predictions are read at once to be scored": Bug(
+        "salt/levels.py",
+        "if not isinstance(oof.probabilities, Stack) and not isinstance(oof.masks, Stack):",
+        "if True:",
+        test_file="tests/test_large_images.py",
     ),
     "of a mask's rows the last one counts": Bug(
         "salt/data.py",

@@ -3,7 +3,16 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from salt.rle import RLE_CHUNK, RLEError, decode_rle, decode_rles, encode_rle, encode_rles, number_lines
+from salt.rle import (
+    RLE_CHUNK,
+    RLEError,
+    count_marked,
+    decode_rle,
+    decode_rles,
+    encode_rle,
+    encode_rles,
+    number_lines,
+)
 
 TILE = (101, 101)
 
@@ -209,3 +218,26 @@ def test_what_is_not_a_stack_of_masks_is_not_encoded(masks, message):
 def test_a_stack_is_not_taken_for_one_mask():
     with pytest.raises(RLEError, match="encode_rles"):
         encode_rle(np.zeros((1, 3, 3), np.uint8))
+
+
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_pixels_are_numbered_along_the_rows_where_a_competition_does_so(by_rows):
+    masks = random_masks(300, (5, 7))
+    texts = [slow_encode(mask.T if by_rows else mask) for mask in masks]
+    assert encode_rles(masks, by_rows) == texts
+    np.testing.assert_array_equal(decode_rles(texts, (5, 7), by_rows=by_rows), masks)
+
+
+def test_marked_pixels_are_counted_once_whatever_number_of_run_lengths_marks_them():
+    rng = np.random.default_rng(0)
+    masks = random_masks(700, (6, 9))
+    owners = rng.integers(0, 300, 700)
+    texts = encode_rles(masks)
+    marked, overlapping = count_marked(texts, 54, np.arange(700), owners)
+    for owner in range(300):
+        parts = masks[owners == owner]
+        assert marked[owner] == parts.any(axis=0).sum() if len(parts) else marked[owner] == 0
+        assert overlapping[owner] == (parts.sum(axis=0) > 1).any()
+    assert count_marked(["", "0 54"], 54, ["a", "b"], np.array([0, 2]), first=0)[0].tolist() == [0, 0, 54]
+    with pytest.raises(RLEError, match="id 'b': run 1 .* goes past the end"):
+        count_marked(["1 2", "54 2"], 54, ["a", "b"], np.array([0, 0]))

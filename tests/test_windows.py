@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import tracemalloc
 
 import cloudpickle
 import keras
@@ -69,6 +70,19 @@ def test_a_batch_has_the_same_window_of_image_and_mask_which_each_epoch_draws_an
     np.testing.assert_array_equal(fixed[1][0]["image"], TileBatches(images, masks, 4, window=16)[1][0]["image"])
     lazy = TileBatches(stack_of(images), stack_of(masks), 4, seed=(0, 0), window=16)
     np.testing.assert_array_equal(lazy[0][0]["image"], batch["image"])
+
+
+def test_a_batch_of_squares_holds_few_whole_images_at_a_time():
+    shape = (64, 512, 512, 3)
+    images = Stack(lambda index: np.full(shape[1:], index, np.uint8), shape)
+    masks = Stack(lambda index: np.zeros(shape[1:3], np.uint8), shape[:3])
+    batches = TileBatches(images, masks, 64, window=32)
+    tracemalloc.start()
+    (batch,) = batches[0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert batch["image"][:, 0, 0, 0].tolist() == list(range(64))
+    assert peak < np.prod(shape) / 3
 
 
 def test_colours_and_classes_are_warped_as_their_channels_one_by_one():

@@ -19,11 +19,11 @@ BASE = 1125  # tiles, or lines of the program that is flattened; TGS has 16 time
 # Keras is imported before the work, where it is needed: its time does not grow.
 START = """
 import importlib, sys
-module, work, items, keras = sys.argv[1:]
+module, keras, work, items, *more = sys.argv[1:]
 if keras:
     from desk.machine import start_keras
     start_keras()
-importlib.import_module(module).run_piece(work, int(items))
+importlib.import_module(module).run_piece(work, int(items), *more)
 """
 
 
@@ -45,18 +45,18 @@ def measure_growth(quick: bool) -> list[dict]:
     return found
 
 
-def run_apart(module: str, work: str, items: int, keras: str) -> dict:
+def run_apart(module: str, work: str, items: int, keras: str, *more: str) -> dict:
     """Runs a piece of work in a process of its own and returns what it tells of itself.
 
     Args:
         module: whose function `run_piece` does it.
-        work, items: its arguments.
+        work, items, *more: its arguments.
         keras: empty where it needs no Keras.
 
     Raises:
         LocalRunError: the process failed; with what it printed last.
     """
-    command = [sys.executable, "-c", START, module, work, str(items), keras]
+    command = [sys.executable, "-c", START, module, keras, work, str(items), *more]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise LocalRunError(f"{work} of {items:,}: status {done.returncode}\n{done.stderr[-2000:]}")
