@@ -211,6 +211,8 @@ def describe_pictures(draft: Draft, images: Pictures, pictures: list[Pictures], 
         raise ConfigurationError(f"{images.place}: none of its first {LOOKED_AT} pictures can be decoded")
     (height, width), count = shapes.most_common(1)[0]
     said = f"{count} of {sum(shapes.values())} images that were looked at have {width} x {height} pixels"
+    if len(shapes) > 1:
+        said += "; all must have one size: scale the others to it, and their masks with them"
     draft.put("size", f"({height}, {width})", said)
     draft.put("channels", "3" if coloured else "1", f"{coloured} of them are coloured")
     draft.put("train_images", files_of(images), f"{len(ids & set(images.names)):,} of the table's {len(ids):,} tiles")

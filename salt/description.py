@@ -88,7 +88,7 @@ class Competition:
         label: its name in a word, with which the titles of its kernels begin, such as "Salt train".
         title: its name for people.
         target: what a mask marks, in a word, such as "salt".
-        size: height and width of every image in pixels; None: they vary.
+        size: height and width of every image in pixels; None: they vary, and nothing can be read, see `one_size`.
         channels: of an image: 1 (grey) or 3 (red, green, blue).
         metric: the score of a tile, whose mean over tiles (and classes) is the competition's.
         train_table: the masks of the training tiles.
@@ -151,7 +151,10 @@ class Competition:
             DescriptionError: they vary.
         """
         if self.size is None:
-            raise DescriptionError(f"{self.slug}: its images have several sizes, where one is needed")
+            raise DescriptionError(
+                f"{self.slug}: size=None, images of several sizes, which cannot be read, trained on or submitted; give "
+                "size=(height, width), and scale all images and masks to it first"
+            )
         return self.size
 
     def blank_images(self, images: np.ndarray) -> np.ndarray:

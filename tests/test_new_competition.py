@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib.util
+import shutil
 
+import cv2
 import numpy as np
 import pytest
 
@@ -82,3 +84,15 @@ def test_a_folder_without_masks_and_a_name_that_is_taken_are_refused(tmp_path):
     (tmp_path / "x.py").write_text("")
     with pytest.raises(ConfigurationError, match="is there already"):
         new_competition.write_description(new_competition.parse_arguments(options))
+
+
+def test_images_of_several_sizes_are_told_with_what_to_do_about_them(tmp_path, capsys):
+    data = write_scenes(SMALL["airbus"], tmp_path / "data", train=6, test=2, progress=False)
+    (archive,) = data.glob("train*.zip")
+    shutil.unpack_archive(archive, archive.with_suffix(""))
+    archive.unlink()
+    first = min(archive.with_suffix("").iterdir())
+    cv2.imwrite(str(first), np.zeros((30, 30, 3), np.uint8))
+    assert described(tmp_path, SMALL["airbus"].slug, data).size == (60, 60)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "5 of 6 images that were looked at have 60 x 60 pixels; all must have one size: scale the others" in said
