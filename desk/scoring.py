@@ -64,7 +64,8 @@ def show_score(names: Sequence[AnyPath], data: AnyPath | None = None, mosaics: A
     Args:
         names: of the runs, see `find_run`.
         data: the competition's folder, for its depths; None: no table by depth.
-        mosaics: table that scripts/mosaics.py has written of that competition; None: no leak is shown.
+        mosaics: table that scripts/mosaics.py has written of that competition; None: that of the run, see
+            `own_mosaics`.
 
     Returns:
         As `score_runs`.
@@ -73,6 +74,8 @@ def show_score(names: Sequence[AnyPath], data: AnyPath | None = None, mosaics: A
         ConfigurationError: mosaics without the competition.
     """
     runs = [open_run(name) for name in names]
+    if mosaics is None and data is not None:
+        mosaics = own_mosaics(runs[0])
     score = score_runs(runs, mean_oof([run.oof for run in runs]), data, mosaics)
     lines = [score_table(score)]
     if len(runs) == 1:
@@ -97,7 +100,7 @@ def score_runs(
         runs: the run, or the members of the ensemble.
         oof: its out-of-fold predictions.
         data: the competition's folder, for its depths; None: no table by depth.
-        mosaics: as for `show_score`.
+        mosaics: table of the competition's slices; None: no leak is shown.
         counts: of the predictions' pixels, if they are known.
 
     Returns:
@@ -133,6 +136,12 @@ def score_runs(
         found["leaderboard"] = expect_leaderboard(score["nested_score"], score["nested_standard_error"], triples)
         found["leaderboard_range"] = [choose(triple[0] for triple in triples) for choose in (min, max)]
     return found
+
+
+def own_mosaics(run: ScoredRun) -> pathlib.Path | None:
+    """The table of the slices that a run has rebuilt, for its folds or for its padding; None if it has not."""
+    path = run.folder / "mosaics.csv"
+    return path if path.is_file() else None
 
 
 def one_competition(runs: Sequence[ScoredRun]) -> Competition:

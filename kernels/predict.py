@@ -14,7 +14,8 @@
 # ///
 """Predict the test tiles with the models of a training run, and write the submission.
 
-**Reads** the output of the train notebook, the competition's sample of a submission and its test images.
+**Reads** the output of the train notebook, the competition's sample of a submission and its test images; the training
+tiles too, where neighbours are shown.
 **Writes** `submission.csv`, `probabilities.npz` and `manifest.json`.
 """
 
@@ -40,9 +41,10 @@ import keras
 import numpy as np
 
 from salt.artifacts import find_runs, library_versions, read_probabilities, write_manifest, write_probabilities
+from salt.borders import find_neighbourhood
 from salt.competition import find_competition
 from salt.config import config_from_dict, config_to_dict
-from salt.data import read_test
+from salt.data import read_test, read_train
 from salt.figures import plot_tiles
 from salt.inference import predict_run
 from salt.levels import choose_level_and_area, count_oof, level_table
@@ -102,8 +104,13 @@ print(f"{COMPETITION.target} from level {level} of 255 on, in tiles with at leas
 
 # %%
 tiles = read_test(files)
+images = tiles.images
+if config.padding == "neighbours":  # those of the slices that the training run has rebuilt
+    train = read_train(files)
+    around = find_neighbourhood(config, train, tiles, np.zeros(len(train.ids), int), trained.mosaics())
+    images = around.surround(tiles.ids, images, held_out=-1)
 blank = tiles.blank()
-write_probabilities("probabilities.npz", tiles.ids, predict_run(models, tiles.images, blank, config))
+write_probabilities("probabilities.npz", tiles.ids, predict_run(models, images, blank, config))
 _, probabilities = read_probabilities("probabilities.npz")  # large ones are read one by one, when they are needed
 masks = postprocess(probabilities, level, area)
 

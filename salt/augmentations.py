@@ -15,7 +15,7 @@ from keras import ops
 
 from salt.config import Config
 from salt.layers import Tensor
-from salt.tiles import pad_offset
+from salt.tiles import pad_offset, tile_side
 
 
 class AugmentationError(ValueError):
@@ -105,7 +105,8 @@ def augment(
         masks: `[B, n, n]`, or `[B, n, n, C]` of several classes, 0 or 1, any dtype.
         parameters: from `draw_augmentation` or `plain_parameters`.
         size: pixels of the padded square's side.
-        mode: `"reflect"` or `"edge"`, what lies beyond the tile's border.
+        mode: `"reflect"` or `"edge"`, what lies beyond the tile's border; `"neighbours"`: images and masks come with
+            their surroundings, see `tile_side`.
 
     Returns:
         `(images, masks)`: float32 in 0 to 255, and float32, each 0 or 1, both of `size` pixels and with the channels
@@ -231,7 +232,8 @@ def warp_tiles(tiles: Tensor, parameters: dict[str, Tensor], size: int, mode: st
             point one pixel further down lies this many pixels further right), `"rotation"` (degrees, counter-clockwise
             as seen), each `[B]`, and `"offset"` `[B, 2]` (row, column).
         size: pixels of the result's side, at least `n`.
-        mode: `"reflect"` or `"edge"`, with `np.pad`'s meaning.
+        mode: `"reflect"` or `"edge"`, with `np.pad`'s meaning; `"neighbours"`: each tile lies in the middle of its
+            surroundings (see `tile_side`), which fill the square, and beyond which their mirror image lies.
 
     Returns:
         Float32 `[B, size, size]` or `[B, size, size, C]`. With `plain_parameters`, the same numbers as
@@ -240,19 +242,21 @@ def warp_tiles(tiles: Tensor, parameters: dict[str, Tensor], size: int, mode: st
     Raises:
         AugmentationError: unknown `mode`, or `size` below `n`.
     """
-    if mode not in ("reflect", "edge"):
-        raise AugmentationError(f"mode={mode!r}: must be 'reflect' or 'edge'")
-    tile_size = tiles.shape[1]
+    if mode not in ("reflect", "edge", "neighbours"):
+        raise AugmentationError(f"mode={mode!r}: must be 'reflect', 'edge' or 'neighbours'")
+    tile_size, given_size = tile_side(tiles.shape[1], size, mode), tiles.shape[1]
     if size < tile_size:
         raise AugmentationError(f"size={size}: a tile of {tile_size} pixels does not fit; give at least {tile_size}")
     rows, columns = source_coordinates(parameters, size, tile_size)
-    inside = reflect_coordinates if mode == "reflect" else clamp_coordinates
-    rows, columns = inside(rows, tile_size)[..., None], inside(columns, tile_size)[..., None]
+    if mode == "neighbours":
+        rows, columns = rows + float(given_size - size), columns + float(given_size - size)
+    inside = clamp_coordinates if mode == "edge" else reflect_coordinates
+    rows, columns = inside(rows, given_size)[..., None], inside(columns, given_size)[..., None]
 
-    # The coordinates are folded into the tile before the four taps are taken, so that the taps are always neighbours; a
-    # point on the last row or column is the far side of the last square.
+    # The coordinates are folded into the picture before the taps are taken, so that the four are always neighbours;
+    # a point on the last row or column is the far side of the last square.
     table, channels = tap_table(ops.cast(tiles, "float32"))
-    cells = tile_size - 1
+    cells = given_size - 1
     top = ops.minimum(ops.floor(rows), cells - 1.0)
     left = ops.minimum(ops.floor(columns), cells - 1.0)
     # A flat index over the whole batch, since a gather along the first axis is by far the fastest; an integer, since

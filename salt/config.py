@@ -46,7 +46,8 @@ class Config:
 
     # --- geometry and augmentation ---
     padded_size: int = 128  # pixels: smaller tiles are padded, of larger ones windows are cut; none is resized
-    padding: str = "reflect"  # how the border is filled: "reflect" or "edge"
+    padding: str = "reflect"  # how the border is filled: "reflect", "edge", or "neighbours" of the rebuilt slice
+    neighbour_masks: bool = False  # with padding="neighbours", their known masks are painted into the border
     jitter: bool = False  # in training the tile lies at a random place inside the padded square, not in its middle
     flip: bool = True  # horizontal flips; vertical ones hurt, since down is down in a seismic section
     scale: float = 0.0  # magnification from 1 / (1 + scale) to 1 + scale
@@ -114,6 +115,10 @@ class Config:
         stride = strides[self.model]
         if self.padded_size % stride:
             raise ConfigError(f"padded_size={self.padded_size}: must divide by {stride}, the stride of {self.model!r}")
+        if self.neighbour_masks and self.padding != "neighbours":
+            raise ConfigError(
+                f"neighbour_masks=True: with padding={self.padding!r} none is shown; set it to 'neighbours'"
+            )
         first = snapshot_progress(self.snapshots, self.lovasz)[0]
         if self.warmup >= first:
             raise ConfigError(f"warmup={self.warmup}: must be below {first:.2f}, where the first of the snapshots ends")
@@ -147,7 +152,7 @@ CHOICES = {
     "model": ("unet", "transfer_unet", "encoder_unet"),
     "encoder": ("residual", "vgg16", "efflite0", "efflite2", "efficientnetv2s", *BACKBONE_NAMES),
     "stem_stride": (1, 2),
-    "padding": ("reflect", "edge"),
+    "padding": ("reflect", "edge", "neighbours"),
     "space": ("original", "original_transfer", "recipe", "findings"),
     "precision": ("float32", "mixed_float16", "mixed_bfloat16", "auto"),
     "optimizer": ("adamw", "nadam", "rmsprop", "sgd"),

@@ -26,6 +26,7 @@ from salt.artifacts import (
     write_oof,
     write_probabilities,
 )
+from salt.borders import find_neighbourhood, fold_images
 from salt.cluster import open_cluster
 from salt.cluster_check import ClusterError, existing_paths
 from salt.config import Config, config_to_dict, settle_precision
@@ -33,6 +34,7 @@ from salt.files import whole_file
 from salt.folds import assign_folds, stratification_classes
 from salt.inference import predict_run
 from salt.machine import visible_gpus
+from salt.mosaics import join_tiles
 from salt.parallel import WorkerError, run_workers
 from salt.postprocess import choose_pseudo_labels
 from salt.resume import differing_settings
@@ -72,6 +74,7 @@ def fit_folds(
     watch: Callable[[], None] | None = None,
     callbacks: Callable[[int], Sequence[keras.callbacks.Callback]] | None = None,
     transform: Callable[..., dict] | None = None,
+    test: Tiles | None = None,
 ) -> Outcome:
     """Trains the folds that the configuration names and predicts what each of them holds out.
 
@@ -86,7 +89,8 @@ def fit_folds(
     Args:
         config: the run's settings.
         tiles: training tiles with masks.
-        folder: gets `fold<k>.weights.h5`, `history.csv`, `courses.json` (the folds' plans) and `oof.npz`.
+        folder: gets `fold<k>.weights.h5`, `history.csv`, `courses.json` (the folds' plans) and `oof.npz`; where slices
+            were rebuilt, `mosaics.csv`.
         state_folder: keeps the checkpoints; of no use when all folds are finished.
         weights: of a pre-trained encoder, as for `build_model`.
         pseudo: further tiles to train on, from `read_pseudo_labels`.
@@ -96,6 +100,7 @@ def fit_folds(
         watch: as for `FoldJob`; a fold whose training it ends has failed, and what it raised is the cause.
         callbacks: as for `FoldJob`: a function of the held-out fold that gives further Keras callbacks.
         transform: as for `TileBatches`: an augmentation of albumentations' kind.
+        test: test tiles: slices are rebuilt from all that is there, and with `padding="neighbours"` they are shown.
 
     Returns:
         The out-of-fold predictions, the history, and what is not finished.
@@ -107,7 +112,9 @@ def fit_folds(
     """
     folder, state_folder = pathlib.Path(folder), pathlib.Path(state_folder)
     claim_state(state_folder, config, tiles, pseudo)
-    fold = split_tiles(config, tiles, state_folder)
+    table = state_folder / "mosaics.csv"
+    fold = split_tiles(config, tiles, state_folder, test)
+    around = find_neighbourhood(config, tiles, test, fold, table) if config.padding == "neighbours" else None
     files = {held_out: fold_files(folder, state_folder, held_out) for held_out in config.train_folds}
     if config.minutes and not config.steps:
         if clock is None:
@@ -120,7 +127,7 @@ def fit_folds(
     to_do = [held_out for held_out, each in files.items() if not each.finished()]
     if clock is not None and began is None:
         began = clock()
-    job = FoldJob(config, tiles, fold, weights, pseudo, clock, began, watch, callbacks, transform)
+    job = FoldJob(config, tiles, fold, weights, pseudo, clock, began, watch, callbacks, transform, around)
     failure = None
     if to_do and config.cluster:
         failure = fit_on_cluster(job, to_do, folder, state_folder)
@@ -139,28 +146,36 @@ def fit_folds(
     with whole_file(folder / "history.csv") as temporary:
         history.to_csv(temporary, index=False)
     write_plans(folder / "courses.json", files)
+    if table.is_file() and folder != state_folder:
+        with whole_file(folder / table.name) as temporary:
+            temporary.write_bytes(table.read_bytes())
     finished = {held_out: each for held_out, each in files.items() if held_out not in unfinished}
     return Outcome(write_finished(folder, tiles, fold, finished), history, unfinished, failure)
 
 
-def split_tiles(config: Config, tiles: Tiles, state_folder: pathlib.Path) -> np.ndarray:
+def split_tiles(config: Config, tiles: Tiles, state_folder: pathlib.Path, test: Tiles | None = None) -> np.ndarray:
     """The fold of each training tile, as the settings say. int8 `[N]`.
 
-    Mosaics are kept in the state folder: on another processor a doubtful seam may be judged otherwise, and a fold that
-    is resumed must not be trained on what it holds out.
+    Mosaics, which the settings may need for the folds or for the padding, are kept in the state folder: on another
+    processor a doubtful seam may be judged otherwise, and a fold that is resumed must not be trained on what it holds
+    out.
 
     Raises:
         FoldError, MosaicError: the tiles cannot be split so.
         TrainingError: they are cut from nothing that could be rebuilt.
     """
     groups, find = tiles.groups(), tiles.competition.find_mosaics
-    if config.split == "mosaic":
+    wanted = {"split": config.split == "mosaic", "padding": config.padding == "neighbours"}
+    if any(wanted.values()):
         if find is None:
+            name = next(name for name in wanted if wanted[name])
             raise TrainingError(
-                f"split='mosaic': {tiles.competition.title} has no slices to rebuild; leave it 'random'"
+                f"{name}={getattr(config, name)!r}: {tiles.competition.title} has no slices to rebuild; set another one"
             )
-        groups = find(state_folder / "mosaics.csv", tiles.ids, tiles.images)
-        print(f"{np.sum(groups >= 0)} of {len(groups)} tiles lie in {groups.max() + 1} mosaics, each in one fold")
+        every = join_tiles(tiles, test)
+        mosaic = find(state_folder / "mosaics.csv", every.ids, every.images)
+        print(f"{np.sum(mosaic >= 0)} of {len(mosaic)} tiles lie in {mosaic.max() + 1} rebuilt slices")
+        groups = mosaic[: len(tiles.ids)] if wanted["split"] else groups
     classes = stratification_classes(tiles.known_masks(), tiles.blank())
     return assign_folds(classes, config.folds, config.seed, groups)
 
@@ -230,7 +245,8 @@ def fit_and_predict(
     files, held = fold_files(folder, state_folder, held_out), job.fold == held_out
     print(f"fold {held_out}: {int((~held).sum())} tiles, {int(held.sum())} held out")
     network, history = fit_fold(job, held_out, files.state, budget)
-    predicted = predict_run([network], subset(tiles.images, held), tiles.blank()[held], config)
+    images = fold_images(tiles, held, job.around, held_out)
+    predicted = predict_run([network], images, tiles.blank()[held], config)
     with whole_file(files.weights) as temporary:
         network.save_weights(temporary)
     write_probabilities(files.probabilities, tiles.ids[held], predicted)

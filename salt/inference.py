@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from salt.config import Config
 from salt.postprocess import empty_tiles
-from salt.tiles import crop_images, pad_images, window_side
+from salt.tiles import crop_images, pad_images, tile_side, window_side
 from salt.tta import tta_transforms
 
 Network = Callable[[np.ndarray], np.ndarray]  # from a batch to its logits
@@ -58,7 +58,7 @@ def predict_probabilities(
         ValueError: no model, or a model whose logits are not finite.
     """
     tiles = predict_tiles(models, images, tta, padded_size, padding, batch_size, progress)
-    probabilities = np.zeros((len(images), *images.shape[1:3], *class_axis(models)), np.uint8)
+    probabilities = np.zeros((len(images), *tile_sides(images, padded_size, padding), *class_axis(models)), np.uint8)
     for index, tile in enumerate(tiles):
         probabilities[index] = tile
     return probabilities
@@ -78,10 +78,11 @@ def predict_tiles(
     Args:
         models: Keras models from `[B, S, S, channels]` of 0 to 255 to logits `[B, S, S, classes]`, where S is
             `padded_size`, or to a dict with such `"logits"`.
-        images: uint8 `[N, H, W]` or `[N, H, W, 3]`, or a `Stack` of them.
+        images: uint8 `[N, H, W]` or `[N, H, W, 3]`, or a `Stack` of them; with `padding="neighbours"` what
+            `Neighbourhood.surround` gives, and the results are of the tiles in the middle.
         tta: name of the test-time augmentation, `"none"`, `"flip"` or `"d4"`.
         padded_size: pixels; the input size of the models.
-        padding: `"reflect"` or `"edge"`, as in training.
+        padding: `"reflect"`, `"edge"` or `"neighbours"`, as in training.
         batch_size: tiles, or windows, a step; limits the memory.
         progress: whether to show a bar.
 
@@ -93,9 +94,9 @@ def predict_tiles(
     """
     if not models:
         raise ValueError("models is empty: an ensemble needs at least one model")
-    side = window_side(images.shape[1:3], padded_size)
-    whole = max(images.shape[1:3]) <= padded_size
-    at_once = min(batch_size, len(images) if whole else len(window_corners(images.shape[1:3], side)))
+    sides = tile_sides(images, padded_size, padding)
+    side, whole = window_side(sides, padded_size), max(sides) <= padded_size
+    at_once = min(batch_size, len(images) if whole else len(window_corners(sides, side)))
     networks = [network_function(model, at_once) for model in models]
     starts = range(0, len(images), batch_size if whole else 1)
     for start in tqdm(starts, desc="predict", unit="batch" if whole else "image", disable=not progress, mininterval=2):
@@ -106,12 +107,19 @@ def predict_tiles(
         yield from np.rint(255 * means).astype(np.uint8)
 
 
+def tile_sides(images: np.ndarray, padded_size: int, padding: str) -> tuple[int, int]:
+    """Height and width of the tiles in images, see `tile_side`."""
+    height, width = (tile_side(side, padded_size, padding) for side in images.shape[1:3])
+    return height, width
+
+
 def predict_padded(
     models: list[keras.Model], networks: list[Network], batch: np.ndarray, tta: str, padded_size: int, padding: str
 ) -> np.ndarray:
     """The mean probability, float64 `[n, h, w]` or `[n, h, w, C]`, of images that fit into the padded square."""
     transforms, axis = tta_transforms(tta), class_axis(models)
-    total = np.zeros((len(batch), *axis, *batch.shape[1:3]), np.float64)
+    sides = tile_sides(batch, padded_size, padding)
+    total = np.zeros((len(batch), *axis, *sides), np.float64)
     images = batch if batch.ndim == 3 else np.moveaxis(batch, 3, 1)  # transforms turn the last two axes
     for transform in transforms:
         turned = transform.apply(images)
@@ -120,7 +128,7 @@ def predict_padded(
         padded = padded[..., None] if batch.ndim == 3 else padded
         for model, network in zip(models, networks, strict=True):
             logits = network(padded)
-            logits = crop_images(logits if axis else logits[..., 0], square.shape[1:3])
+            logits = crop_images(logits if axis else logits[..., 0], tile_sides(square, padded_size, padding))
             if not np.isfinite(logits).all():
                 raise ValueError(f"model {model.name!r} gives logits that are not finite: its training diverged")
             logits = np.moveaxis(logits, 3, 1) if axis else logits

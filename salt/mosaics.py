@@ -285,7 +285,7 @@ def neighbours_of(mosaics: Mosaics) -> np.ndarray:
         if mosaic >= 0:
             places.setdefault((mosaic, row, column), tile)
     steps = [[places.get((mosaic, row + y, column + x), -1) for y, x in SIDES] for mosaic, row, column in rows]
-    return np.array(steps).reshape(-1, len(SIDES))
+    return np.array(steps, int).reshape(-1, len(SIDES))
 
 
 def describe_mosaics(mosaics: Mosaics) -> dict[str, int]:

@@ -41,6 +41,10 @@ class TrainedRun(NamedTuple):
     weights: dict[int, pathlib.Path]
     oof: Oof
 
+    def mosaics(self) -> pathlib.Path:
+        """The table of the slices that the run, or its first part, has rebuilt, if it has."""
+        return next(iter(self.weights.values())).with_name("mosaics.csv")
+
 
 def read_trained_run(folders: Iterable[str | pathlib.Path], folds: Iterable[int] | None = None) -> TrainedRun:
     """Reads a training run, after checking every file of it against its manifest.

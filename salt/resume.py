@@ -15,7 +15,7 @@ STATE_FOLDER = "state"  # among a run's outputs: what it can be resumed from
 # Settings that a resumed run may change: on which device and for how long it computes, but not what.
 RESUMABLE_SETTINGS = ("gpu", "workers", "cluster", "limit_minutes", "trials")
 # Settings that runs of earlier versions did not have, with the value that does what was done without them.
-LATER_SETTINGS = {"clip_norm": 0.0, "accumulate": 1, "cutmix": 0.0, "split": "random"}
+LATER_SETTINGS = {"clip_norm": 0.0, "accumulate": 1, "cutmix": 0.0, "split": "random", "neighbour_masks": False}
 
 
 def differing_settings(config: Config, values: dict) -> list[str]:

@@ -12,9 +12,11 @@ import numpy as np
 
 from salt.metrics import average_precision
 from salt.mosaics import SIDES
+from salt.scoring import bootstrap_means
 from salt.tgs import is_vertical
 
 ABOVE = SIDES.index((-1, 0))
+DRAWS = 2000  # of the bootstrap
 
 
 def known_neighbours(fold: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
@@ -102,8 +104,8 @@ def measure_rules(
 
     Returns:
         For each rule a dict that JSON can hold: `name`, a key of `RULES`; `rule`, its label; `tiles` whose mask it
-        changes; `better` and `worse` ones by average precision; `gain` of the score over all scored tiles, and its
-        `standard_error` (paired).
+        changes; `better` and `worse` ones by average precision; the score over all scored tiles `before` it and `after`
+        it, their difference, the `gain`, with its `standard_error` and 95 % `interval` (paired, bootstrap over tiles).
     """
     known = known_neighbours(fold, neighbours)
     before = np.asarray(average_precision(predicted[scored], masks[scored]))
@@ -111,6 +113,7 @@ def measure_rules(
     for name, rule in RULES.items():
         changed = rule.correct(predicted, masks, known)
         change = np.asarray(average_precision(changed[scored], masks[scored])) - before
+        means = bootstrap_means(change[:, None], DRAWS, seed=0)[:, 0]
         effects.append(
             {
                 "name": name,
@@ -118,7 +121,10 @@ def measure_rules(
                 "tiles": int((changed != predicted)[scored].any(axis=(1, 2)).sum()),
                 "better": int((change > 1e-9).sum()),
                 "worse": int((change < -1e-9).sum()),
+                "before": float(before.mean()),
+                "after": float((before + change).mean()),
                 "gain": float(change.mean()),
+                "interval": np.percentile(means, [2.5, 97.5]).tolist(),
                 "standard_error": float(change.std() / np.sqrt(len(change))),
             }
         )

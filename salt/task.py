@@ -30,6 +30,7 @@ from salt.losses import deep_loss, empty_loss, segmentation_loss
 from salt.metrics import Metric
 from salt.schedule import TrainingPlan, lovasz_step, plan_of_epochs
 from salt.stacks import STACK_THREADS, Stack, join_stacks
+from salt.tiles import tile_side
 
 BATCH_NORM_BATCHES = 30  # from which batch norm's statistics are re-estimated after the last step
 
@@ -59,11 +60,12 @@ class SegmentationTask(keras.Model):
         self.score = MetricScore(metric)
 
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Tensor]:
-        """Takes uint8 `image` `[B, n, n]` or `[B, n, n, 3]` and `mask` `[B, n, n]` or `[B, n, n, C]`; returns
-        `logits` and `mask`, of the shape of `mask`, of what they show, and, if the network has more heads, their logits
-        as `heads` and the mask with its padding as `padded`."""
+        """Takes uint8 `image` `[B, n, n]` or `[B, n, n, 3]` and `mask` `[B, n, n]` or `[B, n, n, C]`, with
+        `padding="neighbours"` both with their surroundings; returns `logits` and `mask` of the tiles themselves, of
+        what they show, and, if the network has more heads, their logits as `heads` and the mask with its padding as
+        `padded`."""
         batch, size = ops.shape(inputs["image"])[0], self.config.padded_size
-        tile = inputs["image"].shape[1]
+        tile = tile_side(inputs["image"].shape[1], size, self.config.padding)
         if training:
             parameters = draw_augmentation(self.config, batch, self.seed_generator, tile)
             self.step.assign_add(1.0)

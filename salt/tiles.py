@@ -56,13 +56,35 @@ def pad_offset(size: int, tile: int) -> int:
     return (size - tile) // 2
 
 
+def tile_side(side: int, padded_size: int, padding: str) -> int:
+    """The side of the tile in an image of `side` pixels: the same, but with `padding="neighbours"`, where the tile lies
+    in the middle of its surroundings: as many on each side as the padded square has room for at most.
+
+    Raises:
+        TileError: with `padding="neighbours"`, an image that is smaller than the padded square.
+
+    Example:
+        >>> tile_side(160, 128, "neighbours")
+        96
+    """
+    if padding != "neighbours":
+        return side
+    if not padded_size <= side < 2 * padded_size:
+        raise TileError(
+            f"images of {side} pixels: with padding='neighbours' they are tiles with their surroundings, of "
+            f"2 * {padded_size} pixels less a tile's; see Neighbourhood.surround"
+        )
+    return 2 * padded_size - side
+
+
 def pad_images(images: np.ndarray, size: int | tuple[int, int], mode: str = "reflect") -> np.ndarray:
     """Centres images in squares or rectangles; `crop_images` is the exact inverse.
 
     Args:
         images: `[N, H, W]` or `[N, H, W, C]` of any type, images or masks.
         size: height and width of the result: one number for a square, or two.
-        mode: what the border shows: "reflect" (the image mirrored, its edge pixels not repeated) or "edge" (they are).
+        mode: what the border shows: "reflect" (the image mirrored, its edge pixels not repeated) or "edge" (they are);
+            "neighbours": the images come with their surroundings (see `tile_side`), of which a square is cut.
 
     Returns:
         `[N, height, width]` or `[N, height, width, C]` of the same type.
@@ -71,8 +93,13 @@ def pad_images(images: np.ndarray, size: int | tuple[int, int], mode: str = "ref
         TileError: the result would be smaller than the image, `size` or `mode` is another, the images have no pixel, or
             not 3 or 4 axes.
     """
-    if mode not in ("reflect", "edge"):
-        raise TileError(f"mode={mode!r}: must be 'reflect' or 'edge'")
+    if mode not in ("reflect", "edge", "neighbours"):
+        raise TileError(f"mode={mode!r}: must be 'reflect', 'edge' or 'neighbours'")
+    if mode == "neighbours":
+        (height, width), starts = both_sides(size), []
+        for side, given in zip((height, width), image_sides(images), strict=True):
+            starts.append(given - side - pad_offset(side, tile_side(given, side, mode)))
+        return images[:, starts[0] : starts[0] + height, starts[1] : starts[1] + width]
     margins = [(0, 0)] * images.ndim
     for axis, (side, tile) in enumerate(zip(both_sides(size), image_sides(images), strict=True), start=1):
         before = pad_offset(side, tile)

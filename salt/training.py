@@ -19,6 +19,7 @@ import numpy as np
 from filelock import FileLock
 from keras import ops
 
+from salt.borders import Neighbourhood, fold_images, fold_masks
 from salt.config import Config
 from salt.files import whole_file
 from salt.schedule import (
@@ -82,6 +83,7 @@ class FoldJob:
             `keras.callbacks.TensorBoard`. They come last: at an epoch's end its checkpoint is written. It must be
             possible to pickle the function (by cloudpickle) where folds are trained in processes of their own.
         transform: None, or a transform of the training tiles, as for `TileBatches`; it can be pickled, too.
+        around: with `padding="neighbours"` what is known around the tiles; else None.
     """
 
     config: Config
@@ -94,6 +96,7 @@ class FoldJob:
     watch: Callable[[], None] | None = None
     callbacks: Callable[[int], Sequence[keras.callbacks.Callback]] | None = None
     transform: Callable[..., dict] | None = None
+    around: Neighbourhood | None = None
 
 
 def fit_fold(
@@ -183,7 +186,7 @@ def fold_batches(job: FoldJob, held_out: int) -> tuple[TileBatches, TileBatches]
     Raises:
         TrainingError: no tile is left to train on, or none is held out.
     """
-    config, images, masks = job.config, job.tiles.images, job.tiles.known_masks()
+    config, tiles, around, pseudo = job.config, job.tiles, job.around, None
     held = job.fold == held_out
     trained = ~held & ~job.tiles.blank()
     if not trained.any() or not held.any():
@@ -191,13 +194,16 @@ def fold_batches(job: FoldJob, held_out: int) -> tuple[TileBatches, TileBatches]
             f"fold {held_out} holds out {held.sum()} of {len(job.fold)} tiles and leaves {trained.sum()} that are not "
             "blank; both must be at least 1"
         )
-    side = window_side(images.shape[1:3], config.padded_size)
-    pseudo = None if job.pseudo is None else (job.pseudo.images, job.pseudo.known_masks())
+    side = window_side(tiles.images.shape[1:3], config.padded_size) if around is None else None
+    if job.pseudo is not None:
+        every = job.pseudo, slice(None), around, held_out
+        pseudo = fold_images(*every, training=True), fold_masks(*every)
+    learned, known = (tiles, trained, around, held_out), (tiles, held, around, held_out)
     batches = TileBatches(
-        subset(images, trained), subset(masks, trained), config.batch_size, seed=(config.seed, held_out), pseudo=pseudo,
-        pseudo_share=config.pseudo, transform=job.transform, window=side,
+        fold_images(*learned, training=True), fold_masks(*learned), config.batch_size, seed=(config.seed, held_out),
+        pseudo=pseudo, pseudo_share=config.pseudo, transform=job.transform, window=side,
     )  # fmt: skip
-    return batches, TileBatches(subset(images, held), subset(masks, held), 2 * config.batch_size, window=side)
+    return batches, TileBatches(fold_images(*known), fold_masks(*known), 2 * config.batch_size, window=side)
 
 
 def network_shape(tiles: Tiles) -> tuple[int, int]:

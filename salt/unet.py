@@ -127,6 +127,7 @@ def build_model(config: Config, weights: str | None = None, channels: int = 1, c
     Returns:
         A compiled model to float32 logits `[B, S, S, classes]`, or to a dict of them, see `encoder_unet_model`.
     """
+    channels = 3 if config.neighbour_masks else channels  # a grey image, in which masks are a colour
     if config.model == "encoder_unet":
         return encoder_unet_model(config, weights, metrics=(), channels=channels, classes=classes)
     momentum, shape = config.batch_norm_momentum, (config.padded_size, config.padded_size, channels)

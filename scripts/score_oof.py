@@ -9,8 +9,9 @@ must hold the same tiles in the same folds.
 Prints the score at probability 0.5, at the best level, with the best minimum area, and *nested*: with level and area
 chosen on other folds than those that are scored. Then the folds, the coverage classes, the confusion of empty and salt
 tiles, the calibration, and what the leaderboard is expected to say. `--data`, the competition's folder, adds a table by
-depth. With it, `--mosaics`, the table that scripts/mosaics.py writes, adds the leak: the share of the tiles that have a
-tile of the same slice, or a neighbour, among those that were trained on, and the scores of tiles with and without one.
+depth. With it, `--mosaics`, the table that scripts/mosaics.py writes, or that of the run itself, adds the leak: the
+share of the tiles that have a tile of the same slice, or a neighbour, among those that were trained on, and the scores
+of tiles with and without one; and what rules that look at neighbours would change.
 A single run's figures are also written to `score.json` in its folder.
 """
 
@@ -29,7 +30,9 @@ def parse_arguments(arguments) -> argparse.Namespace:
     parser = VerbParser(description="Score out-of-fold predictions of a run or of an ensemble of runs.")
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's folder, its name under runs/, or its beginning")
     parser.add_argument("--data", metavar="DIR", type=pathlib.Path, help="the competition, for its depths.csv")
-    parser.add_argument("--mosaics", metavar="FILE", type=pathlib.Path, help="mosaics.csv, for the leak of the folds")
+    parser.add_argument(
+        "--mosaics", metavar="FILE", type=pathlib.Path, help="mosaics.csv, for the leak (default: its own)"
+    )
     return parser.parse_args(arguments)
 
 

@@ -135,6 +135,16 @@ def test_all_transforms_together_agree_with_plain_loops_on_a_full_tile(mode):
     np.testing.assert_allclose(warped, slow_warp(tile, case, 128, mode), atol=1e-4)
 
 
+@pytest.mark.parametrize("case", [case for case in CASES.values() if max(case[4:]) <= 11])
+def test_a_tile_with_its_surroundings_is_warped_as_one_picture_about_the_tile(case):
+    pictures = noise(1, size=2 * 32 - 21)  # a tile of 21 pixels in a square of 32
+    warped = np.asarray(warp_tiles(pictures, parameters_of(case), 32, "neighbours"))
+    *transform, row, column = case
+    whole = np.asarray(warp_tiles(pictures, parameters_of((*transform, 0, 0)), 43, "reflect"))
+    expected = whole[:, 11 - row : 43 - row, 11 - column : 43 - column]
+    np.testing.assert_allclose(warped, expected, atol=1e-2)
+
+
 def test_a_quarter_turn_is_counter_clockwise():
     tiles = noise(1)
     turned = warp_tiles(tiles, parameters_of((0, 1.0, 0.0, 90.0, 0, 0)), 101, "edge")

@@ -5,6 +5,7 @@ from keras import ops
 
 from salt.config import preset
 from salt.inference import network_function, predict_probabilities, sigmoid
+from salt.tiles import pad_images
 from salt.unet import build_model
 
 
@@ -24,10 +25,11 @@ def test_sigmoid_is_exact_in_the_middle_and_finite_at_the_ends():
 
 
 @pytest.mark.parametrize("tta", ["none", "flip", "d4"])
-@pytest.mark.parametrize("padding", ["reflect", "edge"])
+@pytest.mark.parametrize("padding", ["reflect", "edge", "neighbours"])
 def test_a_model_of_single_pixels_gets_each_pixel_back_in_its_place(images, tta, padding):
     model = model_of(lambda tiles: ops.cast(tiles, "float32") / 64.0 - 2.0)
-    found = predict_probabilities([model], images, tta, 104, padding, batch_size=2, progress=False)
+    given = pad_images(images, 107) if padding == "neighbours" else images
+    found = predict_probabilities([model], given, tta, 104, padding, batch_size=2, progress=False)
     expected = np.rint(255 / (1 + np.exp(2.0 - images / 64.0)))
     assert found.dtype == np.uint8 and found.shape == images.shape
     np.testing.assert_array_equal(found, expected)
@@ -39,6 +41,15 @@ def test_flip_averages_what_the_model_says_of_the_tile_and_of_its_mirror_image(i
     probability = 1 / (1 + np.exp(2.0 - images.astype(float) / 64.0))
     inner = (probability[:, :, :-2] + probability[:, :, 2:]) / 2  # from the left neighbour, and from the right one
     np.testing.assert_allclose(found[:, :, 1:-1], 255 * inner, atol=0.51)
+
+
+def test_flip_turns_the_surroundings_with_the_tile(images):
+    wide = np.random.default_rng(1).integers(0, 256, (5, 107, 107), dtype=np.uint8)
+    shifted = model_of(lambda tiles: ops.cast(ops.roll(tiles, 1, axis=2), "float32") / 64.0 - 2.0)
+    found = predict_probabilities([shifted], wide, "flip", 104, "neighbours", progress=False)
+    probability = 1 / (1 + np.exp(2.0 - wide[:, 3:-3].astype(float) / 64.0))
+    both = (probability[:, :, 2:103] + probability[:, :, 4:105]) / 2  # the neighbours' pixels, too
+    np.testing.assert_allclose(found, 255 * both, atol=0.51)
 
 
 def test_a_model_with_more_heads_is_asked_for_its_logits_only(images):

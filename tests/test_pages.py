@@ -169,6 +169,34 @@ def test_a_run_without_learning_curves_has_a_page_and_a_damaged_history_is_named
     assert "history.csv: lacks the columns loss, score" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def of_slices(tmp_path_factory, oofs, data, tiles):
+    """report.html of a run that has kept its mosaics: tiles of fold 1 lie below such of fold 0 that end in salt."""
+    folder = tmp_path_factory.mktemp("slices")
+    full = tiles.masks[:, -1].all(axis=1) & ~(tiles.masks == tiles.masks[:, :1]).all(axis=(1, 2))
+    oof = oofs[0]._replace(fold=(~full).astype(np.int8))
+    write_oof(folder / "oof.npz", oof)
+    pairs = zip(tiles.ids[full], tiles.ids[~full], strict=False)
+    lines = [f"{tile},{number},{row},0,1" for number, pair in enumerate(pairs) for row, tile in enumerate(pair)]
+    (folder / "mosaics.csv").write_text("\n".join(["id,mosaic,row,column,confidence", *lines]))
+    write_manifest(folder, "slices", "train", Config(folds=2, train_folds=(0, 1), split="mosaic"))
+    assert report.main([str(folder), "--data", str(data)]) == 0
+    return folder / "report.html", len(lines) // 2
+
+
+def test_a_run_whose_slices_are_known_says_what_the_neighbours_would_change(of_slices, single, runs, data, tmp_path):
+    path, pairs = of_slices
+    leak = page_data(path)[0]["runs"][0]["score"]["leak"]
+    below = next(row for row in leak["rules"] if row["name"] == "below-salt")
+    assert 0 < below["tiles"] <= pairs and leak["neighbours"]["share"] == pytest.approx(2 * pairs / COUNT)
+    assert below["after"] == pytest.approx(below["before"] + below["gain"])
+    assert below["interval"][0] <= below["gain"] <= below["interval"][1]
+    assert page_data(single)[0]["runs"][0]["score"]["leak"] is None
+    run = shutil.copytree(runs[0], tmp_path / "given")
+    assert report.main([str(run), "--data", str(data), "--mosaics", str(path.parent / "mosaics.csv")]) == 0
+    assert len(page_data(run / "report.html")[0]["runs"][0]["score"]["leak"]["rules"]) == 3
+
+
 def test_data_of_another_competition_and_runs_over_other_folds_make_no_page(tmp_path, runs, oofs, data, capsys):
     run = write_run(tmp_path / "a", "a", oofs[0]._replace(ids=np.array([f"t{index}" for index in range(COUNT)])))
     assert report.main([str(run), "--data", str(data)]) == 1
@@ -322,6 +350,19 @@ def test_arrow_keys_move_the_slider_and_reset_brings_the_best_back(page, oofs):
     page.run("document.querySelector('#controls button').click()")
     page.settle()
     assert page.text("live-0").startswith(f"{best['chosen_score']:.4f}")
+
+
+def test_the_rules_are_on_the_page_of_a_run_whose_slices_are_known_and_on_no_other(browser, of_slices, single):
+    browser.open(of_slices[0])
+    leak = page_data(of_slices[0])[0]["runs"][0]["score"]["leak"]
+    cells = browser.value("[...document.querySelectorAll('#rules td')].map((cell) => cell.textContent)")
+    assert [int(cell) for cell in cells[::7]] == [row["tiles"] for row in leak["rules"]]
+    assert [float(cell) for cell in cells[4::7]] == [round(row["after"], 4) for row in leak["rules"]]
+    assert browser.value("document.getElementById('rules').checkVisibility()")
+    browser.check()
+    browser.open(single)
+    assert not browser.value("document.getElementById('rules').checkVisibility()")
+    browser.check()
 
 
 def test_a_click_on_the_curve_sets_the_threshold(page):

@@ -294,6 +294,34 @@ BUGS = {
     "masks of a tile's own fold are looked at": Bug(
         "salt/rules.py", "(beside >= 0) & (beside != fold[:, None])", "(beside >= 0)", "of_other_folds_are_known"
     ),
+    "masks that a fold holds out are shown to its network": Bug(
+        "salt/borders.py",
+        "(self.fold >= 0) & (self.fold != held_out)",
+        "self.fold >= 0",
+        "reaches_no_input",
+        test_file="tests/test_neighbours.py",
+    ),
+    "training shows neighbours whose masks it does not know": Bug(
+        "salt/borders.py",
+        "self.shown(trained if training else np.ones(len(self.fold), bool))",
+        "self.shown(np.ones(len(self.fold), bool))",
+        "picture_and_truth_correspond",
+        test_file="tests/test_neighbours.py",
+    ),
+    "an unknown mask is shown as an empty one": Bug(
+        "salt/borders.py",
+        "np.full_like(padded, UNKNOWN)",
+        "np.full_like(padded, EMPTY)",
+        "of_no_others",
+        test_file="tests/test_neighbours.py",
+    ),
+    "a tile with its surroundings is off by one": Bug(
+        "salt/tiles.py",
+        "given - side - pad_offset(side, tile_side(given, side, mode))",
+        "given - side - pad_offset(side, tile_side(given, side, mode)) + 1",
+        "turns_the_surroundings",
+        test_file="tests/test_inference.py",
+    ),
     "folds do not depend on the seed": Bug("salt/folds.py", "random_state=seed", "random_state=0"),
     # --- augmentations ---
     "the image is flipped and the mask is not": Bug(
@@ -794,8 +822,8 @@ BUGS = {
     ),
     "out-of-fold predictions come from an untrained model": Bug(
         "salt/cross_validation.py",
-        "predict_run([network], subset(",
-        "predict_run([keras.models.clone_model(network)], subset(",
+        "predict_run([network], images,",
+        "predict_run([keras.models.clone_model(network)], images,",
         "own_model",
         test_file="tests/test_training.py",
     ),

@@ -60,5 +60,7 @@ def test_the_effect_of_each_rule_is_measured_on_the_tiles_that_have_a_prediction
     effects = measure_rules(predicted, masks, fold, neighbours, np.array([True, True]))
     emptied = next(effect for effect in effects if "empty" in effect["rule"])
     assert (emptied["tiles"], emptied["better"], emptied["worse"], emptied["gain"]) == (1, 1, 0, 0.5)
+    assert emptied["after"] == emptied["before"] + 0.5 and emptied["interval"] == [0, 1]  # of two tiles one changes
+    assert [effects[0][name] for name in ("gain", "standard_error", "interval")] == [0, 0, [0, 0]]
     unscored = measure_rules(predicted, masks, fold, neighbours, np.array([True, False]))
     assert all(effect["gain"] <= 0 for effect in unscored) and unscored[1]["tiles"] == 0

@@ -18,7 +18,7 @@ ORDER = [
     *("competition", "layout", "data", "folds", "seams", "mosaics", "borders", "tgs", "airbus", "severstal", "carvana"),
     *("synthetic", "scenes", "slices", "artifacts"),
     *("layers", "keras_metrics", "augmentations", "losses", "backbones", "encoders", "unet", "tta"),
-    *("postprocess", "inference", "rules", "levels", "scoring", "objects", "ensembles"),
+    *("postprocess", "inference", "levels", "scoring", "rules", "objects", "ensembles"),
     *(
         "resume",
         "parts",

@@ -5,7 +5,7 @@ import { LEVELS, Report } from "./run_state.js";
 import { showOverview, showComparison } from "./overview.js";
 import { showControls, updateControls } from "./controls.js";
 import { showCurve, showIntervals, showCalibration, showLearning } from "./charts.js";
-import { updateLosses, updateTables, showDepths } from "./tables.js";
+import { updateLosses, updateTables, showDepths, showRules } from "./tables.js";
 import { Gallery } from "./gallery.js";
 
 async function start() {
@@ -39,6 +39,7 @@ async function start() {
   showIntervals(report);
   showCalibration(report);
   showDepths(report);
+  showRules(report);
   showLearning(report);
   update();
   document.documentElement.dataset.ready = "true";

@@ -19,7 +19,7 @@ from desk.pages.html import LOSSLESS, SHEET_TILES, encode_sheet, pack_table, she
 from desk.pages.scaled import highest_values, picture_scale, scaled_images, scaled_size
 from desk.paths import AnyPath
 from desk.score_tables import verdict
-from desk.scoring import ScoredRun, one_competition, open_run, score_runs
+from desk.scoring import ScoredRun, one_competition, open_run, own_mosaics, score_runs
 from salt.competition import find_competition
 from salt.data import read_train
 from salt.description import Competition
@@ -82,13 +82,20 @@ class Sources(NamedTuple):
         return probabilities, masks
 
 
-def write_report(run: AnyPath, second: AnyPath | None, data: AnyPath, true_pixels: Sequence[str] = ()) -> pathlib.Path:
+def write_report(
+    run: AnyPath,
+    second: AnyPath | None,
+    data: AnyPath,
+    true_pixels: Sequence[str] = (),
+    mosaics: AnyPath | None = None,
+) -> pathlib.Path:
     """Makes the page of one or two runs, report.html in the folder of the first; returns its path.
 
     Args:
         run, second: see `find_run`; `second` may be None.
         data: folder of the competition that they were trained on.
         true_pixels: ids of tiles that are shown with their true pixels, if pictures are scaled; else the worst ones.
+        mosaics: table of the competition's slices, for the section of neighbours; None: that of the run, if it has one.
 
     Raises:
         ConfigurationError: runs of several competitions, or an id that is none of theirs.
@@ -98,7 +105,10 @@ def write_report(run: AnyPath, second: AnyPath | None, data: AnyPath, true_pixel
     metric, ids = competition.metric, np.sort(runs[0].oof.ids)
     images, rows, depths = competition_tiles(data, ids, competition)
     counts = [count_oof(run.oof) for run in runs]
-    scores = [score_runs([run], run.oof, data, counts=counted) for run, counted in zip(runs, counts, strict=True)]
+    scores = [
+        score_runs([run], run.oof, data, mosaics or own_mosaics(run), counted)
+        for run, counted in zip(runs, counts, strict=True)
+    ]
     comparison = compare_oof(counts[0], counts[1], metric) if second is not None else None
     counts = same_tiles(counts)
     tables = [level_table(counted, metric) for counted in counts]

@@ -146,4 +146,32 @@ function showDepths(report) {
   );
 }
 
-export { updateLosses, updateTables, showDepths };
+/** What each rule that looks at neighbours would change, of each run whose slices are known. */
+function showRules(report) {
+  const heads = ["rule", "tiles changed", "better", "worse", "score before", "after", "gain", "95 % interval, paired"];
+  const panels = [];
+  for (const run of all(report.runs.length)) {
+    const { leak } = report.runs[run].score;
+    if (!leak) continue;
+    const rows = leak.rules.map((row) => [
+      row.rule,
+      thousands(row.tiles),
+      thousands(row.better),
+      thousands(row.worse),
+      digits4(row.before),
+      digits4(row.after),
+      signed(row.gain),
+      row.interval.map((end) => signed(end)).join(" to "),
+    ]);
+    const whose = report.runs.length > 1 ? `Run ${RUN_LETTERS[run]}: ` : "";
+    const { share, score, others } = leak.neighbours;
+    const text =
+      `${whose}${percent(share)} of the tiles have a neighbour among those that were trained on; they score ` +
+      `${digits4(score)}, the others ${digits4(others)} (nested).`;
+    panels.push(element("div", { class: "panel" }, element("p", {}, text), table("Rules", heads, rows)));
+  }
+  find("rules").hidden = !panels.length;
+  find("rules-panels").replaceChildren(...panels);
+}
+
+export { updateLosses, updateTables, showDepths, showRules };
