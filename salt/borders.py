@@ -16,7 +16,7 @@ from salt.tiles import Tiles, pad_images, pad_offset
 
 TINT = 64  # grey levels by which a known mask colours a neighbour, red for salt and blue for none
 EMPTY, UNKNOWN, FULL = 0, 1, 2  # values of a plane of known masks
-Place = tuple[int, int]  # so many tiles below, and right of, a tile
+SlicePlace = tuple[int, int]  # so many tiles below, and right of, a tile
 
 
 class Neighbourhood(NamedTuple):
@@ -94,7 +94,7 @@ class Neighbourhood(NamedTuple):
         """The neighbours, int `[M, 4]`, those that are not allowed (bool `[M]`) left out."""
         return np.where((self.neighbours >= 0) & allowed[self.neighbours], self.neighbours, -1)
 
-    def around(self, tile_id: str, neighbours: np.ndarray) -> Iterator[tuple[Place, int, float, float]]:
+    def around(self, tile_id: str, neighbours: np.ndarray) -> Iterator[tuple[SlicePlace, int, float, float]]:
         """See `tiles_around`."""
         row = self.rows.get(str(tile_id))
         return iter(()) if row is None else tiles_around(self.images, neighbours, row)
@@ -199,7 +199,9 @@ def pad_with_neighbours(
     return padded
 
 
-def tiles_around(images: np.ndarray, neighbours: np.ndarray, tile: int) -> Iterator[tuple[Place, int, float, float]]:
+def tiles_around(
+    images: np.ndarray, neighbours: np.ndarray, tile: int
+) -> Iterator[tuple[SlicePlace, int, float, float]]:
     """The up to eight tiles around one: where each lies, which it is, and factor and shift that give it the contrast of
     the one in the middle. Those across a corner are found by way of one that lies beside both."""
     found = set()
@@ -219,7 +221,7 @@ def known_sides(neighbours: np.ndarray, tile: int) -> list[tuple[int, int]]:
     return [(side, other) for side, other in enumerate(neighbours[tile].tolist()) if other >= 0]
 
 
-def show_beside(canvas: np.ndarray, pixels: np.ndarray, place: Place) -> None:
+def show_beside(canvas: np.ndarray, pixels: np.ndarray, place: SlicePlace) -> None:
     """Writes what is seen of a tile that lies so many tiles below, and right of, the one in the middle of a canvas."""
     parts = []
     for steps, room, side in zip(place, canvas.shape, pixels.shape, strict=True):
