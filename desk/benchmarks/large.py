@@ -26,6 +26,7 @@ QUICK = (24, (2, 4))  # both of a run that only shows that it works
 STEPS = 32  # of the training
 BLUR = 15.0  # pixels, by which the border of a made prediction is uncertain
 RUN_ID = "large"
+NEED_KERAS = ("folds", "train", "predict")  # of the pieces; it takes 1 GB or so
 
 
 def measure_large(quick: bool) -> list[dict]:
@@ -42,7 +43,8 @@ def measure_large(quick: bool) -> list[dict]:
     with tempfile.TemporaryDirectory(prefix="salt-large-") as folder:
         for work in PIECES:
             for items in predicted if work == "predict" else (count,):
-                row = {"work": work, "items": items, **run_apart(__name__, work, count, "keras", folder, str(items))}
+                keras = "keras" if work in NEED_KERAS else ""
+                row = {"work": work, "items": items, **run_apart(__name__, work, count, keras, folder, str(items))}
                 print(f"{work} {items:,}: {row['seconds']:.1f} s, peak {row['peak'] / 1e9:.2f} GB", flush=True)
                 found.append(row)
     return found
