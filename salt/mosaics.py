@@ -1,6 +1,6 @@
 """Rebuilds the slices that tiles were cut from: which tile lies where, from pixels alone.
 
-Seams come from salt/seams.py. Here they are put together: the surest first, each only if no two tiles would lie at the
+Seams come from `salt.seams`. Here they are put together: the surest first, each only if no two tiles would lie at the
 same place and if the other seams that come with it, such as those which close a loop of 2 x 2 tiles, speak for it, too.
 """
 

@@ -169,7 +169,7 @@ def test_channels_are_warped_as_each_would_be_alone():
 
 
 def test_an_unknown_mode_and_a_square_smaller_than_the_tile_are_refused_with_the_remedy():
-    with pytest.raises(AugmentationError, match="mode='wrap'.*'reflect' or 'edge'"):
+    with pytest.raises(AugmentationError, match="mode='wrap'.*'reflect', 'edge' or 'neighbours'"):
         warp_tiles(noise(1), plain_parameters(1, 128, 101), 128, "wrap")
     with pytest.raises(AugmentationError, match="size=100.*at least 101"):
         warp_tiles(noise(1), plain_parameters(1, 128, 101), 100, "reflect")

@@ -14,6 +14,7 @@ import zipfile
 import pytest
 
 import salt.archives
+import salt.rle
 import salt.submission
 from desk import competition_data, submitting
 from desk.command import explain
@@ -25,7 +26,7 @@ from desk.runs import find_run
 from salt.archives import ArchiveError, DataError, Place, refuse_bomb
 from salt.files import whole_file
 from salt.limits import MOST_AT_ONCE, MOST_NAME
-from salt.rle import decode_rles
+from salt.rle import parse_runs
 from salt.submission import check_submission, read_submission
 from salt.tgs import COMPETITION as TGS
 
@@ -194,14 +195,14 @@ def test_a_submission_is_checked_in_parts_with_the_figures_of_the_whole(sample, 
     path.write_text("id,rle_mask\n" + "".join(f"t{index},{'1 101' if index % 3 else ''}\n" for index in range(9)))
     parts = []
 
-    def decode(rles, *more):
-        parts.append(len(rles))
-        return decode_rles(rles, *more)
+    def parse(texts, *more):
+        parts.append(len(texts))
+        return parse_runs(texts, *more)
 
-    monkeypatch.setattr(salt.submission, "masks_at_a_time", lambda pixels: 4)
-    monkeypatch.setattr(salt.submission, "decode_rles", decode)
+    monkeypatch.setattr(salt.rle, "RLE_CHUNK", 4)
+    monkeypatch.setattr(salt.rle, "parse_runs", parse)
     facts = check_submission(path, sample, TGS)
-    assert parts == [4, 4, 1] and facts == {
+    assert parts == [2, 3, 1] and facts == {  # of 4, 4 and 1 rows; those without a mask have nothing to parse
         "rows": 9, "empty_share": pytest.approx(1 / 3), "mean_coverage": pytest.approx(6 / 9 / 101)
     }  # fmt: skip
     path.write_text(path.read_text().replace("t8,1 101", "t8,1 0"))

@@ -666,9 +666,11 @@ BUGS = {
     ),
     "probabilities are cut down to whole levels": Bug("salt/inference.py", "np.rint(255", "np.floor(255"),
     "a probability at the level is no salt": Bug(
-        "salt/postprocess.py", "(probabilities >= level).astype", "(probabilities > level).astype"
+        "salt/postprocess.py", "(probabilities >= np.asarray(level", "(probabilities > np.asarray(level"
     ),
-    "a tile of just the minimum area is emptied": Bug("salt/postprocess.py", ">= minimum_area", "> minimum_area"),
+    "a tile of just the minimum area is emptied": Bug(
+        "salt/postprocess.py", ">= np.asarray(minimum_area)", "> np.asarray(minimum_area)"
+    ),
     "black tiles are not emptied": Bug(
         "salt/postprocess.py",
         "probabilities * ~np.asarray(blank).reshape(-1, *(1 for _ in probabilities.shape[1:]))",

@@ -319,7 +319,7 @@ def test_a_file_of_another_competition_goes_to_that_one(stand_in, tmp_path, caps
     stand_in.competitions[AIRBUS.slug] = {}
     arguments = [str(tmp_path / "ships.csv"), "--data", str(folder), "--runs", str(runs)]
     assert submit.main([*arguments, "--competition", "carvana"], make_link(seconds=0.5)) != 0
-    assert not stand_in.submissions and "img,rle_mask" in capsys.readouterr().err
+    assert not stand_in.submissions and "no folder holds the whole competition 'carvana" in capsys.readouterr().err
     assert submit.main(arguments, make_link(seconds=0.5)) == 0
     (made,) = runs.iterdir()
     assert read_object(made / "manifest.json")["competition"] == AIRBUS.slug

@@ -86,7 +86,7 @@ def repository(stand_in, tmp_path, monkeypatch):
     root = tmp_path / "repository"
     for folder in ("kernels", "salt", "runs"):
         (root / folder).mkdir(parents=True)
-    for name in ("__init__.py", "config.py"):
+    for name in ("__init__.py", "config.py", "machine.py"):
         shutil.copyfile(ROOT / "salt" / name, root / "salt" / name)
     for name, body in (("train", TRAIN), ("predict", PREDICT)):
         (root / "kernels" / f"{name}.py").write_text(KERNEL.replace("NAME", name) + body)
