@@ -1,7 +1,8 @@
 """Rebuilds the slices that tiles were cut from: which tile lies where, from pixels alone.
 
-Seams come from `salt.seams`. Here they are put together: the surest first, each only if no two tiles would lie at the
-same place and if the other seams that come with it, such as those which close a loop of 2 x 2 tiles, speak for it, too.
+Which tiles abut is found elsewhere. Here seams are put together: the surest first, each only if no two tiles would lie
+at the same place and if the other seams that come with it, such as those which close a loop of 2 x 2 tiles, speak for
+it, too.
 """
 
 import csv
@@ -17,6 +18,7 @@ from salt.tiles import Tiles
 FALSE_RATE = 0.01  # of the matches, which is estimated from the tiles themselves
 FEWEST = 4  # tiles that are not constant
 SMALLEST = 16  # pixels: a tile's least height and width
+EVEN = 2.0  # grey levels of deviation along an edge; below it, there is no contrast to match
 SWEEPS = 3  # through the doubtful matches, which more and more neighbours speak for or against
 SIDES = ((0, -1), (0, 1), (-1, 0), (1, 0))  # (rows, columns) to the left, the right, the upper and the lower neighbour
 COLUMNS = ("id", "mosaic", "row", "column", "confidence")
@@ -395,5 +397,5 @@ def match_contrast(image: np.ndarray, other: np.ndarray, side: int) -> tuple[flo
     turned = [np.rot90(each, (2, 0, 3, 1)[side]).astype(np.float64) for each in (image, other)]  # the seam: last column
     edges = turned[0][:, -1], turned[1][:, 0]
     deviations = [edge.std() for edge in edges]
-    factor = np.clip(deviations[0] / deviations[1], 0.2, 5) if min(deviations) > FLAT else 1.0
+    factor = np.clip(deviations[0] / deviations[1], 0.2, 5) if min(deviations) > EVEN else 1.0
     return float(factor), float(edges[0].mean() - factor * edges[1].mean())

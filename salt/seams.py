@@ -18,7 +18,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import ThreadpoolController  # which comes with scikit-learn
+from threadpoolctl import ThreadpoolController
 
 DEPTH = 3  # pixels next to a seam that are looked at
 CUTS = (0.2, 0.4, 0.6, 0.8)  # where tiles are cut to learn from, as shares of their width
