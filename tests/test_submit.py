@@ -321,7 +321,7 @@ def test_a_file_of_another_competition_goes_to_that_one(stand_in, tmp_path, caps
     assert submit.main([*arguments, "--competition", "carvana"], make_link(seconds=0.5)) != 0
     assert not stand_in.submissions and "no folder holds the whole competition 'carvana" in capsys.readouterr().err
     assert submit.main(arguments, make_link(seconds=0.5)) == 0
-    (made,) = runs.iterdir()
+    (made,) = (each.parent for each in runs.glob("*/manifest.json"))
     assert read_object(made / "manifest.json")["competition"] == AIRBUS.slug
     assert "3 rows" in capsys.readouterr().out and len(stand_in.submissions) == 1
     status = submit.main([made.name, "--runs", str(runs), "--competition", "airbus"], make_link(seconds=0.5))
