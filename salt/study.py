@@ -17,7 +17,7 @@ import math
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -318,3 +318,16 @@ def report_scores(study: optuna.Study, trial: optuna.trial.Trial, scores: list[f
         trial.report(scores[step], step)
         if trial.should_prune():
             raise optuna.TrialPruned
+
+
+# --- here, too, for scripts from before 28 November 2026; inside, since trial_runs.py imports this module ---
+
+
+def run_search(config: Config, objective: Callable, *arguments: Any, **named: Any) -> Any:
+    """See `salt.trial_runs.run_search`; the objective is a function of (parameters, folder, report) alone."""
+    from salt import trial_runs
+
+    def with_more(parameters: dict, folder: pathlib.Path, report: Callable, **_: Any) -> Any:
+        return objective(parameters, folder, report)
+
+    return trial_runs.run_search(config, with_more, *arguments, **named)

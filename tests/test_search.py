@@ -1,11 +1,13 @@
 import functools
 import math
+import time
 
 import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from salt import study
 from salt.config import ConfigError, preset
 from salt.search import check_search, paired_effects, parameter_importances, train_trial, trials_table
 from salt.study import SPACES, SearchError, open_study, space_distributions
@@ -137,6 +139,20 @@ def test_what_would_fail_in_a_later_trial_fails_at_the_start(changes, error, mes
     with pytest.raises(error, match=message):
         check_search(preset("smoke", **changes))
     check_search(preset("smoke", minutes=5, steps=10))
+
+
+def test_scripts_from_before_trial_runs_find_run_search_where_it_was_and_give_an_objective_of_three(tmp_path):
+    config = preset("search", space="findings", trials=0, gpu=False, precision="float32")
+    seen = []
+
+    def objective(parameters, folder, report):
+        seen.append((folder, parameters))
+        return {"fold_scores": [0.5, 0.6], "last_scores": [0.5, 0.6]}
+
+    study.run_search(config, objective, tmp_path, tmp_path / "state", time.monotonic, time.monotonic())
+    trials = open_study(tmp_path, config).get_trials()
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    assert [parameters for _, parameters in seen] == [trial.params for trial in trials]
 
 
 # --- real trainings ---
