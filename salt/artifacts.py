@@ -4,6 +4,7 @@ A folder is checked when it is read: a file that is missing, cut short or of ano
 """
 
 import importlib.metadata
+import io
 import json
 import pathlib
 import threading
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from salt.archives import read_at_once
 from salt.config import Config, config_to_dict
 from salt.files import sha256_file, whole_file
 from salt.stacks import Stack
@@ -91,14 +93,14 @@ class EntryReader:
 
     def __call__(self, index: int) -> np.ndarray:
         with self.lock:
-            if self.archive is None:  # its table of contents, of two entries a tile, is read once; threads may share it
+            if self.archive is None:  # its table of contents, of two entries a tile, is read once; threads share it
                 self.archive = zipfile.ZipFile(self.path)
-            entry = self.archive.open(f"{self.name}/{index:06}.npy")
-        try:
-            return np.lib.format.read_array(entry, allow_pickle=False)
-        finally:
-            with self.lock:  # the archive counts its open entries
-                entry.close()
+        name = f"{self.name}/{index:06}.npy"
+        content = read_at_once(self.archive, name)
+        if content is None:
+            with self.lock:  # an archive's own reading is for one thread at a time
+                content = self.archive.read(name)
+        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
 
 
 def read_array(path: pathlib.Path, arrays: Any, name: str) -> np.ndarray:
