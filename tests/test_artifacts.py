@@ -1,11 +1,14 @@
 import json
 import re
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from salt.artifacts import (
     ArtifactError,
+    EntryReader,
     Oof,
     find_run,
     read_oof,
@@ -198,3 +201,15 @@ def test_probabilities_that_are_missing_damaged_or_of_other_tiles_are_refused(tm
         write_probabilities(path, ids, probabilities)
         with pytest.raises(ArtifactError, match=r"is no uint8 \[\d, H, W\]"):
             read_probabilities(path)
+
+
+def test_threads_that_read_predictions_from_one_file_each_get_theirs(tmp_path):
+    arrays = list(np.random.default_rng(0).integers(0, 3, (24, 90, 120), dtype=np.uint8))
+    with zipfile.ZipFile(tmp_path / "oof.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for index, array in enumerate(arrays):
+            with archive.open(f"probabilities/{index:06}.npy", "w") as entry:
+                np.lib.format.write_array(entry, array)
+    reader = EntryReader(tmp_path / "oof.npz", "probabilities")
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(10):
+            assert all(map(np.array_equal, pool.map(reader, range(24)), arrays))
