@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import struct
+import threading
 import unicodedata
 import zipfile
 import zlib
@@ -220,6 +221,22 @@ def read_inside(archive: zipfile.ZipFile, name: str, most: int = MOST_AT_ONCE) -
         label = f"{archive.filename or 'the inner zip'}/{name}"
         raise ArchiveError(f"{label}: has {size:,} bytes, and {most:,} are read at once; unpack it, or leave it out")
     return archive.read(name)
+
+
+def read_shared(archive: zipfile.ZipFile, name: str, lock: threading.Lock, most: int = MOST_AT_ONCE) -> bytes:
+    """The content of a file in a zip that several threads read; they wait for each other only where they must.
+
+    Args:
+        archive: the zip.
+        name: of the file.
+        lock: of the zip, whose own reading is for one thread at a time.
+        most: as for `read_inside`, whose errors are raised.
+    """
+    content = read_at_once(archive, name)
+    if content is not None:
+        return content
+    with lock:
+        return read_inside(archive, name, most)
 
 
 def read_at_once(archive: zipfile.ZipFile, name: str) -> bytes | None:

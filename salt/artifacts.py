@@ -7,6 +7,7 @@ import importlib.metadata
 import io
 import json
 import pathlib
+import sys
 import threading
 import zipfile
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from salt.archives import read_at_once
+from salt.archives import read_shared
 from salt.config import Config, config_to_dict
 from salt.files import sha256_file, whole_file
 from salt.stacks import Stack
@@ -95,11 +96,8 @@ class EntryReader:
         with self.lock:
             if self.archive is None:  # its table of contents, of two entries a tile, is read once; threads share it
                 self.archive = zipfile.ZipFile(self.path)
-        name = f"{self.name}/{index:06}.npy"
-        content = read_at_once(self.archive, name)
-        if content is None:
-            with self.lock:  # an archive's own reading is for one thread at a time
-                content = self.archive.read(name)
+        # What a run of ours has written may have any size.
+        content = read_shared(self.archive, f"{self.name}/{index:06}.npy", self.lock, most=sys.maxsize)
         return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
 
 

@@ -27,8 +27,7 @@ from salt.archives import (
     file_names,
     open_archive,
     plain_stem,
-    read_at_once,
-    read_inside,
+    read_shared,
     read_whole,
 )
 from salt.competition import CompetitionFiles, raise_problems, raise_repeated_ids
@@ -255,11 +254,7 @@ class PictureReader:
                 return read_whole(f"{self.folder.path}{os.sep}{self.names[tile_id]}")
             with self.lock:
                 archive = self.archive()
-            content = read_at_once(archive, self.names[tile_id])
-            if content is not None:
-                return content
-            with self.lock:
-                return read_inside(archive, self.names[tile_id])
+            return read_shared(archive, self.names[tile_id], self.lock)
         except ArchiveError:
             raise
         except UNREADABLE as error:

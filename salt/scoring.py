@@ -95,7 +95,8 @@ def score_oof(oof: Oof | OofCounts, metric: Metric, draws: int = 2000, seed: int
     table, fold = level_table(oof, metric), oof.fold
     curve = score_curve(table.scores, metric)
     level = choose_level(curve)
-    chosen = choose_level_and_area(table, metric)
+    area = choose_minimum_area(table, level, metric)
+    chosen = choose_level_and_area(table, metric) if table.truth.ndim > 1 else (level, area)
     nested, found, choices = nested_choice(table, nested_parts(oof, seed), metric)
     columns = {
         "half": table.scores[..., HALF_LEVEL - 1],
@@ -114,7 +115,7 @@ def score_oof(oof: Oof | OofCounts, metric: Metric, draws: int = 2000, seed: int
         "tiles": len(nested),
         "best_level": level,
         "flat_levels": flat_levels(curve, level),
-        "minimum_area": choose_minimum_area(table, level, metric),
+        "minimum_area": area,
         **figures,
         "choices": choices,
         "folds": [
