@@ -21,6 +21,9 @@ WRAPPERS = words(
 )
 SAME = words("resolve absolute expanduser as_posix strip")
 MOST_FILES = 200  # of one folder
+MAP_SUFFIX = (
+    ".map.json"  # with it the name of a built file is that of its map, which leads from its lines to the source
+)
 MOST_STEPS = 12  # from one name to the next
 
 
@@ -248,10 +251,15 @@ def matching(base: Path, pattern: str) -> list[Path]:
         if not re.search(r"\w/|\.\w+$", pattern):
             return []
         literal = "".join("*" if part == UNKNOWN_PART else glob.escape(part) for part in re.split(r"(\*)", pattern))
-        found = sorted(glob.glob(str(base / literal)))
+        found = [name for name in sorted(glob.glob(str(base / literal))) if not is_map_of_build(name)]
     except (OSError, ValueError):
         return []
     return [Path(path) for path in found[: MOST_FILES + 1]]
+
+
+def is_map_of_build(name: str) -> bool:
+    """Whether a file is the map of a built file beside it: an earlier build has left it, and no program reads it."""
+    return name.endswith(MAP_SUFFIX) and os.path.isfile(name.removesuffix(MAP_SUFFIX))
 
 
 def files_below(path: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from flattener.cells import KEPT_CELLS, Cell
 from flattener.errors import BuildError
 from flattener.lines import Line
 from flattener.modules_style import MODULE_HEAD_LINE
+from flattener.path_values import MAP_SUFFIX
 
 FRAMES = (  # what a frame of a traceback looks like: by Python, and by IPython
     re.compile(r'File "(?P<path>[^"\n]+)", line (?P<line>\d+)'),
@@ -24,7 +25,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 def map_path(out: Path) -> Path:
     """Where the map of a build lies: beside the file that it is for."""
-    return out.with_name(f"{out.name}.map.json")
+    return out.with_name(f"{out.name}{MAP_SUFFIX}")
 
 
 def map_text(cells: list[Cell], form: str, name: str, head: str = "") -> str:

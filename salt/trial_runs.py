@@ -67,6 +67,12 @@ class SearchJob(NamedTuple):
         """Where a trial keeps its state."""
         return self.state_folder / f"trial-{number:04d}"
 
+    def remove_ended(self, left: list[int]) -> None:
+        """Removes the folders of all trials but those left to run: some were killed before they could do so."""
+        for path in self.state_folder.glob("trial-*"):
+            if path not in map(self.trial_folder, left):
+                shutil.rmtree(path)
+
     def run(self, study: optuna.Study, number: int) -> bool:
         """`run_trial` of this search."""
         objective = functools.partial(self.objective, began=self.began, weights=self.weights)
@@ -111,9 +117,7 @@ def run_search(
     with lock_study(job.folder):
         trials = begin_study(job.folder, config).get_trials(deepcopy=False)
         left = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
-        for path in job.state_folder.glob("trial-*"):
-            if path not in map(job.trial_folder, left):
-                shutil.rmtree(path)  # of a trial that ended, but was killed before it removed its folder
+        job.remove_ended(left)
         if config.cluster:
             return search_on_cluster(left, job)
         share = functools.partial(run_share, job=job)

@@ -48,6 +48,15 @@ def test_the_one_file_is_a_fixed_point(dist, tmp_path):
     assert (tmp_path / "build_kernel.py").read_bytes() == dist.read_bytes()
 
 
+def test_what_an_earlier_build_has_left_is_no_part_of_the_next_one(dist, tmp_path):
+    shutil.copytree(ROOT / "flattener", tmp_path / "flattener", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("build_kernel.py", "Makefile"):
+        shutil.copy(ROOT / name, tmp_path)
+    for _ in range(2):
+        run(["make", "dist", f"PYTHON={sys.executable}"], folder=tmp_path)
+        assert (tmp_path / "dist" / "build_kernel.py").read_bytes() == dist.read_bytes()
+
+
 def test_the_one_file_builds_the_kernels_to_the_same_bytes(repository, tmp_path):
     run([sys.executable, *PLAIN, ROOT / "build_kernel.py", "--owner", "me", "--out", tmp_path / "package"])
     run([sys.executable, *PLAIN, "build_kernel.py", "--owner", "me", "--out", tmp_path / "file"], repository)
