@@ -41,7 +41,6 @@ import keras
 import numpy as np
 
 from salt.artifacts import find_runs, library_versions, read_probabilities, write_manifest, write_probabilities
-from salt.borders import find_neighbourhood
 from salt.competition import find_competition
 from salt.config import config_from_dict, config_to_dict
 from salt.data import read_test, read_train
@@ -52,6 +51,7 @@ from salt.parts import read_trained_run
 from salt.postprocess import postprocess
 from salt.submission import check_submission, write_submission
 from salt.tgs import COMPETITION
+from salt.tiles import shown_images
 from salt.unet import build_fold_model
 
 # %% tags=["parameters"]
@@ -72,6 +72,7 @@ sample, _ = files.require_test()
 trained = read_trained_run(find_runs(roots, "train"), SET.get("train_folds"))
 trained_by = ", ".join(trained.run_ids)
 config = config_from_dict({**config_to_dict(trained.config), **SET})
+COMPETITION.check_slices(config.split, config.padding)
 
 print("run", run_id, "of build", BUILD_ID or "(none)", "with the models of", trained_by)
 print(config)
@@ -103,12 +104,10 @@ print(f"{COMPETITION.target} from level {level} of 255 on, in tiles with at leas
 # ### Predictions
 
 # %%
-tiles = read_test(files)
-images = tiles.images
+tiles, around = read_test(files), None
 if config.padding == "neighbours":  # those of the slices that the training run has rebuilt
-    train = read_train(files)
-    around = find_neighbourhood(config, train, tiles, np.zeros(len(train.ids), int), trained.mosaics())
-    images = around.surround(tiles.ids, images, held_out=-1)
+    around = COMPETITION.find_neighbours(config, read_train(files), tiles, None, trained.mosaics())
+images = shown_images(tiles, slice(None), around, held_out=-1)
 blank = tiles.blank()
 write_probabilities("probabilities.npz", tiles.ids, predict_run(models, images, blank, config))
 _, probabilities = read_probabilities("probabilities.npz")  # large ones are read one by one, when they are needed

@@ -11,7 +11,7 @@ import numpy as np
 
 from salt.config import Config
 from salt.mosaics import SIDES, MosaicError, Mosaics, join_tiles, match_contrast, neighbours_of, read_mosaics
-from salt.stacks import MOST_IN_MEMORY, Stack, subset
+from salt.stacks import MOST_IN_MEMORY, Stack
 from salt.tiles import Tiles, pad_images, pad_offset
 
 TINT = 64  # grey levels by which a known mask colours a neighbour, red for salt and blue for none
@@ -101,7 +101,7 @@ class Neighbourhood(NamedTuple):
 
 
 def find_neighbourhood(
-    config: Config, train: Tiles, test: Tiles | None, fold: np.ndarray, path: str | pathlib.Path
+    config: Config, train: Tiles, test: Tiles | None, fold: np.ndarray | None, path: str | pathlib.Path
 ) -> Neighbourhood:
     """What is known around training and test tiles.
 
@@ -109,7 +109,7 @@ def find_neighbourhood(
         config: of its fields `padded_size` and `neighbour_masks`.
         train: with masks.
         test: None: of the training tiles alone.
-        fold: int `[N]`, in which each training tile is held out.
+        fold: int `[N]`, in which each training tile is held out; None: none is, as for test tiles.
         path: of the table of mosaics, see `read_mosaics`.
 
     Raises:
@@ -130,6 +130,7 @@ def find_neighbourhood(
     known = np.zeros((int(inside.sum()), *shape[1:]), np.uint8)
     trained = inside[: len(train.ids)]
     known[: int(trained.sum())] = masks[trained]
+    fold = np.zeros(len(train.ids), int) if fold is None else fold
     held = np.concatenate([fold, np.full(len(tiles.ids) - len(fold), -1)])
     return Neighbourhood(
         {str(tile): row for row, tile in enumerate(tiles.ids[inside])},
@@ -140,27 +141,6 @@ def find_neighbourhood(
         size,
         config.neighbour_masks,
     )
-
-
-def fold_images(
-    tiles: Tiles, rows: np.ndarray | slice, around: Neighbourhood | None, held_out: int, training: bool = False
-) -> np.ndarray:
-    """Images of some tiles: as they are, or with what is known around them, see `Neighbourhood.surround`.
-
-    Args:
-        tiles: of which some are wanted.
-        rows: which, bool `[N]` or a slice.
-        around: None: nothing is shown around them.
-        held_out, training: as for `Neighbourhood.surround`.
-    """
-    images = subset(tiles.images, rows)
-    return images if around is None else around.surround(tiles.ids[rows], images, held_out, training)
-
-
-def fold_masks(tiles: Tiles, rows: np.ndarray | slice, around: Neighbourhood | None, held_out: int) -> np.ndarray:
-    """The masks that go with `fold_images`; arguments as there."""
-    masks = subset(tiles.known_masks(), rows)
-    return masks if around is None else around.surround_masks(tiles.ids[rows], masks, held_out)
 
 
 def pad_with_neighbours(

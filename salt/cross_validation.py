@@ -26,7 +26,6 @@ from salt.artifacts import (
     write_oof,
     write_probabilities,
 )
-from salt.borders import find_neighbourhood, fold_images
 from salt.cluster import open_cluster
 from salt.cluster_check import ClusterError, existing_paths
 from salt.config import Config, config_to_dict, settle_precision
@@ -34,13 +33,12 @@ from salt.files import whole_file
 from salt.folds import assign_folds, stratification_classes
 from salt.inference import predict_run
 from salt.machine import visible_gpus
-from salt.mosaics import join_tiles
 from salt.parallel import WorkerError, run_workers
 from salt.postprocess import choose_pseudo_labels
 from salt.resume import differing_settings
 from salt.schedule import Budget, TrainingPlan, read_plan
 from salt.stacks import Stack, join_stacks, subset
-from salt.tiles import Tiles
+from salt.tiles import Tiles, shown_images
 from salt.training import FoldJob, OutOfTime, TrainingError, fit_fold
 
 SUMMED_TILES = 32  # of a stack of images, by whose pixels a run knows its tiles again
@@ -114,7 +112,8 @@ def fit_folds(
     claim_state(state_folder, config, tiles, pseudo)
     table = state_folder / "mosaics.csv"
     fold = split_tiles(config, tiles, state_folder, test)
-    around = find_neighbourhood(config, tiles, test, fold, table) if config.padding == "neighbours" else None
+    find = tiles.competition.find_neighbours if config.padding == "neighbours" else None
+    around = None if find is None else find(config, tiles, test, fold, table)
     files = {held_out: fold_files(folder, state_folder, held_out) for held_out in config.train_folds}
     if config.minutes and not config.steps:
         if clock is None:
@@ -156,26 +155,18 @@ def fit_folds(
 def split_tiles(config: Config, tiles: Tiles, state_folder: pathlib.Path, test: Tiles | None = None) -> np.ndarray:
     """The fold of each training tile, as the settings say. int8 `[N]`.
 
-    Mosaics, which the settings may need for the folds or for the padding, are kept in the state folder: on another
-    processor a doubtful seam may be judged otherwise, and a fold that is resumed must not be trained on what it holds
-    out.
+    Mosaics, which the settings may need for the folds or for the padding, are kept in the state folder: a fold that is
+    resumed must not be trained on what it holds out.
 
     Raises:
         FoldError, MosaicError: the tiles cannot be split so.
-        TrainingError: they are cut from nothing that could be rebuilt.
+        DescriptionError: they are cut from nothing that could be rebuilt.
     """
     groups, find = tiles.groups(), tiles.competition.find_mosaics
-    wanted = {"split": config.split == "mosaic", "padding": config.padding == "neighbours"}
-    if any(wanted.values()):
-        if find is None:
-            name = next(name for name in wanted if wanted[name])
-            raise TrainingError(
-                f"{name}={getattr(config, name)!r}: {tiles.competition.title} has no slices to rebuild; set another one"
-            )
-        every = join_tiles(tiles, test)
-        mosaic = find(state_folder / "mosaics.csv", every.ids, every.images)
-        print(f"{np.sum(mosaic >= 0)} of {len(mosaic)} tiles lie in {mosaic.max() + 1} rebuilt slices")
-        groups = mosaic[: len(tiles.ids)] if wanted["split"] else groups
+    tiles.competition.check_slices(config.split, config.padding)
+    if find is not None and (config.split == "mosaic" or config.padding == "neighbours"):
+        mosaic = find(state_folder / "mosaics.csv", tiles, test)
+        groups = mosaic if config.split == "mosaic" else groups
     classes = stratification_classes(tiles.known_masks(), tiles.blank())
     return assign_folds(classes, config.folds, config.seed, groups)
 
@@ -245,7 +236,7 @@ def fit_and_predict(
     files, held = fold_files(folder, state_folder, held_out), job.fold == held_out
     print(f"fold {held_out}: {int((~held).sum())} tiles, {int(held.sum())} held out")
     network, history = fit_fold(job, held_out, files.state, budget)
-    images = fold_images(tiles, held, job.around, held_out)
+    images = shown_images(tiles, held, job.around, held_out)
     predicted = predict_run([network], images, tiles.blank()[held], config)
     with whole_file(files.weights) as temporary:
         network.save_weights(temporary)

@@ -5,9 +5,9 @@ One module holds one such value. Where the files lie on a disk is the matter of
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -102,8 +102,10 @@ class Competition:
         depths_table: a table of one number a tile, such as its depth; None: there is none.
         group: None, or a function of a tile's name that gives what it shows, such as a car: all tiles of one are held
             out together.
-        find_mosaics: None, or a function of a table's path, ids and images that gives the larger picture out of which
-            each tile was cut, int `[N]`, -1 for none; the table keeps it.
+        find_mosaics: None, or a function of a table's path, the training tiles and the test tiles, or None, that gives
+            the larger picture out of which each training tile was cut, int `[N]`, -1 for none; the table keeps it.
+        find_neighbours: None, or a function of the settings, the training tiles, the test tiles, or None, the fold of
+            each training tile and that table's path that gives the `Surroundings` of all tiles.
         blank: None, or a function of images `[N, H, W]` that tells which of them never hold anything, bool `[N]`: they
             are not trained on, and predicted empty.
         remarks: None, or a function of images and masks that gives a line about them for the log.
@@ -129,7 +131,8 @@ class Competition:
     classes: tuple[str, ...] = ("mask",)
     depths_table: Table | None = None
     group: Callable[[str], str] | None = None
-    find_mosaics: Callable[[pathlib.Path, np.ndarray, np.ndarray], np.ndarray] | None = None
+    find_mosaics: Callable[..., np.ndarray] | None = None
+    find_neighbours: Callable[..., Any] | None = None
     blank: Callable[[np.ndarray], np.ndarray] | None = None
     remarks: Callable[[np.ndarray, np.ndarray], str] | None = None
 
@@ -156,6 +159,14 @@ class Competition:
                 "size=(height, width), and scale all images and masks to it first"
             )
         return self.size
+
+    def check_slices(self, split: str, padding: str) -> None:
+        """Raises a `DescriptionError` if settings ask for slices that the tiles were cut from, and there are none."""
+        missing = self.find_mosaics is None
+        if split == "mosaic" and missing:
+            raise DescriptionError(f"split='mosaic': {self.title} has no slices to rebuild; set it to 'random'")
+        if padding == "neighbours" and (missing or self.find_neighbours is None):
+            raise DescriptionError(f"padding='neighbours': {self.title} has no slices to rebuild; set it to 'reflect'")
 
     def blank_images(self, images: np.ndarray) -> np.ndarray:
         """Which images never hold anything, bool `[N]`; see `blank`."""

@@ -212,12 +212,12 @@ def network_function(model: keras.Model, batch_size: int) -> Callable[[np.ndarra
     @tf.function
     def frozen(batch: Any) -> Any:
         constants = ([tf.constant(value) for value in values] for values in (trained, other))
-        return model.stateless_call(*constants, batch, training=False)[0]
+        return model.stateless_call(*constants, tf.cast(batch, model.input.dtype), training=False)[0]
 
     def call(batch: np.ndarray) -> np.ndarray:
         missing = batch_size - len(batch)  # another size would have to be compiled anew
         whole = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing > 0 else batch
-        return main_logits(frozen(tf.constant(whole, model.input.dtype)))[: len(batch)]
+        return main_logits(frozen(tf.constant(whole)))[: len(batch)]
 
     return call
 

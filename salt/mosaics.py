@@ -300,11 +300,17 @@ def describe_mosaics(mosaics: Mosaics) -> dict[str, int]:
     }
 
 
-def kept_mosaics(path: pathlib.Path, ids: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """The mosaic of each tile, int `[N]`, -1 for none: from a table, which is written if it is not there yet."""
+def kept_mosaics(path: pathlib.Path, train: Tiles, test: Tiles | None) -> np.ndarray:
+    """The mosaic of each training tile, int `[N]`, -1 for none, rebuilt from all tiles; a table keeps them.
+
+    On another processor a doubtful seam may be judged otherwise, so the table is read wherever it is there.
+    """
+    tiles = join_tiles(train, test)
     if not path.is_file():
-        write_mosaics(path, ids, find_mosaics(images))
-    return read_mosaics(path, ids).mosaic
+        write_mosaics(path, tiles.ids, find_mosaics(tiles.images))
+    mosaic = read_mosaics(path, tiles.ids).mosaic
+    print(f"{np.sum(mosaic >= 0)} of {len(mosaic)} tiles lie in {mosaic.max() + 1} rebuilt slices")
+    return mosaic[: len(train.ids)]
 
 
 def join_tiles(train: Tiles, test: Tiles | None) -> Tiles:

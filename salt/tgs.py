@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from salt.borders import find_neighbourhood
 from salt.description import Competition, Files, Table
 from salt.metrics import AVERAGE_PRECISION
 from salt.mosaics import kept_mosaics
@@ -41,6 +42,7 @@ COMPETITION = Competition(
     test_images=Files("test/images", ".png", decode_png),
     depths_table=Table("depths.csv", {"id": "{tile}", "z": "{number}"}),
     find_mosaics=kept_mosaics,
+    find_neighbours=find_neighbourhood,
     blank=is_black,
     remarks=count_flaws,
 )

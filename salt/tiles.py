@@ -1,10 +1,12 @@
 """What a tile is: the arrays of many, and the padded square around it. numpy only."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from salt.description import Competition
+from salt.stacks import subset
 
 
 class TileError(ValueError):
@@ -39,6 +41,38 @@ class Tiles:
         """What each tile shows, int `[N]`, see `Competition.group`; None: each tile something else."""
         group = self.competition.group
         return None if group is None else np.unique([group(tile) for tile in self.ids], return_inverse=True)[1]
+
+
+class Surroundings(Protocol):
+    """What is known around tiles, for `padding="neighbours"`; `Competition.find_neighbours` gives it."""
+
+    def surround(self, ids: np.ndarray, images: np.ndarray, held_out: int, training: bool = False) -> np.ndarray:
+        """Images of tiles with their surroundings; `held_out` is the fold that the network is not trained on."""
+
+    def surround_masks(self, ids: np.ndarray, masks: np.ndarray, held_out: int) -> np.ndarray:
+        """The masks that go with them in training."""
+
+
+def shown_images(
+    tiles: Tiles, rows: np.ndarray | slice, around: Surroundings | None, held_out: int, training: bool = False
+) -> np.ndarray:
+    """Images of some tiles: as they are, or with what is known around them.
+
+    Args:
+        tiles: of which some are wanted.
+        rows: which, bool `[N]` or a slice.
+        around: None: nothing is shown around them.
+        held_out: the fold that the network is not trained on; -1 for test tiles.
+        training: whether the network is to be trained on them.
+    """
+    images = subset(tiles.images, rows)
+    return images if around is None else around.surround(tiles.ids[rows], images, held_out, training)
+
+
+def shown_masks(tiles: Tiles, rows: np.ndarray | slice, around: Surroundings | None, held_out: int) -> np.ndarray:
+    """The masks that go with `shown_images`; arguments as there."""
+    masks = subset(tiles.known_masks(), rows)
+    return masks if around is None else around.surround_masks(tiles.ids[rows], masks, held_out)
 
 
 def pad_offset(size: int, tile: int) -> int:

@@ -19,7 +19,6 @@ import numpy as np
 from filelock import FileLock
 from keras import ops
 
-from salt.borders import Neighbourhood, fold_images, fold_masks
 from salt.config import Config
 from salt.files import whole_file
 from salt.schedule import (
@@ -48,7 +47,7 @@ from salt.task import (
     repeat_exactly_on_cpu,
     weights_seed,
 )
-from salt.tiles import Tiles, window_side
+from salt.tiles import Surroundings, Tiles, shown_images, shown_masks, window_side
 from salt.tta import tta_transforms
 from salt.unet import build_model, encoder_layers, snapshot_ensemble, use_jit
 
@@ -96,7 +95,7 @@ class FoldJob:
     watch: Callable[[], None] | None = None
     callbacks: Callable[[int], Sequence[keras.callbacks.Callback]] | None = None
     transform: Callable[..., dict] | None = None
-    around: Neighbourhood | None = None
+    around: Surroundings | None = None
 
 
 def fit_fold(
@@ -197,13 +196,13 @@ def fold_batches(job: FoldJob, held_out: int) -> tuple[TileBatches, TileBatches]
     side = window_side(tiles.images.shape[1:3], config.padded_size) if around is None else None
     if job.pseudo is not None:
         every = job.pseudo, slice(None), around, held_out
-        pseudo = fold_images(*every, training=True), fold_masks(*every)
+        pseudo = shown_images(*every, training=True), shown_masks(*every)
     learned, known = (tiles, trained, around, held_out), (tiles, held, around, held_out)
     batches = TileBatches(
-        fold_images(*learned, training=True), fold_masks(*learned), config.batch_size, seed=(config.seed, held_out),
+        shown_images(*learned, training=True), shown_masks(*learned), config.batch_size, seed=(config.seed, held_out),
         pseudo=pseudo, pseudo_share=config.pseudo, transform=job.transform, window=side,
     )  # fmt: skip
-    return batches, TileBatches(fold_images(*known), fold_masks(*known), 2 * config.batch_size, window=side)
+    return batches, TileBatches(shown_images(*known), shown_masks(*known), 2 * config.batch_size, window=side)
 
 
 def network_shape(tiles: Tiles) -> tuple[int, int]:

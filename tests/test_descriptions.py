@@ -19,7 +19,10 @@ SLUGS = {  # how they begin
     "tgs": "tgs-salt", "airbus": "airbus-ship", "severstal": "severstal-steel", "carvana": "carvana-image",
 }  # fmt: skip
 # What one competition alone uses of other modules, and words that everybody has.
-ELSEWHERE = {"tgs": ["kept_mosaics", "def find_mosaics", "salt/seams.py"], "carvana": ["_mask.gif"]}
+ELSEWHERE = {
+    "tgs": ["kept_mosaics", "def find_mosaics", "salt/seams.py", "salt/mosaics.py", "salt/borders.py", "Neighbourhood"],
+    "carvana": ["_mask.gif"],
+}
 ANYBODYS = {
     *("COLUMNS", "salt", "id", ".png", "_", "1", "2", "3", "4", "train", "test", "{tile}", "{class}", "{number}"),
     *("train_images", "test_images", "train_masks", "train/images"),

@@ -9,9 +9,10 @@ from training_tiles import TINY
 from desk.local.kernels import run_kernel
 from salt import training
 from salt.artifacts import read_oof, read_probabilities, verify_run
-from salt.borders import EMPTY, FULL, UNKNOWN, find_neighbourhood, fold_images, pad_with_neighbours, paint_masks
+from salt.borders import EMPTY, FULL, UNKNOWN, find_neighbourhood, pad_with_neighbours, paint_masks
 from salt.config import ConfigError, config_from_dict, preset
 from salt.cross_validation import fit_folds
+from salt.description import DescriptionError
 from salt.inference import predict_probabilities
 from salt.layout import write_competition
 from salt.metrics import AVERAGE_PRECISION
@@ -19,8 +20,8 @@ from salt.mosaics import MosaicError, Mosaics, read_mosaics, write_mosaics
 from salt.slices import synthetic_slices
 from salt.task import SegmentationTask
 from salt.tgs import COMPETITION as TGS
-from salt.tiles import Tiles, pad_images
-from salt.training import FoldJob, TrainingError, fold_batches
+from salt.tiles import Tiles, pad_images, shown_images
+from salt.training import FoldJob, fold_batches
 from salt.unet import build_fold_model, build_model
 
 SETTINGS = {**TINY, "padded_size": 112, "epochs": 2, "folds": 3, "train_folds": (0,), "padding": "neighbours"}
@@ -80,7 +81,7 @@ def test_what_a_fold_holds_out_reaches_no_input_and_no_target_of_its_training(sl
     np.testing.assert_array_equal(held.images, held_2.images)
     assert (held.masks != held_2.masks)[:, MARGIN:-MARGIN, MARGIN:-MARGIN].all()  # what it is scored against
     jobs = [job_of(slices, table, masks=each) for each in (masks, other)]
-    predicted = [fold_images(job.tiles, FOLD == 0, job.around, 0) for job in jobs]
+    predicted = [shown_images(job.tiles, FOLD == 0, job.around, 0) for job in jobs]
     np.testing.assert_array_equal(*predicted)
     np.testing.assert_array_equal(predicted[0], held.images)
 
@@ -107,7 +108,7 @@ def test_a_held_out_tile_is_shown_the_masks_of_its_trained_neighbours_and_of_no_
 def test_another_fold_is_shown_other_masks_and_test_tiles_all_of_the_training(slices, table):
     job, test = job_of(slices, table), slices[1]
     tested = job.around.surround(test.ids, test.images, held_out=-1)
-    known = fold_images(test, slice(None), job.around, 0)
+    known = shown_images(test, slice(None), job.around, 0)
     assert (tested != known).any()
     grey = dataclasses.replace(job, around=job.around._replace(painted=False)).around.surround(
         test.ids, test.images, -1
@@ -266,5 +267,5 @@ def test_tiles_without_a_border_and_pictures_without_surroundings_are_refused(sl
 
 def test_a_competition_without_slices_is_refused(slices, tmp_path):
     none = dataclasses.replace(slices[0], competition=dataclasses.replace(TGS, find_mosaics=None))
-    with pytest.raises(TrainingError, match="padding='neighbours': TGS Salt Identification Challenge has no slices"):
+    with pytest.raises(DescriptionError, match="padding='neighbours': TGS Salt Identification Challenge has no slices"):
         fit_folds(CONFIG, none, tmp_path, tmp_path / "state")

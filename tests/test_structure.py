@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Each package's modules, those that import nothing of the others first; a module imports only from those before it.
 ORDER = [
     *("limits", "machine", "files", "archives", "config", "rle", "metrics", "description"),
-    *("tiles", "pictures", "stacks", "tables", "submission"),
+    *("stacks", "tiles", "pictures", "tables", "submission"),
     *("competition", "layout", "data", "folds", "seams", "mosaics", "borders", "tgs", "airbus", "severstal", "carvana"),
     *("synthetic", "scenes", "slices", "artifacts"),
     *("layers", "keras_metrics", "augmentations", "losses", "backbones", "encoders", "unet", "tta"),

@@ -30,6 +30,7 @@ from salt.scoring import compare_oof
 SIZE_LIMIT = 15_000_000  # bytes of the page
 TEXT_SIZE = 500_000  # of them for what is neither table nor picture
 QUALITIES = ((70, 32), (50, 32), (30, 16))  # WebP quality of the images, levels of the probabilities
+LEAST_SHARE = 0.25  # of the pictures: where fewer fit, only the lowest quality is tried; it halves them at most
 FINE_STEPS = 65_535  # to which scores are kept whose metric has no steps
 TRUE_QUALITY = 80  # of WebP, for images with their true pixels
 TRUE_TILES = 4  # the worst ones, that a page of scaled pictures holds with their true pixels
@@ -155,9 +156,12 @@ def write_report(
     }
     small |= pack_true_pixels(sources, shown, chosen_tiles(true_pixels, ids, shown, facts["scale"]))
     room = (SIZE_LIMIT - TEXT_SIZE) * 3 // 4 - sum(map(len, small.values()))  # in base64 3 bytes become 4
+    share = 1.0
     for quality, levels in QUALITIES:
-        pictures, whole = pack_pictures(sources, shown, quality, levels, room)
-        if whole:
+        if share < LEAST_SHARE and levels > QUALITIES[-1][1]:
+            continue
+        pictures, share = pack_pictures(sources, shown, quality, levels, room)
+        if share == 1:
             break
     path = runs[0].folder / "report.html"
     write_page(path, "report", texts, {**facts, "levels": levels}, small | pictures)
@@ -202,16 +206,17 @@ def whole_scores(scores: np.ndarray, metric: Metric) -> np.ndarray:
 
 def pack_pictures(
     sources: Sources, shown: Shown, quality: int, levels: int, room: int
-) -> tuple[dict[str, bytes], bool]:
+) -> tuple[dict[str, bytes], float]:
     """The sheets of images and of probabilities, as many as there is room for, but at least the first ones.
 
     The highest bit of a probability's value is the truth. An image is needed no later than its first mask.
 
     Returns:
-        bytes by id; and whether no picture was left out.
+        bytes by id; and the share of the sheets that are among them, 1 if all fit.
     """
     blobs: dict[str, bytes] = {}
-    for sheet in tqdm(range(-(-len(shown.tile) // SHEET_TILES)), desc="pictures", unit="sheet", mininterval=1):
+    sheets = range(-(-len(shown.tile) // SHEET_TILES))
+    for sheet in tqdm(sheets, desc="pictures", unit="sheet", mininterval=1):
         part = slice(sheet * SHEET_TILES, (sheet + 1) * SHEET_TILES)
         made = {}
         if len(tiles := shown.images[part]):
@@ -222,9 +227,9 @@ def pack_pictures(
             made[f"probabilities-{run}-{sheet}"] = encode_sheet(packed, LOSSLESS)
         room -= sum(map(len, made.values()))
         if room < 0 and sheet:
-            return blobs, False
+            return blobs, sheet / len(sheets)
         blobs |= made
-    return blobs, room >= 0
+    return blobs, 1.0 if room >= 0 else LEAST_SHARE  # it is the only sheet, and another quality may fit
 
 
 def packed_maps(probabilities: np.ndarray, masks: np.ndarray, levels: int) -> np.ndarray:

