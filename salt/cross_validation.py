@@ -427,14 +427,12 @@ def read_pseudo_labels(config: Config, test: Tiles, folder: str | pathlib.Path) 
 
     Raises:
         ArtifactError: the folder does not match its manifest, or is of other tiles.
-        TrainingError: the earlier run is confident on no tile, or the tiles are not held in memory.
+        TrainingError: the earlier run is confident on no tile.
     """
     manifest = verify_run(folder)
     ids, probabilities = read_probabilities(pathlib.Path(folder) / "probabilities.npz")
     if not np.array_equal(ids, test.ids):
         raise ArtifactError(f"{folder}: predictions of {len(ids)} tiles that are not these {len(test.ids)} test tiles")
-    if isinstance(probabilities, Stack):
-        raise TrainingError(f"pseudo={config.pseudo}: these test tiles are too large to be held in memory; set it to 0")
     masks, sure = choose_pseudo_labels(
         probabilities, manifest["level"], manifest["minimum_area"], config.pseudo_confidence
     )
@@ -445,7 +443,8 @@ def read_pseudo_labels(config: Config, test: Tiles, folder: str | pathlib.Path) 
             f"{len(ids)} test tiles; lower it"
         )
     print(f"{sure.sum()} of {len(ids)} test tiles come with the predictions of {manifest['run_id']}")
-    return Tiles(test.ids[sure], test.images[sure], masks[sure], test.depths[sure], test.competition)
+    images, known = subset(test.images, sure), subset(masks, sure)
+    return Tiles(test.ids[sure], images, known, test.depths[sure], test.competition)
 
 
 def claim_state(state_folder: str | pathlib.Path, config: Config, tiles: Tiles, pseudo: Tiles | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from salt.metrics import class_masks
+from salt.metrics import class_masks, tile_parts
 from salt.rle import require_masks
 from salt.stacks import Stack
 
@@ -126,17 +126,20 @@ def choose_pseudo_labels(
     """Masks of unlabelled tiles, and which of them are confident enough to train on.
 
     Args:
-        probabilities: uint8 `[N, H, W]`.
+        probabilities: uint8 `[N, H, W]`, or `[N, H, W, C]`; or a `Stack` of them, which is read a few tiles at a time.
         level: as in `postprocess`.
         minimum_area: as in `postprocess`.
         confidence: the least mean over a tile's pixels of max(p, 1 - p).
 
     Returns:
-        uint8 `[N, H, W]` of 0 and 1, and bool `[N]`.
+        What `postprocess` gives, and bool `[N]`.
     """
-    masks = postprocess(probabilities, level, minimum_area)
-    confidences = np.maximum(probabilities, 255 - probabilities).mean(axis=tuple(range(1, probabilities.ndim)))
-    return masks, confidences >= 255 * confidence
+    masks, sure = postprocess(probabilities, level, minimum_area), np.empty(len(probabilities), bool)
+    for part in tile_parts(probabilities):
+        values = np.asarray(probabilities[part])
+        confidences = np.maximum(values, 255 - values).mean(axis=tuple(range(1, values.ndim)))
+        sure[part] = confidences >= 255 * confidence
+    return masks, sure
 
 
 def require_probabilities(probabilities: np.ndarray) -> np.ndarray:

@@ -3,19 +3,23 @@
 Whole runs are in test_training.py.
 """
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 from training_tiles import TINY, tiles_with_two_black_ones, write_predict_run
 
 from salt import cross_validation, mosaics
-from salt.artifacts import ArtifactError
-from salt.config import Config, preset
+from salt.artifacts import ArtifactError, read_probabilities, write_manifest, write_probabilities
+from salt.config import Config, config_from_dict, preset
 from salt.cross_validation import read_pseudo_labels
 from salt.folds import assign_folds, stratification_classes
 from salt.slices import synthetic_slices
+from salt.stacks import Stack
 from salt.tgs import COMPETITION as TGS
 from salt.tiles import Tiles
-from salt.training import TrainingError
+from salt.training import FoldJob, TrainingError, fold_batches
 
 
 @pytest.fixture
@@ -70,6 +74,27 @@ def test_pseudo_labels_are_the_sure_predictions_of_a_verified_run(tiles, predict
     assert pseudo.masks[:, :50].all() and not pseudo.masks[:, 50:].any()
     with pytest.raises(TrainingError, match="predict-1 is that sure of none of the 40 test tiles"):
         read_pseudo_labels(preset("smoke", pseudo_confidence=0.999), tiles, predicted)
+
+
+def test_pseudo_labels_of_tiles_that_stay_on_the_disk_are_the_same(tiles, predicted):
+    config = preset("smoke", pseudo=0.5, pseudo_confidence=0.9)
+    whole = read_pseudo_labels(config, tiles, predicted)
+    ids, probabilities = read_probabilities(predicted / "probabilities.npz")
+    write_probabilities(predicted / "probabilities.npz", ids, iter(probabilities))
+    settings = config_from_dict(json.loads((predicted / "manifest.json").read_text())["config"])
+    write_manifest(predicted, "predict-1", "predict", settings, level=130, minimum_area=0)
+    streamed = dataclasses.replace(tiles, images=Stack(lambda row: tiles.images[row], tiles.images.shape))
+    streamed = dataclasses.replace(streamed, competition=dataclasses.replace(TGS, blank=lambda images: tiles.blank()))
+    pseudo = read_pseudo_labels(config, streamed, predicted)
+    assert isinstance(pseudo.images, Stack) and isinstance(pseudo.masks, Stack)
+    np.testing.assert_array_equal(pseudo.ids, whole.ids)
+    np.testing.assert_array_equal(pseudo.images[:], whole.images)
+    np.testing.assert_array_equal(pseudo.masks[:], whole.masks)
+    # Squares are cut out of them in training, as out of the others.
+    job = FoldJob(config, streamed, np.arange(40, dtype=np.int8) % 2, pseudo=pseudo)
+    job = dataclasses.replace(job, config=dataclasses.replace(config, padded_size=64, batch_size=8))
+    batch = fold_batches(job, 0)[0][0][0]
+    assert batch["image"].shape == batch["mask"].shape == (8, 64, 64)
 
 
 def test_pseudo_labels_of_other_tiles_or_a_damaged_run_are_refused(tiles, predicted):

@@ -21,7 +21,7 @@ from salt.tiles import Tiles
 
 COUNT = 10_000  # images
 MADE = 16  # of them that are drawn
-PREDICTED = (40, 160, 640)  # of them that a network predicts: even the smallest one takes seconds for each
+PREDICTED = (20, 80, 320)  # of them that a network predicts: even the smallest one takes seconds for each
 QUICK = (24, (2, 4))  # both of a run that only shows that it works
 SMALLEST: dict = dict(filter_scaling=1, depth=2, padded_size=256, tta="none")  # the network that predicts
 STEPS = 32  # of the training
@@ -199,9 +199,9 @@ def report_large(folder: pathlib.Path, items: int) -> None:
 PIECES: dict[str, Callable[[pathlib.Path, int], None]] = {
     "folds": deal_folds,
     "train": train_large,
-    "predict": predict_large,
     "write": write_large,
     "submission": submit_large,
     "score": score_large,
     "report": report_large,
+    "predict": predict_large,
 }
