@@ -79,7 +79,7 @@ def predict_tiles(
         models: Keras models from `[B, S, S, channels]` of 0 to 255 to logits `[B, S, S, classes]`, where S is
             `padded_size`, or to a dict with such `"logits"`.
         images: uint8 `[N, H, W]` or `[N, H, W, 3]`, or a `Stack` of them; with `padding="neighbours"` what
-            `Neighbourhood.surround` gives, and the results are of the tiles in the middle.
+            `Surroundings.surround` gives, and the results are of the tiles in the middle.
         tta: name of the test-time augmentation, `"none"`, `"flip"` or `"d4"`.
         padded_size: pixels; the input size of the models.
         padding: `"reflect"`, `"edge"` or `"neighbours"`, as in training.

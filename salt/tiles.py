@@ -106,7 +106,7 @@ def tile_side(side: int, padded_size: int, padding: str) -> int:
     if not padded_size <= side < 2 * padded_size:
         raise TileError(
             f"images of {side} pixels: with padding='neighbours' they are tiles with their surroundings, of "
-            f"2 * {padded_size} pixels less a tile's; see Neighbourhood.surround"
+            f"2 * {padded_size} pixels less a tile's; see Surroundings.surround"
         )
     return 2 * padded_size - side
 
