@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from salt.config import Config
+from salt.machine import tensorflow_on_cpu
 from salt.postprocess import empty_tiles
 from salt.tiles import crop_images, pad_images, tile_side, window_side
 from salt.tta import tta_transforms
@@ -199,8 +200,7 @@ def network_function(model: keras.Model, batch_size: int) -> Callable[[np.ndarra
     Returns:
         A function from an array `[B, S, S, C]` to float32 logits `[B, S, S, K]`.
     """
-    on_gpu = bool(keras.distribution.list_devices("gpu"))
-    if keras.backend.backend() != "tensorflow" or on_gpu or not isinstance(model, keras.Model):
+    if not tensorflow_on_cpu() or not isinstance(model, keras.Model):
         return lambda batch: main_logits(model.predict_on_batch(batch))
     import tensorflow as tf
 

@@ -139,6 +139,16 @@ def import_keras() -> None:
         import keras  # noqa: F401
 
 
+def tensorflow_on_cpu() -> bool:
+    """Whether Keras computes with TensorFlow, on a CPU: no GPU is there.
+
+    TensorFlow alone is asked for its GPUs; JAX without one raises an error.
+    """
+    import keras
+
+    return keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")
+
+
 @functools.cache
 def visible_gpus() -> list[str]:
     """The numbers of the GPUs that Keras's backend sees, asked in a process of its own.

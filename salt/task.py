@@ -27,6 +27,7 @@ from salt.config import LIMITS, Config
 from salt.keras_metrics import MetricScore
 from salt.layers import Tensor
 from salt.losses import deep_loss, empty_loss, segmentation_loss
+from salt.machine import tensorflow_on_cpu
 from salt.metrics import Metric
 from salt.schedule import TrainingPlan, lovasz_step, plan_of_epochs
 from salt.stacks import STACK_THREADS, Stack, join_stacks
@@ -124,7 +125,7 @@ def fused_augment(size: int, mode: str) -> Callable:
     def whole(images: Tensor, masks: Tensor, parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         return augment(images, masks, parameters, size, mode)
 
-    if keras.backend.backend() != "tensorflow" or keras.distribution.list_devices("gpu"):
+    if not tensorflow_on_cpu():
         return whole
     import tensorflow as tf
 
@@ -381,7 +382,7 @@ def repeat_exactly_on_cpu() -> None:
     TensorFlow's threads add gradients in the order in which they finish, and Adam turns a difference in the last bit
     into a visible one. On a GPU it stays off: some operations have no deterministic form, others are slow in it.
     """
-    if keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu"):
+    if tensorflow_on_cpu():
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()

@@ -12,6 +12,7 @@ from keras import ops
 from salt import losses
 from salt.augmentations import augment, crop_at, draw_augmentation, warp_tiles
 from salt.config import STRONG_AUGMENTATION, preset
+from salt.inference import predict_probabilities
 
 DRAWN = ("flip", "scale", "shear", "rotation", "offset", "brightness", "contrast", "hole")
 JAX = keras.backend.backend() == "jax"
@@ -76,6 +77,10 @@ def compute(given):
             moved = {name: rounded(value, rng) for name, value in parameters.items()}
             made[f"warp_{mode}_rounded{draw}"] = warp(rounded(unit, rng), moved)
             made[f"images_{mode}_rounded{draw}"] = both(given["images"], moved)[0]
+    square = keras.Input((128, 128, 1))
+    network = keras.Model(square, keras.layers.Conv2D(1, 5, padding="same")(square))
+    network.set_weights([np.linspace(-0.01, 0.01, 25, dtype="float32").reshape(5, 5, 1, 1), np.zeros(1, "float32")])
+    made["predicted"] = predict_probabilities([network], given["images"], progress=False)
     drawn = draw_augmentation(preset("unet", **STRONG_AUGMENTATION), 500, keras.random.SeedGenerator(0), 101)
     made.update({"drawn_" + name: value for name, value in drawn.items()})
     for precision in ("float32", "float64"):

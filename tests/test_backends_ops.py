@@ -89,6 +89,12 @@ def test_both_backends_give_the_same_losses_and_gradients(results, loss):
         np.testing.assert_allclose(slopes, slope, rtol=0, atol=digits * np.abs(slope).max())
 
 
+def test_both_backends_predict_the_same(results):
+    one, other = (results[backend]["predicted"].astype(int) for backend in ("tensorflow", "jax"))
+    assert one.std() > 10
+    assert np.abs(one - other).max() <= 1  # of 255: where rounding decides
+
+
 def test_jax_draws_within_the_same_limits(results):
     drawn = results["jax"]
     limits = {"scale": (1 / 1.1, 1.1), "shear": (-0.07, 0.07), "rotation": (-3, 3), "contrast": (0.9, 1.1)}
