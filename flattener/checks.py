@@ -145,7 +145,7 @@ def find_leaks(cells: list[Cell], root: Path) -> list[str]:
     found = []
     patterns = {re.compile(pattern): about for about, pattern in SECRETS.items()}
     for text, about in private_texts(root).items():
-        patterns[re.compile(re.escape(text) + r"(?![\w-])")] = f"the path of {about}"
+        patterns[re.compile(r"(?<![\w.-])" + re.escape(text) + r"(?![\w-])")] = f"the path of {about}"
     for cell in cells:
         held = [pattern for pattern in patterns if pattern.search(cell.text)]
         for line in cell.lines if held else []:

@@ -36,7 +36,7 @@ VALUES = words("""
     pathlib.PurePosixPath fractions.Fraction decimal.Decimal datetime.timedelta operator.itemgetter operator.attrgetter
     enum.auto numpy.array numpy.arange numpy.linspace numpy.zeros numpy.ones numpy.full numpy.eye numpy.dtype
     numpy.float32 numpy.float64 numpy.uint8 numpy.int8 numpy.int16 numpy.int32 numpy.int64 numpy.sqrt numpy.log
-    numpy.exp
+    numpy.exp torch.device torch.Size
 """)
 CONTAINERS = words("""
     tuple list set frozenset dict zip enumerate reversed len bool collections.OrderedDict collections.Counter

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flattener.errors import BuildError
 from flattener.facts import IMPORTERS, called_name
-from flattener.library import Library
+from flattener.library import NOWHERE, Library
 from flattener.named_files import MOST_BYTES, NamedFiles
 from flattener.path_values import PathValues
 from flattener.reach import Reach
@@ -397,6 +397,8 @@ def missing(library: Library, reach: Reach, module: Module, node: ast.Import | a
     if isinstance(node, ast.Import):
         return ""
     origin = library.origin(module, node)
+    if origin == NOWHERE:
+        return "the relative import leaves the package"
     if not library.contains(origin) or origin not in reach.modules:
         return ""
     if MAKES_NAMES & set(reach.facts[origin].words) or any(

@@ -15,6 +15,8 @@ from flattener.names import Names, Use, find_names
 from flattener.search_path import SearchPath, shown
 from flattener.source import Module, read_module
 
+NOWHERE = "."  # where a relative import looks that leaves its package
+
 
 @dataclass(frozen=True)
 class Place:
@@ -224,15 +226,17 @@ class Library:
         return list(self.changed.values())
 
     def origin(self, module: Module, node: ast.ImportFrom) -> str:
-        """The absolute name of the module from which a `from ... import` takes its names."""
+        """The absolute name of the module from which a `from ... import` takes its names, or `NOWHERE`."""
         if not node.level:
             return node.module or ""
         if module.is_entry and not self.entry_package:
             module.refuse(node, "a relative import in the entry", "write the package's name, or give --package for it")
         parts = [*self.entry_package.split("."), ""] if module.is_entry else module.name.split(".")
         count = len(parts) - node.level + module.is_package
-        if count < 1:
+        if count < 1 and module.is_entry:
             module.refuse(node, "the relative import leaves the package", "write fewer dots")
+        if count < 1:
+            return NOWHERE  # Python finds no package there, and some code catches that
         parts = parts[:count]
         return ".".join([*parts, node.module] if node.module else parts)
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 
 from flattener.errors import BuildError
-from flattener.library import External, Library, NameTables
+from flattener.library import NOWHERE, External, Library, NameTables
 from flattener.names import ImportSite
 from flattener.purity import Purity
 from flattener.source import Module, last_line, words
@@ -252,6 +252,10 @@ class Loader:
                     found.append(alias.name)
             return found
         origin = self.library.origin(module, node)
+        if origin == NOWHERE:
+            module.refuse(
+                node, "the relative import leaves the package", "write fewer dots, or import by the full name"
+            )
         if not self.library.is_flat(origin):
             return []
         self.require(module, node, origin)

@@ -34,12 +34,24 @@ def notebook_source(path: Path) -> str:
     if language != "python":
         raise BuildError(f"{path.name}:1", f"a notebook in {language}", "give one in Python")
     lines: list[str] = []
-    for kind, source in cells:
+    for number, (kind, source) in enumerate(cells, 1):
         if kind == "markdown":
             lines += ["# %% [markdown]", *(f"# {line}".rstrip() for line in source.split("\n"))]
         elif kind == "code" and source.strip():
-            lines += ["# %%", *without_magics(source.rstrip().split("\n"))]
+            code = without_magics(source.rstrip().split("\n"))
+            check_cell(path.name, number, len(lines) + 2, code)
+            lines += ["# %%", *code]
     return "\n".join(lines[1:] if lines[:1] == ["# %%"] else lines) + "\n"
+
+
+def check_cell(name: str, number: int, start: int, lines: list[str]) -> None:
+    """Raises a `BuildError` for a cell that is not valid Python; `start` is where it begins in the script."""
+    try:
+        ast.parse("\n".join(lines))
+    except SyntaxError as error:
+        line = min(error.lineno or 1, len(lines))
+        reason = f"line {line} of cell {number} is not valid Python: {error.msg}: {lines[line - 1].strip()}"
+        raise BuildError(f"{name}:{start + line - 1}", reason, "correct it, or make it a cell of text") from None
 
 
 def without_magics(lines: list[str]) -> list[str]:

@@ -79,7 +79,7 @@ def find_notices(
     facts = {name: facts[name] for name in ["__main__", *modules]}
     found: list[Notice] = []
     for name, each in facts.items():
-        found += in_module(library, library.source(name), each, form)
+        found += in_module(library, library.source(name), each, form, values)
     if any(map(pickles.is_mentioned, facts.values())):
         found += pickled(values())
     found += configured(library, facts, modules)
@@ -88,7 +88,9 @@ def find_notices(
     return found
 
 
-def in_module(library: Library, module: Module, facts: Facts, form: str) -> Iterator[Notice]:
+def in_module(
+    library: Library, module: Module, facts: Facts, form: str, values: Callable[[], Values]
+) -> Iterator[Notice]:
     """What the words and strings of one module say."""
     label = module.label
     for dotted, line in facts.named.items():
@@ -98,7 +100,8 @@ def in_module(library: Library, module: Module, facts: Facts, form: str) -> Iter
     for word, line in facts.words.items():
         if word in OBSERVERS:
             text = f"{label}:{line}: {word} shows where a class or function comes from"
-            yield Notice(word, text, undecided=text)
+            held = source_of(module, word, values) if word in ("getsource", "getsourcelines") else None
+            yield Notice(word, text, undecided=text) if held is None else Notice(word, text, modules=held)
     if not module.is_entry and "warn" in facts.words and DEPRECATIONS & set(facts.words):
         text = f"{label}: a DeprecationWarning is shown where the main program causes it, and only there"
         yield Notice("DeprecationWarning", text, undecided=text)
@@ -106,6 +109,22 @@ def in_module(library: Library, module: Module, facts: Facts, form: str) -> Iter
         for word, line in facts.spawns.items():
             text = f"{label}:{line}: {word!r} starts processes that cannot see what a notebook defines"
             yield Notice("spawn", text, undecided=text)
+
+
+def source_of(module: Module, word: str, values: Callable[[], Values]) -> frozenset[str] | None:
+    """The modules of all that a function such as `getsource` is called for; None: it may be any."""
+    calls = [call for call in module.of(ast.Call) if called_name(call) == word]
+    functions = [node for node in module.of(ast.Name, ast.Attribute) if last_name(node) == word]
+    if len(functions) != len(calls) or any(len(call.args) != 1 or call.keywords for call in calls):
+        return None  # it is handed on
+    held: set[str] = set()
+    for call in calls:
+        match call.args[0]:
+            case ast.Attribute(value=inner, attr="__class__") | ast.Call(func=ast.Name(id="type"), args=[inner]):
+                held |= values().classes_of(module, inner)
+            case given:
+                held |= values().held_by(module, given)
+    return None if UNKNOWN in held else frozenset(held)
 
 
 def longest_module(library: Library, dotted: str) -> str:

@@ -78,12 +78,15 @@ class SearchPath:
         self.given[name] = absolute
 
     def package_of_entry(self, relative: int) -> tuple[str, Path]:
-        """Name and folder of the package of an entry with relative imports, of `relative` dots at most."""
+        """Name and folder of the package of an entry with relative imports, of `relative` dots at most.
+
+        It is the topmost one, or the one in the working folder: `python -m pkg.train` is typed where `pkg` lies.
+        """
         self.runs_as_module = True
         folder = self.entry.parent
         for count in range(1, 100):
             is_package = (folder.parent / "__init__.py").is_file()
-            if count >= relative and not is_package:
+            if count >= relative and (not is_package or folder.parent == self.here):
                 break
             folder = folder.parent
         if not (folder / "__init__.py").is_file() and self.here != folder and folder.is_relative_to(self.here):

@@ -57,6 +57,30 @@ class Values(Flows):
         found = self.followed(module, node, implied=False)
         return self.followed(module, node, implied=True) if found and UNKNOWN not in found else found
 
+    def classes_of(self, module: Module, node: ast.AST) -> set[str]:
+        """The modules of the classes of which a value is an object; `{UNKNOWN}` if it may be one of others."""
+        found: set[str] = set()
+        seen: set[Any] = set()
+        todo: list[Flow | str] = [(module, self.around.get(node), node)]
+        while todo:
+            item = todo.pop()
+            if isinstance(item, str):
+                return {UNKNOWN}
+            here, function, part = item
+            if part in seen:
+                continue
+            seen.add(part)
+            if isinstance(part, ast.Name):
+                flows = list(self.of_name(here, function, part.id))
+                todo += flows or [UNKNOWN]
+                continue
+            is_named = isinstance(part, ast.Call) and isinstance(part.func, ast.Name)
+            made = self.definitions(here, function, part.func.id) if is_named else None
+            if not made or not all(isinstance(each, ast.ClassDef) for each in made):
+                return {UNKNOWN}
+            found.update(name for each in made for name in own(self.home[each]))
+        return found
+
     def followed(self, module: Module, node: ast.AST, implied: bool) -> set[str]:
         """`held_by`, with or without what special methods of the packages' classes return; `{UNKNOWN}` if any."""
         self.implied = implied

@@ -97,6 +97,24 @@ def test_a_checkpoint_matters_to_the_modules_whose_classes_it_names(code, tmp_pa
     assert styled(report) == CHECKPOINTS[code]
 
 
+@pytest.mark.parametrize(
+    ("code", "modules"),
+    [
+        ("print(inspect.getsource(net.__class__))", {"pkg/model.py"}),
+        ("print(inspect.getsource(type(net)))", {"pkg/model.py"}),
+        ("print(inspect.getsource(main))", set()),
+        ("print(inspect.getsource(sys.argv[1].__class__))", {"pkg/model.py", "pkg/other.py"}),
+        ("print(*map(inspect.getsource, [main]))", {"pkg/model.py", "pkg/other.py"}),
+    ],
+)
+def test_the_source_that_is_shown_matters_to_its_module(code, modules, tmp_path):
+    head = "import inspect, sys\nfrom pkg.model import Net\nfrom pkg.other import size\n\nnet = Net(size)\n\n\n"
+    main = f"{head}def main():\n    {code}\n\n\nmain()\n"
+    model = "class Net:\n    def __init__(self, width):\n        self.width = vars()[width]\n"
+    report, _ = build(tmp_path, {"main.py": main, "pkg/model.py": model, "pkg/other.py": "size = 1\n"})
+    assert styled(report) == modules
+
+
 def test_a_function_is_followed_by_the_names_that_imports_give_it(tmp_path):
     files = {
         "main.py": "from pkg.other import store\nfrom pkg.model import Net\n\nstore(Net())\n",
