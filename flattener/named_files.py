@@ -82,7 +82,7 @@ class NamedFiles:
     def __init__(
         self, library: Library, modules: list[Module], search: SearchPath, facts: dict[str, Facts] | None = None
     ) -> None:
-        self.library, self.search = library, search
+        self.library, self.search, self.modules = library, search, modules
         self.values = PathValues(library)
         self.found: list[NamedFile] = []
         self.folders: list[NamedFile] = []  # that are named, for whatever use
@@ -126,8 +126,9 @@ class NamedFiles:
             if text in SETTINGS or text == ".json":
                 return True  # the end of a name that is put together
             is_package = text in self.library.packages and not joins
-            looks_so = text.strip("./*") and not text.startswith(SYSTEM) and PATH_TEXT.fullmatch(text)
-            if looks_so and not is_package and any(os.path.exists(f"{base}/{text}") for base in self.bases):
+            place = re.split("[{%]", text)[0].rpartition("/")[0] or text  # its folder, if it may be part of a name
+            looks_so = place.strip("./*") and not place.startswith(SYSTEM) and PATH_TEXT.fullmatch(place)
+            if looks_so and not is_package and any(os.path.exists(f"{base}/{place}") for base in self.bases):
                 return True
         return False
 
@@ -146,15 +147,11 @@ class NamedFiles:
                     self.note(node, PathValue(text), use)
                 return
             case ast.JoinedStr() | ast.BinOp():
-                value = self.values.of(self.module, node)
-                if value:
-                    self.note(node, value, use)
+                if self.note_values(node, use):
                     return
             case ast.Name() | ast.Attribute() | ast.Subscript():
                 asked = use or ("__file__" in self.own_words and mentions(node, "__file__"))
-                value = self.values.of(self.module, node) if asked else None
-                if value:
-                    self.note(node, value, use)
+                if asked and self.note_values(node, use):
                     return
             case ast.Assign() | ast.AnnAssign():
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -176,11 +173,19 @@ class NamedFiles:
         for part in child_nodes(node):
             self.visit(part, "")
 
+    def note_values(self, node: ast.expr, use: str) -> bool:
+        """Notes the files that an expression means, and whether it is a path; if it is used, also by its parameters."""
+        value = self.values.of(self.module, node)
+        if use in ("read", "write") and (value is None or UNKNOWN_PART in value.text):
+            for each in self.values.all_of(self.module, node, self.modules):
+                self.note(node, each, use)
+        if value:
+            self.note(node, value, use)
+        return value is not None
+
     def visit_call(self, node: ast.Call, use: str) -> None:
         called = called_name(node)
-        value = self.values.of(self.module, node)
-        if value:  # Path("a", "b"), os.path.join("a", "b")
-            self.note(node, value, use)
+        if self.note_values(node, use):  # Path("a", "b"), os.path.join("a", "b")
             return
         kind = "" if called in STARTS else call_use(node)
         if isinstance(node.func, ast.Attribute):

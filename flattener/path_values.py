@@ -6,13 +6,14 @@ import glob
 import os
 import posixpath
 import re
-from dataclasses import dataclass
+import string
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flattener.facts import called_name
 from flattener.library import Library
 from flattener.search_path import is_installed_folder
-from flattener.source import Module, words
+from flattener.source import Module, mentions, words
 from flattener.trees import walk
 
 UNKNOWN_PART = "*"  # a part of a path that only the running program knows
@@ -25,6 +26,8 @@ MAP_SUFFIX = (
     ".map.json"  # with it the name of a built file is that of its map, which leads from its lines to the source
 )
 MOST_STEPS = 12  # from one name to the next
+MOST_PARAMETERS = 3  # of one expression whose values are looked for
+MOST_VALUES = 8  # of one parameter
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class PathValues:
         self.library = library
         self.assigned: dict[str, dict[str, ast.expr | PathValue | None]] = {}
         self.imported: dict[str, dict[str, tuple[str, str]]] = {}
+        self.several: dict[str, dict[str, list[ast.expr]]] = {}  # what is assigned to names in turn
+        self.around: dict[str, dict[ast.AST, list[ast.FunctionDef]]] = {}
+        self.calls: dict[str, list[tuple[Module, ast.Call]]] = {}
+        self.held: dict[str, list[tuple[Module, ast.expr]]] = {}
+        self.attributes: dict[str, PathValue] = {}  # what an attribute is taken to be
 
     def file_of(self, module: Module) -> Path | None:
         """The file of a module."""
@@ -80,7 +88,7 @@ class PathValues:
                 left, right = (self.of(module, part, steps + 1) for part in (node.left, node.right))
                 return joined([left, right or PathValue(UNKNOWN_PART)], "/") if left else None
             case ast.BinOp(op=ast.Mod(), left=ast.Constant(value=str(text))):
-                return PathValue(wildcards(text, "%"))
+                return PathValue(wildcards(text))
             case ast.Attribute():
                 return self.of_attribute(module, node, steps)
             case ast.Subscript(value=ast.Attribute(attr="parents", value=inner), slice=ast.Constant(value=int(count))):
@@ -97,42 +105,123 @@ class PathValues:
             node: the expression.
             modules: all of the program, in which the function may be called.
         """
+        return self.known(module, node, modules, MOST_PARAMETERS)
+
+    def known(self, module: Module, node: ast.expr, modules: list[Module], most: int) -> list[PathValue]:
+        """The paths that an expression means, with all values that up to `most` variables in turn are given."""
         value = self.of(module, node)
         if value is not None and UNKNOWN_PART not in value.text:
             return [value]
-        names = {part.id for part in walk(node) if isinstance(part, ast.Name)}
-        found: list[PathValue] = []
-        for name in sorted(names & self.assigned.get(module.name, {}).keys()):
-            for each in self.given_to(module, node, name, modules):
-                value = self.with_value(module, name, each).of(module, node)
-                found += [value] if value is not None and UNKNOWN_PART not in value.text else []
-        return found
+        for name in self.open_names(module, node, modules) if most else []:
+            found: list[PathValue] = []
+            for each in self.given_to(module, node, name, modules, most - 1)[:MOST_VALUES]:
+                found += self.with_value(module, name, each).known(module, node, modules, most - 1)
+            if found:
+                return list(dict.fromkeys(found))
+        return []
+
+    def open_names(self, module: Module, node: ast.expr, modules: list[Module]) -> list[str]:
+        """The variables and attributes of an expression whose values only others tell, an attribute with a dot."""
+        self.read(module)
+        assigned, held = self.assigned[module.name], self.held_by_attributes(modules)
+        found: set[str] = set()
+        for part in walk(node):
+            if isinstance(part, ast.Name) and part.id in assigned and assigned[part.id] is None:
+                found.add(part.id)
+            elif isinstance(part, ast.Attribute) and part.attr in held and part.attr not in self.attributes:
+                found.add(f".{part.attr}")
+        return sorted(found)
+
+    def held_by_attributes(self, modules: list[Module]) -> dict[str, list[tuple[Module, ast.expr]]]:
+        """What the attributes of objects may hold: what is assigned to them, fields of classes, options of scripts."""
+        if self.held:
+            return self.held
+        pairs: list[tuple[str, Module, ast.expr | None]] = [("", modules[0], None)]
+        for module in modules:
+            for node in module.of(ast.Assign, ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                pairs += [(each.attr, module, node.value) for each in targets if isinstance(each, ast.Attribute)]
+            for node in module.of(ast.ClassDef):
+                for each in node.body:
+                    if isinstance(each, ast.Assign | ast.AnnAssign):
+                        target = each.targets[0] if isinstance(each, ast.Assign) else each.target
+                        pairs.append((getattr(target, "id", ""), module, each.value))
+        for module, call in self.calls_of("add_argument", modules):
+            options = [str(each.value) for each in call.args if isinstance(each, ast.Constant)]
+            given = {each.arg: each.value for each in call.keywords}
+            name = next((each for each in options if each.startswith("--")), "").lstrip("-").replace("-", "_")
+            dest = given.get("dest")
+            pairs.append((str(dest.value) if isinstance(dest, ast.Constant) else name, module, given.get("default")))
+        for module, call in self.calls_of("DEFINE_string", modules):
+            match call.args:
+                case [ast.Constant(value=str(flag)), default, *_]:
+                    pairs.append((flag, module, default))
+        for name, module, value in pairs:
+            is_text = not isinstance(value, ast.Constant) or isinstance(value.value, str)
+            known = self.held.setdefault(name, [])
+            known += [(module, value)] if value is not None and is_text and not mentions(value, name) else []
+        return self.held
 
     def with_value(self, module: Module, name: str, value: PathValue) -> "PathValues":
-        """The same paths, where a name of a module means this one."""
+        """The same paths, where a name of a module, or an attribute, means this one."""
         other = copy.copy(self)
-        other.assigned = {**self.assigned, module.name: {**self.assigned[module.name], name: value}}
+        if name.startswith("."):
+            other.attributes = {**self.attributes, name[1:]: value}
+        else:
+            other.assigned = {**self.assigned, module.name: {**self.assigned[module.name], name: value}}
         return other
 
-    def given_to(self, module: Module, node: ast.expr, name: str, modules: list[Module]) -> list[PathValue]:
-        """The paths that a loop, or calls, give to the variable of an expression."""
-        pairs: list[tuple[Module, ast.expr]] = []
-        for around in module.nodes:
-            match around:
-                case ast.For(target=ast.Name(id=target), iter=ast.List() | ast.Tuple() as several) if target == name:
-                    pairs += [(module, part) for part in several.elts]
-                case ast.FunctionDef() if node in walk(around):
-                    arguments = [each.arg for each in (*around.args.posonlyargs, *around.args.args)]
-                    place = arguments.index(name) if name in arguments else -1
-                    calls = [
-                        (other, call) for other in modules for call in other.nodes
-                        if isinstance(call, ast.Call) and called_name(call) == around.name
-                    ] if name in arguments else []  # fmt: skip
-                    for other, call in calls:
-                        parts = [*call.args[place : place + 1], *(k.value for k in call.keywords if k.arg == name)]
-                        pairs += [(other, part) for part in parts]
-        values = [self.of(other, part) for other, part in pairs]
-        return [value for value in values if value is not None]
+    def given_to(self, module: Module, node: ast.expr, name: str, modules: list[Module], most: int) -> list[PathValue]:
+        """The paths that loops, defaults, calls or assignments give to a variable or attribute of an expression."""
+        pairs = [(module, part) for part in self.several[module.name].get(name, []) if not mentions(part, name)]
+        if name.startswith("."):
+            pairs += self.held[name[1:]]
+        for loop in module.of(ast.For) if not pairs else []:
+            if getattr(loop.target, "id", "") == name and isinstance(loop.iter, ast.List | ast.Tuple):
+                pairs += [(module, part) for part in loop.iter.elts]
+        for function in self.functions_around(module).get(node, []):
+            pairs += self.given_by_calls(module, function, name, modules)
+        return [value for other, part in pairs for value in self.known(other, part, modules, most)]
+
+    def functions_around(self, module: Module) -> dict[ast.AST, list[ast.FunctionDef]]:
+        """The functions that a node of a module stands in."""
+        if module.name not in self.around:
+            found = self.around[module.name] = {}
+            for function in module.of(ast.FunctionDef):
+                for node in walk(function):
+                    found.setdefault(node, []).append(function)
+        return self.around[module.name]
+
+    def calls_of(self, name: str, modules: list[Module]) -> list[tuple[Module, ast.Call]]:
+        """All calls of a function or class of this name."""
+        if not self.calls:
+            for module in modules:
+                for call in module.of(ast.Call):
+                    self.calls.setdefault(called_name(call), []).append((module, call))
+        return self.calls.get(name, [])
+
+    def given_by_calls(
+        self, module: Module, function: ast.FunctionDef, name: str, modules: list[Module]
+    ) -> list[tuple[Module, ast.expr]]:
+        """What calls give to a parameter of a function, and its default, each with the module in which it stands."""
+        names = [each.arg for each in (*function.args.posonlyargs, *function.args.args)]
+        by_name = [each.arg for each in function.args.kwonlyargs]
+        if name not in names and name not in by_name:
+            return []
+        defaults: dict[str, ast.expr | None] = dict(zip(by_name, function.args.kw_defaults, strict=True))
+        defaults |= zip(reversed(names), reversed(function.args.defaults), strict=False)
+        default = defaults.get(name)
+        found = [(module, default)] if default is not None else []
+        called = function.name
+        if names[:1] == ["self"]:  # which a call does not give
+            del names[0]
+            classes = [each.name for each in module.of(ast.ClassDef) if function in each.body]
+            called = classes[0] if called == "__init__" and classes else called
+        place = names.index(name) if name in names else len(names)
+        for other, call in self.calls_of(called, modules):
+            found += [(other, part) for part in call.args[place : place + 1]]
+            found += [(other, each.value) for each in call.keywords if each.arg == name]
+        return found
 
     def of_attribute(self, module: Module, node: ast.Attribute, steps: int) -> PathValue | None:
         if node.attr == "parent":
@@ -143,7 +232,7 @@ class PathValues:
             dotted = f"{origin}.{name}" if name else origin
             if dotted and self.library.contains(dotted) and self.library.path_of(dotted):
                 return self.of_name(self.library.source(dotted), node.attr, steps)
-        return None
+        return self.attributes.get(node.attr)
 
     def of_name(self, module: Module, name: str, steps: int) -> PathValue | None:
         """The path that a name means; None also where imports lead from name to name for long, as in a circle."""
@@ -171,8 +260,8 @@ class PathValues:
             return self.of(module, node.args[0], steps + 1)
         if inner is not None and called in SAME and not node.args:
             return self.of(module, inner, steps + 1)
-        if inner is not None and called == "format" and isinstance(inner, ast.Constant):
-            return PathValue(wildcards(str(inner.value), "{"))
+        if inner is not None and called == "format":
+            return self.of_format(module, node, self.of(module, inner, steps + 1), steps)
         if (called in WRAPPERS or called == "join") and node.args:
             if called == "join" and isinstance(inner, ast.Constant):
                 return None  # ", ".join(...)
@@ -184,15 +273,39 @@ class PathValues:
             return joined([first, *parts], "/") if first else None
         return None
 
+    def of_format(self, module: Module, node: ast.Call, template: PathValue | None, steps: int) -> PathValue | None:
+        """The path that `"{}/{name}.txt".format(folder, name=x)` means."""
+        if template is None:
+            return None
+        parts: list[PathValue] = []
+        named = {each.arg: each.value for each in node.keywords}
+        try:
+            fields = list(string.Formatter().parse(template.text))
+        except ValueError:  # a brace that is none of a field
+            return None
+        count = 0
+        for literal, place, spec, _ in fields:
+            parts.append(PathValue(literal))
+            if place is None:
+                continue
+            index = int(place) if place.isdigit() else count if not place else None
+            count += not place
+            given = named.get(place) if index is None else dict(enumerate(node.args)).get(index)
+            value = self.of(module, given, steps + 1) if given is not None and not spec else None
+            parts.append(value or PathValue(UNKNOWN_PART))
+        return replace(joined(parts, ""), source=template.source or joined(parts, "").source)
+
     def read(self, module: Module) -> None:
         """Notes what a module assigns to names, and what it imports from the packages."""
         if module.name in self.assigned:
             return
         assigned: dict[str, ast.expr | PathValue | None] = {}
         imported: dict[str, tuple[str, str]] = {}
+        values: dict[str, list[ast.expr]] = {}
         for node in module.of(ast.Assign, ast.AnnAssign, ast.arg, ast.For, ast.ImportFrom, ast.Import):
             if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
                 name = node.targets[0].id
+                values.setdefault(name, []).append(node.value)
                 assigned[name] = None if name in assigned else node.value
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 assigned[node.target.id] = None if node.target.id in assigned else node.value
@@ -208,6 +321,7 @@ class PathValues:
                     if alias.asname or "." not in alias.name:
                         imported[alias.asname or alias.name] = (alias.name, "")
         self.assigned[module.name], self.imported[module.name] = assigned, imported
+        self.several[module.name] = {name: each for name, each in values.items() if len(each) > 1}
 
 
 def joined(parts: list[PathValue], separator: str) -> PathValue:
@@ -232,12 +346,12 @@ def upwards(value: PathValue | None, count: int) -> PathValue | None:
     return PathValue(text or ".", value.source) if value else None
 
 
-def wildcards(text: str, mark: str) -> str:
-    """A text in which the places of a format are `*`."""
+def wildcards(text: str) -> str:
+    """A text in which the places that `%` fills are `*`."""
     pieces, rest = [], text
-    while mark in rest:
-        head, _, rest = rest.partition(mark)
-        rest = rest.partition("}")[2] if mark == "{" else rest.lstrip("0123456789.-+#")[1:]
+    while "%" in rest:
+        head, _, rest = rest.partition("%")
+        rest = rest.lstrip("0123456789.-+#")[1:]
         pieces.append(head)
     return UNKNOWN_PART.join([*pieces, rest])
 

@@ -85,7 +85,7 @@ WARNED = {
     ),
     "a folder whose use is not known": (
         {
-            "main.py": "def load(path='data/cora/', name='x'):\n    return open(f'{path}{name}.csv')\n\n\nload()\n",
+            "main.py": "def load(name, path='data/cora/'):\n    return open(f'{path}{name}.csv')\n\n\nload(input())\n",
             "data/cora/x.csv": "1",
         },
         [],
@@ -164,6 +164,99 @@ def test_the_build_prints_what_it_took_and_where_that_is_needed(here, capsys):
     assert build(here, files)[0] == 0
     said = capsys.readouterr().out.splitlines()
     assert "  took helper.py (main.py:1)" in said and "  took conf.json (main.py:2)" in said
+
+
+@pytest.mark.parametrize(
+    ("code", "took"),
+    [
+        ("def load(folder='data/', name='x'):\n    return open('{}{}.csv'.format(folder, name))", "data/x.csv"),
+        ("def table(folder, *, end='csv'):\n    return open('{0}/x.{end}'.format(folder, end=end))\n"
+         "table('data')", "data/x.csv"),
+        ("import os\nclass Set:\n    def __init__(self, root='data', n=1):\n"
+         "        open(os.path.join(root, 'x.csv'))", "data/x.csv"),
+        ("class Set:\n    def load(self, path):\n        open(path)\nSet().load('plain.txt')", "plain.txt"),
+        ("PLACE = '{}/{}.csv'\nopen(PLACE.format('data', 'x'))", "data/x.csv"),
+        ("def table(a, b):\n    open(f'{a}/{b}')\ntable('data', b='x.csv')\ntable('gone', 'y.csv')", "data/x.csv"),
+        ("open('data/{:03d}.dat'.format(7))", "data/007.dat"),
+        ("class Options:\n    root: str = 'data'\nopen(Options().root + '/x.csv')", "data/x.csv"),
+        ("import argparse\np = argparse.ArgumentParser()\np.add_argument('-d', '--the-data', default='data/')\n"
+         "args = p.parse_args()\nopen(args.the_data + 'x.csv')", "data/x.csv"),
+        ("class Set:\n    def __init__(self, root):\n        self.root = root\n    def rows(self):\n"
+         "        return open(f'{self.root}/x.csv')\nSet('data')", "data/x.csv"),
+    ],
+)  # fmt: skip
+def test_a_file_is_found_by_the_parameters_of_its_name(code, took, here, capsys):
+    files = dict.fromkeys(["data/x.csv", "data/007.dat", "plain.txt"], "1")
+    assert build(here, {"main.py": code + "\n", **files})[0] == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("(")[0].strip() for line in lines if "took" in line] == [f"took {took}"]
+    assert not [line for line in lines if "warning" in line]
+
+
+def test_the_package_of_an_entry_lies_in_the_working_folder(here, monkeypatch, capsys):
+    files = {
+        "__init__.py": "",
+        "steps/__init__.py": "",
+        "steps/main.py": "from .a import f\nfrom steps import a\nprint(f is a.f, f.__module__)\n",
+        "steps/a.py": "def f():\n    return 1\n",
+    }
+    for name, text in files.items():
+        path = here / "repository" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.chdir(here / "repository")
+    assert bk.main(["--entry", "steps/main.py", "--out", "flat.py"]) == 0
+    assert "took steps (" in capsys.readouterr().out
+    result = subprocess.run([sys.executable, "flat.py"], capture_output=True, text=True, check=True)
+    assert result.stdout == "True steps.a\n"
+
+
+def test_a_folder_on_the_path_is_found_by_a_name_that_is_bound_again(here, capsys):
+    main = "import os, sys\nfrom pathlib import Path\n\nROOT = Path(__file__).resolve().parents[0] / 'lib'\n"
+    main += (
+        "sys.path.append(str(ROOT))\nROOT = Path(os.path.relpath(ROOT, Path.cwd()))\nfrom one import f\n\nprint(f())\n"
+    )
+    assert build(here, {"main.py": main, "lib/one.py": "def f():\n    return 1\n"})[0] == 0
+    assert "took lib/one.py (main.py:7)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("out", ["flat.py", "flat.ipynb"])
+def test_a_module_that_works_inside_of_a_package_and_outside_of_one_is_taken(out, here, capsys):
+    files = {
+        "main.py": "from a import f\n\nprint(f())\n",
+        "a.py": "try:\n    from .b import g\nexcept ImportError:\n    from b import g\n\n\n"
+        "def f():\n    return g(), __name__\n",
+        "b.py": "def g():\n    return __name__\n",
+    }
+    assert build(here, files, out=out)[0] == 0 and "warning" not in capsys.readouterr().out
+    if out == "flat.py":
+        result = subprocess.run([sys.executable, out], capture_output=True, text=True, check=True)
+        assert result.stdout == "('b', 'a')\n"
+
+
+def test_a_relative_import_that_leaves_is_refused_if_it_is_run_and_warned_of_if_it_may_be(here, capsys):
+    files = {"main.py": "import a\n", "a.py": "from .b import g\n", "b.py": "def g():\n    return 1\n"}
+    assert build(here, files) == (1, "")
+    assert "a.py:1: the relative import leaves the package. Remedy: correct the import" in capsys.readouterr().err
+    assert build(here, {**files, "main.py": "def late():\n    import a\n"})[0] == 0
+    assert "warning: a.py:1: the relative import leaves the package." in capsys.readouterr().out
+
+
+def test_a_cell_that_is_not_valid_is_named_by_its_number_and_line(here, capsys):
+    cells = [("markdown", "# A"), ("code", "%matplotlib inline\nx = 1"), ("code", "y = 2\nsize =   # of it\n")]
+    book = {"cells": [{"cell_type": kind, "source": text} for kind, text in cells], "metadata": {}}
+    (here / "main.ipynb").write_text(json.dumps(book))
+    assert bk.main(["--entry", "main.ipynb", "--out", "flat.py"]) == 1
+    error = capsys.readouterr().err
+    assert "main.ipynb:8: line 2 of cell 3 is not valid Python: invalid syntax: size =   # of it. Remedy: " in error
+
+
+def test_a_folder_named_as_the_home_folder_within_another_path_is_not_private(here, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", "/root")
+    build(here, {"main.py": "print('path/to/root/x')\n"})
+    assert "warning" not in capsys.readouterr().out
+    build(here, {"main.py": "print('/root/x')\n"})
+    assert "main.py:1: holds the path of your home folder" in capsys.readouterr().out
 
 
 def test_a_package_that_the_path_does_not_name_is_told_by_its_name(here, monkeypatch, capsys):
