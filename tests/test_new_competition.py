@@ -40,7 +40,9 @@ SMALL = {
             "sample_submission.csv", {"Image_Label": "{tile}.jpg_{class}", "EncodedPixels": "{mask}"}
         ),
     ),
-    "salt": dataclasses.replace(TGS, size=(40, 40), depths_table=None, blank=None, remarks=None, find_mosaics=None),
+    "salt": dataclasses.replace(
+        TGS, size=(40, 40), depths_table=None, blank=None, remarks=None, find_mosaics=None, find_neighbours=None
+    ),
 }
 # What no file says, or says otherwise: the metric, words for people, functions, and in which form a table came.
 UNSEEN = {"slug", "label", "title", "target", "metric", "group", "classes"}
