@@ -398,7 +398,7 @@ def test_a_run_with_minutes_that_is_taken_up_again_keeps_to_its_plan_to_the_bit(
     resumed = fit_folds(config, tiles, tmp_path, tmp_path / "state", clock=lambda: 1e5).history  # of another machine
     assert json.loads((tmp_path / "courses.json").read_text()) == {"0": plan, "1": plan}
     assert list(resumed.groupby("fold")["step"].max()) == [steps, steps]
-    fold = cross_validation.assign_folds(tiles.images, tiles.masks, 2, config.seed)
+    fold = cross_validation.split_tiles(config, tiles, tmp_path / "state")
     again = preset("smoke", **TINY, dropout=0.2, steps=steps, folds=2)
     whole, _ = fit_fold(again, tiles.images, tiles.masks, fold, 0, tmp_path / "whole")
     assert_same_weights([np.array(weight) for weight in whole.weights], saved_weights(tmp_path, config, 0))
