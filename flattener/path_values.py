@@ -293,7 +293,8 @@ class PathValues:
             given = named.get(place) if index is None else dict(enumerate(node.args)).get(index)
             value = self.of(module, given, steps + 1) if given is not None and not spec else None
             parts.append(value or PathValue(UNKNOWN_PART))
-        return replace(joined(parts, ""), source=template.source or joined(parts, "").source)
+        whole = joined(parts, "")
+        return replace(whole, source=template.source or whole.source)
 
     def read(self, module: Module) -> None:
         """Notes what a module assigns to names, and what it imports from the packages."""

@@ -10,16 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_build_kernel import write_files
 
 import build_kernel as bk
 
 
 def build(folder: Path, files: dict[str, str], *options: str, out: str = "flat.py") -> tuple[int, str]:
     """Writes a program and builds it by the command; returns the exit status and the text of the output."""
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    write_files(folder, files)
     status = bk.main(["--entry", "main.py", *options, "--out", out])
     path = folder / out
     return status, path.read_text() if path.is_file() else ""
@@ -200,11 +198,7 @@ def test_the_package_of_an_entry_lies_in_the_working_folder(here, monkeypatch, c
         "steps/main.py": "from .a import f\nfrom steps import a\nprint(f is a.f, f.__module__)\n",
         "steps/a.py": "def f():\n    return 1\n",
     }
-    for name, text in files.items():
-        path = here / "repository" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    monkeypatch.chdir(here / "repository")
+    monkeypatch.chdir(write_files(here / "repository", files))
     assert bk.main(["--entry", "steps/main.py", "--out", "flat.py"]) == 0
     assert "took steps (" in capsys.readouterr().out
     result = subprocess.run([sys.executable, "flat.py"], capture_output=True, text=True, check=True)
@@ -252,10 +246,10 @@ def test_a_cell_that_is_not_valid_is_named_by_its_number_and_line(here, capsys):
 
 
 def test_a_folder_named_as_the_home_folder_within_another_path_is_not_private(here, monkeypatch, capsys):
-    monkeypatch.setenv("HOME", "/root")
-    build(here, {"main.py": "print('path/to/root/x')\n"})
+    monkeypatch.setenv("HOME", "/home/me")
+    build(here, {"main.py": "print('path/to/home/me/x')\n"})
     assert "warning" not in capsys.readouterr().out
-    build(here, {"main.py": "print('/root/x')\n"})
+    build(here, {"main.py": "print('/home/me/x')\n"})
     assert "main.py:1: holds the path of your home folder" in capsys.readouterr().out
 
 

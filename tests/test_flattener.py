@@ -1,6 +1,7 @@
 """What `flattener` offers to others besides a build: settings of a command line, the rules of Kaggle, its tables."""
 
 import pytest
+from test_build_kernel import write_files
 
 from flattener.errors import BuildError
 from flattener.kaggle import ACCELERATORS, RETIRED, SOURCES, kernel_problems
@@ -84,9 +85,7 @@ def test_no_phase_changes_what_an_earlier_one_found(tmp_path):
         "pkg/config.py": "RATE = 1\n",
         "pkg/star.py": "ONE = 1\n",
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_files(tmp_path, files)
     library = Library(tmp_path / "main.py", {"pkg": tmp_path / "pkg"}, "main.py")
     loader = Loader(library)
     meanings = Meanings(library, loader)
