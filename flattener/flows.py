@@ -2,11 +2,12 @@
 
 import ast
 import collections
+import functools
 from typing import Any
 
 from flattener.facts import called_name
-from flattener.library import Library
-from flattener.source import Module, all_arguments, words
+from flattener.library import Library, import_origin
+from flattener.source import KEPT_MODULES, Module, all_arguments, words
 from flattener.trees import child_nodes, walk
 
 PLAIN_TYPES = words("int float str bool bytes complex None Path Tensor ndarray DataFrame Series datetime Namespace")
@@ -15,56 +16,73 @@ PLAIN_GENERICS = words(
 )
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+# The kinds of nodes that `ModuleFlows.add_bindings` looks at.
+BINDING_NODES = frozenset((
+    *(ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr, ast.For, ast.AsyncFor, ast.comprehension, ast.withitem),
+    *(ast.Call, ast.Global, ast.ExceptHandler, ast.Return, ast.Yield, ast.YieldFrom, ast.Import, ast.ImportFrom),
+))  # fmt: skip
 Flow = tuple[Module, Any, Any]  # a module, the function around (None: the module itself), and a node or a parameter
 
 
-class Flows:
-    """An index of all definitions, assignments and calls of a program, to follow values backwards."""
+class FlowTables:
+    """Tables of definitions, assignments and calls.
 
-    def __init__(self, library: Library, modules: list[Module]) -> None:
-        self.library = library
-        self.modules = {module.name: module for module in modules}
-        self.around: dict[ast.AST, Function | None] = {}  # node -> the function around it
+    Attributes:
+        around: node -> the function around it.
+        bound: module, function around and name -> what the name is bound to.
+        imported: module, function around and name -> the module and the name there; None: the module itself.
+        fed: module and name -> the values of calls such as `name.method(value)`.
+        attributes: name of an attribute -> what is assigned to it.
+        of_self: class -> what is assigned to attributes of its objects.
+        class_of: function -> the class whose method it is.
+        home: function or class -> its module.
+        called: last part of a name -> the calls of it.
+        defined: name -> the functions of this name.
+        returned: function -> what it returns.
+        given: names of functions that are handed around.
+        given_by_self: method that is handed around as `self.method` -> the classes.
+        classes: name -> the classes of this name.
+        stars: module -> the modules all of whose names it imports.
+    """
+
+    def __init__(self) -> None:
+        self.around: dict[ast.AST, Function | None] = {}
         self.bound: dict[tuple[str, Any, str], list[Flow]] = collections.defaultdict(list)
         self.imported: dict[tuple[str, Any, str], tuple[str, str | None]] = {}
-        self.fed: dict[tuple[str, str], list[Flow]] = collections.defaultdict(list)  # `name.method(value)`
+        self.fed: dict[tuple[str, str], list[Flow]] = collections.defaultdict(list)
         self.attributes: dict[str, list[Flow]] = collections.defaultdict(list)
         self.of_self: dict[ast.ClassDef, list[Flow]] = collections.defaultdict(list)
-        self.class_of: dict[ast.AST, ast.ClassDef] = {}  # function -> the class whose method it is
-        self.home: dict[ast.AST, Module] = {}  # function or class -> its module
+        self.class_of: dict[ast.AST, ast.ClassDef] = {}
+        self.home: dict[ast.AST, Module] = {}
         self.called: dict[str, list[tuple[Module, ast.Call]]] = collections.defaultdict(list)
         self.defined: dict[str, list[Any]] = collections.defaultdict(list)
         self.returned: dict[Any, list[Flow]] = collections.defaultdict(list)
-        self.reads: set[tuple[str, Any, str]] = set()  # module, function around, name that is read and not called
-        self.given: set[str] = set()  # names of functions that are handed around
-        self.given_by_self: dict[str, list[ast.ClassDef]] = collections.defaultdict(list)  # `self.method`, by its class
+        self.given: set[str] = set()
+        self.given_by_self: dict[str, list[ast.ClassDef]] = collections.defaultdict(list)
         self.classes: dict[str, list[ast.ClassDef]] = collections.defaultdict(list)
         self.stars: dict[str, list[str]] = collections.defaultdict(list)
+
+
+TABLES = tuple(vars(FlowTables()))
+
+
+class ModuleFlows(FlowTables):
+    """The tables of one module, which do not change once they are filled.
+
+    Args:
+        module: to be indexed.
+        entry_package: the package that the entry lies in; see `import_origin`.
+    """
+
+    def __init__(self, module: Module, entry_package: str) -> None:
+        super().__init__()
+        self.entry_package = entry_package
+        self.reads: set[tuple[Any, str]] = set()  # function around and name, for what is read and not called
         self.declared: list[tuple[str, Any, str]] = []  # the names that a function declares as global
-        for module in modules:
-            self.index(module)
+        self.index(module)
         for name, function, variable in self.declared:
             self.bound[name, None, variable] += self.bound.pop((name, function, variable), [])
-        self.add_renamed_calls()
-        self.given |= {name for origin, function, name in self.reads if self.may_mean_function(origin, function, name)}
-
-    def add_renamed_calls(self) -> None:
-        """Adds the calls of what an import renames, `from pkg.a import save as keep`, to those of its first name."""
-        renamed = {
-            (key[2], name)
-            for key, (origin, name) in self.imported.items()
-            if name and key[2] != name and self.library.contains(origin)
-        }
-        for _ in range(len(renamed)):  # a name that is renamed again
-            grown = False
-            for alias, name in sorted(renamed):
-                more = [each for each in self.called.get(alias, []) if each not in self.called[name]]
-                self.called[name] += more
-                grown = grown or bool(more)
-            if not grown:
-                break
-
-    # --- the index ---
+        self.given |= {name for function, name in self.reads if self.may_mean_function(module.name, function, name)}
 
     def index(self, module: Module) -> None:
         """Adds all of a module to the index."""
@@ -87,7 +105,7 @@ class Flows:
                 case ast.Call():
                     self.called[called_name(node)].append((module, node))
                 case ast.Name() if isinstance(node.ctx, ast.Load) and node not in called:
-                    self.reads.add((module.name, function, node.id))
+                    self.reads.add((function, node.id))
                     if owner is not None:
                         self.given.add(node.id)  # in the body of a class, it may be a method
                 case ast.Attribute() if isinstance(node.ctx, ast.Load) and node not in called:
@@ -95,7 +113,8 @@ class Flows:
                         self.given_by_self[node.attr].append(self.class_of[function])
                     else:
                         self.given.add(node.attr)
-            self.add_bindings(module, function, owner, node)
+            if node.__class__ in BINDING_NODES:
+                self.add_bindings(module, function, owner, node)
             todo += [(child, inner, class_around) for child in child_nodes(node)]
 
     def add_function(self, module: Module, around: Any, node: Function, owner: ast.ClassDef | None) -> None:
@@ -143,7 +162,7 @@ class Flows:
                     dotted = alias.name if alias.asname else alias.name.partition(".")[0]
                     self.imported[module.name, function, alias.asname or dotted] = (dotted, None)
             case ast.ImportFrom():
-                origin = self.library.origin(module, node)
+                origin = import_origin(module, node, self.entry_package)
                 for alias in node.names:
                     if alias.name == "*":
                         self.stars[module.name].append(origin)
@@ -176,6 +195,50 @@ class Flows:
             function = self.around[function]
         flows = self.bound.get((origin, function, name), [])
         return function is None or not flows or any(isinstance(each[2], Function) for each in flows)
+
+
+@functools.lru_cache(KEPT_MODULES)
+def module_flows(module: Module, entry_package: str) -> ModuleFlows:
+    """The tables of a module, filled once for all programs that hold it."""
+    return ModuleFlows(module, entry_package)
+
+
+class Flows(FlowTables):
+    """The tables of a whole program, to follow values backwards."""
+
+    def __init__(self, library: Library, modules: list[Module]) -> None:
+        super().__init__()
+        self.library = library
+        self.modules = {module.name: module for module in modules}
+        for module in modules:
+            self.add(module_flows(module, library.entry_package if module.is_entry else ""))
+        self.add_renamed_calls()
+
+    def add(self, other: ModuleFlows) -> None:
+        """Adds the tables of a module."""
+        for name in TABLES:
+            mine, more = getattr(self, name), getattr(other, name)
+            if isinstance(more, collections.defaultdict):
+                for key, values in more.items():
+                    mine[key] += values
+            else:
+                mine.update(more)
+
+    def add_renamed_calls(self) -> None:
+        """Adds the calls of what an import renames, `from pkg.a import save as keep`, to those of its first name."""
+        renamed = {
+            (key[2], name)
+            for key, (origin, name) in self.imported.items()
+            if name and key[2] != name and self.library.contains(origin)
+        }
+        for _ in range(len(renamed)):  # a name that is renamed again
+            grown = False
+            for alias, name in sorted(renamed):
+                more = [each for each in self.called.get(alias, []) if each not in self.called[name]]
+                self.called[name] += more
+                grown = grown or bool(more)
+            if not grown:
+                break
 
     def module_named(self, module: Module, function: Any, node: ast.AST) -> tuple[str, bool] | None:
         """The dotted name that a chain of attributes of an imported module means, and whether it is the packages'."""

@@ -227,18 +227,7 @@ class Library:
 
     def origin(self, module: Module, node: ast.ImportFrom) -> str:
         """The absolute name of the module from which a `from ... import` takes its names, or `NOWHERE`."""
-        if not node.level:
-            return node.module or ""
-        if module.is_entry and not self.entry_package:
-            module.refuse(node, "a relative import in the entry", "write the package's name, or give --package for it")
-        parts = [*self.entry_package.split("."), ""] if module.is_entry else module.name.split(".")
-        count = len(parts) - node.level + module.is_package
-        if count < 1 and module.is_entry:
-            module.refuse(node, "the relative import leaves the package", "write fewer dots")
-        if count < 1:
-            return NOWHERE  # Python finds no package there, and some code catches that
-        parts = parts[:count]
-        return ".".join([*parts, node.module] if node.module else parts)
+        return import_origin(module, node, self.entry_package)
 
     def named(self, module: Module, node: ast.Import | ast.ImportFrom) -> list[str]:
         """The modules that an import statement names, without those that it may name as `from a import b`."""
@@ -255,6 +244,31 @@ class Library:
             return (origin, alias.name) if self.is_flat(origin) else External(origin, alias.name, use.name, home)
         dotted = alias.name if alias.asname else alias.name.partition(".")[0]
         return (dotted, None) if self.is_flat(dotted) else External(dotted, None, use.name)
+
+
+def import_origin(module: Module, node: ast.ImportFrom, entry_package: str) -> str:
+    """The absolute name of the module from which a `from ... import` takes its names, or `NOWHERE`.
+
+    Args:
+        module: that holds the import.
+        node: the import.
+        entry_package: the package that the entry lies in; empty if in none. Only imports of the entry need it.
+
+    Raises:
+        BuildError: a relative import of the entry that leads out of its package.
+    """
+    if not node.level:
+        return node.module or ""
+    if module.is_entry and not entry_package:
+        module.refuse(node, "a relative import in the entry", "write the package's name, or give --package for it")
+    parts = [*entry_package.split("."), ""] if module.is_entry else module.name.split(".")
+    count = len(parts) - node.level + module.is_package
+    if count < 1 and module.is_entry:
+        module.refuse(node, "the relative import leaves the package", "write fewer dots")
+    if count < 1:
+        return NOWHERE  # Python finds no package there, and some code catches that
+    parts = parts[:count]
+    return ".".join([*parts, node.module] if node.module else parts)
 
 
 class NameTables(dict[str, Names]):

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import functools
 import glob
 import os
 import posixpath
@@ -13,7 +14,7 @@ from pathlib import Path
 from flattener.facts import called_name
 from flattener.library import Library
 from flattener.search_path import is_installed_folder
-from flattener.source import Module, mentions, words
+from flattener.source import KEPT_MODULES, Module, mentions, words
 from flattener.trees import walk
 
 UNKNOWN_PART = "*"  # a part of a path that only the running program knows
@@ -51,7 +52,6 @@ class PathValues:
         self.assigned: dict[str, dict[str, ast.expr | PathValue | None]] = {}
         self.imported: dict[str, dict[str, tuple[str, str]]] = {}
         self.several: dict[str, dict[str, list[ast.expr]]] = {}  # what is assigned to names in turn
-        self.around: dict[str, dict[ast.AST, list[ast.FunctionDef]]] = {}
         self.calls: dict[str, list[tuple[Module, ast.Call]]] = {}
         self.held: dict[str, list[tuple[Module, ast.expr]]] = {}
         self.attributes: dict[str, PathValue] = {}  # what an attribute is taken to be
@@ -179,18 +179,9 @@ class PathValues:
         for loop in module.of(ast.For) if not pairs else []:
             if getattr(loop.target, "id", "") == name and isinstance(loop.iter, ast.List | ast.Tuple):
                 pairs += [(module, part) for part in loop.iter.elts]
-        for function in self.functions_around(module).get(node, []):
+        for function in functions_around(module).get(node, []):
             pairs += self.given_by_calls(module, function, name, modules)
         return [value for other, part in pairs for value in self.known(other, part, modules, most)]
-
-    def functions_around(self, module: Module) -> dict[ast.AST, list[ast.FunctionDef]]:
-        """The functions that a node of a module stands in."""
-        if module.name not in self.around:
-            found = self.around[module.name] = {}
-            for function in module.of(ast.FunctionDef):
-                for node in walk(function):
-                    found.setdefault(node, []).append(function)
-        return self.around[module.name]
 
     def calls_of(self, name: str, modules: list[Module]) -> list[tuple[Module, ast.Call]]:
         """All calls of a function or class of this name."""
@@ -323,6 +314,16 @@ class PathValues:
                         imported[alias.asname or alias.name] = (alias.name, "")
         self.assigned[module.name], self.imported[module.name] = assigned, imported
         self.several[module.name] = {name: each for name, each in values.items() if len(each) > 1}
+
+
+@functools.lru_cache(KEPT_MODULES)
+def functions_around(module: Module) -> dict[ast.AST, list[ast.FunctionDef]]:
+    """The functions that a node of a module stands in; made once for all programs that hold the module."""
+    found: dict[ast.AST, list[ast.FunctionDef]] = {}
+    for function in module.of(ast.FunctionDef):
+        for node in walk(function):
+            found.setdefault(node, []).append(function)
+    return found
 
 
 def joined(parts: list[PathValue], separator: str) -> PathValue:
