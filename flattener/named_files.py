@@ -4,15 +4,24 @@ import ast
 import os
 import posixpath
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from flattener.entries import place_in_parts
 from flattener.errors import BuildError
 from flattener.facts import CONFIG_FOLDERS, Facts, called_name
+from flattener.file_uses import call_use, started_words
 from flattener.library import Library
-from flattener.path_values import MOST_FILES, UNKNOWN_PART, PathValue, PathValues, config_path_of, files_below, matching
+from flattener.path_values import (
+    MOST_FILES,
+    UNKNOWN_PART,
+    PathValue,
+    PathValues,
+    config_path_of,
+    files_below,
+    joined,
+    matching,
+)
 from flattener.search_path import PROJECT_FILES, SearchPath, shown
 from flattener.source import Module, mentions, words
 from flattener.trees import child_nodes
@@ -23,12 +32,7 @@ SETTINGS = words(".yaml .yml .toml .ini .cfg")  # what is named so is read, wher
 JOINS = words("join joinpath Path PurePath")
 SYSTEM = ("/dev/", "/proc/", "/sys/", "/etc/", "/usr/", "/bin/", "/kaggle/")  # folders that are not the user's
 NO_PATHS = words("prog usage help description epilog metavar")  # texts for whoever runs the program
-READS = words("open load loads read parse imread loadtxt genfromtxt fromfile exec from import readlines run")
-LISTS = words("glob iglob rglob listdir scandir walk iterdir")
-WRITES = words("""
-    save write dump to savefig savetxt savez mkdir makedirs remove unlink rmtree touch rename replace imwrite export
-    writer copyfile move handler
-""")
+PATTERNS = words("glob rglob")  # methods of a folder
 COPIES = words("copy copy2 copyfile copytree")
 STARTS = words("run call check_call check_output Popen system execv spawnv popen")
 # The kinds of nodes that `NamedFiles.visit` looks at.
@@ -126,7 +130,9 @@ class NamedFiles:
             if text in SETTINGS or text == ".json":
                 return True  # the end of a name that is put together
             is_package = text in self.library.packages and not joins
-            place = re.split("[{%]", text)[0].rpartition("/")[0] or text  # its folder, if it may be part of a name
+            place = re.split("[{%*]", text)[0].rpartition("/")[0] or text  # its folder, if it may be part of a name
+            if place == text and "*" in text and "." in text:
+                return True  # a pattern for the working folder
             looks_so = place.strip("./*") and not place.startswith(SYSTEM) and PATH_TEXT.fullmatch(place)
             if looks_so and not is_package and any(os.path.exists(f"{base}/{place}") for base in self.bases):
                 return True
@@ -190,6 +196,9 @@ class NamedFiles:
         kind = "" if called in STARTS else call_use(node)
         if isinstance(node.func, ast.Attribute):
             self.visit(node.func.value, kind)
+            if called in PATTERNS and not self.values.is_module(self.module, node.func.value, "glob"):
+                self.note_pattern(node, node.func.value)
+                return
         is_option = called == "add_argument" and ABOUT_SETTINGS.search(ast.dump(node.args[0]) if node.args else "")
         hydra_path = config_path_of(node)
         if hydra_path is not None:
@@ -217,6 +226,13 @@ class NamedFiles:
             is_marker = keyword.arg == "indicator"  # of rootutils: the file that marks the project's folder
             about = is_marker or ABOUT_SETTINGS.search(keyword.arg or "") or (is_option and keyword.arg == "default")
             self.visit(keyword.value, kind or ("read" if about else ""))
+
+    def note_pattern(self, node: ast.Call, folder: ast.expr) -> None:
+        """Notes the files that `folder.glob("*.json")` means, if the folder is known."""
+        pattern = self.values.of(self.module, node.args[0]) if node.args else None
+        if pattern is not None:
+            for each in self.values.all_of(self.module, folder, self.modules):
+                self.note(node, joined([each, pattern], "/"), "list")
 
     def note_config_path(self, node: ast.Constant, text: str, stays_relative: bool) -> None:
         """Notes the folder of hydra's settings, which lies beside the file that names it."""
@@ -460,36 +476,6 @@ class NamedFiles:
         warning = f"{naming.where}: {reason}. Remedy: {remedy}."
         if warning not in self.warnings:
             self.warnings.append(warning)
-
-
-def call_use(node: ast.Call) -> str:
-    """What a call does with the files whose paths it gets: "read", "list", "write", or "" if that is not known."""
-    called = called_name(node)
-    if called in ("open", "File", "ZipFile"):
-        position = 0 if isinstance(node.func, ast.Attribute) and called == "open" and not is_module_open(node) else 1
-        modes = [keyword.value for keyword in node.keywords if keyword.arg == "mode"] or node.args[
-            position : position + 1
-        ]
-        mode = str(modes[0].value) if modes and isinstance(modes[0], ast.Constant) else "r"
-        return "write" if set(mode) & set("wax+") else "read"
-    parts = {part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", called)}
-    if parts & WRITES:
-        return "write"
-    return "list" if parts & LISTS else "read" if parts & READS else ""
-
-
-def is_module_open(node: ast.Call) -> bool:
-    """Whether `x.open(...)` gets the path as its argument: `Image.open("a.png")`, not `Path("a").open("w")`."""
-    first = node.args[0] if node.args else None
-    return not isinstance(first, ast.Constant) or not re.fullmatch(r"[rwaxbt+U]{1,4}", str(first.value))
-
-
-def started_words(text: str) -> list[str]:
-    """The words of a command of a shell."""
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return text.split()
 
 
 def is_own_absolute(path: Path) -> bool:

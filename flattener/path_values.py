@@ -214,6 +214,11 @@ class PathValues:
             found += [(other, each.value) for each in call.keywords if each.arg == name]
         return found
 
+    def is_module(self, module: Module, node: ast.expr, name: str) -> bool:
+        """Whether an expression is the name by which a module imports another."""
+        self.read(module)
+        return isinstance(node, ast.Name) and self.imported[module.name].get(node.id) == (name, "")
+
     def of_attribute(self, module: Module, node: ast.Attribute, steps: int) -> PathValue | None:
         if node.attr == "parent":
             return upwards(self.of(module, node.value, steps + 1), 1)

@@ -145,6 +145,10 @@ SILENT = {
         "out/run/x.csv": "1",
     },
     "a folder of code": {"main.py": "NAME = './lib/'\n", "lib/one.py": "x = 1\n"},
+    "a pattern in a folder that is not known": {
+        "main.py": "import sys\nfrom pathlib import Path\n\nprint(*Path(sys.argv[1]).glob('*.json'))\n",
+        "x.json": "{}",
+    },
     "a mounted dataset": {"main.py": "open('../input/x.csv')\n"},
 }
 
@@ -179,6 +183,8 @@ def test_the_build_prints_what_it_took_and_where_that_is_needed(here, capsys):
         ("class Options:\n    root: str = 'data'\nopen(Options().root + '/x.csv')", "data/x.csv"),
         ("import argparse\np = argparse.ArgumentParser()\np.add_argument('-d', '--the-data', default='data/')\n"
          "args = p.parse_args()\nopen(args.the_data + 'x.csv')", "data/x.csv"),
+        ("from pathlib import Path\nprint([each.read_text() for each in Path('.').glob('*.txt')])", "plain.txt"),
+        ("import glob as g\nprint([open(each).read() for each in g.glob('*.txt')])", "plain.txt"),
         ("class Set:\n    def __init__(self, root):\n        self.root = root\n    def rows(self):\n"
          "        return open(f'{self.root}/x.csv')\nSet('data')", "data/x.csv"),
     ],

@@ -380,7 +380,7 @@ def check_file(package, sources, python, builder, build_python, name, path) -> F
     entry.write_text(text, encoding="utf-8")
     helpers = [folder for folder in sources.helpers if folder.name in imports_of(text)]
     key = [__doc__, text, mode, str(python), *map(str, sources.roots), RUN_LIMIT]
-    stored = base / f"original-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}.json"
+    stored = base / f"original-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}.results"
     if not stored.exists():
         folder = empty_folder("original")
         shutil.copy(entry, folder)

@@ -38,7 +38,8 @@ ORDER = [
 ]
 FLATTENER_ORDER = [
     *("errors", "settings", "trees", "source", "changes", "scopes", "names", "shell", "entries", "facts"),
-    *("search_path", "library", "flows", "values", "pickles", "observers", "path_values", "named_files", "reach"),
+    *("search_path", "library", "flows", "values", "pickles", "observers", "path_values"),
+    *("file_uses", "named_files", "reach"),
     *("finding", "evaluation"),
     *("purity", "loading", "meanings", "annotations", "merging", "refusals", "program", "naming", "lines"),
     *("emission", "unused", "modules_style", "arguments", "endings", "event_loop", "cells", "manifest", "documents"),
