@@ -21,6 +21,7 @@ from desk.estimates import network_cost
 from salt.augmentations import draw_augmentation
 from salt.config import Config, preset, settle_precision
 from salt.inference import predict_probabilities
+from salt.machine import multiplies_bfloat16
 from salt.schedule import training_optimizer
 from salt.task import SegmentationTask, fused_augment
 from salt.tgs import TILE_SIZE
@@ -65,7 +66,7 @@ def step_group(peers: PeerProcess, quick: bool) -> list[Comparison]:
     """Training steps of three networks: as one would type them, and with the peer's network made like ours.
 
     As typed, ours has `precision=auto`; the peer has its own decoder. Then both have the same widths and sizes and the
-    same precision.
+    same precision. In bfloat16 they are compared where the processor multiplies it: elsewhere both take minutes a batch.
     """
     found = []
     for name, changes, encoder, widths in NETWORKS[:1] if quick else NETWORKS:
@@ -81,14 +82,17 @@ def step_group(peers: PeerProcess, quick: bool) -> list[Comparison]:
         typed = [theirs("its own decoder", size=WHOLE)]
         if not quick:
             typed.append(theirs("its own decoder, torch.compile", size=WHOLE, compiled=True))
+        if not quick and multiplies_bfloat16():
             typed.append(theirs("its own decoder, bfloat16", size=WHOLE, bf16=True))
         if config.model == "transfer_unet":
             # Its layers begin with the input, as ours do.
             call, _ = peers.prepare("train_steps_by_keras", **shared, size=WHOLE, steps=STEPS, frozen=11)
             typed.append(Contender("segmentation_models (Keras), its own decoder", STEPS * batch, call))
         groups: list[tuple[str, list[Contender], list[float | None]]] = [("auto", typed, [2, *[None] * 3])]
-        for precision, half in () if quick else (("float32", False), ("mixed_bfloat16", True)):
-            groups.append((precision, [theirs(f"our widths and size, {precision}", **same, bf16=half)], [1.5]))
+        if not quick:
+            groups.append(("float32", [theirs("our widths and size, float32", **same)], [1.5]))
+        if not quick and multiplies_bfloat16():
+            groups.append(("mixed_bfloat16", [theirs("our widths and size, bfloat16", **same, bf16=True)], [1.5]))
         for precision, contenders, goals in groups:
             settled = settle_precision(dataclasses.replace(config, precision=precision))
             label = f"training step of {name} at {config.padded_size}, precision {precision}"
