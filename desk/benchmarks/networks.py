@@ -66,7 +66,7 @@ def step_group(peers: PeerProcess, quick: bool) -> list[Comparison]:
     """Training steps of three networks: as one would type them, and with the peer's network made like ours.
 
     As typed, ours has `precision=auto`; the peer has its own decoder. Then both have the same widths and sizes and the
-    same precision. In bfloat16 they are compared where the processor multiplies it: elsewhere both take minutes a batch.
+    same precision. In bfloat16 they are compared where the processor multiplies it: elsewhere a batch takes minutes.
     """
     found = []
     for name, changes, encoder, widths in NETWORKS[:1] if quick else NETWORKS:
