@@ -226,11 +226,11 @@ def count_levels(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     import cv2  # counts bytes in a third of the time of np.bincount, which makes 8 bytes of each first
 
     counts = np.zeros((len(truth), 2, 256), np.int32)
-    rows = max(1, HISTOGRAM_PIXELS // max(1, truth.shape[2]))
-    for index, pair in enumerate(zip(truth, probabilities, strict=True)):
-        for first in range(0, len(pair[0]) if truth.size else 0, rows):
-            strips = [pixels[first : first + rows] for pixels in pair]
-            counts[index] += cv2.calcHist(strips, (0, 1), None, (2, 256), (0, 2, 0, 256)).astype(np.int32)
+    height, width = truth.shape[1:]
+    rows = max(1, HISTOGRAM_PIXELS // max(1, width))
+    for first in range(0, height if truth.size else 0, rows):
+        strips = zip(truth[:, first : first + rows], probabilities[:, first : first + rows], strict=True)
+        counts += np.array([cv2.calcHist(strip, (0, 1), None, (2, 256), (0, 2, 0, 256)) for strip in strips], np.int32)
     return counts
 
 
@@ -303,10 +303,12 @@ def count_codes(codes: np.ndarray, kinds: int) -> np.ndarray:
 
 
 def precision_from_counts(intersection: Any, union: Any, where: Callable = np.where) -> Any:
-    """The share of the ten thresholds that intersection / union exceeds; 1 where both are 0."""
-    scaled = 20 * intersection
-    passed = sum(where(scaled > threshold * union, 1.0, 0.0) for threshold in THRESHOLDS_20)
-    return where(union == 0, 1.0, passed / len(THRESHOLDS_20))
+    """The share of the ten thresholds that intersection / union exceeds; 1 where both are 0.
+
+    The largest k with 20 * intersection > k * union is (20 * intersection - 1) // union; from 10 on it passes k - 9.
+    """
+    passed = (20 * intersection - 1) // where(union == 0, 1, union) + 1 - THRESHOLDS_20[0]
+    return where(union == 0, 1.0, where(passed < 0, 0, passed) / len(THRESHOLDS_20))
 
 
 def coverage(masks: np.ndarray) -> np.ndarray:
