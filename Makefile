@@ -23,7 +23,7 @@ test: $(VENV)/.installed lint
 
 # Minutes each: planted bugs that the tests must catch, whole chains.
 test-slow: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest -m slow
+	$(VENV)/bin/python -m pytest $(AT_ONCE) -m slow
 
 # The tests under the versions of Kaggle's image, where there is a Python 3.12.
 test-kaggle:
