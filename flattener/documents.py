@@ -64,6 +64,7 @@ class Document:
         settings: the cell of the entry that is tagged `parameters`.
         reasons: module in modules style -> why it is not flat.
         files: path -> what a module in modules style has to be, once it is unpacked.
+        opened: path -> content of the files that the program opens, and that no module's cell writes.
         unused: (module, name) of the definitions that modules in modules style leave out.
     """
 
@@ -83,9 +84,10 @@ class Document:
         self.marks: set[int] = set()  # lines of the entry
         self.cells_of_parts = [self.cells_of_part(part) for part in library.parts]
         self.exits = exiting_statements(library.entry, reach.modules.values())
+        self.opened = dict(reach.named.files) if reach.named else {}
         if library.apart:
             self.add_apart()
-        if reach.named and reach.named.files:
+        if reach.named and reach.named.files and (self.opened or reach.named.entry_file):
             self.add_program_files(reach.named)
         if library.runs_as_module and library.entry_package in library.apart:
             lines = [f'__import__("{library.entry_package}")  # Python loads the package of a module before it']
@@ -144,6 +146,12 @@ class Document:
         files = self.reach.files | (self.reach.named.module_files if self.reach.named else {})
         for module in modules:
             text = ModuleText(module, unused)
+            source = self.opened.pop(module.label, None) if self.form == "notebook" else None
+            if source:  # the program reads the file that the module's cell writes: byte for byte, then
+                text.lines = [Line(line, module.label, number) for number, line in enumerate(module.lines, 1)]
+                if "\n".join(text.texts).encode() != source or not source.endswith(b"\n") or shell_edits(module):
+                    files[module.label] = source
+                    continue
             if not text.lines:
                 self.files[module.label] = ""
                 empty.append(module.label)
@@ -179,7 +187,7 @@ class Document:
 
     def add_program_files(self, named: NamedFiles) -> None:
         """Adds the files that the program opens by their place, and the helper that writes them there."""
-        first, *others = file_literals(named.files)
+        first, *others = file_literals(self.opened)
         lines = [f"PROGRAM_FILES = {first}", *others]
         if any("base64" in line for line in others):
             lines = ["import base64, zlib", "", *lines]

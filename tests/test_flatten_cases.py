@@ -170,6 +170,17 @@ MADE = [
         },
     ),
     made(
+        "copied_to_the_last_byte",
+        "modules that keep their own style, and whose files the program copies: they stay as they are to the last byte",
+        {
+            "main.py": "import hashlib, shutil\nfrom pkg.a import f\nfrom pkg.b import g\n"
+            'for name in ("a", "b"):\n    shutil.copy(f"pkg/{name}.py", f"{name}.log")\n'
+            '    print(name, hashlib.sha256(open(f"{name}.log", "rb").read()).hexdigest())\nprint(f(), g())\n',
+            "pkg/a.py": "def f():\n    return f.__module__\n\n\n",
+            "pkg/b.py": "X = 1\r\ndef g():\r\n    return g.__module__",
+        },
+    ),
+    made(
         "no_final_newline",
         "files that end without a newline, one of them in a comment and one in a string",
         {
