@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import functools
 import io
 import pathlib
 import re
@@ -12,7 +13,10 @@ import cv2
 import numpy as np
 
 from desk.errors import ConfigurationError
-from salt.archives import Folder, Place, plain_name, unzipped
+from salt.archives import DataError, Folder, Place, plain_name, unzipped
+from salt.data import PictureReader
+from salt.description import Files
+from salt.pictures import decode_png
 from salt.rle import RLEError, decode_rles
 from salt.tables import template_pattern
 
@@ -26,6 +30,7 @@ TEMPLATES = (
 )
 RUNS = re.compile(r"\d+ \d+( \d+ \d+)*")
 LOOKED_AT = 20  # pictures, and masks
+MEASURED = 1000  # pictures, spread over all of them, the heads of whose files tell their sizes
 DEPTH = 3  # of folders below the one that is given
 
 
@@ -73,11 +78,11 @@ def draft_description(slug: str, data: pathlib.Path) -> Draft:
     if images is None:
         images = max(pictures, key=lambda each: len(ids & set(each.names)))
     describe_pictures(draft, images, pictures, ids)
-    size = tuple(int(number) for number in re.findall(r"\d+", draft.values["size"]))
     describe_table(draft, "train_table", train, tables[train], columns)
     if sample is not None:
-        columns, _, _ = table_columns(sample, tables[sample], pictures)
-        describe_table(draft, "sample_submission", sample, tables[sample], columns)
+        describe_table(
+            draft, "sample_submission", sample, tables[sample], table_columns(sample, tables[sample], pictures)[0]
+        )
     else:
         draft.put("sample_submission", draft.values["train_table"].replace(train, "sample_submission.csv"), "a guess")
     texts = ", ".join(map(repr_of, classes))
@@ -86,7 +91,7 @@ def draft_description(slug: str, data: pathlib.Path) -> Draft:
         f"({texts})" if len(classes) > 1 else f"({texts},)",
         "what stands in place of {class}" if len(classes) > 1 else "one mask a tile",
     )
-    describe_order(draft, tables[train], (size[0], size[1]))
+    describe_order(draft, tables[train], columns, images)
     draft.put("metric", "DICE", "a guess: no file says it; salt/metrics.py has others")
     return draft
 
@@ -105,6 +110,18 @@ class Pictures:
         if self.place.path.is_dir():
             return (self.place.path / self.names[name]).read_bytes()
         return Place(self.place.path, self.place.zips, self.names[name]).read_bytes()
+
+    def size(self, name: str) -> tuple[int, int] | None:
+        """Height and width of one of them, by the head of its file; None: it is no picture."""
+        try:
+            return self.reader.size(name)
+        except DataError:
+            return None
+
+    @functools.cached_property
+    def reader(self) -> PictureReader:
+        """What reads the heads of their files."""
+        return PictureReader(self.place, Files(self.folder, self.suffix, decode_png))
 
 
 def look_into(folder: Folder, above: str = "", depth: int = DEPTH) -> tuple[list[Pictures], dict[str, list[list[str]]]]:
@@ -200,20 +217,21 @@ def describe_table(draft: Draft, part: str, name: str, rows: list[list[str]], co
 
 def describe_pictures(draft: Draft, images: Pictures, pictures: list[Pictures], ids: set[str]) -> None:
     """Notes where images and masks lie, their size and their channels."""
-    shapes: collections.Counter[tuple[int, int]] = collections.Counter()
-    coloured = 0
+    looked_at = coloured = 0
     for name in sorted(images.names)[:LOOKED_AT]:
         pixels = cv2.imdecode(np.frombuffer(images.read(name), np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is not None:
-            shapes[pixels.shape[0], pixels.shape[1]] += 1
+            looked_at += 1
             coloured += pixels.ndim == 3 and bool((pixels[..., :1] != pixels[..., :3]).any())
-    if not shapes:
+    if not looked_at:
         raise ConfigurationError(f"{images.place}: none of its first {LOOKED_AT} pictures can be decoded")
-    (height, width), count = shapes.most_common(1)[0]
-    said = f"{count} of {sum(shapes.values())} images that were looked at have {width} x {height} pixels"
-    if len(shapes) > 1:
-        said += "; all must have one size: scale the others to it, and their masks with them"
-    draft.put("size", f"({height}, {width})", said)
+    measured = sorted(images.names)[:: -(-len(images.names) // MEASURED)]
+    sizes = collections.Counter(filter(None, map(images.size, measured)))
+    (height, width), count = sizes.most_common(1)[0]
+    said = f"{count:,} of {len(measured):,} images that were looked at have {width} x {height} pixels"
+    if len(sizes) > 1:
+        said += f", and others up to {max(side[1] for side in sizes)} x {max(side[0] for side in sizes)}"
+    draft.put("size", f"({height}, {width})" if len(sizes) == 1 else "None", said)
     draft.put("channels", "3" if coloured else "1", f"{coloured} of them are coloured")
     draft.put("train_images", files_of(images), f"{len(ids & set(images.names)):,} of the table's {len(ids):,} tiles")
     test = next((each for each in pictures if each is not images and "test" in each.folder.casefold()), None)
@@ -234,20 +252,33 @@ def files_of(pictures: Pictures, end: str = "") -> str:
     return f'Files("{pictures.folder}", "{end}{pictures.suffix}", {DECODERS[pictures.suffix]})'
 
 
-def describe_order(draft: Draft, rows: list[list[str]], size: tuple[int, int]) -> None:
-    """Notes how run lengths number the pixels: in the order in which the masks have fewer edges."""
-    column = mask_column(rows)
-    assert column is not None
-    texts = [text for row in rows[1:] if (text := row[column].strip()) not in ("", "-1")]
-    texts = sorted(texts, key=len)[-LOOKED_AT:]
+def describe_order(draft: Draft, rows: list[list[str]], columns: dict[str, str], images: Pictures) -> None:
+    """Notes how run lengths number the pixels: in the order in which the masks have fewer edges.
+
+    Args:
+        draft: that gets the notes.
+        rows: of the table of masks.
+        columns: of the table, as templates.
+        images: whose sizes the masks have.
+    """
+    title = next(title for title, text in columns.items() if "{tile}" in text)
+    column, masks, pattern = rows[0].index(title), mask_column(rows), template_pattern(columns[title])
+    assert masks is not None
+    filled = [row for row in rows[1:] if len(row) > max(masks, column) and row[masks].strip() not in ("", "-1")]
+    texts = {}
+    for row in sorted(filled, key=lambda row: len(row[masks]))[-LOOKED_AT:]:
+        match = pattern.fullmatch(row[column].strip())
+        if match and match["tile"] in images.names and (size := images.size(match["tile"])):
+            texts[row[masks].strip()] = size
     first = 0 if any(text.split()[0] == "0" for text in texts) else 1
-    edges = {}
-    for by_rows in (False, True):
-        try:
-            masks = decode_rles(texts, size, None, by_rows, first).astype(np.int8)
-        except RLEError as error:
-            raise ConfigurationError(f"its masks are none of {size[1]} x {size[0]} pixels: {error}") from error
-        edges[by_rows] = int(np.abs(np.diff(masks, axis=1)).sum() + np.abs(np.diff(masks, axis=2)).sum())
+    edges = dict.fromkeys((False, True), 0)
+    for by_rows in edges:
+        for text, size in texts.items():
+            try:
+                mask = decode_rles([text], size, None, by_rows, first)[0].astype(np.int8)
+            except RLEError as error:
+                raise ConfigurationError(f"its masks are none of {size[1]} x {size[0]} pixels: {error}") from error
+            edges[by_rows] += int(np.abs(np.diff(mask, axis=0)).sum() + np.abs(np.diff(mask, axis=1)).sum())
     by_rows = edges[True] < edges[False]
     why = f"so {len(texts)} masks have {edges[by_rows]:,} edges between pixels, else {edges[not by_rows]:,}"
     draft.put("rle_by_rows", str(by_rows), why)

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import keras
 
 from salt.config import Config
+from salt.networks import build_model
 from salt.schedule import PLANNED_SHARE
-from salt.unet import build_model
 
 
 class Device(NamedTuple):

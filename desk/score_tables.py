@@ -89,9 +89,9 @@ def class_lines(score: dict) -> list[str]:
     """The score of each class, and how often it is there and found."""
     lines = ["  class              there   found   false    score   level      area"]
     for name, row in zip(score["class_names"], score["of_class"], strict=True):
-        there = row["salt_as_empty"] + row["salt_as_salt"]
+        found, false = row["marked_as_marked"], row["empty_as_marked"]
         lines.append(
-            f"  {name:<15} {there:>8,}  {row['salt_as_salt']:>6,}  {row['empty_as_salt']:>6,}   {row['score']:.4f}"
+            f"  {name:<15} {found + row['marked_as_empty']:>8,}  {found:>6,}  {false:>6,}   {row['score']:.4f}"
             f"  {row['level']:>6}  {row['minimum_area']:>8}"
         )
     return lines
@@ -129,8 +129,8 @@ def leak_lines(leak: dict | None) -> list[str]:
 def confusion_lines(counts: dict, target: str) -> list[str]:
     """Tiles with and without the target, and what they were taken for."""
     lines = [f"  truth             predicted empty   predicted {target}"]
-    for truth, name in (("empty", "empty"), ("salt", target)):
-        lines.append(f"  {name:<15} {counts[f'{truth}_as_empty']:>17,} {counts[f'{truth}_as_salt']:>16,}")
+    for truth, name in (("empty", "empty"), ("marked", target)):
+        lines.append(f"  {name:<15} {counts[f'{truth}_as_empty']:>17,} {counts[f'{truth}_as_marked']:>16,}")
     return lines
 
 

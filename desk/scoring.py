@@ -28,6 +28,7 @@ from salt.levels import (
 from salt.postprocess import postprocess
 from salt.rle import decode_rles
 from salt.scoring import calibrate, expect_leaderboard, score_by_depth, score_oof
+from salt.stacks import all_sides
 from salt.submission import split_objects
 
 
@@ -173,7 +174,8 @@ def object_score(data: AnyPath | None, oof: Oof, counts: OofCounts, competition:
 
     def of_table(tile: int) -> np.ndarray:
         rles, by_rows = texts[str(oof.ids[tile])], competition.rle_by_rows
-        return decode_rles(rles, competition.one_size(), [oof.ids[tile]] * len(rles), by_rows, competition.rle_first)
+        height, width = all_sides(oof.masks)[tile].tolist()
+        return decode_rles(rles, (height, width), [oof.ids[tile]] * len(rles), by_rows, competition.rle_first)
 
     objects_of = hanging_together
     if data is not None:

@@ -104,9 +104,11 @@ def submit_run(
 
     with sample_folder(competition, dry_run) as cache:
         sample = find_sample(link, competition, data, cache)
-        facts = check_submission(run.folder / SUBMISSION, sample, competition)
-    print(f"  checked      {facts['rows']:,} rows, {facts['empty_share']:.0%} of them empty, ", end="")
-    print(f"{facts['mean_coverage']:.1%} {competition.target} on average")
+        facts = check_submission(run.folder / SUBMISSION, sample, competition, known_sides(competition, data))
+    more = "their ends not, for which --data DIR is needed"
+    if "mean_coverage" in facts:
+        more = f"{facts['mean_coverage']:.1%} {competition.target} on average"
+    print(f"  checked      {facts['rows']:,} rows, {facts['empty_share']:.0%} of them empty, {more}")
     message = f"[{run.name}] {message}".strip()
     if len(message) > MOST_CHARACTERS:
         raise ConfigurationError(
@@ -204,7 +206,8 @@ def run_of_file(
     """
     competition = competition_of_file(path) if named is None else load_competition(named)
     with sample_folder(competition, dry_run) as cache:
-        check_submission(path, find_sample(link, competition, data, cache), competition)
+        sample = find_sample(link, competition, data, cache)
+        check_submission(path, sample, competition, known_sides(competition, data))
     digest = sha256_file(path)
     folder = runs / f"submission-{digest[:16]}"
     if not folder.is_dir():
@@ -248,6 +251,15 @@ def find_sample(
             raise ConfigurationError(f"{slug} has no {name}; give --data DIR")
         download_file(link, slug, name, files[name], path.parent)
     return path
+
+
+def known_sides(competition: Competition, data: pathlib.Path | None) -> dict[str, tuple[int, int]] | None:
+    """Height and width of each test image, where they differ and the competition's folder is given; else None."""
+    if competition.size is not None or data is None:
+        return None
+    from salt.data import read_test_sides  # OpenCV, which other submissions do not need
+
+    return read_test_sides(find_competition([data], competition))
 
 
 def wait_for_score(link: KaggleLink, run: Run, record: SubmitRecord, minutes: float) -> SubmitRecord:

@@ -47,12 +47,12 @@ from salt.data import read_test, read_train
 from salt.figures import plot_tiles
 from salt.inference import predict_run
 from salt.levels import choose_level_and_area, count_oof, level_table
+from salt.networks import build_fold_model
 from salt.parts import read_trained_run
 from salt.postprocess import postprocess
 from salt.submission import check_submission, write_submission
 from salt.tgs import COMPETITION
 from salt.tiles import shown_images
-from salt.unet import build_fold_model
 
 # %% tags=["parameters"]
 SET = {}  # settings that differ from the training run's: {"tta": "none"}
@@ -72,7 +72,7 @@ sample, _ = files.require_test()
 trained = read_trained_run(find_runs(roots, "train"), SET.get("train_folds"))
 trained_by = ", ".join(trained.run_ids)
 config = config_from_dict({**config_to_dict(trained.config), **SET})
-COMPETITION.check_slices(config.split, config.padding)
+COMPETITION.check_mosaics(config.split, config.padding)
 
 print("run", run_id, "of build", BUILD_ID or "(none)", "with the models of", trained_by)
 print(config)
@@ -105,7 +105,7 @@ print(f"{COMPETITION.target} from level {level} of 255 on, in tiles with at leas
 
 # %%
 tiles, around = read_test(files), None
-if config.padding == "neighbours":  # those of the slices that the training run has rebuilt
+if config.padding == "neighbours":  # in what the training run has rebuilt
     around = COMPETITION.find_neighbours(config, read_train(files), tiles, None, trained.mosaics())
 images = shown_images(tiles, slice(None), around, held_out=-1)
 blank = tiles.blank()
@@ -122,7 +122,7 @@ figure = plot_tiles(tiles.images[shown], {"prediction": masks[shown]}, list(tile
 
 # %%
 write_submission("submission.csv", tiles.ids, masks, COMPETITION, sample)
-submission = check_submission("submission.csv", sample, COMPETITION)
+submission = check_submission("submission.csv", sample, COMPETITION, tiles.sides())
 print(submission)
 found = 1 - submission["empty_share"]
 print(f"{len(tiles.ids)} tiles, {blank.sum()} of them blank; {COMPETITION.target} found in {found:.1%} of the masks")

@@ -19,8 +19,8 @@ trained on it.
 
 **Reads** the competition's table of masks and its training images.
 **Writes** the folds' weights, `oof.npz` (out-of-fold probabilities, for the score before any submission),
-`history.csv` and `manifest.json`, where it rebuilds slices also `mosaics.csv`; if time runs out, or a fold fails, also
-the folder `state`, from which a later run resumes.
+`history.csv` and `manifest.json`, where it rebuilds larger pictures also `mosaics.csv`; if time runs out, or a fold
+fails, also the folder `state`, from which a later run resumes.
 """
 
 import os
@@ -107,7 +107,7 @@ pseudo, test = None, None
 if earlier is not None:
     pseudo = read_pseudo_labels(config, read_test(files), earlier)
 if files.has_test() and (config.split == "mosaic" or config.padding == "neighbours"):
-    test = read_test(files)  # slices are rebuilt from all tiles
+    test = read_test(files)  # larger pictures are rebuilt from all tiles
 
 # %% [markdown]
 # ### Training

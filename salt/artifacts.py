@@ -18,7 +18,7 @@ import numpy as np
 from salt.archives import read_shared
 from salt.config import Config, config_to_dict
 from salt.files import sha256_file, whole_file
-from salt.stacks import Stack
+from salt.stacks import Stack, all_sides
 
 MANIFEST = "manifest.json"
 # What the entries of a manifest are that others rely on: those that each has, and those that some have.
@@ -62,6 +62,7 @@ def write_arrays(path: str | pathlib.Path, arrays: dict[str, Any]) -> None:
     """Writes arrays as a compressed `.npz`.
 
     What is no array, but gives arrays one by one, becomes entries NAME/000000 and so on: one at a time is in memory.
+    Where their heights and widths differ, NAME/sides tells them.
     """
     whole: dict[str, Any] = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
     with whole_file(path) as temporary, open(temporary, "w+b") as file:
@@ -71,9 +72,18 @@ def write_arrays(path: str | pathlib.Path, arrays: dict[str, Any]) -> None:
         # The fastest compression: the best takes ten times as long to make probabilities a tenth smaller.
         with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, stack in arrays.items():
+                sides = []
                 for index, array in enumerate(stack if name not in whole else ()):
-                    with archive.open(f"{name}/{index:06}.npy", "w", force_zip64=True) as entry:
-                        np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
+                    write_entry(archive, f"{name}/{index:06}", array)
+                    sides.append(array.shape[:2])
+                if len(set(sides)) > 1:
+                    write_entry(archive, f"{name}/sides", np.array(sides))
+
+
+def write_entry(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    """Writes an array as an entry of an open `.npz`."""
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+        np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
 
 
 class EntryReader:
@@ -103,11 +113,12 @@ class EntryReader:
 
 def read_array(path: pathlib.Path, arrays: Any, name: str) -> np.ndarray:
     """An array of an open `.npz`, or, where each tile has an entry, a `Stack`."""
-    count = sum(entry.startswith(f"{name}/") for entry in arrays.files)
-    if not count:
+    entries = {entry for entry in arrays.files if entry.startswith(f"{name}/")}
+    if not entries:
         return arrays[name]
-    shape = arrays[f"{name}/{0:06}"].shape
-    return cast(np.ndarray, Stack(EntryReader(path.absolute(), name), (count, *shape)))
+    sides = arrays[f"{name}/sides"] if f"{name}/sides" in entries else None
+    count, shape = len(entries) - (sides is not None), arrays[f"{name}/{0:06}"].shape
+    return cast(np.ndarray, Stack(EntryReader(path.absolute(), name), (count, *shape), None, sides))
 
 
 def read_oof(path: str | pathlib.Path) -> Oof:
@@ -141,6 +152,9 @@ def check_oof(oof: Oof, path: str | pathlib.Path) -> None:
         array = getattr(oof, name)
         if array.shape != shape:
             raise ArtifactError(f"{path}: {name} has shape {array.shape} where {shape} fits the {count} ids")
+    unequal = np.flatnonzero((all_sides(oof.probabilities) != all_sides(oof.masks)).any(axis=1))
+    if unequal.size:
+        raise ArtifactError(f"{path}: probabilities and masks of {oof.ids[unequal[0]]} differ in size")
     for name in ("probabilities", "masks"):
         array = getattr(oof, name)
         if array.dtype != np.uint8 or array.ndim not in (3, 4):

@@ -128,7 +128,7 @@ def augment(
     channels = images.shape[3]
     pictures = warped[..., 0] if grey else warped[..., :channels]
     truth = warped[..., channels] if single else warped[..., channels:]
-    # Between salt and no salt the nearer one is taken, so that the mask stays binary.
+    # Between 0 and 1 the nearer one is taken, so that the mask stays binary.
     return cut_out(pictures, parameters["hole"]), ops.cast(truth >= 0.5, "float32")
 
 

@@ -42,14 +42,14 @@ class Config:
     attention: bool = False  # squeeze-and-excitation over channels and pixels (scSE) after each decoder level
     hypercolumn: bool = False  # the logits are computed from all decoder levels, not from the last alone
     deep_supervision: bool = False  # each coarser decoder level gives logits of its own, "deep_1" ...
-    empty_head: bool = False  # one more logit a tile, "empty": whether it holds salt
+    empty_head: bool = False  # one more logit a tile, "empty": whether it holds anything
 
     # --- geometry and augmentation ---
     padded_size: int = 128  # pixels: smaller tiles are padded, of larger ones windows are cut; none is resized
-    padding: str = "reflect"  # how the border is filled: "reflect", "edge", or "neighbours" of the rebuilt slice
+    padding: str = "reflect"  # how the border is filled: "reflect", "edge", or "neighbours" in a larger picture
     neighbour_masks: bool = False  # with padding="neighbours", their known masks are painted into the border
     jitter: bool = False  # in training the tile lies at a random place inside the padded square, not in its middle
-    flip: bool = True  # horizontal flips; vertical ones hurt, since down is down in a seismic section
+    flip: bool = True  # horizontal flips; for vertical ones see tta
     scale: float = 0.0  # magnification from 1 / (1 + scale) to 1 + scale
     shear: float = 0.0  # horizontal shear up to +- this slope
     rotation: float = 0.0  # degrees, up to +- this
@@ -91,11 +91,11 @@ class Config:
 
     # --- folds, inference, randomness ---
     folds: int = 5  # into how many parts the training tiles are split
-    split: str = "random"  # "random": each tile by itself; "mosaic": all tiles of a rebuilt slice in one fold
+    split: str = "random"  # "random": each tile by itself; "mosaic": all tiles of a larger picture in one
     train_folds: tuple[int, ...] = (0, 1, 2, 3, 4)  # which of them are held out, one model for each
     tta: str = "flip"  # test-time augmentation: "none", "flip" (left and right), or "d4" where up is not special
-    level: int = 0  # a pixel is salt if round(255 p) is at least this; 0: the best for the out-of-fold predictions
-    minimum_area: int = -1  # pixels; a tile with less predicted salt is predicted empty; -1: the best for them
+    level: int = 0  # a pixel counts if round(255 p) is at least this; 0: the best for the out-of-fold predictions
+    minimum_area: int = -1  # pixels; a mask with less is predicted empty; -1: the best for them
     seed: int = 0  # of folds, weights, order and augmentation
 
     def __post_init__(self) -> None:

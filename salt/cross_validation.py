@@ -87,8 +87,8 @@ def fit_folds(
     Args:
         config: the run's settings.
         tiles: training tiles with masks.
-        folder: gets `fold<k>.weights.h5`, `history.csv`, `courses.json` (the folds' plans) and `oof.npz`; where slices
-            were rebuilt, `mosaics.csv`.
+        folder: gets `fold<k>.weights.h5`, `history.csv`, `courses.json` (the folds' plans) and `oof.npz`; where larger
+            pictures were rebuilt, `mosaics.csv`.
         state_folder: keeps the checkpoints; of no use when all folds are finished.
         weights: of a pre-trained encoder, as for `build_model`.
         pseudo: further tiles to train on, from `read_pseudo_labels`.
@@ -98,7 +98,7 @@ def fit_folds(
         watch: as for `FoldJob`; a fold whose training it ends has failed, and what it raised is the cause.
         callbacks: as for `FoldJob`: a function of the held-out fold that gives further Keras callbacks.
         transform: as for `TileBatches`: an augmentation of albumentations' kind.
-        test: test tiles: slices are rebuilt from all that is there, and with `padding="neighbours"` they are shown.
+        test: test tiles: larger pictures are rebuilt from all that is there, see `Competition.find_mosaics`.
 
     Returns:
         The out-of-fold predictions, the history, and what is not finished.
@@ -163,7 +163,7 @@ def split_tiles(config: Config, tiles: Tiles, state_folder: pathlib.Path, test: 
         DescriptionError: they are cut from nothing that could be rebuilt.
     """
     groups, find = tiles.groups(), tiles.competition.find_mosaics
-    tiles.competition.check_slices(config.split, config.padding)
+    tiles.competition.check_mosaics(config.split, config.padding)
     if find is not None and (config.split == "mosaic" or config.padding == "neighbours"):
         mosaic = find(state_folder / "mosaics.csv", tiles, test)
         groups = mosaic if config.split == "mosaic" else groups
@@ -454,8 +454,8 @@ def claim_state(state_folder: str | pathlib.Path, config: Config, tiles: Tiles, 
         ArtifactError: the folder is that of a run with others.
     """
     arrays = [tiles.images] if pseudo is None else [tiles.images, pseudo.images, pseudo.known_masks()]
-    known = [array[:SUMMED_TILES] if isinstance(array, Stack) else array for array in arrays]
-    pixels = [int(array.sum(dtype=np.int64)) for array in known]
+    known = [subset(array, slice(SUMMED_TILES)) if isinstance(array, Stack) else array[None] for array in arrays]
+    pixels = [sum(int(each.sum(dtype=np.int64)) for each in array) for array in known]
     path, shown = pathlib.Path(state_folder) / "run.json", {"tiles": len(tiles.ids), "pixels": pixels}
     if not path.is_file():
         with whole_file(path) as temporary:

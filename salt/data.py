@@ -35,7 +35,7 @@ from salt.competition import find_competition as find_competition  # here, too, 
 from salt.description import Competition, Files
 from salt.pictures import check_size, image_of, mask_of, size_of_file
 from salt.rle import decode_rles
-from salt.stacks import MOST_IN_MEMORY, MaskTexts, Stack, marked_pixels
+from salt.stacks import MOST_IN_MEMORY, MaskTexts, Stack, all_sides, listed_stack, marked_pixels
 from salt.tables import fitting_form, masks_of_rows, read_fields, read_rows, template_pattern
 from salt.tiles import Tiles
 from salt.tiles import crop_images as crop_images
@@ -53,7 +53,7 @@ def read_train(files: CompetitionFiles, progress: bool = True, most: int = MOST_
     The masks are read from their files, in which any pixel above zero counts, and compared with the run lengths in the
     table; without mask files they come from the table alone. Images and masks that would take more than `most` bytes
     are not read here, but tile by tile when they are needed, the masks from the table; of their files only the sizes
-    are looked at.
+    are looked at. Images that differ in size are a `Stack` in any case.
 
     Args:
         files: where they are, from `find_competition`.
@@ -68,7 +68,7 @@ def read_train(files: CompetitionFiles, progress: bool = True, most: int = MOST_
             from the table. All such files are found before it is raised; the message lists the first of them.
         RLEError: a mask in the table is no valid run-length encoding.
     """
-    competition, size = files.competition, files.competition.one_size()
+    competition = files.competition
     image_reader = PictureReader(files.train_images, competition.train_images)
     ids, texts = read_train_table(files, image_reader)
     image_reader.match(ids)
@@ -83,15 +83,18 @@ def read_train(files: CompetitionFiles, progress: bool = True, most: int = MOST_
         lonely = sorted((with_image - with_mask).intersection(ids.tolist()))
         problems += [f"{image_reader.label(i)}: image without mask" for i in lonely]
     raise_problems(problems)
-    maker = PictureMaker(image_reader, ids, size, competition.channels)
+    maker = PictureMaker(image_reader, ids, competition.size, competition.channels)
     images, problems = read_pictures(maker, "train images", progress, most)
-    masks = None
-    if mask_reader is not None and len(ids) * size[0] * size[1] <= most:
-        masks, mask_problems = read_pictures(PictureMaker(mask_reader, ids, size, 0), "train masks", progress, most)
+    if competition.size is None:
+        raise_problems(problems)  # masks must have the sizes of their images
+    sides, masks = all_sides(images), None
+    if mask_reader is not None and sides.prod(axis=1).sum() <= most:
+        mask_maker = PictureMaker(mask_reader, ids, competition.size or sides, 0)
+        masks, mask_problems = read_pictures(mask_maker, "train masks", progress, most)
         problems += mask_problems
     raise_problems(problems)
-    encoded = decode_texts(texts, ids, competition, most)
-    if isinstance(masks, np.ndarray) and isinstance(encoded, np.ndarray):
+    encoded = decode_texts(texts, ids, competition, most, sides)
+    if masks is not None and sides.prod(axis=1).sum() * len(competition.classes) <= most:
         raise_problems(mask_disagreements(ids, masks, encoded, files.train_table.name))
     return Tiles(ids, images, encoded, read_depths(files, ids), competition)
 
@@ -120,10 +123,15 @@ def read_test(files: CompetitionFiles, progress: bool = True, most: int = MOST_I
     reader = PictureReader(folder, competition.test_images)
     reader.match(ids)
     raise_problems(unmatched_ids(ids, sample.name, reader, known_ids(files, "train_table")))
-    maker = PictureMaker(reader, ids, competition.one_size(), competition.channels)
+    maker = PictureMaker(reader, ids, competition.size, competition.channels)
     images, problems = read_pictures(maker, "test images", progress, most)
     raise_problems(problems)
     return Tiles(ids, images, None, read_depths(files, ids), competition)
+
+
+def read_test_sides(files: CompetitionFiles) -> dict[str, tuple[int, int]]:
+    """Height and width of each test tile, by the head of its file."""
+    return read_test(files, progress=False, most=0).sides()
 
 
 def read_train_table(
@@ -152,7 +160,11 @@ def read_train_table(
 
 
 def decode_texts(
-    texts: Sequence[Sequence[Sequence[str]]], ids: np.ndarray, competition: Competition, most: int = MOST_IN_MEMORY
+    texts: Sequence[Sequence[Sequence[str]]],
+    ids: np.ndarray,
+    competition: Competition,
+    most: int = MOST_IN_MEMORY,
+    sides: np.ndarray | None = None,
 ) -> np.ndarray:
     """Masks of run-length texts, uint8 {0, 1} `[N, H, W]`, or `[N, H, W, C]` of several classes; perhaps a `Stack`.
 
@@ -161,15 +173,22 @@ def decode_texts(
         ids: str `[N]`, for messages.
         competition: that they are of.
         most: bytes of masks that are decoded at once; more become a `Stack`.
+        sides: height and width of each tile, int `[N, 2]`, where the competition's differ.
 
     Raises:
         RLEError: a text is no run-length encoding of a mask of that size; of a stack when that mask is asked for.
     """
-    size, count = competition.one_size(), len(competition.classes)
-    shape = (len(ids), *size) if count == 1 else (len(ids), *size, count)
-    if int(np.prod(shape, dtype=np.int64)) > most:
-        maker = MaskTexts(texts, size, competition.rle_by_rows, competition.rle_first, ids.tolist())
-        return cast(np.ndarray, Stack(maker, shape))
+    count = len(competition.classes)
+    if competition.size is not None or sides is None:
+        sides = np.tile(competition.one_size(), (len(ids), 1))
+    maker = MaskTexts(texts, sides, competition.rle_by_rows, competition.rle_first, ids.tolist())
+    fits = sides.prod(axis=1).sum() * count <= most
+    if competition.size is None and fits:
+        return listed_stack([maker(index) for index in range(len(ids))])
+    size = competition.size or (0, 0)
+    if not fits:
+        shape = (len(ids), *size) if count == 1 else (len(ids), *size, count)
+        return cast(np.ndarray, Stack(maker, shape, None, sides if competition.size is None else None))
     flat = [(tile, label, text) for tile, each in enumerate(texts) for label, own in enumerate(each) for text in own]
     masks = np.zeros((len(ids), *size, count), np.uint8)
     for start in range(0, len(flat), TEXTS_AT_ONCE):
@@ -288,17 +307,31 @@ class PictureMaker:
     Args:
         reader: of the pictures' files.
         ids: str `[N]`.
-        size: height and width.
+        size: height and width of all; or of each, int `[N, 2]`; None: they differ, and `check` learns them.
         channels: of an image, 1 or 3; 0: the pictures are masks.
     """
 
-    def __init__(self, reader: PictureReader, ids: np.ndarray, size: tuple[int, int], channels: int):
+    def __init__(
+        self, reader: PictureReader, ids: np.ndarray, size: tuple[int, int] | np.ndarray | None, channels: int
+    ):
         self.reader, self.ids, self.size, self.channels = reader, ids, size, channels
-        self.shape = (len(ids), *size, channels) if channels > 1 else (len(ids), *size)
+        self.sides = size.copy() if isinstance(size, np.ndarray) else np.tile(size or (0, 0), (len(ids), 1))
+
+    def bytes(self) -> int:
+        """Of all pictures, as far as their sizes are known."""
+        return int(self.sides.prod(axis=1).sum()) * max(1, self.channels)
+
+    @property
+    def stack(self) -> Stack:
+        """All pictures, read when they are asked for."""
+        last = (self.channels,) if self.channels > 1 else ()
+        one = self.size if isinstance(self.size, tuple) else None
+        return Stack(self, (len(self.ids), *(one or (0, 0)), *last), None, None if one else self.sides)
 
     def __call__(self, index: int) -> np.ndarray:
+        height, width = self.sides[index].tolist()
         try:
-            pixels = self.reader.pixels(self.ids[index], self.size)
+            pixels = self.reader.pixels(self.ids[index], (height, width))
             return image_of(pixels, self.channels) if self.channels else mask_of(pixels)
         except DataError as error:
             raise DataError(f"{self.reader.label(self.ids[index])}: {error}") from error
@@ -309,8 +342,12 @@ class PictureMaker:
         Raises:
             DataError: it is another, or the file is no picture.
         """
+        height, width = self.sides[index].tolist()
         try:
-            check_size(self.reader.size(self.ids[index]), self.size)
+            found = self.reader.size(self.ids[index])
+            if self.size is not None:
+                check_size(found, (height, width))
+            self.sides[index] = found
         except DataError as error:
             raise DataError(f"{self.reader.label(self.ids[index])}: {error}") from error
 
@@ -329,15 +366,21 @@ def read_pictures(maker: PictureMaker, label: str, progress: bool, most: int) ->
     Returns:
         uint8, as `maker` makes them, perhaps as a `Stack`, and one line for each bad file.
     """
-    if int(np.prod(maker.shape, dtype=np.int64)) > most:
-        problems = bad_files(maker.check, len(maker.ids), f"sizes of {label}", progress)
-        return cast(np.ndarray, Stack(maker, maker.shape)), problems
-    tiles = np.zeros(maker.shape, np.uint8)
+    count, problems = len(maker.ids), []
+    if maker.size is None or maker.bytes() > most:
+        problems = bad_files(maker.check, count, f"sizes of {label}", progress)
+    stack = maker.stack
+    if problems or maker.bytes() > most:
+        return cast(np.ndarray, stack), problems
+    tiles: Any = np.zeros(stack.shape, np.uint8)
+    if stack.sides is not None:
+        tiles = [np.zeros((*side, *stack.shape[3:]), np.uint8) for side in stack.sides]
 
     def read(index: int) -> None:
         tiles[index] = maker(index)
 
-    return tiles, bad_files(read, len(tiles), label, progress)
+    problems = bad_files(read, count, label, progress)
+    return tiles if stack.sides is None else listed_stack(tiles), problems
 
 
 def bad_files(work: Callable[[int], None], count: int, label: str, progress: bool) -> list[str]:
@@ -429,8 +472,8 @@ def unmatched_ids(ids: np.ndarray, table_name: str, reader: PictureReader, elsew
 
 
 def mask_disagreements(ids: np.ndarray, masks: np.ndarray, encoded: np.ndarray, table_name: str) -> list[str]:
-    """One line for each tile whose mask file and run-length encoding differ, uint8 `[N, H, W]` both."""
-    pixels = np.count_nonzero(masks != encoded, axis=(1, 2))
+    """One line for each tile whose mask file and run-length encoding differ, uint8 `[N, H, W]` both, or stacks."""
+    pixels = np.array([np.count_nonzero(mask != other) for mask, other in zip(masks, encoded, strict=True)])
     lines = []
     for index in np.flatnonzero(pixels):
         transposed = np.array_equal(masks[index], encoded[index].T)

@@ -60,8 +60,7 @@ class Files:
     Attributes:
         folder: where they lie below the competition's folder, such as "train/images"; its first part may be a zip.
         suffix: what follows a tile's name in the name of its file, such as ".png" or "_mask.png".
-        decode: function of a file's bytes and of the height and width of a tile that gives pixels, such as
-            `decode_png`.
+        decode: function of a file's bytes and of the height and width of a tile that gives pixels, see `pictures.py`.
     """
 
     folder: str
@@ -85,10 +84,10 @@ class Competition:
 
     Attributes:
         slug: its name in Kaggle's addresses.
-        label: its name in a word, with which the titles of its kernels begin, such as "Salt train".
+        label: its name in a word, with which the titles of its kernels begin, such as "Clouds train".
         title: its name for people.
-        target: what a mask marks, in a word, such as "salt".
-        size: height and width of every image in pixels; None: they vary, and nothing can be read, see `one_size`.
+        target: what a mask marks, in a word, such as "clouds".
+        size: height and width of every image in pixels; None: they vary, and each image's are read from its file.
         channels: of an image: 1 (grey) or 3 (red, green, blue).
         metric: the score of a tile, whose mean over tiles (and classes) is the competition's.
         train_table: the masks of the training tiles.
@@ -100,8 +99,8 @@ class Competition:
         classes: names of the masks of one image, in the order of the last axis of `masks`; with one class there is no
             such axis.
         depths_table: a table of one number a tile, such as its depth; None: there is none.
-        group: None, or a function of a tile's name that gives what it shows, such as a car: all tiles of one are held
-            out together.
+        group: None, or a function of a tile's name that gives what it shows, such as a patient: all tiles of one are
+            held out together.
         find_mosaics: None, or a function of a table's path, the training tiles and the test tiles, or None, that gives
             the larger picture out of which each training tile was cut, int `[N]`, -1 for none; the table keeps it.
         find_neighbours: None, or a function of the settings, the training tiles, the test tiles, or None, the fold of
@@ -148,25 +147,24 @@ class Competition:
                     form.column("class")
 
     def one_size(self) -> tuple[int, int]:
-        """Height and width of every image.
+        """Height and width of every image, for what cannot do without.
 
         Raises:
             DescriptionError: they vary.
         """
         if self.size is None:
             raise DescriptionError(
-                f"{self.slug}: size=None, images of several sizes, which cannot be read, trained on or submitted; give "
-                "size=(height, width), and scale all images and masks to it first"
+                f"{self.slug}: size=None, images of several sizes; this takes one size alone, size=(height, width)"
             )
         return self.size
 
-    def check_slices(self, split: str, padding: str) -> None:
-        """Raises a `DescriptionError` if settings ask for slices that the tiles were cut from, and there are none."""
+    def check_mosaics(self, split: str, padding: str) -> None:
+        """Raises a `DescriptionError` if settings ask for larger pictures, and the tiles are cut from none."""
         missing = self.find_mosaics is None
         if split == "mosaic" and missing:
-            raise DescriptionError(f"split='mosaic': {self.title} has no slices to rebuild; set it to 'random'")
+            raise DescriptionError(f"split='mosaic': {self.title} has no larger pictures; set it to 'random'")
         if padding == "neighbours" and (missing or self.find_neighbours is None):
-            raise DescriptionError(f"padding='neighbours': {self.title} has no slices to rebuild; set it to 'reflect'")
+            raise DescriptionError(f"padding='neighbours': {self.title} has no larger pictures; set it to 'reflect'")
 
     def blank_images(self, images: np.ndarray) -> np.ndarray:
         """Which images never hold anything, bool `[N]`; see `blank`."""

@@ -1,4 +1,4 @@
-"""Encoders (backbones): networks from grey tiles to feature maps, from fine to coarse, for the decoders of `unet.py`.
+"""Encoders (backbones): networks from grey tiles to feature maps, from fine to coarse, which decoders take up.
 
 Each takes grey tiles of 0 to 255 and normalises them itself; each map is half the size of the one before.
 `encoder_features` chooses the encoder that a configuration names.
@@ -124,7 +124,7 @@ def centre_grey(tiles: keras.KerasTensor, name: str = "to_unit_range") -> keras.
     """Images of 0 to 255 to a unit range about each one's mean, for the encoders from scratch."""
     # In float32 whatever the precision policy: bfloat16's 8 bits of mantissa cannot represent all 256 grey levels.
     x = keras.layers.Rescaling(1 / 255, dtype="float32", name=name)(tiles)
-    return x - ops.mean(x, axis=(1, 2, 3), keepdims=True)  # a tile's brightness says nothing about salt
+    return x - ops.mean(x, axis=(1, 2, 3), keepdims=True)  # a tile's brightness says nothing
 
 
 def residual_encoder(

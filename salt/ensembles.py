@@ -71,7 +71,7 @@ def made_of(arrays: list[np.ndarray], make: Callable[[int | slice], np.ndarray])
         make: function of a tile's place, or of a slice of places, that gives its probabilities, or theirs.
     """
     if isinstance(arrays[0], Stack):
-        return Stack(make, arrays[0].shape)
+        return arrays[0].of_same_sides(make)
     made = np.empty_like(arrays[0])
     for part in tile_parts(made):
         made[part] = make(part)

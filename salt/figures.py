@@ -6,7 +6,7 @@ import pandas as pd
 
 
 def plot_history(history: pd.DataFrame) -> plt.Figure:
-    """Learning curves: loss and leaderboard score by epoch, a colour for each fold.
+    """Learning curves: loss and score by epoch, a colour for each fold.
 
     Args:
         history: from `fit_folds`: columns `fold`, `epoch`, `loss`, `score`, `val_loss`, `val_score`.
@@ -81,8 +81,8 @@ def plot_tiles(images: np.ndarray, overlays: dict[str, np.ndarray], titles: list
             panel.set_visible(True)
             panel.imshow(image, cmap="gray", vmin=0, vmax=255)
             if row:
-                salt = np.ma.masked_equal(overlays[name][index], 0)
-                panel.imshow(salt, cmap=("summer", "autumn", "winter")[(row - 1) % 3], alpha=0.5)
+                marked = np.ma.masked_equal(overlays[name][index], 0)
+                panel.imshow(marked, cmap=("summer", "autumn", "winter")[(row - 1) % 3], alpha=0.5)
             else:
                 panel.set_title(title, fontsize=8)
             if column == 0:

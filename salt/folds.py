@@ -1,12 +1,10 @@
 """Which tile is held out in which fold: stratified, reproducible from a seed."""
 
-import math
-
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from salt.metrics import coverage_tenths
-from salt.stacks import marked_pixels
+from salt.stacks import all_sides, marked_pixels
 
 
 class FoldError(ValueError):
@@ -70,7 +68,7 @@ def stratification_classes(masks: np.ndarray, blank: np.ndarray) -> np.ndarray:
     """
     marked = marked_pixels(masks)
     if marked.ndim == 1:
-        classes = coverage_tenths(marked, math.prod(masks.shape[1:]))
+        classes = coverage_tenths(marked, all_sides(masks).prod(axis=1))
     else:
         classes = (marked > 0) @ (1 << np.arange(marked.shape[1]))
     return np.where(blank, -1, classes)

@@ -4,7 +4,7 @@ Images that are larger than what the network sees are predicted by overlapping w
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from salt.config import Config
 from salt.machine import tensorflow_on_cpu
 from salt.postprocess import empty_tiles
+from salt.stacks import all_sides, differ_in_size
 from salt.tiles import crop_images, pad_images, tile_side, window_side
 from salt.tta import tta_transforms
 
@@ -96,15 +97,18 @@ def predict_tiles(
     if not models:
         raise ValueError("models is empty: an ensemble needs at least one model")
     sides = tile_sides(images, padded_size, padding)
-    side, whole = window_side(sides, padded_size), max(sides) <= padded_size
-    at_once = min(batch_size, len(images) if whole else len(window_corners(sides, side)))
+    whole = max(sides) <= padded_size and not differ_in_size(images)
+    sizes = np.unique(all_sides(images), axis=0)
+    most = len(images) if whole else max(len(window_corners(each, padded_size)) for each in sizes)
+    at_once = min(batch_size, most)
     networks = [network_function(model, at_once) for model in models]
     starts = range(0, len(images), batch_size if whole else 1)
     for start in tqdm(starts, desc="predict", unit="batch" if whole else "image", disable=not progress, mininterval=2):
-        if whole:
-            means = predict_padded(models, networks, images[start : start + batch_size], tta, padded_size, padding)
+        batch = images[start : start + batch_size] if whole else images[start][None]
+        if whole or max(batch.shape[1:3]) <= padded_size:
+            means = predict_padded(models, networks, batch, tta, padded_size, padding)
         else:
-            means = predict_windows(models, networks, images[start], side, at_once, tta, padded_size, padding)[None]
+            means = predict_windows(models, networks, batch[0], at_once, tta, padded_size, padding)[None]
         yield from np.rint(255 * means).astype(np.uint8)
 
 
@@ -142,21 +146,21 @@ def predict_windows(
     models: list[keras.Model],
     networks: list[Network],
     image: np.ndarray,
-    side: int,
     at_once: int,
     tta: str,
     padded_size: int,
     padding: str,
 ) -> np.ndarray:
-    """The mean probability of one image, float64 `[H, W]` or `[H, W, C]`, from overlapping windows of `side` pixels.
+    """The mean probability of one image, float64 `[H, W]` or `[H, W, C]`, from overlapping windows, see `window_side`.
 
     Where windows overlap, each weighs the less the nearer its border is, since a network knows least there.
     """
+    side = window_side((image.shape[0], image.shape[1]), padded_size)
     ramp = np.minimum(np.arange(side) + 1, side - np.arange(side)).astype(np.float64)
     axis = class_axis(models)
     weight = (ramp[:, None] * ramp).reshape(side, side, *(1 for _ in axis))
     total, weights = np.zeros((*image.shape[:2], *axis)), np.zeros((*image.shape[:2], *(1 for _ in axis)))
-    corners = window_corners(image.shape[:2], side)
+    corners = window_corners(image.shape[:2], padded_size)
     for first in range(0, len(corners), at_once):
         places = [np.s_[top : top + side, left : left + side] for top, left in corners[first : first + at_once]]
         means = predict_padded(
@@ -174,9 +178,11 @@ def window_starts(length: int, side: int) -> list[int]:
     return np.rint(np.linspace(0, length - side, count)).astype(int).tolist()
 
 
-def window_corners(sides: tuple[int, ...], side: int) -> list[tuple[int, int]]:
+def window_corners(sides: Sequence[int] | np.ndarray, padded_size: int) -> list[tuple[int, int]]:
     """Row and column of the first pixel of each window of an image of these sides."""
-    rows, columns = (window_starts(length, side) for length in sides)
+    height, width = sides
+    side = window_side((height, width), padded_size)
+    rows, columns = (window_starts(length, side) for length in (height, width))
     return [(top, left) for top in rows for left in columns]
 
 

@@ -1,16 +1,15 @@
-"""Metrics for Keras's `fit`: the leaderboard score and the mean IoU of what a model gives, each a mean over images.
+"""Metrics for Keras's `fit` in anybody's project: the leaderboard score and the mean IoU, each a mean over images.
 
 Each equals what `metrics.py` computes of the masks at p = 0.5. An image whose logits are NaN has no mask: the mean over
 images is NaN then, never a number that looks like a score.
 """
 
-import math
-
 import keras
 from keras import ops
 
 from salt.layers import Tensor
-from salt.metrics import THRESHOLDS_20, Metric
+from salt.metrics import THRESHOLDS_20
+from salt.running_score import nan_for_nan
 
 
 class MeanOverImages(keras.metrics.Metric):
@@ -18,7 +17,7 @@ class MeanOverImages(keras.metrics.Metric):
 
     Args:
         name: name in Keras's logs.
-        threshold: a pixel is salt if the model gives at least this: 0 for logits, 0.5 for probabilities.
+        threshold: a pixel counts if the model gives at least this: 0 for logits, 0.5 for probabilities.
     """
 
     def __init__(self, name: str, threshold: float = 0.0, **kwargs: object):
@@ -40,7 +39,7 @@ class MeanOverImages(keras.metrics.Metric):
         """
         masks, logits = single_channel(masks, "masks"), single_channel(logits, "the model's output")
         truth = ops.cast(masks, "int32")
-        proposal = ops.cast(logits >= self.threshold, "int32")  # one half itself is level 128 of 255: salt
+        proposal = ops.cast(logits >= self.threshold, "int32")  # one half itself is level 128 of 255: it counts
         intersection = ops.sum(truth * proposal, axis=(1, 2))
         union = ops.sum(ops.maximum(truth, proposal), axis=(1, 2))
         values = self.of_image(intersection, union)
@@ -55,38 +54,6 @@ class MeanOverImages(keras.metrics.Metric):
     def get_config(self) -> dict:
         """The arguments, for a saved model."""
         return {**super().get_config(), "threshold": self.threshold}
-
-
-class MetricScore(keras.metrics.Metric):
-    """A competition's metric at probability 0.5, over tiles and classes: equal to `metric.mean` of their scores.
-
-    Args:
-        metric: of the competition.
-        name: in Keras's logs.
-    """
-
-    def __init__(self, metric: Metric, name: str = "score"):
-        super().__init__(name=name)
-        self.metric = metric
-        # In float32, as `fit` keeps it on every device; whole numbers are exact up to 2 ** 24.
-        self.total = self.add_variable((), initializer="zeros", dtype="float32", name="total")
-        self.masks = self.add_variable((), initializer="zeros", dtype="float32", name="masks")
-
-    def update_state(self, masks: Tensor, logits: Tensor, sample_weight: None = None) -> None:
-        """Takes masks of 0 and 1 and logits, both `[B, H, W]`; NaN among the logits make the score NaN."""
-        truth = ops.cast(masks, "float32")
-        proposal = ops.cast(logits >= 0.0, "float32")
-        counts = [ops.sum(pixels, axis=(1, 2)) for pixels in (truth * proposal, proposal, truth)]
-        values = self.metric.of_counts(*counts, ops.where)
-        if self.metric.steps is not None:
-            values = ops.round(self.metric.steps * values)  # whole numbers, so that their sum is exact
-        values = nan_for_nan(values, logits)
-        self.total.assign_add(ops.sum(values))
-        self.masks.assign_add(ops.cast(ops.shape(truth)[0], "float32"))
-
-    def result(self) -> Tensor:
-        """The mean over the masks seen so far; 0 before the first."""
-        return self.total / ops.maximum((self.metric.steps or 1) * self.masks, 1.0)
 
 
 @keras.saving.register_keras_serializable(package="salt")
@@ -127,11 +94,6 @@ class ImageIoU(MeanOverImages):
         """The IoU of each image."""
         ratio = ops.cast(intersection, "float32") / ops.cast(ops.maximum(union, 1), "float32")
         return ops.where(union == 0, 1.0, ratio)
-
-
-def nan_for_nan(values: Tensor, logits: Tensor) -> Tensor:
-    """Values `[B]` of images, NaN for those among whose logits `[B, H, W]` there is a NaN."""
-    return ops.where(ops.any(ops.isnan(logits), axis=(1, 2)), math.nan, values)
 
 
 def single_channel(maps: Tensor, name: str) -> Tensor:

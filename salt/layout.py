@@ -76,7 +76,9 @@ def write_competition(
         for outer, named in pictures.items():
             write_zip(temporary / f"{outer}.zip", named)
         table = competition.train_table
-        stack = masks if len(competition.classes) == 1 else joined_classes(masks, len(competition.classes))
+        stack = masks
+        if len(competition.classes) > 1 and isinstance(masks, np.ndarray):
+            stack = joined_classes(masks, len(competition.classes))
         names = [(i, label) for i in ids for label in competition.classes]
         texts = zip(names, mask_texts(stack, table, competition), strict=True)
         write_text_table(temporary, table, [fill_row(table, *name, text) for name, each in texts for text in each])
@@ -113,12 +115,13 @@ def check_tiles(
     masks: np.ndarray | None = None,
 ) -> None:
     """Raises a `DataError` if arrays are not what `Tiles` promises."""
-    size, channels, classes = competition.one_size(), competition.channels, len(competition.classes)
+    channels, classes = competition.channels, len(competition.classes)
     for name, array, last in (("images", images, channels), ("masks", masks, classes)):
+        size = competition.size or images.shape[1:3]
         shape = (len(ids), *size) if last == 1 else (len(ids), *size, last)
         if array is not None and (array.shape != shape or array.dtype != np.uint8):
             raise DataError(f"{label} {name}: {array.dtype} {array.shape}; must be uint8 {shape} for {len(ids)} ids")
-    if masks is not None and masks.size and masks.max() > 1:
+    if isinstance(masks, np.ndarray) and masks.size and masks.max() > 1:
         raise DataError(f"{label} masks: the largest value is {masks.max()}; must be 0 or 1")
     if len(depths) != len(ids):
         raise DataError(f"{label} depths: {len(depths)} values; must be {len(ids)}, one per id")

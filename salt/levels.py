@@ -58,9 +58,9 @@ class LevelTable(NamedTuple):
 
     Attributes:
         scores: float64 `[N, 255]`, of each tile at each level.
-        areas: int32 `[N, 255]`, pixels predicted as salt.
+        areas: int32 `[N, 255]`, pixels that are predicted.
         emptied: float64 `[N]`, the score of the tile if it is predicted empty.
-        truth: int32 `[N]`, pixels of true salt.
+        truth: int32 `[N]`, pixels of the true mask.
         pixels: int32 `[N]`, all of them.
     """
 
@@ -241,7 +241,7 @@ def nested_choice(table: LevelTable, parts: np.ndarray, metric: Metric) -> tuple
         metric: that the table is of.
 
     Returns:
-        Scores, float64 `[N]`; which tiles are predicted to have salt, bool `[N]` (of several classes both `[N, C]`);
+        Scores, float64 `[N]`; in which tiles anything is predicted, bool `[N]` (of several classes both `[N, C]`);
         and for each part a dict of `part`, `tiles`, `level`, `minimum_area`, the last two lists of several classes.
     """
     scores, found, choices = np.empty(table.truth.shape), np.empty(table.truth.shape, bool), []

@@ -98,7 +98,7 @@ def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """1 - (2 |p m| + 1) / (|p| + |m| + 1), with p = sigmoid(logits) and |.| the sum over a tile.
 
-    The 1 is one pixel: on a tile without salt the loss is s / (s + 1) for a predicted area of s pixels. So an empty
+    The 1 is one pixel: on an empty tile the loss is s / (s + 1) for a predicted area of s pixels. So an empty
     prediction costs 0 there and a single pixel 1/2, but for a large area the slope 1 / (s + 1) ** 2 is nearly 0, and
     only the BCE reduces it.
 
@@ -125,10 +125,10 @@ def lovasz_hinge_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
     With the hinge errors e = 1 - logit * (2 mask - 1), sorted downwards, the loss is sum_k (elu(e_k) + 1) * (J_k -
     J_(k-1)): J_k is the Jaccard loss, 1 - IoU, of the mask in which the k worst pixels are wrong and all others right.
-    The paper has relu(e); the winners of the salt competition had elu(e) + 1, which is e + 1 above 0 and exp(e) below:
+    The paper has relu(e). Here it is elu(e) + 1, as winners of competitions had it: e + 1 above 0 and exp(e) below;
     it is never 0, so that correct pixels still get a gradient. For equal errors any order gives the same loss.
 
-    A tile without salt: the IoU of nothing with nothing is 1, and of anything with nothing it is 0, so J_k is 1 from
+    An empty tile: the IoU of nothing with nothing is 1, and of anything with nothing it is 0, so J_k is 1 from
     the first wrong pixel on, and the loss is elu(e) + 1 of the worst pixel alone; no other pixel gets a gradient.
 
     Args:
@@ -147,10 +147,10 @@ def lovasz_hinge_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 @TileLoss
 def symmetric_lovasz_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """The mean of the Lovasz hinges of the salt and of the background.
+    """The mean of the Lovasz hinges of what is marked and of the background.
 
-    That is `(lovasz_hinge_loss(logits, masks) + lovasz_hinge_loss(-logits, 1 - masks)) / 2`. The second gives tiles
-    without salt a gradient in every pixel. Both have the same errors, hence one sort serves both.
+    That is `(lovasz_hinge_loss(logits, masks) + lovasz_hinge_loss(-logits, 1 - masks)) / 2`. The second gives empty
+    tiles a gradient in every pixel. Both have the same errors, hence one sort serves both.
 
     Args:
         logits: `[B, H, W]`.
@@ -187,7 +187,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor, lovasz_weight: float | Tens
 
 @TileLoss
 def deep_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy of coarse logits against the share of salt among the pixels that each of them covers.
+    """Cross-entropy of coarse logits against the share of marked ones among the pixels that each of them covers.
 
     It is taken on the whole padded square, whose padding mirrors image and mask alike.
 
@@ -211,7 +211,7 @@ def deep_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 @TileLoss
 def empty_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy of one logit a tile, "this tile holds salt".
+    """Cross-entropy of one logit a tile, "this tile holds something".
 
     Args:
         logits: `[B, 1]`.
@@ -226,8 +226,8 @@ def empty_loss(logits: Tensor, masks: Tensor) -> Tensor:
     logits, masks = ops.convert_to_tensor(logits), ops.convert_to_tensor(masks)
     if len(logits.shape) > 2 or tuple(logits.shape[1:]) not in ((), (1,)) or len(masks.shape) != 3:
         raise LossError(f"logits {tuple(logits.shape)} and masks {tuple(masks.shape)}: must be [B, 1] and [B, H, W]")
-    salty = ops.max(ops.cast(masks, "float32"), axis=(1, 2))
-    return bce_loss(ops.reshape(logits, (-1, 1, 1)), ops.reshape(salty, (-1, 1, 1)))
+    held = ops.max(ops.cast(masks, "float32"), axis=(1, 2))
+    return bce_loss(ops.reshape(logits, (-1, 1, 1)), ops.reshape(held, (-1, 1, 1)))
 
 
 TILE_LOSSES: dict[str, TileLoss] = {
@@ -280,8 +280,10 @@ def jaccard_steps(truth: Tensor) -> Tensor:
     Returns:
         `[B, P]`, not below 0; a row sums to 1.
     """
-    missed = ops.cumsum(truth, axis=1)  # wrong salt pixels so far: they are missing from the intersection
+    missed = ops.cumsum(truth, axis=1)  # wrong marked pixels so far: they are missing from the intersection
     added = ops.cumsum(1.0 - truth, axis=1)  # wrong background pixels so far: they are added to the union
-    salt = missed[:, -1:]
-    jaccard = 1.0 - (salt - missed) / (salt + added)  # never 0 / 0: without salt, the first pixel is an added one
+    marked = missed[:, -1:]
+    jaccard = 1.0 - (marked - missed) / (
+        marked + added
+    )  # never 0 / 0: of an empty tile the first pixel is an added one
     return ops.concatenate([jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]], axis=1)

@@ -1,14 +1,6 @@
-"""The competition's metric: intersection over union (IoU), average precision, leaderboard score, threshold sweep.
+"""Metrics of masks: the score of each from counts of its pixels, and that at each of the 255 levels. numpy only.
 
-A tile's average precision is the share of the ten IoU thresholds t = 0.50, 0.55 ... 0.95 with IoU > t, strictly. The
-leaderboard score is its mean over tiles. Tiles without salt need a rule of their own:
-
-- empty truth, empty proposal: IoU is 1 by definition (0 / 0 otherwise), so the tile scores 1;
-- empty truth, any pixel proposed: IoU is 0, the tile scores 0;
-- salt in the truth, empty proposal: IoU is 0, the tile scores 0.
-
-All comparisons are between integers: an IoU of exactly 0.55 does not pass t = 0.55, whatever floating point makes of
-11 / 20. numpy only.
+Where both masks are empty a metric is 1 by definition (0 / 0 otherwise); where one of them is, 0.
 """
 
 import math
@@ -126,14 +118,17 @@ IoU = iou  # the name that the original gives it
 
 
 def average_precision(proposal: np.ndarray, truth: np.ndarray) -> float | np.ndarray:
-    """The metric of each tile: the share of the ten thresholds that its IoU exceeds.
+    """The share of the ten thresholds t = 0.50, 0.55 ... 0.95 that each tile's IoU exceeds, strictly.
+
+    All comparisons are between integers: an IoU of exactly 0.55 does not pass t = 0.55, whatever floating point makes
+    of 11 / 20. An empty truth scores 1 for an empty proposal, else 0; an empty proposal of anything else 0.
 
     Args:
         proposal: predicted masks, `[N, H, W]` or `[H, W]`, 0 and 1.
         truth: true masks of the same shape.
 
     Returns:
-        float64 `[N]`, or a float for one mask; see the module's head for tiles without salt.
+        float64 `[N]`, or a float for one mask.
 
     Raises:
         MetricError: shapes differ, or values other than 0 and 1.
@@ -164,7 +159,7 @@ def threshold_sweep(probabilities: np.ndarray, masks: np.ndarray, metric: Metric
     """The score of every tile at each of the 255 levels, in one pass over the pixels.
 
     Args:
-        probabilities: uint8 `[N, H, W]`, round(255 p); at level l, salt is `probabilities >= l`. Of several classes
+        probabilities: uint8 `[N, H, W]`, round(255 p); at level l, a mask is `probabilities >= l`. Of several classes
             `[N, H, W, C]`.
         masks: true masks of the same shape, 0 and 1.
         metric: of a mask.
@@ -183,7 +178,7 @@ def threshold_sweep(probabilities: np.ndarray, masks: np.ndarray, metric: Metric
 
 
 def pixels_from_level(probabilities: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """How many pixels of each tile reach each level, counted apart for background and salt.
+    """How many pixels of each tile reach each level, counted apart for background and what is marked.
 
     Each tile's pixels are counted once, by truth and probability (2 x 256 counters). Proposal, intersection and union
     at any level are sums over those counters. Of stacks that are read when asked for, a few tiles are asked for at a
@@ -214,7 +209,7 @@ def pixels_from_level(probabilities: np.ndarray, masks: np.ndarray) -> np.ndarra
 
 
 def count_levels(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """How often each probability occurs in each mask, apart for background and salt.
+    """How often each probability occurs in each mask, apart for background and what is marked.
 
     Args:
         truth: uint8 `[n, H, W]`, 0 and 1.
@@ -238,10 +233,12 @@ def tile_parts(masks: np.ndarray, pixels: int | None = None) -> Iterator[slice]:
     """The tiles of a stack, a few at a time, so that the memory for counting them does not grow with their size.
 
     Args:
-        masks: any stack.
+        masks: any stack; where its tiles differ in size, one tile is a part.
         pixels: values of a tile that are in memory at once; None: those of one of the stack.
     """
     size = min(METRIC_CHUNK, masks_at_a_time(math.prod(masks.shape[1:]) if pixels is None else pixels))
+    if getattr(masks, "sides", None) is not None:  # see `Stack`
+        size = 1
     for first in range(0, len(masks), size):
         yield slice(first, min(first + size, len(masks)))
 
@@ -258,8 +255,8 @@ def scores_from_pixels(at_least: np.ndarray, metric: Metric) -> np.ndarray:
     """The `threshold_sweep` of tiles, from the result of `pixels_from_level`."""
     scores = np.empty((*at_least.shape[:-2], 255))
     for part in tile_parts(at_least):  # a few at a time, which stay in the processor's cache
-        salt = at_least[part][..., 1, :]
-        scores[part] = metric.score(salt[..., 1:], at_least[part][..., 0, 1:] + salt[..., 1:], salt[..., :1])
+        marked = at_least[part][..., 1, :]
+        scores[part] = metric.score(marked[..., 1:], at_least[part][..., 0, 1:] + marked[..., 1:], marked[..., :1])
     return scores
 
 
@@ -312,7 +309,7 @@ def precision_from_counts(intersection: Any, union: Any, where: Callable = np.wh
 
 
 def coverage(masks: np.ndarray) -> np.ndarray:
-    """The share of salt among a tile's pixels.
+    """The share of marked ones among a tile's pixels.
 
     Args:
         masks: `[N, H, W]`, 0 and 1.
@@ -325,13 +322,13 @@ def coverage(masks: np.ndarray) -> np.ndarray:
 
 
 def coverage_class(masks: np.ndarray) -> np.ndarray:
-    """Tiles by coverage: 0 for empty ones, else 1 (up to 10 % salt) to 10 (more than 90 %).
+    """Tiles by coverage: 0 for empty ones, else 1 (up to 10 % marked) to 10 (more than 90 %).
 
     Args:
         masks: `[N, H, W]`, 0 and 1.
 
     Returns:
-        int64 `[N]`: coverage in tenths, rounded up, in integers (3 tenths of salt are class 3, not 4).
+        int64 `[N]`: coverage in tenths, rounded up, in integers (3 tenths are class 3, not 4).
     """
     masks = require_masks(masks, "masks", MetricError)
     return coverage_tenths(masks.sum(axis=(1, 2), dtype=np.int64), masks.shape[1] * masks.shape[2])

@@ -5,15 +5,15 @@ them is there once.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import numpy as np
-
 from salt.artifacts import ArtifactError, Oof, check_oof, read_oof, verify_run
 from salt.config import Config, config_from_dict, config_to_dict
 from salt.resume import differing_settings
+from salt.stacks import join_stacks
 
 PART_SETTINGS = ("train_folds", "minutes")  # in which the parts of a run may differ: each part has a share of them
 
@@ -42,7 +42,7 @@ class TrainedRun(NamedTuple):
     oof: Oof
 
     def mosaics(self) -> pathlib.Path:
-        """The table of the slices that the run, or its first part, has rebuilt, if it has."""
+        """The table of the larger pictures that the run, or its first part, has rebuilt, if it has."""
         return next(iter(self.weights.values())).with_name("mosaics.csv")
 
 
@@ -93,6 +93,6 @@ def check_settings_agree(parts: list[RunPart]) -> None:
 def join_oof(folders: list[pathlib.Path]) -> Oof:
     """The out-of-fold predictions in several folders as one; a tile that is in two of them is refused."""
     found = [read_oof(folder / "oof.npz") for folder in folders]
-    joined = Oof(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+    joined = Oof(*(functools.reduce(join_stacks, arrays) for arrays in zip(*found, strict=True)))
     check_oof(joined, " and ".join(str(folder / "oof.npz") for folder in folders))
     return joined

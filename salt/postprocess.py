@@ -4,7 +4,6 @@ Probabilities are uint8, round(255 p), everywhere; a mask is `value >= level`, l
 """
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 
@@ -113,10 +112,9 @@ def postprocess(
         PostprocessError: see `binarize` and `remove_small`.
     """
     if isinstance(probabilities, Stack):
-        masks = Stack(
-            lambda index: postprocess(probabilities[index][None], level, minimum_area)[0], probabilities.shape
+        return probabilities.of_same_sides(
+            lambda index: postprocess(probabilities[index][None], level, minimum_area)[0]
         )
-        return cast(np.ndarray, masks)
     return remove_small(binarize(probabilities, level), minimum_area)
 
 

@@ -25,7 +25,7 @@ def encode_rle(mask: np.ndarray) -> str:
     """Encodes one mask.
 
     Args:
-        mask: `[H, W]`, bool or integer, 1 = salt.
+        mask: `[H, W]`, bool or integer, 0 and 1.
 
     Returns:
         The encoding; `""` for an empty mask.
@@ -47,7 +47,7 @@ def encode_rles(masks: np.ndarray, by_rows: bool = False, first: int = 1) -> lis
     """Encodes a stack of masks.
 
     Args:
-        masks: `[N, H, W]`, bool or integer, 1 = salt.
+        masks: `[N, H, W]`, bool or integer, 0 and 1.
         by_rows: whether pixels are numbered left-right, then top-down, instead of down the columns.
         first: the number of the first pixel, 0 or 1.
 
@@ -226,7 +226,7 @@ def decode_rles(
 
 def count_marked(
     rles: Sequence[str | float | None],
-    pixels: int,
+    pixels: int | np.ndarray,
     ids: Sequence[str] | np.ndarray,
     owners: np.ndarray,
     first: int = 1,
@@ -235,7 +235,7 @@ def count_marked(
 
     Args:
         rles: N encodings, as for `decode_rles`.
-        pixels: of a mask.
+        pixels: of a mask; or int `[N]`, of that of each encoding.
         ids: N names for the error messages.
         owners: int `[N]`, from 0: the number of the mask that an encoding is a part of.
         first: as for `encode_rles`.
@@ -251,21 +251,22 @@ def count_marked(
     owner_of = np.asarray(owners, np.int64)[order]
     count = int(owner_of[-1]) + 1 if len(order) else 0
     marked, overlapping = np.zeros(count, np.int64), np.zeros(count, bool)
-    at = 0
+    pixels_of, at = np.broadcast_to(pixels, (len(order),)), 0
+    most = int(pixels_of.max(initial=0))
     while at < len(order):
         end = int(np.searchsorted(owner_of, owner_of[min(at + RLE_CHUNK, len(order)) - 1], side="right"))  # whole masks
         names = [f"id {str(ids[index])!r}" for index in order[at:end]]
         texts = [rle_text(rles[index], name) for index, name in zip(order[at:end], names, strict=True)]
         filled = [place for place, text in enumerate(texts) if text]
-        owner = owner_of[at:end][filled]
+        owner, of_part = owner_of[at:end][filled], order[at:end]
         at = end
         if not filled:
             continue
         row, start, length = parse_runs(
-            [texts[place] for place in filled], [names[place] for place in filled], pixels, first
+            [texts[place] for place in filled], [names[place] for place in filled], pixels_of[of_part][filled], first
         )
         owner = owner[row]
-        begin = owner * pixels + start - 1  # one mask behind the other, so that no run reaches into the next
+        begin = owner * most + start - 1  # one mask behind the other, so that no run reaches into the next
         by_place = np.argsort(begin, kind="stable")
         begin, owner = begin[by_place], owner[by_place]
         reached = np.maximum.accumulate(begin + length[by_place])
@@ -285,9 +286,9 @@ def rle_text(rle: object, name: str) -> str:
 
 
 def parse_runs(
-    texts: list[str], names: list[str], pixels: int, first: int
+    texts: list[str], names: list[str], pixels: int | np.ndarray, first: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reads and checks the runs of a list of encodings.
+    """Reads and checks the runs of a list of encodings; `pixels` are those of a mask, or of that of each encoding.
 
     Returns:
         row, start, length: int64 `[R]`, for the R runs of all rows in order; starts count from 1, whatever `first` is.
@@ -322,7 +323,9 @@ def parse_runs(
     refuse(start < first, f"starts below {first}: pixels are numbered from {first}")
     start = start - first + 1
     refuse(length < 1, "has a length below 1: leave the run out")
-    refuse(length > pixels - start + 1, f"goes past the end: the tile has {pixels} pixels")
+    room = np.broadcast_to(pixels, (len(texts),))[row]
+    past = length > room - start + 1
+    refuse(past, f"goes past the end: the tile has {room[past.argmax()] if len(row) else 0} pixels")
     same_row = row[1:] == row[:-1]
     step = np.diff(start)
     refuse(np.append(False, same_row & (step < 0)), "starts before the run in front of it: runs must be sorted")

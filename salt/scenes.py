@@ -14,10 +14,12 @@ from tqdm import tqdm
 
 from salt.description import Competition
 from salt.layout import check_vacant, write_competition
+from salt.stacks import listed_stack
 from salt.tiles import Tiles
 
 EMPTY_SHARE = 0.2  # of the images
 MOST_OBJECTS = 4  # of a class in an image
+VARIED_SIDES = (64, 321)  # pixels, from and below: heights and widths where the competition's images differ in size
 GRAIN = 12.0  # grey levels, the deviation of the noise
 
 
@@ -33,7 +35,7 @@ def synthetic_scene(competition: Competition, seed: int, index: int) -> tuple[np
         uint8 `[H, W]` or `[H, W, 3]`, and uint8 {0, 1} `[H, W]` or `[H, W, C]`.
     """
     rng = np.random.default_rng((seed, index))
-    height, width = size = competition.one_size()
+    height, width = size = competition.size or tuple(rng.integers(*VARIED_SIDES, 2).tolist())
     count = len(competition.classes)
     ground = cv2.resize(
         rng.uniform(70, 150, (6, 6, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
@@ -72,7 +74,8 @@ def synthetic_scenes(competition: Competition, count: int, seed: int, first: int
     made = tqdm(range(first, first + count), desc="synthetic images", unit="image", disable=not progress)
     images, masks = zip(*[synthetic_scene(competition, seed, index) for index in made], strict=True)
     ids = np.array([scene_id(seed, index) for index in range(first, first + count)])
-    return Tiles(ids, np.stack(images), np.stack(masks), np.full(count, np.nan), competition)
+    stack = listed_stack if competition.size is None else np.stack
+    return Tiles(ids, stack(images), stack(masks), np.full(count, np.nan), competition)
 
 
 def scene_id(seed: int, index: int) -> str:

@@ -1,8 +1,7 @@
-"""The score of out-of-fold predictions, as an estimate of the leaderboard before anything is submitted. numpy only.
+"""The score of out-of-fold predictions, as an estimate of Kaggle's before anything is submitted. numpy only.
 
-Random folds score like the public leaderboard (both have neighbours of their tiles among the training tiles); the
-private one was about 0.02 higher. Every score has an interval; two runs closer than that need a paired comparison. The
-interval covers the choice of tiles, not the training: the same settings trained with another seed score otherwise.
+Every score has an interval; two runs closer than that need a paired comparison. The interval covers the choice of
+tiles, not the training: the same settings trained with another seed score otherwise.
 
 A level and a minimum area chosen on the very tiles that are scored give too high a score. The *nested* scores do not:
 each tile is scored with the level and area chosen on the other folds.
@@ -74,7 +73,8 @@ def score_oof(oof: Oof | OofCounts, metric: Metric, draws: int = 2000, seed: int
         - `folds`: for each fold `fold`, `tiles`, `score`;
         - `classes`: for each coverage class 0 to 10 `class`, `tiles`, `share`, `score` (None without tiles), where each
           mask counts as a tile;
-        - `confusion`: tiles (masks) `empty_as_empty`, `empty_as_salt`, `salt_as_empty`, `salt_as_salt` (truth first);
+        - `confusion`: tiles (masks) `empty_as_empty`, `empty_as_marked`, `marked_as_empty`, `marked_as_marked`, the
+          truth first;
         - `of_class`, only of several classes: for each, in their order, the same counts, `score`, and the best `level`
           and `minimum_area`;
         - `draws`, `seed`.
@@ -110,7 +110,7 @@ def score_oof(oof: Oof | OofCounts, metric: Metric, draws: int = 2000, seed: int
         figures[f"{name}_score"] = mean_score(scores, metric)
         figures[f"{name}_standard_error"] = float(samples.std(ddof=1))
         figures[f"{name}_interval"] = np.percentile(samples, [2.5, 97.5]).tolist()
-    classes, salt = coverage_tenths(table.truth, table.pixels), table.truth > 0
+    classes, marked = coverage_tenths(table.truth, table.pixels), table.truth > 0
     return {
         "tiles": len(nested),
         "best_level": level,
@@ -131,32 +131,32 @@ def score_oof(oof: Oof | OofCounts, metric: Metric, draws: int = 2000, seed: int
             }
             for number in range(11)
         ],
-        "confusion": confusion(salt, found),
-        **({"of_class": class_rows(nested, salt, found, chosen, metric)} if nested.ndim > 1 else {}),
+        "confusion": confusion(marked, found),
+        **({"of_class": class_rows(nested, marked, found, chosen, metric)} if nested.ndim > 1 else {}),
         "draws": int(draws),
         "seed": int(seed),
     }
 
 
-def confusion(salt: np.ndarray, found: np.ndarray) -> dict[str, int]:
-    """How many masks of bool arrays hold salt or not (first word), and are predicted to (second word)."""
+def confusion(marked: np.ndarray, found: np.ndarray) -> dict[str, int]:
+    """How many masks of bool arrays mark anything or not (first word), and are predicted to do (second word)."""
     return {
-        "empty_as_empty": int(np.sum(~salt & ~found)),
-        "empty_as_salt": int(np.sum(~salt & found)),
-        "salt_as_empty": int(np.sum(salt & ~found)),
-        "salt_as_salt": int(np.sum(salt & found)),
+        "empty_as_empty": int(np.sum(~marked & ~found)),
+        "empty_as_marked": int(np.sum(~marked & found)),
+        "marked_as_empty": int(np.sum(marked & ~found)),
+        "marked_as_marked": int(np.sum(marked & found)),
     }
 
 
 def class_rows(
-    scores: np.ndarray, salt: np.ndarray, found: np.ndarray, chosen: tuple[OfClasses, OfClasses], metric: Metric
+    scores: np.ndarray, marked: np.ndarray, found: np.ndarray, chosen: tuple[OfClasses, OfClasses], metric: Metric
 ) -> list[dict]:
     """The score, the confusion, the level and the area of each class, of arrays `[N, C]`."""
     levels, areas = np.array(chosen).tolist()
     return [
         {
             "score": mean_score(scores[:, k], metric),
-            **confusion(salt[:, k], found[:, k]),
+            **confusion(marked[:, k], found[:, k]),
             "level": levels[k],
             "minimum_area": areas[k],
         }

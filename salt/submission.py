@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from salt.files import whole_file
 from salt.limits import MOST_ROWS
 from salt.rle import RLEError, count_marked, encode_rles, require_masks
 from salt.tables import fill_row, fitting_form, read_fields, template_pattern
+
+CLASS_MARK = ", class "  # between a tile and a class in the name of a mask
+MOST_PIXELS = 2**31  # of an image whose size is not known
 
 
 class SubmissionError(ValueError):
@@ -45,10 +48,10 @@ def write_submission(
         >>> write_submission("submission.csv", tiles.ids, masks, COMPETITION)
     """
     ids = [str(name) for name in ids]
-    size, count = competition.one_size(), len(competition.classes)
+    size, count = competition.size, len(competition.classes)
     if isinstance(masks, np.ndarray):
         masks = require_masks(masks if count == 1 else joined_classes(masks, count), "masks", SubmissionError)
-        if masks.shape[1:] != size:  # the encoding of a padded one would be valid, but wrong
+        if size is not None and masks.shape[1:] != size:  # the encoding of a padded one would be valid, but wrong
             raise SubmissionError(f"masks: shape {masks.shape}, but tiles are {size}; crop the padding off first")
         if len(ids) * count != len(masks) or not ids:
             raise SubmissionError(f"{len(ids)} ids for {len(masks)} masks; there must be one each, and at least one")
@@ -96,7 +99,7 @@ def mask_stacks(masks: np.ndarray | Iterable[np.ndarray], competition: Competiti
     count = len(competition.classes)
     for mask in masks:
         stack = require_masks(mask[None] if count == 1 else joined_classes(mask[None], count), "masks", SubmissionError)
-        if stack.shape[1:] != competition.one_size():
+        if competition.size is not None and stack.shape[1:] != competition.size:
             raise SubmissionError(f"masks: shape {stack.shape}, but tiles are {competition.size}")
         yield stack
 
@@ -125,7 +128,10 @@ def sample_form(sample: str | pathlib.Path | Place, competition: Competition) ->
 
 
 def check_submission(
-    path: str | pathlib.Path, sample: str | pathlib.Path | Place, competition: Competition
+    path: str | pathlib.Path,
+    sample: str | pathlib.Path | Place,
+    competition: Competition,
+    sides: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, float]:
     """Checks a submission: its header, that its ids are the sample's, and every run-length encoding.
 
@@ -136,10 +142,12 @@ def check_submission(
         path: the submission.
         sample: the competition's sample of a submission, on disk or in a zip.
         competition: that it is for.
+        sides: height and width of each tile, see `Tiles.sides`, for a competition whose images differ in size; None:
+            they are not known, and runs that reach behind an image's end are not seen.
 
     Returns:
         `{"rows": int, "empty_share": float, "mean_coverage": float}`, of masks. The last two should be near those of
-        the training tiles.
+        the training tiles. Without known sizes there is no `mean_coverage`.
 
     Raises:
         SubmissionError: a file that is missing or no CSV of these columns, or rows that Kaggle would refuse. Missing,
@@ -160,16 +168,30 @@ def check_submission(
         raise SubmissionError(f"{path}: {counts}; ids {'; '.join(problems)}")
     rles = ["" if text == form.empty else text for text in rles]
     names, owners = np.unique(ids, return_inverse=True)
-    size = math.prod(competition.one_size())
+    pixels = pixels_of_rows(ids, competition, sides)
     try:
-        marked, overlapping = count_marked(rles, size, ids, owners, competition.rle_first)
+        marked, overlapping = count_marked(rles, pixels, ids, owners, competition.rle_first)
     except RLEError as error:
         raise SubmissionError(f"{path}: {error}") from error
     if overlapping.any():
         name = str(names[overlapping][0])
         raise SubmissionError(f"{path}: id {name!r}: two of its objects overlap; each pixel counts once")
-    shares = marked / size
-    return {"rows": len(ids), "empty_share": float(np.mean(marked == 0)), "mean_coverage": float(shares.mean())}
+    facts = {"rows": len(ids), "empty_share": float(np.mean(marked == 0))}
+    if competition.size is not None or sides is not None:
+        each = pixels if isinstance(pixels, int) else pixels[np.unique(owners, return_index=True)[1]]
+        facts["mean_coverage"] = float((marked / each).mean())
+    return facts
+
+
+def pixels_of_rows(
+    ids: list[str], competition: Competition, sides: Mapping[str, tuple[int, int]] | None
+) -> int | np.ndarray:
+    """The pixels of a mask; or int `[N]`, those of each row's, where images differ in size."""
+    if competition.size is not None:
+        return math.prod(competition.size)
+    tiles = ids if len(competition.classes) == 1 else [name.rpartition(CLASS_MARK)[0] for name in ids]
+    known = [MOST_PIXELS if sides is None else math.prod(sides[tile]) for tile in tiles]
+    return np.array(known, np.int64)
 
 
 def read_submission(
@@ -209,7 +231,7 @@ def read_submission(
         if len(fields) != len(columns) or None in matches or not (single or found["label"] in numbers):
             wanted = ", ".join(form.columns.values())
             raise SubmissionError(f"{path}: line {number} is {','.join(fields)!r}; it must be {wanted}")
-        ids.append(found["tile"] if single else f"{found['tile']}, class {found['label']}")
+        ids.append(found["tile"] if single else f"{found['tile']}{CLASS_MARK}{found['label']}")
         rles.append(found["mask"])
     if not ids:
         raise SubmissionError(f"{path}: has no rows under its header")

@@ -24,14 +24,14 @@ from salt.augmentations import (
     with_channels,
 )
 from salt.config import LIMITS, Config
-from salt.keras_metrics import MetricScore
 from salt.layers import Tensor
 from salt.losses import deep_loss, empty_loss, segmentation_loss
 from salt.machine import tensorflow_on_cpu
 from salt.metrics import Metric
+from salt.running_score import MetricScore
 from salt.schedule import TrainingPlan, lovasz_step, plan_of_epochs
-from salt.stacks import STACK_THREADS, Stack, join_stacks
-from salt.tiles import tile_side
+from salt.stacks import STACK_THREADS, Stack, differ_in_size, join_stacks
+from salt.tiles import pad_images, tile_side
 
 BATCH_NORM_BATCHES = 30  # from which batch norm's statistics are re-estimated after the last step
 
@@ -156,6 +156,7 @@ class TileBatches(keras.utils.PyDataset):
             One with `set_random_seed` gets a seed for each batch, so that a training can be repeated and resumed.
         window: None, or the side of a square: of images that are larger, a square is cut out at random, every other
             one around a pixel of the mask, if it has any. In a fixed order (no seed) it is the same square each time.
+            Of images that differ in size, those that are smaller are mirrored at their borders first.
     """
 
     def __init__(
@@ -175,7 +176,7 @@ class TileBatches(keras.utils.PyDataset):
         super().__init__(workers=2)
         self.images, self.masks, self.seed, self.passes = images, masks, seed, passes
         self.transform, self.epoch, self.lock = transform, 0, threading.Lock()
-        self.window = window if window is not None and images.shape[1:3] != (window, window) else None
+        self.window = None if images.shape[1:3] == (window, window) and not differ_in_size(images) else window
         self.tiles, self.batch_size, self.pseudo_rows = len(images), min(batch_size, len(images)), 0
         if pseudo is not None:
             self.images, self.masks = join_stacks(images, pseudo[0]), join_stacks(masks, pseudo[1])
@@ -222,9 +223,10 @@ class TileBatches(keras.utils.PyDataset):
         def cut(place: int) -> tuple[np.ndarray, np.ndarray]:
             row = int(rows[place])
             seed = (row,) if self.seed is None else (*self.seed, self.epoch, index, place)
-            mask = self.masks[row]
+            mask = mirrored_tile(self.masks[row], side)
             top, left = window_corner(mask, side, np.random.default_rng(seed))
-            image, mask = (tile[top : top + side, left : left + side] for tile in (self.images[row], mask))
+            image = mirrored_tile(self.images[row], side)
+            image, mask = (tile[top : top + side, left : left + side] for tile in (image, mask))
             return image.copy(), mask.copy()  # a view would keep all of the image
 
         if isinstance(self.images, Stack):  # reading and decoding take long, and release the interpreter lock
@@ -260,6 +262,12 @@ class TileBatches(keras.utils.PyDataset):
         if not np.isin(changed["mask"], (0, 1)).all():
             raise TransformError("the transform makes masks with other values than 0 and 1; do not interpolate masks")
         return changed
+
+
+def mirrored_tile(tile: np.ndarray, side: int) -> np.ndarray:
+    """An image or a mask `[H, W]` or `[H, W, C]`, mirrored at its borders where it has less than `side` pixels."""
+    height, width = (max(length, side) for length in tile.shape[:2])
+    return tile if (height, width) == tile.shape[:2] else pad_images(tile[None], (height, width))[0]
 
 
 def window_corner(mask: np.ndarray, side: int, generator: np.random.Generator) -> tuple[int, int]:

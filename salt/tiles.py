@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from salt.description import Competition
-from salt.stacks import subset
+from salt.stacks import all_sides, differ_in_size, subset
 
 
 class TileError(ValueError):
@@ -18,7 +18,8 @@ class Tiles:
     """Tiles as arrays; entry i of each belongs to `ids[i]`."""
 
     ids: np.ndarray  # str `[N]`
-    images: np.ndarray  # uint8 `[N, H, W]`, or `[N, H, W, 3]` of colours; of large ones a `Stack`, as the masks
+    # uint8 `[N, H, W]`, or `[N, H, W, 3]` of colours; a `Stack` if they are large or differ in size, as the masks
+    images: np.ndarray
     masks: np.ndarray | None  # uint8 {0, 1} `[N, H, W]`, or `[N, H, W, C]` of several classes; None for test tiles
     depths: np.ndarray  # float64 `[N]`, NaN where unknown
     competition: Competition  # that they are of
@@ -36,6 +37,11 @@ class Tiles:
     def blank(self) -> np.ndarray:
         """Which tiles never hold anything, bool `[N]`, see `Competition.blank`."""
         return self.competition.blank_images(self.images)
+
+    def sides(self) -> dict[str, tuple[int, int]]:
+        """Height and width of each tile in pixels."""
+        sides = all_sides(self.images).tolist()
+        return {tile: (height, width) for tile, (height, width) in zip(self.ids.tolist(), sides, strict=True)}
 
     def groups(self) -> np.ndarray | None:
         """What each tile shows, int `[N]`, see `Competition.group`; None: each tile something else."""
@@ -163,12 +169,18 @@ def crop_images(padded: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     return padded[:, top : top + height, left : left + width]
 
 
-def window_side(sides: tuple[int, int], padded_size: int) -> int:
+def window_side(sides: tuple[int, ...], padded_size: int) -> int:
     """The side of the square windows that a network of `padded_size` sees of images of these sides.
 
     Square images that fit into it are seen whole.
     """
     return min(*sides, padded_size)
+
+
+def training_side(images: np.ndarray, padded_size: int) -> int:
+    """The side of the squares that a network is trained on: that of the windows, or, where images differ in size, the
+    whole padded square."""
+    return padded_size if differ_in_size(images) else window_side(images.shape[1:3], padded_size)
 
 
 def both_sides(size: int | tuple[int, int]) -> tuple[int, int]:

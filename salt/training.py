@@ -21,6 +21,7 @@ from keras import ops
 
 from salt.config import Config
 from salt.files import whole_file
+from salt.networks import build_model, encoder_layers, snapshot_ensemble, use_jit
 from salt.schedule import (
     Budget,
     Pace,
@@ -47,9 +48,8 @@ from salt.task import (
     repeat_exactly_on_cpu,
     weights_seed,
 )
-from salt.tiles import Surroundings, Tiles, shown_images, shown_masks, window_side
+from salt.tiles import Surroundings, Tiles, shown_images, shown_masks, training_side
 from salt.tta import tta_transforms
-from salt.unet import build_model, encoder_layers, snapshot_ensemble, use_jit
 
 PROBE_BATCHES = 5  # in an epoch that only measures: enough to outweigh what beginning an epoch takes
 PROBE_SHARE = 0.01  # of a fold's time goes into measuring, not counting compilation
@@ -193,7 +193,7 @@ def fold_batches(job: FoldJob, held_out: int) -> tuple[TileBatches, TileBatches]
             f"fold {held_out} holds out {held.sum()} of {len(job.fold)} tiles and leaves {trained.sum()} that are not "
             "blank; both must be at least 1"
         )
-    side = window_side(tiles.images.shape[1:3], config.padded_size) if around is None else None
+    side = training_side(tiles.images, config.padded_size) if around is None else None
     if job.pseudo is not None:
         every = job.pseudo, slice(None), around, held_out
         pseudo = shown_images(*every, training=True), shown_masks(*every)

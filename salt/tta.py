@@ -48,8 +48,8 @@ def turn_back(array: np.ndarray, transposed: bool, row_step: int, column_step: i
 IDENTITY = Transform("identity", keep_array, keep_array)
 HORIZONTAL_FLIP = Transform("horizontal flip", mirror_columns, mirror_columns)
 
-# The eight flips and quarter turns of a square. For pictures in which up is not special: depth has a direction in a
-# seismic section, and the networks here are not trained on flipped ones.
+# The eight flips and quarter turns of a square. For pictures in which up is not special; the networks here
+# are not trained on vertical flips.
 DIHEDRAL = tuple(
     Transform(
         f"{'transposed, ' * transposed}rows {row_step}, columns {column_step}",

@@ -80,12 +80,13 @@ def run_chain(size, data, runs, competition=None) -> Outcome:
     from desk.pages.report import write_report
     from desk.scoring import show_score
     from salt.competition import find_competition
+    from salt.data import read_test_sides
     from salt.submission import check_submission
 
     seconds, made = {}, {}
     with step("competition", seconds):
         described = load_competition(competition or DEFAULT)
-        count = SIZES[size] if math.prod(described.one_size()) < LARGE else SIZES[size] // 3
+        count = SIZES[size] if math.prod(described.size or (0, 0)) < LARGE else SIZES[size] // 3
         count = {"synthetic": count} if data is None else {"data": data, "tiles": count}
         folder = competition_folder(described, **count)
     with step("build", seconds):
@@ -103,8 +104,9 @@ def run_chain(size, data, runs, competition=None) -> Outcome:
     with step("report", seconds):
         write_report(made["train"], None, folder)
     with step("submission", seconds):
-        sample = find_competition([folder], described).sample_submission
-        submission = check_submission(made["predict"] / "submission.csv", sample, described)
+        files = find_competition([folder], described)
+        sides = read_test_sides(files) if described.size is None else None
+        submission = check_submission(made["predict"] / "submission.csv", files.sample_submission, described, sides)
     print(chain_table(score, submission, seconds, made))
     return Outcome({"runs": made, "score": score["best_score"], "submission": submission, "seconds": seconds})
 

@@ -24,9 +24,9 @@ from keras.src.backend.common import dtypes
 from salt import task as task_module
 from salt.config import preset
 from salt.metrics import AVERAGE_PRECISION
+from salt.networks import build_model, use_jit
 from salt.task import SegmentationTask, TileBatches, begin_epoch
 from salt.tiles import pad_images
-from salt.unet import build_model, use_jit
 
 PLAIN = dict(flip=False, jitter=False, scale=0.0, shear=0.0, rotation=0.0, brightness=0.0, contrast=0.0)
 SIZE = {"unet": 102, "transfer_unet": 112}  # pixels: the least that each network's stride divides

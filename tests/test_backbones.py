@@ -11,7 +11,7 @@ import pytest
 from salt.backbones import BACKBONES, build_backbone, preset_folder
 from salt.config import BACKBONE_NAMES, ConfigError, preset
 from salt.encoders import find_weights, pyramid_outputs
-from salt.unet import build_model, encoder_layers
+from salt.networks import build_model, encoder_layers
 
 HAS_HUB = importlib.util.find_spec("keras_hub") is not None
 TINY = {

@@ -5,8 +5,8 @@ from keras import ops
 
 from salt.config import preset
 from salt.inference import network_function, predict_probabilities, sigmoid
+from salt.networks import build_model
 from salt.tiles import pad_images
-from salt.unet import build_model
 
 
 def model_of(function, size=104):

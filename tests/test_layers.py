@@ -4,7 +4,7 @@ import pytest
 
 from salt.config import preset
 from salt.layers import BatchNormalization
-from salt.unet import build_model
+from salt.networks import build_model
 
 tensorflow = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends have Keras's own layer")

@@ -207,8 +207,8 @@ def test_the_classes_are_told_apart_in_their_order():
     assert score["nested_score"] == pytest.approx(np.mean([row["score"] for row in score["of_class"]]))
     for number, row in enumerate(score["of_class"]):
         there = oof.masks[..., number].any(axis=(1, 2)).sum()
-        assert row["salt_as_salt"] + row["salt_as_empty"] == there
-        assert row["empty_as_salt"] + row["empty_as_empty"] == len(oof.ids) - there
+        assert row["marked_as_marked"] + row["marked_as_empty"] == there
+        assert row["empty_as_marked"] + row["empty_as_empty"] == len(oof.ids) - there
     assert sum(row["tiles"] for row in score["classes"]) == 3 * len(oof.ids)
     assert "of_class" not in score_oof(random_oof(classes=1), DICE, draws=10)
 

@@ -17,12 +17,12 @@ from salt.inference import predict_probabilities
 from salt.layout import write_competition
 from salt.metrics import AVERAGE_PRECISION
 from salt.mosaics import MosaicError, Mosaics, read_mosaics, write_mosaics
+from salt.networks import build_fold_model, build_model
 from salt.slices import synthetic_slices
 from salt.task import SegmentationTask
 from salt.tgs import COMPETITION as TGS
 from salt.tiles import Tiles, pad_images, shown_images
 from salt.training import FoldJob, fold_batches
-from salt.unet import build_fold_model, build_model
 
 SETTINGS = {**TINY, "padded_size": 112, "epochs": 2, "folds": 3, "train_folds": (0,), "padding": "neighbours"}
 CONFIG = preset("smoke", **SETTINGS, neighbour_masks=True)
@@ -267,5 +267,5 @@ def test_tiles_without_a_border_and_pictures_without_surroundings_are_refused(sl
 
 def test_a_competition_without_slices_is_refused(slices, tmp_path):
     none = dataclasses.replace(slices[0], competition=dataclasses.replace(TGS, find_mosaics=None))
-    with pytest.raises(DescriptionError, match="padding='neighbours': TGS Salt Identification Challenge has no slices"):
+    with pytest.raises(DescriptionError, match="padding='neighbours': TGS Salt Identification Challenge has no larger"):
         fit_folds(CONFIG, none, tmp_path, tmp_path / "state")

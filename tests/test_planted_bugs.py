@@ -55,6 +55,7 @@ TESTS = {  # of modules that are tested through the verb that they serve, or in 
     "desk/kaggle/kernels.py": "tests/desk/test_transport.py",
     "desk/runs.py": "tests/desk/test_transport.py",
     "desk/pages/html.py": "tests/desk/test_html.py",
+    "salt/networks.py": "tests/test_unet.py",
     "desk/metadata.py": "tests/test_push.py",
     "desk/pushing.py": "tests/test_push.py",
     "desk/sending.py": "tests/test_push.py",
@@ -262,8 +263,8 @@ BUGS = {
     ),
     "the sweep is off by one level": Bug(
         "salt/metrics.py",
-        "metric.score(salt[..., 1:], at_least[part][..., 0, 1:] + salt[..., 1:]",
-        "metric.score(salt[..., :-1], at_least[part][..., 0, :-1] + salt[..., :-1]",
+        "metric.score(marked[..., 1:], at_least[part][..., 0, 1:] + marked[..., 1:]",
+        "metric.score(marked[..., :-1], at_least[part][..., 0, :-1] + marked[..., :-1]",
     ),
     "the union leaves out what is missed": Bug(
         "salt/metrics.py", "counts[:, 0] + counts[:, 2], counts[:, 2] + counts[:, 3]", "counts[:, 0], counts[:, 2]"
@@ -567,41 +568,44 @@ BUGS = {
         slow=True,
     ),
     # --- unet ---
-    "the thin decoder looks at no skip": Bug("salt/unet.py", "([x, skip])", "([x, x])", "thin_decoder_uses"),
+    "the thin decoder looks at no skip": Bug("salt/networks.py", "([x, skip])", "([x, x])", "thin_decoder_uses"),
     "what comes from below is not normalised in the thin decoder": Bug(
-        "salt/unet.py",
+        "salt/networks.py",
         '        x = BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_grow_norm")(x)\n',
         "        x = x * 0.01\n",
         "thin_decoder",
     ),
     "the hypercolumn sees the finest level alone": Bug(
-        "salt/unet.py",
+        "salt/networks.py",
         'narrow if x is None else keras.layers.Add(name=f"merge{level}_add")([x, narrow])',
         "narrow",
         "hypercolumn",
     ),
     "attention multiplies its two gates": Bug(
-        "salt/unet.py",
+        "salt/networks.py",
         'keras.layers.Add(name=f"{name}_gate")',
         'keras.layers.Multiply(name=f"{name}_gate")',
         "squeeze_and_excite",
     ),
     "the heads have the precision of the rest": Bug(
-        "salt/unet.py", 'Dense(classes, dtype="float32", name="empty")', 'Dense(classes, name="empty")', "every_head"
+        "salt/networks.py",
+        'Dense(classes, dtype="float32", name="empty")',
+        'Dense(classes, name="empty")',
+        "every_head",
     ),
     "the encoder is not found among the layers": Bug(
-        "salt/unet.py", "isinstance(layer, keras.Model)]", "isinstance(layer, keras.Sequential)]", "pretrained_ones"
+        "salt/networks.py", "isinstance(layer, keras.Model)]", "isinstance(layer, keras.Sequential)]", "pretrained_ones"
     ),
     "the network ends in a sigmoid": Bug(
-        "salt/unet.py",
+        "salt/networks.py",
         'Conv2D(classes, 1, dtype="float32"',
         'Conv2D(classes, 1, activation="sigmoid", dtype="float32"',
         "any_size",
     ),
     "logits have the precision of the rest": Bug(
-        "salt/unet.py", 'Conv2D(classes, 1, dtype="float32", name', "Conv2D(classes, 1, name", "mixed_precision"
+        "salt/networks.py", 'Conv2D(classes, 1, dtype="float32", name', "Conv2D(classes, 1, name", "mixed_precision"
     ),
-    "the decoder looks at no skip": Bug("salt/unet.py", "([x, features[level]])", "([x, x])", "every_skip"),
+    "the decoder looks at no skip": Bug("salt/networks.py", "([x, features[level]])", "([x, x])", "every_skip"),
     "a saved model needs this package": Bug(
         "salt/layers.py",
         "functools.update_wrapper(",
@@ -645,7 +649,7 @@ BUGS = {
         "salt/task.py", "(*(self.seed or ()), self.epoch, index)", "(np.random.randint(10**9),)", "seeded"
     ),
     "the score of NaN is the share of empty tiles": Bug(
-        "salt/keras_metrics.py",
+        "salt/running_score.py",
         "ops.where(ops.any(ops.isnan(logits), axis=(1, 2)), math.nan, values)",
         "values",
         "that_is_nan",
@@ -892,8 +896,8 @@ BUGS = {
     ),
     "the confusion is the wrong way round": Bug(
         "salt/scoring.py",
-        '"empty_as_salt": int(np.sum(~salt & found)),\n        "salt_as_empty": int(np.sum(salt & ~found)),',
-        '"empty_as_salt": int(np.sum(salt & ~found)),\n        "salt_as_empty": int(np.sum(~salt & found)),',
+        '"empty_as_marked": int(np.sum(~marked & found)),\n        "marked_as_empty": int(np.sum(marked & ~found)),',
+        '"empty_as_marked": int(np.sum(marked & ~found)),\n        "marked_as_empty": int(np.sum(~marked & found)),',
     ),
     "the nested choice sees the tiles that it is scored on": Bug(
         "salt/levels.py", "table.of_tiles(~inside)", "table", "every_figure", test_file="tests/test_scoring.py"

@@ -310,7 +310,7 @@ def test_truth_and_prediction_are_not_swapped_in_the_confusion():
     probabilities[1:3] = 255
     fold = np.zeros(4, np.int8)
     oof = SimpleNamespace(ids=np.arange(4).astype(str), fold=fold, probabilities=probabilities, masks=masks)
-    expected = {"empty_as_empty": 1, "empty_as_salt": 2, "salt_as_empty": 1, "salt_as_salt": 0}
+    expected = {"empty_as_empty": 1, "empty_as_marked": 2, "marked_as_empty": 1, "marked_as_marked": 0}
     assert score_oof(oof, AVERAGE_PRECISION, draws=10)["confusion"] == expected
 
 

@@ -8,9 +8,11 @@ from training_tiles import PLAIN, TINY, tiles_with_ramps
 
 from salt.augmentations import augment, draw_augmentation
 from salt.config import preset
-from salt.keras_metrics import ImageIoU, LeaderboardScore, MetricScore
+from salt.keras_metrics import ImageIoU, LeaderboardScore
 from salt.losses import deep_loss, empty_loss, segmentation_loss
 from salt.metrics import AVERAGE_PRECISION, DICE, F2, IOU, leaderboard_score
+from salt.networks import build_model
+from salt.running_score import MetricScore
 from salt.task import (
     SegmentationTask,
     TileBatches,
@@ -21,7 +23,6 @@ from salt.task import (
     weights_seed,
 )
 from salt.tiles import pad_images
-from salt.unet import build_model
 
 
 def image_as_logits(size):

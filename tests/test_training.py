@@ -21,13 +21,13 @@ from salt.artifacts import ArtifactError, read_oof
 from salt.config import preset
 from salt.cross_validation import fit_folds, read_pseudo_labels
 from salt.metrics import AVERAGE_PRECISION
+from salt.networks import build_fold_model
 from salt.schedule import plan_of_steps, training_optimizer
 from salt.task import DivergedError, SegmentationTask, TileBatches, begin_epoch, reestimate_batch_norm
 from salt.tgs import COMPETITION as TGS
 from salt.tgs import is_black
 from salt.tiles import Tiles, pad_images
 from salt.training import FoldJob, TrainingError
-from salt.unet import build_fold_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

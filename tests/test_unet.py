@@ -12,16 +12,15 @@ import pytest
 from salt.config import preset
 from salt.layers import BatchNormalization
 from salt.metrics import iou, leaderboard_score
-from salt.unet import (
+from salt.networks import (
     build_model,
     encoder_layers,
     merge_levels,
     snapshot_ensemble,
     squeeze_and_excite,
     thin_decoder,
-    transfer_unet_model,
-    unet_model,
 )
+from salt.unet import transfer_unet_model, unet_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HEADS = dict(attention=True, hypercolumn=True, deep_supervision=True, empty_head=True)
@@ -455,7 +454,7 @@ import sys
 import keras
 import numpy as np
 from salt.config import preset
-from salt.unet import build_model
+from salt.networks import build_model
 
 assert keras.backend.backend() == sys.argv[1]
 heads = dict(attention=True, hypercolumn=True, deep_supervision=True, empty_head=True)

@@ -136,7 +136,7 @@ def predict_tiles(items: int) -> Callable[[], object]:
     from desk.benchmarks.networks import made_tiles
     from salt.config import preset
     from salt.inference import predict_probabilities
-    from salt.unet import build_model
+    from salt.networks import build_model
 
     config = preset("smoke")
     networks, (images, _) = [build_model(config) for _ in range(2)], made_tiles(items)

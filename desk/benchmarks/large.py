@@ -3,7 +3,7 @@
 The images are Carvana's in size and number of colours, 1918 x 1280. All of them have files, rows and out-of-fold
 predictions of their own, but only a few are drawn: the files are links to those of the few, and the predictions repeat
 a few. So it is their number that is measured, and no network has to predict all of them: the smallest one predicts some
-of the whole competition, four and sixteen times as many, to show whether the memory grows.
+of the whole competition, and eight times as many, to show whether the memory grows.
 """
 
 import json
@@ -21,7 +21,7 @@ from salt.tiles import Tiles
 
 COUNT = 10_000  # images
 MADE = 16  # of them that are drawn
-PREDICTED = (20, 80, 320)  # of them that a network predicts: even the smallest one takes seconds for each
+PREDICTED = (8, 64)  # of them that a network predicts: even the smallest one takes seconds for each
 QUICK = (24, (2, 4))  # both of a run that only shows that it works
 SMALLEST: dict = dict(filter_scaling=1, depth=2, padded_size=256, tta="none")  # the network that predicts
 STEPS = 32  # of the training
@@ -30,8 +30,12 @@ RUN_ID = "large"
 NEED_KERAS = ("folds", "train", "predict")  # of the pieces; it takes 1 GB or so
 
 
-def measure_large(quick: bool) -> list[dict]:
+def measure_large(quick: bool, count: int = COUNT) -> list[dict]:
     """Runs each piece of work on 10,000 images, or on a few, in a temporary folder; prints each when it is done.
+
+    Args:
+        quick: whether a few images are enough.
+        count: how many otherwise.
 
     Returns:
         Dicts of `work`, `items`, `seconds`, and `peak`, the most bytes that its process held. No process has children.
@@ -39,7 +43,7 @@ def measure_large(quick: bool) -> list[dict]:
     Raises:
         LocalRunError: a process failed; with what it printed last.
     """
-    count, predicted = QUICK if quick else (COUNT, PREDICTED)
+    count, predicted = QUICK if quick else (count, PREDICTED)
     found = []
     with tempfile.TemporaryDirectory(prefix="salt-large-") as folder:
         for work in PIECES:
@@ -121,9 +125,9 @@ def train_large(folder: pathlib.Path, items: int) -> None:
     """The same, and a few steps of the `smoke` preset's network on squares of 256 pixels."""
     from salt.config import preset
     from salt.cross_validation import split_tiles
+    from salt.networks import build_model
     from salt.task import SegmentationTask
     from salt.training import FoldJob, fold_batches
-    from salt.unet import build_model
 
     tiles, config = read_large(folder), preset("smoke", padded_size=256)
     batches, _ = fold_batches(FoldJob(config, tiles, split_tiles(config, tiles, folder)), 0)
@@ -141,8 +145,8 @@ def predict_large(folder: pathlib.Path, items: int) -> None:
     from salt.config import preset
     from salt.data import read_test
     from salt.inference import predict_run
+    from salt.networks import build_model
     from salt.stacks import subset
-    from salt.unet import build_model
 
     tiles = read_test(find_competition([folder / "data"], COMPETITION), progress=False)
     config = preset("smoke", **SMALLEST)

@@ -22,11 +22,11 @@ from salt.augmentations import draw_augmentation
 from salt.config import Config, preset, settle_precision
 from salt.inference import predict_probabilities
 from salt.machine import multiplies_bfloat16
+from salt.networks import build_model, use_jit
 from salt.schedule import training_optimizer
 from salt.task import SegmentationTask, fused_augment
 from salt.tgs import TILE_SIZE
 from salt.tiles import crop_images, pad_images
-from salt.unet import build_model, use_jit
 
 STEPS = 2  # a call
 WHOLE = 128  # pixels to which a user of the peer pads the tiles: its encoders halve the size five times

@@ -274,7 +274,7 @@ function showGroups(data) {
         "aria-label": `Tile ${id}, ${salt} pixels of ${data.target}${where}`,
       });
       seen.observe(canvas);
-      const amount = salt > 100 || !salt ? percent(salt / data.pixels, 0) : `${salt} px`;
+      const amount = salt > 100 || !salt ? percent(salt / (data.pixels[tile] ?? data.pixels), 0) : `${salt} px`;
       return element(
         "figure",
         { class: "tile" },

@@ -8,9 +8,10 @@ import pathlib
 import numpy as np
 
 from desk.pages.html import LOSSLESS, pack_sheets, sheet_layout, write_page
-from desk.pages.scaled import highest_values, scaled_images, scaled_size
+from desk.pages.scaled import highest_values, one_or_all, picture_size, scaled_images, some_of
 from salt.metrics import coverage_tenths, tile_parts
 from salt.scoring import depth_groups
+from salt.stacks import all_sides, differ_in_size, listed_stack
 from salt.tgs import COMPETITION as TGS
 from salt.tgs import TILE_SIZE, is_vertical
 from salt.tiles import Tiles
@@ -36,17 +37,17 @@ def write_exploration(path: pathlib.Path, train: Tiles, test: Tiles | None = Non
     for group in facts["groups"]:
         group["tiles"] = [place[tile] for tile in group["tiles"]]
     rows = np.array(pictured, int)
-    images = np.empty((len(rows), *scaled_size(*train.masks.shape[1:3]), *train.images.shape[3:]), np.uint8)
+    images = np.empty((len(rows), *picture_size(train.images), *train.images.shape[3:]), np.uint8)
     masks = np.empty(images.shape[:3], np.uint8)
     for part in tile_parts(images, math.prod(train.images.shape[1:])):
-        images[part] = scaled_images(train.images[rows[part]])
-        masks[part] = highest_values(any_class(train.masks[rows[part]]))
+        images[part] = scaled_images(some_of(train.images, rows[part]))
+        masks[part] = highest_values(any_class(some_of(train.masks, rows[part])))
     marked = facts.pop("marked")
     data = {
         **facts,
         "target": train.competition.target,
         "channels": train.competition.channels,
-        "pixels": math.prod(train.masks.shape[1:3]),
+        "pixels": one_or_all(all_sides(train.masks).prod(axis=1), rows),
         "tiles": {
             "id": train.ids[rows].tolist(),
             "salt": marked[rows].tolist(),
@@ -63,6 +64,8 @@ def write_exploration(path: pathlib.Path, train: Tiles, test: Tiles | None = Non
 
 def any_class(masks: np.ndarray) -> np.ndarray:
     """What is marked as of some class, uint8 `[n, H, W]`, of masks `[n, H, W]` or `[n, H, W, C]`."""
+    if differ_in_size(masks):
+        return listed_stack([any_class(mask[None])[0] for mask in masks])
     return masks.astype(np.uint8) if masks.ndim == 3 else masks.max(axis=3).astype(np.uint8)
 
 
@@ -72,14 +75,14 @@ def explore(train: Tiles, test: Tiles) -> dict:
     It is ready for JSON but for `marked`, int `[N]`, the marked pixels of each training tile.
     """
     assert train.masks is not None
-    competition, pixels = train.competition, math.prod(train.masks.shape[1:3])
+    competition, pixels = train.competition, all_sides(train.masks).prod(axis=1)
     marked, of_class = np.empty(len(train.ids), int), np.zeros(len(competition.classes), int)
     for part in tile_parts(train.masks):
         masks = np.asarray(train.masks[part])
         marked[part] = any_class(masks).sum(axis=(1, 2), dtype=int)
         of_class += masks.any(axis=(1, 2)).reshape(len(masks), -1).sum(axis=0)
     salt, share, classes = marked, marked / pixels, coverage_tenths(marked, pixels)
-    unit = max(1, pixels // TILE_SIZE**2)
+    unit = max(1, int(np.median(pixels)) // TILE_SIZE**2)
     tiny = (salt > 0) & (salt <= TINY * unit)
     copies = duplicate_groups(train, test)
     copied = [row for group in copies for row in group["train"]]
@@ -146,12 +149,12 @@ def spread(rows: np.ndarray, salt: np.ndarray, count: int) -> list[int]:
 
 def duplicate_groups(train: Tiles, test: Tiles) -> list[dict[str, list[int]]]:
     """Images that occur more than once, byte by byte, black ones aside: rows of `train` and of `test`."""
-    found: dict[bytes, dict[str, list[int]]] = collections.defaultdict(lambda: {"train": [], "test": []})
+    found: dict[tuple, dict[str, list[int]]] = collections.defaultdict(lambda: {"train": [], "test": []})
     for part, tiles in (("train", train), ("test", test)):
         for some in tile_parts(tiles.images):
             for row, image in enumerate(np.asarray(tiles.images[some]), some.start):
                 if image.any():
-                    found[hashlib.sha256(image.tobytes()).digest()][part].append(row)
+                    found[image.shape, hashlib.sha256(image.tobytes()).digest()][part].append(row)
     return [group for group in found.values() if len(group["train"]) + len(group["test"]) > 1]
 
 

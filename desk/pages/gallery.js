@@ -128,7 +128,7 @@ class Gallery {
       const kind = report.kindText(report.kind(run, tile)).split(":")[0];
       return `${report.name(run)} score ${report.scoreText(run, tile)}, ${kind}`.trim();
     });
-    const share = percent(salt[tile] / report.pixels);
+    const share = percent(salt[tile] / report.pixelsOf(tile));
     const where = depth?.[tile] == null ? "" : `, depth ${depth[tile]}`;
     const shown = report.pictured(tile) ? "" : "; its picture was left out";
     const facts = `${report.target} ${share}, fold ${fold[tile]}${where}${shown}`;
@@ -247,7 +247,7 @@ class Gallery {
       ),
       element("p", { class: "small quiet", id: "tile-facts" }),
       ...sliders,
-      report.scale > 1 ? element("p", { class: "small", id: "tile-pixels" }) : null,
+      report.scaled ? element("p", { class: "small", id: "tile-pixels" }) : null,
       element("div", { class: "panels", id: "tile-panels" }),
     );
     this.fillDialog();
@@ -270,7 +270,7 @@ class Gallery {
       find(`dialog-level-${run}`).value = report.level[run];
       find(`dialog-level-${run}-text`).textContent = `${report.name(run)} ${levelText(report.level[run])}`.trim();
     });
-    if (report.scale > 1) this.offerPixels(tile);
+    if (report.scaled) this.offerPixels(tile);
     const pixels = this.truePixels && report.pictured(tile, "true") ? "true" : "scaled";
     const figures = this.wanted(Object.keys(PANELS)).map(async ([run, view]) => {
       const whose = report.runs.length > 1 && view !== "image" && view !== "truth" ? ` of ${RUN_LETTERS[run]}` : "";
@@ -290,7 +290,12 @@ class Gallery {
   /** How to see the pixels of a tile whose picture is scaled. */
   offerPixels(tile) {
     const { report } = this;
-    const scaled = `Scaled to 1 / ${report.scale}; the highest of the pixels stands for them. `;
+    const scale = report.scaleOf(tile);
+    const scaled = scale > 1 ? `Scaled to 1 / ${scale}; the highest of the pixels stands for them. ` : "True pixels. ";
+    if (scale === 1) {
+      find("tile-pixels").replaceChildren(scaled);
+      return;
+    }
     if (!report.pictured(tile, "true")) {
       const command = element("code", {}, `--pixels ${report.tiles.id[tile]}`);
       find("tile-pixels").replaceChildren(scaled, "For true pixels make this page with ", command);

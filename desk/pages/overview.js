@@ -20,9 +20,9 @@ function showOverview(report) {
   const half = (score.nested_interval[1] - score.nested_interval[0]) / 2;
   const {
     empty_as_empty: right,
-    empty_as_salt: alarms,
-    salt_as_empty: overlooked,
-    salt_as_salt: found,
+    empty_as_marked: alarms,
+    marked_as_empty: overlooked,
+    marked_as_marked: found,
   } = score.confusion;
   find("cards").replaceChildren(
     card(

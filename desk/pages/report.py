@@ -16,7 +16,15 @@ from tqdm import tqdm
 
 from desk.errors import ConfigurationError
 from desk.pages.html import LOSSLESS, SHEET_TILES, encode_sheet, pack_table, sheet_layout, write_page
-from desk.pages.scaled import highest_values, picture_scale, scaled_images, scaled_size
+from desk.pages.scaled import (
+    framed,
+    highest_values,
+    one_or_all,
+    picture_scales,
+    picture_size,
+    scaled_images,
+    some_of,
+)
 from desk.paths import AnyPath
 from desk.score_tables import verdict
 from desk.scoring import ScoredRun, one_competition, open_run, own_mosaics, score_runs
@@ -26,6 +34,7 @@ from salt.description import Competition
 from salt.levels import LevelTable, count_oof, largest_area, level_table, same_tiles, scores_with_area
 from salt.metrics import Metric
 from salt.scoring import compare_oof
+from salt.stacks import all_sides, differ_in_size, listed_stack, subset
 
 SIZE_LIMIT = 15_000_000  # bytes of the page
 TEXT_SIZE = 500_000  # of them for what is neither table nor picture
@@ -70,17 +79,23 @@ class Sources(NamedTuple):
     orders: list[np.ndarray]
 
     def some_images(self, tiles: np.ndarray) -> np.ndarray:
-        """Images uint8 `[n, H, W]` or `[n, H, W, 3]` of tiles."""
-        return self.images[self.rows[tiles]]
+        """Images uint8 `[n, H, W]` or `[n, H, W, 3]` of tiles; a `Stack` of those that differ in size."""
+        return some_of(self.images, self.rows[tiles])
 
     def some_maps(self, run: int, tiles: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities and masks, uint8 `[n, H, W]`, of tiles and their classes."""
+        """Probabilities and masks, uint8 `[n, H, W]`, of tiles and their classes; or a `Stack`, as the images are."""
         oof, rows = self.runs[run].oof, self.orders[run][tiles]
-        maps = (oof.probabilities[rows], oof.masks[rows])
-        if maps[0].ndim == 3:
-            return maps
-        probabilities, masks = (stack[np.arange(len(rows)), :, :, labels] for stack in maps)
+        probabilities, masks = (of_labels(some_of(maps, rows), labels) for maps in (oof.probabilities, oof.masks))
         return probabilities, masks
+
+
+def of_labels(maps: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of maps `[n, H, W, C]` each one of the class `labels[n]`; maps `[n, H, W]` as they are."""
+    if maps.ndim == 3:
+        return maps
+    if differ_in_size(maps):
+        return listed_stack([each[..., label] for each, label in zip(maps, labels, strict=True)])
+    return maps[np.arange(len(maps)), :, :, labels]
 
 
 def write_report(
@@ -115,7 +130,10 @@ def write_report(
     tables = [level_table(counted, metric) for counted in counts]
     shown = worst_first(tables[0], scores[0], metric)
     sources = Sources(images, rows, runs, [run.oof.ids.argsort() for run in runs])
-    size = runs[0].oof.masks.shape[1:3]
+    masks = subset(runs[0].oof.masks, sources.orders[0])
+    scales, pixels = picture_scales(masks), all_sides(masks).prod(axis=1)
+    true_tiles = chosen_tiles(true_pixels, ids, shown, scales)
+    true_size = all_sides(masks)[true_tiles].max(axis=0, initial=1).tolist()
     largest = largest_area(tables[0])
     facts = {
         "runs": [
@@ -137,11 +155,11 @@ def write_report(
             "salt": tables[0].truth.ravel()[shown.order].tolist(),
             "depth": None if depths is None else [None if math.isnan(each) else each for each in depths[shown.tile]],
         },
-        "pixels": size[0] * size[1],
-        "scale": picture_scale(*size),
-        "sheets": sheet_layout(*scaled_size(*size)),
+        "pixels": one_or_all(pixels, shown.tile),
+        "scale": one_or_all(scales, shown.tile),
+        "sheets": sheet_layout(*picture_size(masks)),
         "trueLevels": QUALITIES[-1][1],
-        "trueSize": {"height": size[0], "width": size[1]},
+        "trueSize": {"height": true_size[0], "width": true_size[1]},
     }
     small = {}
     for index, table in enumerate(tables):
@@ -154,7 +172,7 @@ def write_report(
         "target": competition.target,
         "exactness": "exact" if metric.steps else f"exact to 1 / {FINE_STEPS:,}",
     }
-    small |= pack_true_pixels(sources, shown, chosen_tiles(true_pixels, ids, shown, facts["scale"]))
+    small |= pack_true_pixels(sources, shown, true_tiles, (true_size[0], true_size[1]))
     room = (SIZE_LIMIT - TEXT_SIZE) * 3 // 4 - sum(map(len, small.values()))  # in base64 3 bytes become 4
     share = 1.0
     for quality, levels in QUALITIES:
@@ -237,31 +255,31 @@ def packed_maps(probabilities: np.ndarray, masks: np.ndarray, levels: int) -> np
     return probabilities // (256 // levels) + 128 * masks
 
 
-def chosen_tiles(names: Sequence[str], ids: np.ndarray, shown: Shown, scale: int) -> np.ndarray:
+def chosen_tiles(names: Sequence[str], ids: np.ndarray, shown: Shown, scales: np.ndarray) -> np.ndarray:
     """Places of the tiles that are shown with their true pixels: none where no picture is scaled.
 
     Raises:
         ConfigurationError: a name that is none of the tiles'.
     """
-    if scale == 1:
+    if scales.max() == 1:
         return shown.images[:0]
     if unknown := sorted(set(names) - set(ids.tolist())):
         raise ConfigurationError(f"--pixels: {unknown[0]} is none of the run's {len(ids)} tiles")
-    return np.flatnonzero(np.isin(ids, list(names))) if names else shown.images[:TRUE_TILES]
+    return np.flatnonzero(np.isin(ids, list(names))) if names else shown.images[scales[shown.images] > 1][:TRUE_TILES]
 
 
-def pack_true_pixels(sources: Sources, shown: Shown, tiles: np.ndarray) -> dict[str, bytes]:
-    """Pictures of some tiles with their true pixels, one a sheet; the probabilities in 16 levels."""
+def pack_true_pixels(sources: Sources, shown: Shown, tiles: np.ndarray, size: tuple[int, int]) -> dict[str, bytes]:
+    """Pictures of some tiles with their true pixels, one a sheet of that size; the probabilities in 16 levels."""
     blobs = {}
     for tile in tiles:
         masks = np.flatnonzero(shown.tile == tile)
-        image = sources.some_images(np.array([tile]))
+        image = framed(sources.some_images(np.array([tile])), size)
         blobs[f"true-images-{shown.image[masks[0]]}"] = encode_sheet(image, TRUE_QUALITY, columns=1)
         for run in range(len(sources.runs)):
             for place in masks:
                 maps = sources.some_maps(run, shown.tile[place : place + 1], shown.label[place : place + 1])
-                packed = encode_sheet(packed_maps(*maps, QUALITIES[-1][1]), LOSSLESS, columns=1)
-                blobs[f"true-probabilities-{run}-{place}"] = packed
+                packed = packed_maps(framed(maps[0], size), framed(maps[1], size), QUALITIES[-1][1])
+                blobs[f"true-probabilities-{run}-{place}"] = encode_sheet(packed, LOSSLESS, columns=1)
     return blobs
 
 

@@ -22,7 +22,18 @@ class Report {
     this.level = this.runs.map(({ score }) => score.best_level);
     this.area = this.runs.map(({ score }) => score.minimum_area);
     this.curves = this.runs.map(() => null);
-    this.classes = this.tiles.salt.map((salt) => Math.ceil((10 * salt) / this.pixels - 1e-9));
+    this.scaled = [].concat(this.scale).some((scale) => scale > 1);
+    this.classes = this.tiles.salt.map((salt, tile) => Math.ceil((10 * salt) / this.pixelsOf(tile) - 1e-9));
+  }
+
+  /** All pixels of a tile: one number, where the images have one size. */
+  pixelsOf(tile) {
+    return this.pixels[tile] ?? this.pixels;
+  }
+
+  /** By how much the sides of a tile's picture are divided. */
+  scaleOf(tile) {
+    return this.scale[tile] ?? this.scale;
   }
 
   /** Predicted pixels of a tile, 0 where the minimum area empties it. */
