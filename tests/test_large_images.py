@@ -23,6 +23,7 @@ from salt.config import preset
 from salt.data import describe_tiles, read_train
 from salt.folds import stratification_classes
 from salt.levels import count_oof
+from salt.parts import join_oof
 from salt.postprocess import postprocess
 from salt.scenes import write_scenes
 from salt.severstal import COMPETITION as SEVERSTAL
@@ -70,6 +71,20 @@ def test_predictions_that_are_read_one_by_one_are_counted_and_made_masks_as_arra
     ):
         np.testing.assert_array_equal(counted, expected)
     np.testing.assert_array_equal(postprocess(stack, 100, 700)[:], postprocess(probabilities, 100, 700))
+
+
+def test_the_parts_of_a_run_are_joined_without_reading_their_predictions(read, tmp_path):
+    masks = read[1].masks
+    for part in (0, 1):
+        rows = np.arange(10) % 2 == part
+        some, fold = stacks.subset(masks, rows), np.full(5, part, np.int8)
+        write_oof(tmp_path / str(part) / "oof.npz", Oof(read[1].ids[rows], fold, some, some))
+    for folders in (["0"], ["0", "1"]):
+        joined = join_oof([tmp_path / name for name in folders])
+        assert isinstance(joined.masks, Stack) and isinstance(joined.probabilities, Stack)
+        assert len(joined.ids) == len(joined.fold) == 5 * len(folders)
+        rows = [read[1].ids.tolist().index(name) for name in joined.ids]
+        np.testing.assert_array_equal(joined.probabilities[:], read[0].masks[rows])
 
 
 def test_a_large_image_of_another_size_is_named_before_anything_is_trained(tmp_path):
