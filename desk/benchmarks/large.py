@@ -175,14 +175,16 @@ def write_large(folder: pathlib.Path, items: int) -> None:
 
 
 def submit_large(folder: pathlib.Path, items: int) -> None:
-    """Reads these predictions as those of test images, and writes a submission of them all."""
+    """Reads these predictions as those of the test images, writes a submission of them all, and checks it."""
     from salt.artifacts import read_oof
     from salt.carvana import COMPETITION
     from salt.postprocess import postprocess
-    from salt.submission import write_submission
+    from salt.submission import check_submission, write_submission
 
-    oof = read_oof(folder / RUN_ID / "oof.npz")
-    write_submission(folder / "submission.csv", oof.ids, postprocess(oof.probabilities, 128, 100), COMPETITION)
+    oof, path = read_oof(folder / RUN_ID / "oof.npz"), folder / "submission.csv"
+    ids = [image_name("test", number) for number in range(items)]
+    write_submission(path, ids, postprocess(oof.probabilities, 128, 100), COMPETITION)
+    check_submission(path, folder / "data" / "sample_submission.csv", COMPETITION)
 
 
 def score_large(folder: pathlib.Path, items: int) -> None:
