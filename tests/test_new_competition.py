@@ -2,9 +2,7 @@
 
 import dataclasses
 import importlib.util
-import shutil
 
-import cv2
 import numpy as np
 import pytest
 
@@ -16,6 +14,7 @@ from salt.data import read_test, read_train
 from salt.description import Table
 from salt.scenes import write_scenes
 from salt.severstal import COMPETITION as SEVERSTAL
+from salt.stacks import all_sides
 from salt.tgs import COMPETITION as TGS
 from scripts import new_competition
 
@@ -90,13 +89,10 @@ def test_a_folder_without_masks_and_a_name_that_is_taken_are_refused(tmp_path):
 
 
 def test_images_of_several_sizes_are_told_and_so_described(tmp_path, capsys):
-    data = write_scenes(SMALL["airbus"], tmp_path / "data", train=6, test=2, progress=False)
-    (archive,) = data.glob("train*.zip")
-    shutil.unpack_archive(archive, archive.with_suffix(""))
-    archive.unlink()
-    first = min(archive.with_suffix("").iterdir())
-    cv2.imwrite(str(first), np.zeros((30, 30, 3), np.uint8))
-    assert described(tmp_path, SMALL["airbus"].slug, data).size is None
+    competition = SMALL["of several sizes"]
+    data = write_scenes(competition, tmp_path / "data", train=6, test=2, progress=False)
+    assert described(tmp_path, competition.slug, data).size is None
     said = " ".join(capsys.readouterr().out.split())
-    assert "size=None" in said
-    assert "5 of 6 images that were looked at have 60 x 60 pixels, and others up to 60 x 60" in said
+    sides = all_sides(read_train(find_competition(data, competition), progress=False).images)
+    largest = f"{sides[:, 1].max()} x {sides[:, 0].max()}"
+    assert "size=None" in said and "of 6 images that were looked at have" in said and f"others up to {largest}" in said

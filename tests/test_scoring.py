@@ -171,8 +171,8 @@ def test_every_figure_is_that_of_a_slow_implementation_in_exact_fractions(folds)
         assert row["tiles"] == len(own) and row["share"] == pytest.approx(len(own) / 36, abs=1e-12)
         assert row["score"] == (pytest.approx(float(slow.mean(own)), abs=1e-12) if own else None)
     found = [slow.areas[choices[slow.parts[t]][0]][t] >= max(1, choices[slow.parts[t]][1]) for t in slow.tiles]
-    for truth, is_empty in (("empty", True), ("salt", False)):
-        for answer, is_found in (("empty", False), ("salt", True)):
+    for truth, is_empty in (("empty", True), ("marked", False)):
+        for answer, is_found in (("empty", False), ("marked", True)):
             count = sum(e == is_empty and f == is_found for e, f in zip(slow.empty, found, strict=True))
             assert score["confusion"][f"{truth}_as_{answer}"] == count
 
