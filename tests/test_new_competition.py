@@ -95,4 +95,4 @@ def test_images_of_several_sizes_are_told_and_so_described(tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     sides = all_sides(read_train(find_competition(data, competition), progress=False).images)
     largest = f"{sides[:, 1].max()} x {sides[:, 0].max()}"
-    assert "size=None" in said and "of 6 images that were looked at have" in said and f"others up to {largest}" in said
+    assert "size None" in said and "of 6 images that were looked at have" in said and f"others up to {largest}" in said
