@@ -80,7 +80,7 @@ class Document:
         self.program: Program | None = None
         self.naming: Naming | None = None
         if form == "notebook":
-            refuse_shell_edits(library.entry)
+            refuse_shell_edits(library.entry, reach.all_words())
         self.marks: set[int] = set()  # lines of the entry
         self.cells_of_parts = [self.cells_of_part(part) for part in library.parts]
         self.exits = exiting_statements(library.entry, reach.modules.values())

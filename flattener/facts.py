@@ -90,7 +90,8 @@ class Facts:
                 if node.__class__ in FACT_NODES:
                     self.look_at(node)
         lazy = [node for node in module.body if getattr(node, "name", "") == "__getattr__"]
-        imports_late = bool(self.importers or lazy or "__getattr__" in self.stored)  # its own __getattr__ does, too
+        stored = self.stored_outside_of_classes(module, "__getattr__")
+        imports_late = bool(self.importers or lazy or stored)  # its own __getattr__ does, too
         imports_in_text = self.runs_text() and any("import " in text for text in self.strings)
         if imports_late or imports_in_text:
             self.names_modules = self.names_modules or 1
@@ -108,6 +109,19 @@ class Facts:
             dotted = self.dotted(call.func)
             if "." in dotted and call.lineno not in self.allowed:
                 self.outside_importers.setdefault(dotted, call.lineno)
+
+    def stored_outside_of_classes(self, module: Module, name: str) -> list[ast.AST]:
+        """Where a name is bound that may be the module's own, and no attribute of a class."""
+        if name not in self.stored:
+            return []
+        attributes = {
+            target
+            for owner in module.of(ast.ClassDef)
+            for node in owner.body
+            for target in getattr(node, "targets", [getattr(node, "target", None)])
+        }
+        stores = [node for node in module.of(ast.Name) if node.id == name and isinstance(node.ctx, ast.Store)]
+        return [node for node in stores if node not in attributes]
 
     def dotted(self, node: ast.AST) -> str:
         """The dotted name that an expression means if its first name is imported, wherever that is done."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from flattener.library import External, Meaning, Var
 from flattener.names import ImportSite, Use
-from flattener.observers import POOL_PACKAGES, is_data_class
+from flattener.observers import POOL_PACKAGES, SENDERS, is_data_class
 from flattener.pickles import FINDS_BY_NAME
 from flattener.program import Program, Reference
 from flattener.shell import SHELL_NAMES
@@ -287,10 +287,12 @@ class Naming:
     @functools.cached_property
     def pickling(self) -> str:
         """The library that finds functions by their names, and the module that imports it; empty: there is none."""
+        by_name = FINDS_BY_NAME | POOL_PACKAGES
+        by_name -= {"multiprocessing"} if SENDERS.isdisjoint(self.program.words) else set()
         for module in self.program.modules:
             for use in [use for site in self.program.names[module.name].sites for use in site.uses]:
                 target = self.program.library.target(module, use)
-                if isinstance(target, External) and target.module.partition(".")[0] in FINDS_BY_NAME | POOL_PACKAGES:
+                if isinstance(target, External) and target.module.partition(".")[0] in by_name:
                     return f"{target.module}, which {module.label} imports"
         return ""
 

@@ -38,6 +38,13 @@ POOLS = re.compile(
     r"|DataLoader"
 )
 POOL_PACKAGES = words("multiprocessing multiprocess concurrent mpire pandarallel pathos ray dask billiard p_tqdm loky")
+# Code that imports `multiprocessing` and has none of these words only counts the processors, or the like.
+SENDERS = words("""
+    multiprocessing.* Pool ThreadPool Process Queue SimpleQueue JoinableQueue Manager BaseManager SyncManager Pipe spawn
+    forkserver get_context set_start_method multiprocessing.managers multiprocessing.pool multiprocessing.connection
+    multiprocessing.process multiprocessing.context multiprocessing.queues multiprocessing.reduction Array RawArray
+    multiprocessing.sharedctypes Value RawValue shared_memory
+""")
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json", ".toml", ".gin", ".ini", ".cfg")
 KERAS_BASES = re.compile(r"(?:Layer|Model|Loss|Metric|Initializer|Regularizer|Constraint|LearningRateSchedule)$")
 RUNNERS = words("Process map submit apply run imap_unordered launch start_processes")
@@ -211,7 +218,8 @@ def shown_classes(facts: dict[str, Facts], modules: dict[str, Module], shown: di
     plain = plain_classes(modules) if KERAS_LOOKUPS & everything else frozenset[str]()
     for name, place in shown.items():
         module = modules[name]
-        by_call = any(map(makes_class, module.of(ast.Call)))
+        bases = {base for node in module.of(ast.ClassDef) for base in node.bases}  # what is shown is the class below
+        by_call = any(makes_class(call) for call in module.of(ast.Call) if call not in bases)
         quotes = "annotations" in everything or any(map(has_quoted_annotation, module.of(ast.AnnAssign)))
         for node in module.of(ast.ClassDef) if not by_call else []:
             by_call |= bool(MODULE_LOOKUPS & everything or node.keywords or (pools and is_data_class(node)))
@@ -273,8 +281,9 @@ def find_pools(facts: dict[str, Facts]) -> frozenset[str]:
     for each in facts.values():
         imported = [alias.name for site in each.imports for alias in site.names if isinstance(site, ast.Import)]
         imported += [site.module or "" for site in each.imports if isinstance(site, ast.ImportFrom) and not site.level]
-        found |= {name.partition(".")[0] for name in imported} & POOL_PACKAGES
-        found |= {word for word in each.called if POOLS.fullmatch(word)}
+        made = {name.partition(".")[0] for name in imported} & POOL_PACKAGES
+        made |= {word for word in each.called if POOLS.fullmatch(word)}
+        found |= made - {"multiprocessing"} if SENDERS.isdisjoint(each.words) else made
     return frozenset(found)
 
 

@@ -114,7 +114,7 @@ class Program:
                 self.references[module.name, use.index].append(Reference(use, 0, 0, meaning))
             elif isinstance(meaning, ModuleRef) and self.reads_quoted(module):
                 module.refuse(use.node, f"{use.name!r} in quotes is a module", "write the annotation without quotes")
-        refuse_constructs(self.names[module.name], self.library, self.purity, self.form)
+        refuse_constructs(self.names[module.name], self.library, self.purity, self.form, self.words)
 
     def reads_quoted(self, module: Module) -> bool:
         """Whether some code may evaluate the annotations of a module that are written as strings."""

@@ -32,7 +32,7 @@ REFUSED_MODULES = {
 }
 
 
-def refuse_constructs(names: Names, library: Library, purity: Purity, form: str) -> None:
+def refuse_constructs(names: Names, library: Library, purity: Purity, form: str, mentioned: set[str]) -> None:
     """Raises a `BuildError` for a module with a construct that would not do in a flat program what it does now.
 
     Args:
@@ -40,10 +40,11 @@ def refuse_constructs(names: Names, library: Library, purity: Purity, form: str)
         library: of the program.
         purity: for the meaning of what is called.
         form: of the output, "notebook" or "script".
+        mentioned: the words of the whole program.
     """
     module = names.module
     if form == "notebook" and not module.is_entry:
-        refuse_shell_edits(module)
+        refuse_shell_edits(module, mentioned)
     for use in names.uses:
         is_builtin = use.owner.kind == "module" and use.action == "load" and not names.bindings.get(use.name)
         given = module.is_entry and use.name in ("__doc__", "__file__", "__package__")

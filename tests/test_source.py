@@ -79,6 +79,7 @@ def test_the_same_text_is_read_once():
     ("def f():\n   \n    return 1\n", 0),  # blanks outside of strings may go
     ("def f():\n    '''\n    >>> f(\"\"\"x\"\"\")\n    '''\n", 3),  # IPython counts quotes, and takes these for others
     ('x = f(1, """\n    >>> a""", 2)\n', 2),
+    ('class C:\n    """A.\n    \n    B."""\n', 3),
 ])  # fmt: skip
 def test_the_lines_that_ipython_would_edit_are_found(text, line, monkeypatch):
     assert shell.shell_edits(module(text)) == line

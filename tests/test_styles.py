@@ -1,5 +1,6 @@
 """Which modules are flat: decided by module and by what is really done, not by one word anywhere."""
 
+import json
 import re
 from pathlib import Path
 
@@ -174,6 +175,12 @@ FLAT = {
     "class Base: pass\nclass Own(Base): pass\ndef f(): return Own()\n",
     "a late import of what comes anyway": "import anything\ndef late():\n    from pkg.a import f\n    return f(1)\n"
     "print(late())\n--\nimport anything\ndef f(x): return anything.make(x)\n",
+    "processors that are only counted": "import multiprocessing\nfrom pkg.a import f as g\n"
+    "def f(): return multiprocessing.cpu_count()\nprint(f(), g(1))\n--\ndef f(x): return x\n",
+    "a dictionary with attributes": "from pkg.a import Dots\nprint(Dots(x=1).x)\n--\n"
+    "class Dots(dict):\n    __getattr__ = dict.get\n    __setattr__: object = dict.__setitem__\n",
+    "a class below one that is made by a call": "from pkg.a import Pair\nprint(type(Pair(1, 2)))\n--\n"
+    "from collections import namedtuple\nclass Pair(namedtuple('Pair', 'x y')): pass\n",
     "workers of joblib": "from joblib import Parallel, delayed\nfrom pkg.a import f\n"
     "print(Parallel(2)(delayed(f)(x) for x in 'a'))\n--\ndef f(x):\n    return x\n",
 }  # fmt: skip
@@ -184,6 +191,31 @@ def test_one_word_does_not_decide(name, tmp_path):
     main, _, module = FLAT[name].partition("--\n")
     report, _ = build(tmp_path, {"main.py": main, "pkg/a.py": module})
     assert report.reasons == [] and report.undecided == []
+
+
+BLANKS = '"""One.\n   \n   Two.\n   >>> 3"""\n'
+
+
+def test_a_string_that_nothing_reads_may_have_lines_that_ipython_edits(tmp_path):
+    files = {
+        "main.py": f"{BLANKS}from pkg.a import f\nprint(f())\n{BLANKS}",
+        "pkg/a.py": f"def f():\n   {BLANKS}   return 1\n",
+    }
+    report, _ = build(tmp_path, files, "ipynb")
+    assert report.reasons == []
+    report, _ = build(tmp_path, files | {"main.py": "from pkg.a import f\nprint(f.__doc__)\n"}, "ipynb")
+    assert styled(report) == {"pkg/a.py"} and "pkg/a.py:3: IPython would change this line" in report.reasons[-1]
+    with pytest.raises(bk.BuildError, match="main.py:2: IPython would change this line of a string"):
+        build(tmp_path, files | {"main.py": f"print({BLANKS.strip()})\n"}, "ipynb")
+
+
+def test_a_notebook_as_entry_has_the_lines_that_ipython_has_always_edited(tmp_path):
+    cell = {"cell_type": "code", "metadata": {}, "outputs": [], "source": f"print({BLANKS.strip()})"}
+    notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (tmp_path / "main.ipynb").write_text(json.dumps(notebook))
+    bk.build_entry(tmp_path / "main.ipynb", [], tmp_path / "flat.ipynb")
+    cells = json.loads((tmp_path / "flat.ipynb").read_text())["cells"]
+    assert cell["source"] in ["".join(each["source"]) for each in cells]
 
 
 OPEN = {
