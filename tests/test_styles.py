@@ -43,6 +43,7 @@ STYLES = {
     "one_module_two_imports": set(),
     "dash_m_by_any_name": {"pkg/a.py", "pkg/worker.py"},
     "module_given_away": {"pkg/a.py"},
+    "meters_updated": set(),
 }
 
 
