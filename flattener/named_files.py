@@ -123,14 +123,16 @@ class NamedFiles:
 
     def may_name_files(self, facts: Facts) -> bool:
         """Whether a module has `__file__`, or a string that is at the desk a file or a folder, or part of its path."""
-        if "__file__" in facts.words:
+        if "__file__" in facts.words or "hydra" in facts.words:  # hydra looks beside the file that calls it
             return True
         joins = bool(JOINS & set(facts.words)) and any(FILE_NAME.search(text) for text in facts.strings)
         for text in {word for line in facts.strings if len(line) < 300 for word in line.split()}:
             if text in SETTINGS or text == ".json":
                 return True  # the end of a name that is put together
             is_package = text in self.library.packages and not joins
-            place = re.split("[{%*]", text)[0].rpartition("/")[0] or text  # its folder, if it may be part of a name
+            start = re.split("[{%*]", text)[0]
+            place = start.rpartition("/")[0] or text  # its folder, if it may be part of a name
+            place = place if place.strip("./*") else start
             if place == text and "*" in text and "." in text:
                 return True  # a pattern for the working folder
             looks_so = place.strip("./*") and not place.startswith(SYSTEM) and PATH_TEXT.fullmatch(place)

@@ -306,6 +306,17 @@ def test_a_notebook_hides_its_event_loop_from_code_that_asks_whether_one_runs(he
     assert "let_cells_start_event_loops()" in build(here, {"main.py": ask}, out="flat.ipynb")[1]
 
 
+def test_the_settings_of_hydra_above_the_entry_are_found_by_their_folder_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings" / "base.yaml").write_text("x: 1\n")
+    (tmp_path / "src").mkdir()
+    main = "import hydra\n\n\n@hydra.main(config_path='../settings', config_name='base')\ndef main(cfg):\n    pass\n"
+    (tmp_path / "src" / "main.py").write_text(main)
+    report = bk.build_entry(tmp_path / "src" / "main.py", [], tmp_path / "flat.py")
+    assert [taken.partition(" (")[1:] for taken in report.taken] == [(" (", "main.py:4)")]
+
+
 def test_hydra_finds_its_settings_where_they_are_written(here):
     source = (
         "import hydra\n@hydra.main(config_path='conf', config_name='base')\ndef main(cfg):\n    print(cfg)\nmain()\n"
