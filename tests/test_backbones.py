@@ -12,6 +12,7 @@ from salt.backbones import BACKBONES, build_backbone, preset_folder
 from salt.config import BACKBONE_NAMES, ConfigError, preset
 from salt.encoders import find_weights, pyramid_outputs
 from salt.networks import build_model, encoder_layers
+from salt.unet import encoder_unet_model
 
 HAS_HUB = importlib.util.find_spec("keras_hub") is not None
 TINY = {
@@ -182,7 +183,7 @@ def test_a_unet_of_a_backbone_trains_and_loads_again(tiny, name, tmp_path):
         "smoke", model="encoder_unet", encoder=name, stem_stride=2, decoder_filters=[4, 4, 4, 4], padded_size=size,
         freeze_layer=0,
     )  # fmt: skip
-    model = build_model(config)
+    model = encoder_unet_model(config, metrics=())
     tiles = np.random.default_rng(0).integers(0, 256, (2, size, size, 1)).astype("uint8")
     before = [np.array(weight) for weight in encoder_layers(model)[0].trainable_weights]
     model.fit(tiles, tiles > 128, verbose=0)

@@ -53,7 +53,7 @@ def chain(monkeypatch, tmp_path):
     def find(roots, competition):
         return types.SimpleNamespace(sample_submission=roots[0] / "sample_submission.csv")
 
-    def check(submission, sample, competition):
+    def check(submission, sample, competition, sides=None):
         calls.append(("check", (submission, sample)))
         return {"rows": 12, "empty_share": 0.25, "mean_coverage": 0.2}
 

@@ -20,7 +20,7 @@ from salt.networks import (
     squeeze_and_excite,
     thin_decoder,
 )
-from salt.unet import transfer_unet_model, unet_model
+from salt.unet import encoder_unet_model, transfer_unet_model, unet_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HEADS = dict(attention=True, hypercolumn=True, deep_supervision=True, empty_head=True)
@@ -29,7 +29,7 @@ HEADS = dict(attention=True, hypercolumn=True, deep_supervision=True, empty_head
 def encoder_unet(**changes):
     """A network of a small residual encoder, with the changes to its configuration."""
     settings = dict(model="encoder_unet", encoder="residual", filter_scaling=4, decoder_filters=[4, 8, 8])
-    return build_model(preset("smoke", **{**settings, **changes}))
+    return encoder_unet_model(preset("smoke", **{**settings, **changes}), metrics=())
 
 
 def grey_tiles(count, size):
