@@ -101,6 +101,7 @@ class NamedFiles:
         self.took: dict[str, list[Path]] = {}
         self.warnings: list[str] = []
         self.read: set[Path] = set()
+        self.looked_for: set[Path] = set()  # the files that the program asks for before it reads or writes them
         near = search.entry.is_relative_to(search.here)
         self.bases = list(dict.fromkeys([*([search.here] if near else []), search.entry.parent]))
         self.asks_place = (
@@ -205,6 +206,11 @@ class NamedFiles:
         hydra_path = config_path_of(node)
         if hydra_path is not None:
             self.note_config_path(hydra_path, str(hydra_path.value), called == "initialize")
+        if called in ("exists", "isfile", "is_file"):
+            before, large = len(self.found), len(self.large)
+            self.note_values(node.args[0] if node.args else getattr(node.func, "value", node), "read")
+            self.looked_for |= {each.path for each in self.found[before:]}
+            del self.found[before:], self.large[large:]
         copies = called in COPIES and len(node.args) > 1  # other methods of these names take less
         for position, part in enumerate(node.args):
             if part is hydra_path:
@@ -327,7 +333,14 @@ class NamedFiles:
                 namings.setdefault(each.path, []).append(each)
         for each in self.large:
             if not asked and not self.is_shipped_with_package(each) and not self.is_mount(each.path):
-                self.warn(each, each.target, "make a Kaggle dataset of it, and read it from /kaggle/input/NAME")
+                some = any(path.is_relative_to(each.path) for path in namings)
+                reason = each.target.replace("nothing is", "not all is") if some else each.target
+                self.warn(each, reason, "make a Kaggle dataset of it, and read it from /kaggle/input/NAME")
+        for each in {each.path: each for each in reversed(self.found) if each.use == "read"}.values():
+            if each.path in written & self.looked_for - asked.keys() and each.path.is_file():
+                name = shown(each.path)
+                reason = f"reads {name} if it is there, and it is not shipped, since the program writes it, too"
+                self.warn(each, reason, f"--data {name}, if the program is to begin with it")
         self.warn_of_folders({*written, *asked, *namings, *(each.path for each in self.large)})
         shipped: dict[Path, list[NamedFile]] = {}
         for path, all_namings in namings.items():

@@ -306,6 +306,16 @@ def test_a_notebook_hides_its_event_loop_from_code_that_asks_whether_one_runs(he
     assert "let_cells_start_event_loops()" in build(here, {"main.py": ask}, out="flat.ipynb")[1]
 
 
+def test_a_file_that_is_read_if_it_is_there_and_else_written_is_warned_of(here, capsys):
+    body = "import json, os\nPATH = 'kept.json'\nif {}:\n    print(json.load(open(PATH)))\nelse:\n"
+    body += "    json.dump(1, open(PATH, 'w'))\n"
+    warning = "main.py:4: reads kept.json if it is there, and it is not shipped, since the program writes it, too."
+    for test, said in (("os.path.exists(PATH)", True), ("os.environ.get('AGAIN')", False)):
+        status, text = build(here, {"main.py": body.format(test), "kept.json": "2"})
+        assert status == 0 and "kept.json" not in text.partition("import json")[0]
+        assert (warning in capsys.readouterr().out) == said
+
+
 def test_the_settings_of_hydra_above_the_entry_are_found_by_their_folder_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "settings").mkdir()
