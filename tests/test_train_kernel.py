@@ -1,5 +1,6 @@
 """The train notebook, built and run as on Kaggle: folds at once, a run that stops, runs that are killed and go on."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -72,16 +73,19 @@ def once(condition, act):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def worker_processes(number, checkpoint):
-    """The processes of a worker, once its fold has a checkpoint of this or a later epoch."""
+def worker_process(number, checkpoint):
+    """The process that trains the fold of this number, once the fold has a checkpoint of this or a later epoch."""
     saved = checkpoint.parent.glob(checkpoint.name) if checkpoint.parent.is_dir() else []
     if not any(saved):
-        return []
-    return [each for each in psutil.process_iter(["cmdline"]) if is_worker(each, number)]
+        return None
+    workers = [each for each in psutil.Process().children(recursive=True) if is_worker(each)]
+    return sorted(workers, key=psutil.Process.create_time)[number]
 
 
-def is_worker(process, number):
-    return (process.info["cmdline"] or [""])[-1].endswith(f"/{number}.pickle")
+def is_worker(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return (process.cmdline() or [""])[-1].endswith("/job.pickle")
+    return False
 
 
 def test_two_folds_at_once_are_the_same_run(train, whole, capfd):
@@ -95,7 +99,7 @@ def test_two_folds_at_once_are_the_same_run(train, whole, capfd):
 def test_a_worker_that_is_killed_fails_the_run_by_name_and_another_run_goes_on(train, whole, monkeypatch, capfd):
     monkeypatch.setattr(kernels, "new_run_id", lambda *_: "train-killed-worker")
     checkpoint = train.runs / ".train-killed-worker" / "working" / "state" / "fold1" / "epoch-0000[2-7].weights.h5"
-    once(lambda: worker_processes(1, checkpoint), lambda found: [each.kill() for each in found])
+    once(lambda: worker_process(1, checkpoint), lambda worker: worker.kill())
     with pytest.raises(LocalRunError, match="resume it by --resume train-killed-worker"):
         train(preset="smoke", settings={**SETTINGS, "workers": 2})
     shown = capfd.readouterr().out
