@@ -1,8 +1,10 @@
-"""What a call does with the files whose paths it gets, as its name says."""
+"""The places of a source that name files, and what a call does with the files whose paths it gets, by its name."""
 
 import ast
 import re
 import shlex
+from dataclasses import dataclass
+from pathlib import Path
 
 from flattener.facts import called_name
 from flattener.source import words
@@ -13,6 +15,25 @@ WRITES = words("""
     save write dump to savefig savetxt savez mkdir makedirs remove unlink rmtree touch rename replace imwrite export
     writer copyfile move handler
 """)
+
+
+@dataclass(frozen=True)
+class NamedFile:
+    """A place in the source that names files.
+
+    Attributes:
+        path: of the file or folder at the desk.
+        target: where the program looks for it: relative to the working folder, or for `source` to the project.
+        use: "read", "write", or "" if that is not known.
+        source: the file whose `__file__` leads to it; None: the working folder does.
+        where: file and line.
+    """
+
+    path: Path
+    target: str
+    use: str
+    source: Path | None
+    where: str
 
 
 def call_use(node: ast.Call) -> str:

@@ -4,13 +4,12 @@ import ast
 import os
 import posixpath
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from flattener.entries import place_in_parts
 from flattener.errors import BuildError
 from flattener.facts import CONFIG_FOLDERS, Facts, called_name
-from flattener.file_uses import call_use, started_words
+from flattener.file_uses import NamedFile, call_use, started_words
 from flattener.library import Library
 from flattener.path_values import (
     MOST_FILES,
@@ -48,25 +47,6 @@ SECRET_NAMES = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class NamedFile:
-    """A place in the source that names files.
-
-    Attributes:
-        path: of the file or folder at the desk.
-        target: where the program looks for it: relative to the working folder, or for `source` to the project.
-        use: "read", "write", or "" if that is not known.
-        source: the file whose `__file__` leads to it; None: the working folder does.
-        where: file and line.
-    """
-
-    path: Path
-    target: str
-    use: str
-    source: Path | None
-    where: str
-
-
 class NamedFiles:
     """What a program reads besides its modules.
 
@@ -90,6 +70,7 @@ class NamedFiles:
         self.values = PathValues(library)
         self.found: list[NamedFile] = []
         self.folders: list[NamedFile] = []  # that are named, for whatever use
+        self.filled: list[NamedFile] = []  # folders into which new files are written
         self.large: list[NamedFile] = []  # folders that are too large, each with what there is to say in its `target`
         self.files: dict[str, bytes] = {}
         self.module_files: dict[str, bytes] = {}
@@ -107,6 +88,7 @@ class NamedFiles:
         self.asks_place = (
             facts is not None and "__file__" in facts["__main__"].words
         )  # as to make it the working folder
+        self.makes_folders = any({"makedirs", "mkdir"} & each.words.keys() for each in (facts or {}).values())
         some = facts is None or any(self.may_name_files(facts[module.name]) for module in modules)
         for module in modules if some else []:
             self.module = module
@@ -292,6 +274,10 @@ class NamedFiles:
             if found:
                 self.note_files(found, base if is_plain and not os.path.isabs(text) else None, use, value.source, where)
                 return
+            folder = Path(base, posixpath.dirname(text))
+            if use == "write" and is_plain and UNKNOWN_PART not in str(folder) and folder != base and folder.is_dir():
+                self.filled.append(NamedFile(folder, posixpath.dirname(text), use, None, where))
+                return
 
     def note_files(self, found: list[Path], base: Path | None, use: str, source: Path | None, where: str) -> None:
         """Notes the files that one place of the source names; of folders only if it is known what is done with them."""
@@ -341,6 +327,10 @@ class NamedFiles:
                 name = shown(each.path)
                 reason = f"reads {name} if it is there, and it is not shipped, since the program writes it, too"
                 self.warn(each, reason, f"--data {name}, if the program is to begin with it")
+        for each in self.filled if not self.makes_folders else []:
+            if not any(path.is_relative_to(each.path) for path in [*namings, *asked]):
+                reason = f"writes into {each.target}/, which is there at the desk and will not be there"
+                self.warn(each, reason, f"os.makedirs({each.target!r}, exist_ok=True)")
         self.warn_of_folders({*written, *asked, *namings, *(each.path for each in self.large)})
         shipped: dict[Path, list[NamedFile]] = {}
         for path, all_namings in namings.items():

@@ -108,17 +108,24 @@ class PathValues:
         return self.known(module, node, modules, MOST_PARAMETERS)
 
     def known(self, module: Module, node: ast.expr, modules: list[Module], most: int) -> list[PathValue]:
-        """The paths that an expression means, with all values that up to `most` variables in turn are given."""
+        """The paths that an expression means, with all values that up to `most` variables in turn are given.
+
+        Where some are known in full, those; else what is known in part, if a variable told it.
+        """
         value = self.of(module, node)
         if value is not None and UNKNOWN_PART not in value.text:
             return [value]
+        partly = [value] if value is not None and most < MOST_PARAMETERS else []
         for name in self.open_names(module, node, modules) if most else []:
             found: list[PathValue] = []
             for each in self.given_to(module, node, name, modules, most - 1)[:MOST_VALUES]:
                 found += self.with_value(module, name, each).known(module, node, modules, most - 1)
-            if found:
-                return list(dict.fromkeys(found))
-        return []
+            found = list(dict.fromkeys(found))
+            whole = [each for each in found if UNKNOWN_PART not in each.text]
+            if whole:
+                return whole
+            partly = found or partly
+        return partly
 
     def open_names(self, module: Module, node: ast.expr, modules: list[Module]) -> list[str]:
         """The variables and attributes of an expression whose values only others tell, an attribute with a dot."""

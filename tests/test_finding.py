@@ -83,7 +83,7 @@ WARNED = {
     ),
     "a folder whose use is not known": (
         {
-            "main.py": "def load(name, path='data/cora/'):\n    return open(f'{path}{name}.csv')\n\n\nload(input())\n",
+            "main.py": "def load(name, path='data/cora/'):\n    return [path, name]\n\n\nload(input())\n",
             "data/cora/x.csv": "1",
         },
         [],
@@ -119,6 +119,14 @@ WARNED = {
         [],
         "main.py:2: core.config is not where Python looks, and not shipped; it may be lib/core. Remedy: --package lib",
     ),
+    "a folder into which new files are written": (
+        {
+            "main.py": "def save(name, path='saved/'):\n    open(f'{path}{name}.txt', 'w').write('1')\n\n\nsave('a')\n",
+            "saved/.gitkeep": "",
+        },
+        [],
+        "main.py:2: writes into saved/, which is there at the desk and will not be there. Remedy: os.makedirs('saved',",
+    ),
     "a compiled module": (
         {"main.py": "from pkg.fast import f\n", "pkg/__init__.py": "", "pkg/fast.so": ""},
         [],
@@ -143,6 +151,10 @@ SILENT = {
     "a folder that is written": {
         "main.py": "import os\n\nOUT = 'out/run/'\nos.makedirs('out/run/', exist_ok=True)\n",
         "out/run/x.csv": "1",
+    },
+    "a folder that is made": {
+        "main.py": "import os\n\nos.makedirs('out', exist_ok=True)\nopen('out/a.txt', 'w').write('1')\n",
+        "out/x.csv": "1",
     },
     "a folder of code": {"main.py": "NAME = './lib/'\n", "lib/one.py": "x = 1\n"},
     "a pattern in a folder that is not known": {
@@ -185,6 +197,9 @@ def test_the_build_prints_what_it_took_and_where_that_is_needed(here, capsys):
          "args = p.parse_args()\nopen(args.the_data + 'x.csv')", "data/x.csv"),
         ("from pathlib import Path\nprint([each.read_text() for each in Path('.').glob('*.txt')])", "plain.txt"),
         ("import glob as g\nprint([open(each).read() for each in g.glob('*.txt')])", "plain.txt"),
+        ("def load(name, path='data/'):\n    return open(f'{path}{name}.csv')\nload(input())", "data/x.csv"),
+        ("import json, os\nclass Set:\n    def __init__(self, path):\n        self.rows = open(path)\n"
+         "Set(os.path.join('data', json.loads('{\"name\": \"x\"}')['name'] + '.csv'))", "data/x.csv"),
         ("class Set:\n    def __init__(self, root):\n        self.root = root\n    def rows(self):\n"
          "        return open(f'{self.root}/x.csv')\nSet('data')", "data/x.csv"),
     ],
