@@ -22,7 +22,7 @@ OWN = {
             "seismic",
             "TGS",
         ),
-        *("101", "salt", "rle_mask", "LEADERBOARD_TRIPLES", "decode_png", "check_png"),
+        *("101", "salt", "LEADERBOARD_TRIPLES", "decode_png", "check_png"),
     ),
     "airbus": ("F2", "f2_of_counts", "object_f2", "ship", "ships", "768"),
     "severstal": ("steel", "ImageId_ClassId", "JOINT", "1600"),
