@@ -169,7 +169,7 @@ class NamedFiles:
         value = self.values.of(self.module, node)
         if use in ("read", "write") and (value is None or UNKNOWN_PART in value.text):
             for each in self.values.all_of(self.module, node, self.modules):
-                self.note(node, each, use)
+                self.note(node, each, use, is_data=UNKNOWN_PART in each.text)
         if value:
             self.note(node, value, use)
         return value is not None
@@ -245,8 +245,8 @@ class NamedFiles:
                 self.note_files([path], base, "read", None, "--args")
                 return
 
-    def note(self, node: ast.expr, value: PathValue, use: str) -> None:
-        """Notes the files at the desk that a path means."""
+    def note(self, node: ast.expr, value: PathValue, use: str, is_data: bool = False) -> None:
+        """Notes the files at the desk that a path means, without code if it `is_data`."""
         text = value.text
         if not text.strip("*./ ") or not PATH_TEXT.fullmatch(text.replace(UNKNOWN_PART, "x")):
             return
@@ -270,7 +270,7 @@ class NamedFiles:
             bases = [value.source.parent if value.source else Path("/")]
             text = os.path.relpath(text, bases[0]) if value.source else text
         for base in bases:
-            found = matching(base, posixpath.normpath(text))
+            found = [path for path in matching(base, posixpath.normpath(text)) if not is_data or path.suffix != ".py"]
             if found:
                 self.note_files(found, base if is_plain and not os.path.isabs(text) else None, use, value.source, where)
                 return

@@ -156,6 +156,10 @@ SILENT = {
         "main.py": "import os\n\nos.makedirs('out', exist_ok=True)\nopen('out/a.txt', 'w').write('1')\n",
         "out/x.csv": "1",
     },
+    "code that may be read by a name which is not known": {
+        "main.py": "def source(path):\n    return open(path).read()\n\n\nsource(f'lib/{input()}.py')\n",
+        "lib/one.py": "x = 1\n",
+    },
     "a folder of code": {"main.py": "NAME = './lib/'\n", "lib/one.py": "x = 1\n"},
     "a pattern in a folder that is not known": {
         "main.py": "import sys\nfrom pathlib import Path\n\nprint(*Path(sys.argv[1]).glob('*.json'))\n",

@@ -253,13 +253,13 @@ BUGS = {
     "decode_rle lets runs overlap by a pixel": Bug("salt/rle.py", "(step < length[:-1])", "(step < length[:-1] - 1)"),
     # --- metrics ---
     "an IoU at a threshold passes it": Bug(
-        "salt/metrics.py", "scaled > threshold * union", "scaled >= threshold * union"
+        "salt/metrics.py", "(20 * intersection - 1) // where", "20 * intersection // where"
     ),
     "empty against empty has an IoU of 0": Bug(
         "salt/metrics.py", "np.where(union == 0, 1.0, intersection", "np.where(union == 0, 0.0, intersection"
     ),
     "empty against empty scores 0": Bug(
-        "salt/metrics.py", "where(union == 0, 1.0, passed", "where(union == 0, 0.0, passed"
+        "salt/metrics.py", "where(union == 0, 1.0, where(passed", "where(union == 0, 0.0, where(passed"
     ),
     "the sweep is off by one level": Bug(
         "salt/metrics.py",
@@ -721,7 +721,7 @@ BUGS = {
     ),
     "large images of another size are found in training only": Bug(
         "salt/data.py",
-        "check_size(self.reader.size(self.ids[index]), self.size)",
+        "check_size(found, (height, width))",
         "pass",
         test_file="tests/test_large_images.py",
     ),
