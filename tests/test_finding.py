@@ -271,10 +271,10 @@ def test_a_cell_that_is_not_valid_is_named_by_its_number_and_line(here, capsys):
 
 
 def test_a_folder_named_as_the_home_folder_within_another_path_is_not_private(here, monkeypatch, capsys):
-    monkeypatch.setenv("HOME", "/home/me")
-    build(here, {"main.py": "print('path/to/home/me/x')\n"})
+    monkeypatch.setenv("HOME", "/folders/of/me")
+    build(here, {"main.py": "print('path/to/folders/of/me/x')\n"})
     assert "warning" not in capsys.readouterr().out
-    build(here, {"main.py": "print('/home/me/x')\n"})
+    build(here, {"main.py": "print('/folders/of/me/x')\n"})
     assert "main.py:1: holds the path of your home folder" in capsys.readouterr().out
 
 

@@ -68,7 +68,8 @@ def highest_values(maps: np.ndarray) -> np.ndarray:
     so that nothing small is hidden."""
     if differ_in_size(maps):
         return in_squares(maps, highest_pixels)
-    return np.stack([highest_pixels(each, picture_scale(*maps.shape[1:3])) for each in maps])
+    scale = picture_scale(*maps.shape[1:3])
+    return maps if scale == 1 else np.stack([highest_pixels(each, scale) for each in maps])
 
 
 def highest_pixels(values: np.ndarray, scale: int) -> np.ndarray:
