@@ -22,6 +22,7 @@ One module a phase; each imports only from those above it:
     search_path, library where the user's modules lie; where those of the packages do, and which of them are flat
     values, pickles      which classes a value may hold; what is pickled and unpickled
     observers            which code would notice the flat form
+    given_values         what calls, defaults and options give to parameters and attributes
     path_values          the paths that expressions mean
     named_files          the files that the program opens: shipped, or warned of
     reach, finding       which modules the entry may load, what they read besides

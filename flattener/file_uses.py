@@ -24,7 +24,7 @@ class NamedFile:
     Attributes:
         path: of the file or folder at the desk.
         target: where the program looks for it: relative to the working folder, or for `source` to the project.
-        use: "read", "write", or "" if that is not known.
+        use: "read", "write", "ask" (whether they are there), or "" if that is not known.
         source: the file whose `__file__` leads to it; None: the working folder does.
         where: file and line.
     """

@@ -95,11 +95,11 @@ def find_program(library: Library, form: str) -> tuple[Library, Reach]:
 def look_for_modules(library: Library, reach: Reach, search: SearchPath) -> Found:
     """The packages that the modules import or name, and that the library does not have yet."""
     found = Found()
-    values = PathValues(library)
     modules = [library.entry, *reach.modules.values()]
+    values = PathValues(library, modules)
     for module in modules:
         for node, first in edits_of_sys_path(module) if "path" in reach.facts[module.name].words else []:
-            for value in values.all_of(module, node, modules):
+            for value in values.all_of(module, node):
                 for base in (search.here, search.entry.parent):
                     search.add_edit(Path(base, value.text).resolve(), first)
     for module in modules:

@@ -33,6 +33,7 @@ SYSTEM = ("/dev/", "/proc/", "/sys/", "/etc/", "/usr/", "/bin/", "/kaggle/")  # 
 NO_PATHS = words("prog usage help description epilog metavar")  # texts for whoever runs the program
 PATTERNS = words("glob rglob")  # methods of a folder
 COPIES = words("copy copy2 copyfile copytree")
+ASKS = words("exists isfile is_file")
 STARTS = words("run call check_call check_output Popen system execv spawnv popen")
 # The kinds of nodes that `NamedFiles.visit` looks at.
 PATH_NODES = frozenset((
@@ -66,8 +67,8 @@ class NamedFiles:
     def __init__(
         self, library: Library, modules: list[Module], search: SearchPath, facts: dict[str, Facts] | None = None
     ) -> None:
-        self.library, self.search, self.modules = library, search, modules
-        self.values = PathValues(library)
+        self.library, self.search = library, search
+        self.values = PathValues(library, modules)
         self.found: list[NamedFile] = []
         self.folders: list[NamedFile] = []  # that are named, for whatever use
         self.filled: list[NamedFile] = []  # folders into which new files are written
@@ -82,7 +83,6 @@ class NamedFiles:
         self.took: dict[str, list[Path]] = {}
         self.warnings: list[str] = []
         self.read: set[Path] = set()
-        self.looked_for: set[Path] = set()  # the files that the program asks for before it reads or writes them
         near = search.entry.is_relative_to(search.here)
         self.bases = list(dict.fromkeys([*([search.here] if near else []), search.entry.parent]))
         self.asks_place = (
@@ -167,8 +167,8 @@ class NamedFiles:
     def note_values(self, node: ast.expr, use: str) -> bool:
         """Notes the files that an expression means, and whether it is a path; if it is used, also by its parameters."""
         value = self.values.of(self.module, node)
-        if use in ("read", "write") and (value is None or UNKNOWN_PART in value.text):
-            for each in self.values.all_of(self.module, node, self.modules):
+        if use in ("read", "write", "ask") and (value is None or UNKNOWN_PART in value.text):
+            for each in self.values.all_of(self.module, node):
                 self.note(node, each, use, is_data=UNKNOWN_PART in each.text)
         if value:
             self.note(node, value, use)
@@ -188,11 +188,8 @@ class NamedFiles:
         hydra_path = config_path_of(node)
         if hydra_path is not None:
             self.note_config_path(hydra_path, str(hydra_path.value), called == "initialize")
-        if called in ("exists", "isfile", "is_file"):
-            before, large = len(self.found), len(self.large)
-            self.note_values(node.args[0] if node.args else getattr(node.func, "value", node), "read")
-            self.looked_for |= {each.path for each in self.found[before:]}
-            del self.found[before:], self.large[large:]
+        if called in ASKS:
+            self.note_values(node.args[0] if node.args else getattr(node.func, "value", node), "ask")
         copies = called in COPIES and len(node.args) > 1  # other methods of these names take less
         for position, part in enumerate(node.args):
             if part is hydra_path:
@@ -221,7 +218,7 @@ class NamedFiles:
         """Notes the files that `folder.glob("*.json")` means, if the folder is known."""
         pattern = self.values.of(self.module, node.args[0]) if node.args else None
         if pattern is not None:
-            for each in self.values.all_of(self.module, folder, self.modules):
+            for each in self.values.all_of(self.module, folder):
                 self.note(node, joined([each, pattern], "/"), "list")
 
     def note_config_path(self, node: ast.Constant, text: str, stays_relative: bool) -> None:
@@ -265,7 +262,7 @@ class NamedFiles:
         use = use or ("read" if is_settings or (suffix == ".json" and ABOUT_SETTINGS.search(name)) else "")
         bases = self.bases
         if os.path.isabs(text):
-            if is_plain and not (use == "read" and UNKNOWN_PART not in text and is_own_absolute(Path(text))):
+            if is_plain and not (use in ("read", "ask") and UNKNOWN_PART not in text and is_own_absolute(Path(text))):
                 return
             bases = [value.source.parent if value.source else Path("/")]
             text = os.path.relpath(text, bases[0]) if value.source else text
@@ -299,6 +296,8 @@ class NamedFiles:
         several = len(found) > 1 or found[:1] != files[:1]
         size = sum(path.stat().st_size for path in files) if several else 0
         if use != "write" and several and (len(files) > MOST_FILES or size > MOST_BYTES):
+            if use == "ask":
+                return
             folder = found[0] if len(found) == 1 else found[0].parent
             reason = f"reads {shown(folder)}/, of which nothing is shipped: it holds more than {MOST_BYTES:,} bytes"
             self.large.append(NamedFile(folder, reason, use, source, where))
@@ -312,10 +311,12 @@ class NamedFiles:
     def choose(self, data: list[Path]) -> None:
         """Chooses the files that are shipped, and warns of the others."""
         written = {each.path for each in self.found if each.use == "write"}
+        looked_for = {each.path for each in self.found if each.use == "ask"}
         asked = self.asked_for(data)
         namings: dict[Path, list[NamedFile]] = {}
         for each in self.found:
-            if each.use != "write" and (each.path not in written or each.path in asked) and each.path.is_file():
+            is_used = each.use not in ("write", "ask") and each.path.is_file()
+            if is_used and (each.path not in written or each.path in asked):
                 namings.setdefault(each.path, []).append(each)
         for each in self.large:
             if not asked and not self.is_shipped_with_package(each) and not self.is_mount(each.path):
@@ -323,7 +324,7 @@ class NamedFiles:
                 reason = each.target.replace("nothing is", "not all is") if some else each.target
                 self.warn(each, reason, "make a Kaggle dataset of it, and read it from /kaggle/input/NAME")
         for each in {each.path: each for each in reversed(self.found) if each.use == "read"}.values():
-            if each.path in written & self.looked_for - asked.keys() and each.path.is_file():
+            if each.path in written & looked_for - asked.keys() and each.path.is_file():
                 name = shown(each.path)
                 reason = f"reads {name} if it is there, and it is not shipped, since the program writes it, too"
                 self.warn(each, reason, f"--data {name}, if the program is to begin with it")

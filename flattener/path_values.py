@@ -2,19 +2,20 @@
 
 import ast
 import copy
-import functools
 import glob
 import os
 import posixpath
 import re
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flattener.facts import called_name
+from flattener.given_values import GivenValues, functions_around
 from flattener.library import Library
 from flattener.search_path import is_installed_folder
-from flattener.source import KEPT_MODULES, Module, mentions, words
+from flattener.source import Module, mentions, words
 from flattener.trees import walk
 
 UNKNOWN_PART = "*"  # a part of a path that only the running program knows
@@ -45,15 +46,20 @@ class PathValue:
 
 
 class PathValues:
-    """Reads paths out of the expressions of a program's modules; names lead to what is assigned to them, once."""
+    """Reads paths out of the expressions of a program's modules; names lead to what is assigned to them, once.
 
-    def __init__(self, library: Library) -> None:
+    Args:
+        library: of the modules.
+        modules: all of the program, in which values are given to parameters and attributes; none: only what the modules
+            assign to their names is known.
+    """
+
+    def __init__(self, library: Library, modules: Sequence[Module] = ()) -> None:
         self.library = library
+        self.given = GivenValues(modules)
         self.assigned: dict[str, dict[str, ast.expr | PathValue | None]] = {}
         self.imported: dict[str, dict[str, tuple[str, str]]] = {}
         self.several: dict[str, dict[str, list[ast.expr]]] = {}  # what is assigned to names in turn
-        self.calls: dict[str, list[tuple[Module, ast.Call]]] = {}
-        self.held: dict[str, list[tuple[Module, ast.expr]]] = {}
         self.attributes: dict[str, PathValue] = {}  # what an attribute is taken to be
 
     def file_of(self, module: Module) -> Path | None:
@@ -97,29 +103,24 @@ class PathValues:
                 return self.of_call(module, node, steps)
         return None
 
-    def all_of(self, module: Module, node: ast.expr, modules: list[Module]) -> list[PathValue]:
+    def all_of(self, module: Module, node: ast.expr, most: int = MOST_PARAMETERS) -> list[PathValue]:
         """The paths that an expression may mean, be it by a loop's variable, or by what calls give to a function.
+
+        Where some are known in full, those; else what is known in part, if a variable told it.
 
         Args:
             module: in which it stands.
             node: the expression.
-            modules: all of the program, in which the function may be called.
-        """
-        return self.known(module, node, modules, MOST_PARAMETERS)
-
-    def known(self, module: Module, node: ast.expr, modules: list[Module], most: int) -> list[PathValue]:
-        """The paths that an expression means, with all values that up to `most` variables in turn are given.
-
-        Where some are known in full, those; else what is known in part, if a variable told it.
+            most: variables in turn whose values are looked for.
         """
         value = self.of(module, node)
         if value is not None and UNKNOWN_PART not in value.text:
             return [value]
         partly = [value] if value is not None and most < MOST_PARAMETERS else []
-        for name in self.open_names(module, node, modules) if most else []:
+        for name in self.open_names(module, node) if most else []:
             found: list[PathValue] = []
-            for each in self.given_to(module, node, name, modules, most - 1)[:MOST_VALUES]:
-                found += self.with_value(module, name, each).known(module, node, modules, most - 1)
+            for each in self.given_to(module, node, name, most - 1)[:MOST_VALUES]:
+                found += self.with_value(module, name, each).all_of(module, node, most - 1)
             found = list(dict.fromkeys(found))
             whole = [each for each in found if UNKNOWN_PART not in each.text]
             if whole:
@@ -127,10 +128,10 @@ class PathValues:
             partly = found or partly
         return partly
 
-    def open_names(self, module: Module, node: ast.expr, modules: list[Module]) -> list[str]:
+    def open_names(self, module: Module, node: ast.expr) -> list[str]:
         """The variables and attributes of an expression whose values only others tell, an attribute with a dot."""
         self.read(module)
-        assigned, held = self.assigned[module.name], self.held_by_attributes(modules)
+        assigned, held = self.assigned[module.name], self.given.attributes
         found: set[str] = set()
         for part in walk(node):
             if isinstance(part, ast.Name) and part.id in assigned and assigned[part.id] is None:
@@ -138,36 +139,6 @@ class PathValues:
             elif isinstance(part, ast.Attribute) and part.attr in held and part.attr not in self.attributes:
                 found.add(f".{part.attr}")
         return sorted(found)
-
-    def held_by_attributes(self, modules: list[Module]) -> dict[str, list[tuple[Module, ast.expr]]]:
-        """What the attributes of objects may hold: what is assigned to them, fields of classes, options of scripts."""
-        if self.held:
-            return self.held
-        pairs: list[tuple[str, Module, ast.expr | None]] = [("", modules[0], None)]
-        for module in modules:
-            for node in module.of(ast.Assign, ast.AnnAssign):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                pairs += [(each.attr, module, node.value) for each in targets if isinstance(each, ast.Attribute)]
-            for node in module.of(ast.ClassDef):
-                for each in node.body:
-                    if isinstance(each, ast.Assign | ast.AnnAssign):
-                        target = each.targets[0] if isinstance(each, ast.Assign) else each.target
-                        pairs.append((getattr(target, "id", ""), module, each.value))
-        for module, call in self.calls_of("add_argument", modules):
-            options = [str(each.value) for each in call.args if isinstance(each, ast.Constant)]
-            given = {each.arg: each.value for each in call.keywords}
-            name = next((each for each in options if each.startswith("--")), "").lstrip("-").replace("-", "_")
-            dest = given.get("dest")
-            pairs.append((str(dest.value) if isinstance(dest, ast.Constant) else name, module, given.get("default")))
-        for module, call in self.calls_of("DEFINE_string", modules):
-            match call.args:
-                case [ast.Constant(value=str(flag)), default, *_]:
-                    pairs.append((flag, module, default))
-        for name, module, value in pairs:
-            is_text = not isinstance(value, ast.Constant) or isinstance(value.value, str)
-            known = self.held.setdefault(name, [])
-            known += [(module, value)] if value is not None and is_text and not mentions(value, name) else []
-        return self.held
 
     def with_value(self, module: Module, name: str, value: PathValue) -> "PathValues":
         """The same paths, where a name of a module, or an attribute, means this one."""
@@ -178,48 +149,17 @@ class PathValues:
             other.assigned = {**self.assigned, module.name: {**self.assigned[module.name], name: value}}
         return other
 
-    def given_to(self, module: Module, node: ast.expr, name: str, modules: list[Module], most: int) -> list[PathValue]:
+    def given_to(self, module: Module, node: ast.expr, name: str, most: int) -> list[PathValue]:
         """The paths that loops, defaults, calls or assignments give to a variable or attribute of an expression."""
         pairs = [(module, part) for part in self.several[module.name].get(name, []) if not mentions(part, name)]
         if name.startswith("."):
-            pairs += self.held[name[1:]]
+            pairs += self.given.attributes[name[1:]]
         for loop in module.of(ast.For) if not pairs else []:
             if getattr(loop.target, "id", "") == name and isinstance(loop.iter, ast.List | ast.Tuple):
                 pairs += [(module, part) for part in loop.iter.elts]
         for function in functions_around(module).get(node, []):
-            pairs += self.given_by_calls(module, function, name, modules)
-        return [value for other, part in pairs for value in self.known(other, part, modules, most)]
-
-    def calls_of(self, name: str, modules: list[Module]) -> list[tuple[Module, ast.Call]]:
-        """All calls of a function or class of this name."""
-        if not self.calls:
-            for module in modules:
-                for call in module.of(ast.Call):
-                    self.calls.setdefault(called_name(call), []).append((module, call))
-        return self.calls.get(name, [])
-
-    def given_by_calls(
-        self, module: Module, function: ast.FunctionDef, name: str, modules: list[Module]
-    ) -> list[tuple[Module, ast.expr]]:
-        """What calls give to a parameter of a function, and its default, each with the module in which it stands."""
-        names = [each.arg for each in (*function.args.posonlyargs, *function.args.args)]
-        by_name = [each.arg for each in function.args.kwonlyargs]
-        if name not in names and name not in by_name:
-            return []
-        defaults: dict[str, ast.expr | None] = dict(zip(by_name, function.args.kw_defaults, strict=True))
-        defaults |= zip(reversed(names), reversed(function.args.defaults), strict=False)
-        default = defaults.get(name)
-        found = [(module, default)] if default is not None else []
-        called = function.name
-        if names[:1] == ["self"]:  # which a call does not give
-            del names[0]
-            classes = [each.name for each in module.of(ast.ClassDef) if function in each.body]
-            called = classes[0] if called == "__init__" and classes else called
-        place = names.index(name) if name in names else len(names)
-        for other, call in self.calls_of(called, modules):
-            found += [(other, part) for part in call.args[place : place + 1]]
-            found += [(other, each.value) for each in call.keywords if each.arg == name]
-        return found
+            pairs += self.given.to_parameter(module, function, name)
+        return [value for other, part in pairs for value in self.all_of(other, part, most)]
 
     def is_module(self, module: Module, node: ast.expr, name: str) -> bool:
         """Whether an expression is the name by which a module imports another."""
@@ -326,16 +266,6 @@ class PathValues:
                         imported[alias.asname or alias.name] = (alias.name, "")
         self.assigned[module.name], self.imported[module.name] = assigned, imported
         self.several[module.name] = {name: each for name, each in values.items() if len(each) > 1}
-
-
-@functools.lru_cache(KEPT_MODULES)
-def functions_around(module: Module) -> dict[ast.AST, list[ast.FunctionDef]]:
-    """The functions that a node of a module stands in; made once for all programs that hold the module."""
-    found: dict[ast.AST, list[ast.FunctionDef]] = {}
-    for function in module.of(ast.FunctionDef):
-        for node in walk(function):
-            found.setdefault(node, []).append(function)
-    return found
 
 
 def joined(parts: list[PathValue], separator: str) -> PathValue:

@@ -49,7 +49,7 @@ ORDER = [
 ]
 FLATTENER_ORDER = [
     *("errors", "settings", "trees", "source", "changes", "scopes", "names", "shell", "entries", "facts"),
-    *("search_path", "library", "flows", "values", "pickles", "observers", "path_values"),
+    *("search_path", "library", "flows", "values", "pickles", "observers", "given_values", "path_values"),
     *("file_uses", "named_files", "reach"),
     *("finding", "evaluation"),
     *("purity", "loading", "meanings", "annotations", "merging", "refusals", "program", "naming", "lines"),
