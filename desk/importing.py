@@ -8,7 +8,8 @@ import os
 import pathlib
 import re
 import tempfile
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -17,22 +18,26 @@ from desk.competitions import DEFAULT, load_competition
 from desk.errors import ConfigurationError
 from desk.output import plural
 from desk.paths import AnyPath
-from desk.prediction_files import CROP, REMEDIES, Predictions, read_predictions, to_probabilities
+from desk.prediction_files import Predictions, read_predictions
+from desk.probability_values import INVERT, TURNS, to_probabilities
 from desk.runs import IMPORTED, find_run, new_run_id
 from desk.scoring import open_run
 from salt.artifacts import Oof, write_manifest, write_oof, write_probabilities
 from salt.competition import CompetitionFiles, find_competition
 from salt.config import Config
-from salt.data import decode_texts, read_train_table
+from salt.data import PictureReader, decode_texts, read_test_sides, read_train, read_train_table
 from salt.description import Competition
 from salt.files import sha256_file
 from salt.levels import HALF_LEVEL, OfClasses, choose_level_and_area, level_table
-from salt.metrics import Metric, mask_counts
-from salt.postprocess import binarize, postprocess
-from salt.submission import read_submission, write_submission
-from salt.tiles import crop_images
+from salt.metrics import pixels_from_level, scores_from_pixels
+from salt.postprocess import postprocess
+from salt.stacks import Stack, all_sides, marked_pixels, subset
+from salt.submission import write_submission
+from salt.tables import read_rows
 
 CHECKED_TILES = 500  # with salt, on which another orientation is tried
+CHECKED_PIXELS = 2**26  # of them together, but no fewer than
+LEAST_CHECKED = 30  # tiles
 MARGIN = 0.05  # by which another orientation must score better to be named
 SHOWN = 5  # ids that a message names
 
@@ -48,7 +53,7 @@ class ImportRequest(NamedTuple):
         folds: a CSV of id and fold, or a run with the same folds; None: none are known.
         ids: file of ids for an npy.
         logits: whether the values are logits.
-        apply: names of `REMEDIES`, in their order.
+        apply: what is done to the predictions first, see `to_probabilities`.
         as_is: import what looks wrong, too.
         trained_by: for test tiles, the run of the same model's predictions of training tiles; None: none.
         runs: where runs are kept.
@@ -75,21 +80,27 @@ def import_predictions(request: ImportRequest) -> pathlib.Path:
     """
     run_id = check_name(request)
     competition = load_competition(request.competition)
-    size = competition.one_size()
+    files = find_competition([request.data], competition)
     found = read_predictions(request.source, competition, request.ids)
     if repeated := sorted(each for each, count in collections.Counter(found.ids).items() if count > 1):
         raise ConfigurationError(f"{request.source}: {names(repeated)}: predicted more than once")
     if not found.ids:
         raise ConfigurationError(f"{request.source}: holds no predictions")
-    values = found.values
-    for remedy in request.apply:
-        values = crop_images(values, size) if remedy == CROP else REMEDIES[remedy](values)
-    probabilities = to_probabilities(values, found.ids, request.logits, request.source, size)
-    files = find_competition([request.data], competition)
     train_ids, masks = read_truth(files)
-    test_ids = read_submission(files.sample_submission, competition)[0] if files.sample_submission else []
+    test_ids = read_test_ids(files)
     of_test = bool(set(found.ids) & set(test_ids)) and not set(found.ids) & set(train_ids)
     check_ids(request.source, found.ids, test_ids if of_test else train_ids, of_test)
+    place = {tile_id: row for row, tile_id in enumerate(train_ids)}
+    truth = None if of_test else subset(masks, np.array([place[each] for each in found.ids]))
+    if truth is not None:
+        sides = all_sides(truth)
+    elif competition.size is None:
+        sides_of = read_test_sides(files)
+        sides = np.array([sides_of[each] for each in found.ids])
+    else:
+        sides = np.tile(competition.size, (len(found.ids), 1))
+    varied = competition.size is None
+    probabilities = to_probabilities(found, sides, request.source, request.apply, request.logits, varied)
     origin = {
         "source": request.source.name,
         "files": {path.name: sha256_file(path) for path in found.files},
@@ -100,12 +111,10 @@ def import_predictions(request: ImportRequest) -> pathlib.Path:
     with tempfile.TemporaryDirectory(prefix=".imported-", dir=request.runs) as temporary:
         folder = pathlib.Path(temporary) / run_id
         folder.mkdir()
-        if of_test:
+        if truth is None:
             write_test_run(folder, request, found.ids, probabilities, test_ids, origin, competition)
         else:
-            place = {tile_id: row for row, tile_id in enumerate(train_ids)}
-            truth = masks[[place[each] for each in found.ids]]
-            check_orientation(request, probabilities, truth, competition.metric)
+            check_orientation(request, probabilities, truth, competition)
             fold = read_folds(request, found)
             write_oof(folder / "oof.npz", Oof(np.array(found.ids), fold, probabilities, truth))
             held = sorted(set(fold.tolist()))
@@ -129,9 +138,21 @@ def check_name(request: ImportRequest) -> str:
 
 
 def read_truth(files: CompetitionFiles) -> tuple[list[str], np.ndarray]:
-    """Ids and masks, uint8 `[N, H, W]`, of the training tiles."""
-    ids, texts = read_train_table(files)
-    return ids.tolist(), np.asarray(decode_texts(texts, ids, files.competition))
+    """Ids and masks, uint8 `[N, H, W]` or `[N, H, W, C]`, of the training tiles; many large ones are a `Stack`."""
+    competition = files.competition
+    if competition.size is None:
+        tiles = read_train(files, progress=False, most=0)  # its files tell the size of each mask
+        return tiles.ids.tolist(), tiles.known_masks()
+    ids, texts = read_train_table(files, PictureReader(files.train_images, competition.train_images))
+    return ids.tolist(), decode_texts(texts, ids, competition)
+
+
+def read_test_ids(files: CompetitionFiles) -> list[str]:
+    """The ids of the test tiles, in the order of the sample; none without one."""
+    if files.sample_submission is None:
+        return []
+    _, rows = read_rows(files.sample_submission, files.competition.sample_submission, files.competition)
+    return list(dict.fromkeys(row.tile for row in rows))
 
 
 def check_ids(source: pathlib.Path, ids: list[str], known: list[str], of_test: bool) -> None:
@@ -159,28 +180,42 @@ def names(ids: list[str]) -> str:
     return ", ".join(ids[:SHOWN]) + more
 
 
-def check_orientation(request: ImportRequest, probabilities: np.ndarray, masks: np.ndarray, metric: Metric) -> None:
+def check_orientation(
+    request: ImportRequest, probabilities: np.ndarray, masks: np.ndarray, competition: Competition
+) -> None:
     """Looks whether predictions fit the truth better when they are turned.
 
     Raises:
         ConfigurationError: they do, by more than `MARGIN`, and nobody said to take them as they are.
     """
-    salt = np.flatnonzero(masks.any(axis=(1, 2)))[:CHECKED_TILES]
-    if request.as_is or not len(salt):
+    marked = np.flatnonzero(marked_pixels(masks).reshape(len(masks), -1).any(axis=1))
+    if request.as_is or not len(marked):
         return
+    sides = all_sides(masks)
+    marked = marked[: min(CHECKED_TILES, max(LEAST_CHECKED, CHECKED_PIXELS // int(sides.prod(axis=1).max())))]
+    given, truth = subset(probabilities, marked), subset(masks, marked)
 
-    def score(stack: np.ndarray) -> float:
+    def score(turn: Callable[[np.ndarray], np.ndarray]) -> float:
+        def make(row: int) -> np.ndarray:
+            return np.ascontiguousarray(turn(given[row]))
+
+        turned = given.of_same_sides(make) if isinstance(given, Stack) else Stack(make, given.shape)
+        counts = pixels_from_level(cast(np.ndarray, turned), truth)
         # At the level that predicts as much salt as there is: p = 0.5 says nothing of a model that is never that sure.
-        level = max(1, int(np.quantile(stack, 1 - masks[salt].mean(), method="higher")))
-        return float(np.mean(metric.score(*mask_counts(binarize(np.ascontiguousarray(stack), level), masks[salt]))))
+        predicted = counts.reshape(-1, 256).sum(axis=0, dtype=np.int64)[1:]
+        place = int(np.abs(predicted - counts[..., 1, 0].sum(dtype=np.int64)).argmin())
+        return float(scores_from_pixels(counts, competition.metric)[..., place].mean())
 
-    given = probabilities[salt]
-    scores = {name: score(turn(given)) for name, turn in REMEDIES.items()}
-    best, own = max(scores, key=lambda name: scores[name]), score(given)
+    turns = {**TURNS, INVERT: lambda tile: 255 - tile}
+    if (sides[:, 0] != sides[:, 1]).any():
+        del turns["transpose"]
+    scores, own = {name: score(turn) for name, turn in turns.items()}, score(lambda tile: tile)
+    best = max(scores, key=lambda name: scores[name])
     if scores[best] > own + MARGIN:
         raise ConfigurationError(
-            f"{request.source}: on the {len(salt)} tiles with salt it scores {own:.3f} as it is and {scores[best]:.3f} "
-            f"after {best!r}; if that is what is wrong, give --apply {best}, else --as-is. Nothing was imported"
+            f"{request.source}: on {len(marked)} tiles with {competition.target} it scores {own:.3f} as it is and "
+            f"{scores[best]:.3f} after {best!r}; if that is what is wrong, give --apply {best}, else --as-is. Nothing "
+            "was imported"
         )
 
 
@@ -236,7 +271,7 @@ def write_test_run(
 ) -> None:
     """Writes a run with predictions of the test tiles, in the sample's order, and their submission."""
     place = {tile_id: row for row, tile_id in enumerate(ids)}
-    probabilities = probabilities[[place[each] for each in order]]
+    probabilities = subset(probabilities, np.array([place[each] for each in order]))
     level: OfClasses = HALF_LEVEL
     area: OfClasses = 0
     trained_by = ""

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from desk import paths
-from desk.prediction_files import read_predictions, to_probabilities
+from desk.prediction_files import read_predictions
+from desk.probability_values import to_probabilities
 from desk.submitting import run_of_file
 from salt.artifacts import Oof, read_oof, verify_run, write_manifest, write_oof
 from salt.config import Config
@@ -94,7 +95,8 @@ def test_every_form_becomes_the_same_predictions(tmp_path, synthetic_train, pred
     for source, expected, options in make_forms(tmp_path, synthetic_train.ids[order], predicted[order]).values():
         ids = options[1] if "--ids" in options else None
         found = read_predictions(source, TGS, ids)
-        values = to_probabilities(found.values, found.ids, "--logits" in options, source, TGS.size)
+        sides = np.tile(TGS.size, (len(found.ids), 1))
+        values = to_probabilities(found, sides, source, logits="--logits" in options)
         place = {tile_id: row for row, tile_id in enumerate(found.ids)}
         values = values[[place[each] for each in synthetic_train.ids[order]]]
         np.testing.assert_allclose(values, expected, atol=1 if "--logits" in options else 0, err_msg=source.name)

@@ -224,15 +224,15 @@ BUGS = {
     ),
     "turned predictions are imported in silence": Bug(
         "desk/importing.py",
-        "if request.as_is or not len(salt):",
+        "if request.as_is or not len(marked):",
         "if True:",
         "turned",
         test_file="tests/test_import_predictions.py",
     ),
     "imported tiles keep the order of train.csv": Bug(
         "desk/importing.py",
-        "masks[[place[each] for each in found.ids]]",
-        "masks[: len(found.ids)]",
+        "subset(masks, np.array([place[each] for each in found.ids]))",
+        "subset(masks, np.arange(len(found.ids)))",
         "order",
         test_file="tests/test_import_predictions.py",
     ),
