@@ -22,7 +22,7 @@ from salt.artifacts import (
 )
 from salt.config import config_from_dict
 from salt.description import Competition
-from salt.ensembles import Ensemble, blend_probabilities, build_ensemble
+from salt.ensembles import Ensemble, blend_tiles, build_ensemble
 from salt.levels import OfClasses, choose_level_and_area, level_table
 from salt.metrics import Metric
 from salt.postprocess import postprocess
@@ -129,7 +129,8 @@ def write_predictions(
     competition: Competition,
 ) -> None:
     """Writes `probabilities.npz` and `submission.csv` of the test tiles, as the predict kernel does."""
-    probabilities = blend_probabilities(list(arrays), ensemble.weights, ensemble.scales)
+    weights = np.tile(ensemble.weights, (len(ids), 1))
+    probabilities = blend_tiles(list(arrays), weights, ensemble.scales)
     write_probabilities(folder / "probabilities.npz", ids, probabilities)
     write_submission(folder / "submission.csv", ids, postprocess(probabilities, level, area), competition)
 

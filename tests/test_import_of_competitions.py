@@ -16,7 +16,7 @@ from salt.scenes import write_scenes
 from salt.severstal import COMPETITION as SEVERSTAL
 from salt.stacks import all_sides
 from salt.submission import check_submission, write_submission
-from scripts import import_predictions
+from scripts import ensemble, import_predictions
 
 SMALL = {
     "airbus": dataclasses.replace(AIRBUS, size=(48, 48)),
@@ -192,3 +192,25 @@ def test_the_folds_of_a_table_of_run_lengths_are_those_of_its_column(desk):
     oof = read_oof(made / "oof.npz")
     assert oof.fold.tolist() == [fold[tile] for tile in oof.ids.tolist()]
     assert json.loads((made / "manifest.json").read_text())["config"]["folds"] == 3
+
+
+@pytest.mark.parametrize("desk", ["severstal", "varied carvana"], indirect=True)
+def test_an_ensemble_of_large_predictions_is_that_of_small_ones(desk, monkeypatch):
+    monkeypatch.setattr("desk.scoring.competition_of", lambda manifest: desk.competition)
+    sources = []
+    for number, share in enumerate((1.0, 0.8)):
+        trained, tested = ([share * each for each in values] for values in (desk.predicted, desk.of_test))
+        source = save_each(desk.folder / f"train {number}", desk.train.ids, trained)
+        sources.append((source, save_each(desk.folder / f"test {number}", desk.test.ids, tested)))
+    found = []
+    for most in (1 << 30, 1000):
+        monkeypatch.setattr("desk.probability_values.MOST_IN_MEMORY", most)
+        runs = [desk.imported(source) for source, _ in sources]
+        tests = [source for _, source in sources]
+        predictions = [desk.imported(each, "--trained-by", run.name) for each, run in zip(tests, runs, strict=True)]
+        out = desk.folder / f"out {most}"
+        assert ensemble.main([*map(str, runs), "--predictions", *map(str, predictions), "--out", str(out)]) == 0
+        (made,) = out.iterdir()
+        found.append((made / "submission.csv").read_text())
+        check_submission(made / "submission.csv", desk.files.sample_submission, desk.competition, desk.test.sides())
+    assert found[0] == found[1]
