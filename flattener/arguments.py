@@ -1,10 +1,10 @@
 """The arguments of a script: whether the program reads any, and which of them it asks for."""
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from flattener.facts import Facts, called_name
-from flattener.source import Module, words
+from flattener.source import Module, last_line, last_name, words
 from flattener.trees import walk
 
 ARGUMENT_READERS = words("""
@@ -31,28 +31,70 @@ def reads_arguments(facts: Iterable[Facts]) -> bool:
     return False
 
 
-def required_arguments(modules: Iterable[Module]) -> list[str]:
-    """What a program asks for on its command line, as far as the source shows: "main.py:3: `data`" for each."""
-    found = [(module.label, line, about) for module in modules for line, about in find_required(module.tree)]
-    return [f"{label}:{line}: {about}" for label, line, about in found]
+def required_arguments(modules: Sequence[Module]) -> list[str]:
+    """What a program asks for on its command line, as far as the source shows: "main.py:3: `data`" for each.
+
+    What a function asks for whose name the program does not mention is nothing that it will be asked for.
+    """
+    found = [(module, line, about) for module in modules for line, about in find_required(module.tree)]
+    named = mentioned_names(modules) if found else set[str]()
+    return [f"{module.label}:{line}: {about}" for module, line, about in found if is_called(module.tree, line, named)]
+
+
+def mentioned_names(modules: Iterable[Module]) -> set[str]:
+    """The names that a program reads or imports, also those of attributes."""
+    found: set[str] = set()
+    for module in modules:
+        found |= {last_name(node) for node in module.of(ast.Name, ast.Attribute)}
+        found |= {alias.name for node in module.of(ast.ImportFrom) for alias in node.names}
+    return found
+
+
+def is_called(tree: ast.Module, line: int, named: set[str]) -> bool:
+    """Whether a line stands at the head of a module, in a class, or in a function that is mentioned, or decorated."""
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.decorator_list]
+    return not any(node.lineno <= line <= last_line(node) and node.name not in named for node in functions)
 
 
 def find_required(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """The lines of a module that require an argument, each with the argument."""
+    """The lines of a module that require an argument, each with the argument; not those of one command of several."""
     definitions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    commands, parsers, groups = find_commands(tree)
     lengths = [node for node in walk(tree) if isinstance(node, ast.Call) and called_name(node) == "len"]
     counts = any("argv" in ast.unparse(node) for node in lengths)
     for node in walk(tree):
         if isinstance(node, ast.Call):
-            about = required_by_call(node, definitions)
+            of_command = isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") in parsers
+            about = "" if of_command else required_by_call(node, definitions)
+            about = about and (commands if called_name(node) == "add_subparsers" else about)
             if about:
                 yield node.lineno, about
         elif isinstance(node, ast.Subscript) and not counts:
             index = node.slice.value if isinstance(node.slice, ast.Constant) else 0
             if ast.unparse(node.value) in ("sys.argv", "argv") and type(index) is int and index > 0:
                 yield node.lineno, f"`sys.argv[{index}]`"
+        elif isinstance(node, ast.Assign) and is_required_group(node, groups):
+            yield node.lineno, commands
         elif isinstance(node, ast.FunctionDef) and "app.command" in "".join(map(ast.unparse, node.decorator_list)):
             yield from ((node.lineno, f"`{name}`") for name in without_default(node))
+
+
+def find_commands(tree: ast.Module) -> tuple[str, set[str], set[str]]:
+    """What argparse's `add_parser` makes: its commands, for a message; the names of their parsers and groups."""
+    calls = [node for node in walk(tree) if isinstance(node, ast.Call) and called_name(node) == "add_parser"]
+    names = [ast.unparse(node.args[0]).strip("'") for node in calls if node.args]
+    made: dict[str, set[str]] = {"add_parser": set(), "add_subparsers": set()}
+    for node in walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and called_name(node.value) in made:
+            made[called_name(node.value)] |= {each.id for each in node.targets if isinstance(each, ast.Name)}
+    return f"a command ({', '.join(names)})", made["add_parser"], made["add_subparsers"]
+
+
+def is_required_group(node: ast.Assign, groups: set[str]) -> bool:
+    """Whether a statement is `subparsers.required = True`."""
+    target, value = node.targets[0], node.value
+    is_true = isinstance(value, ast.Constant) and value.value is True
+    return is_true and isinstance(target, ast.Attribute) and getattr(target.value, "id", "") in groups
 
 
 def required_by_call(node: ast.Call, definitions: dict[str, ast.FunctionDef | ast.ClassDef]) -> str:

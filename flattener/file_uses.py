@@ -10,6 +10,10 @@ from flattener.facts import called_name
 from flattener.source import words
 
 READS = words("open load loads read parse imread loadtxt genfromtxt fromfile exec from import readlines run")
+PATTERNS = words("glob rglob")  # methods of a folder
+COPIES = words("copy copy2 copyfile copytree")
+ASKS = words("exists isfile is_file")
+STARTS = words("run call check_call check_output Popen system execv spawnv popen")  # of a program
 LISTS = words("glob iglob rglob listdir scandir walk iterdir")
 WRITES = words("""
     save write dump to savefig savetxt savez mkdir makedirs remove unlink rmtree touch rename replace imwrite export

@@ -325,7 +325,8 @@ def check_imports(library: Library, reach: Reach) -> list[str]:
             if certainty == "optional":
                 continue
             where = f"{module.label}:{node.lineno}"
-            warnings += [f"{where}: {lost}" for lost in lost_modules(library, module, node)]
+            warnings += [f"{where}: {lost}" for lost in lost_modules(library, module, node, name in sure)]
+            warnings += [f"{where}: {text}" for text in unreadable_modules(library, reach, module, node)]
             problem = missing(library, reach, module, node)
             if not problem:
                 continue
@@ -378,15 +379,34 @@ def catches_import_errors(handler: ast.ExceptHandler) -> bool:
     return handler.type is None or bool(IMPORT_ERRORS & set(map(last_name, walk(handler.type))))
 
 
-def lost_modules(library: Library, module: Module, node: ast.Import | ast.ImportFrom) -> list[str]:
-    """What is to be said of the modules that an import names, and that lie where Python would not look for them."""
+def lost_modules(library: Library, module: Module, node: ast.Import | ast.ImportFrom, is_sure: bool) -> list[str]:
+    """What is to be said of the modules that an import names, and that lie where Python would not look for them.
+
+    A module whose import is not sure, and that finds what it imports beside itself, is a script of its own: it is run
+    in its folder, or not at all.
+    """
     search, found = library.search, list[str]()
+    path_of = library.entry_path if module.is_entry else library.path_of(module.name)
     for dotted in library.named(module, node) if not getattr(node, "level", 0) else []:
-        path = search.lost(dotted) if search and not library.contains(dotted) else None
-        if path:
+        beside = path_of.parent if path_of else library.folder
+        path = search.lost(dotted, beside) if search and not library.contains(dotted) else None
+        if path and (is_sure or path.parent != beside):
             remedy = f"Remedy: --package {shown(path)}, if it is this one."
             found.append(f"{dotted} is not where Python looks, and not shipped; it may be {shown(path)}. {remedy}")
     return found
+
+
+def unreadable_modules(
+    library: Library, reach: Reach, module: Module, node: ast.Import | ast.ImportFrom
+) -> Iterator[str]:
+    """What is to be said of the modules that an import names, and that this Python cannot read."""
+    for dotted in library.named(module, node):
+        path = library.path_of(dotted) if library.contains(dotted) and library.find(dotted) else None
+        if path in reach.unreadable:
+            try:
+                library.source(dotted)
+            except BuildError as error:
+                yield f"imports {dotted}, which this Python cannot read, and which is shipped as it is: {error}"
 
 
 def missing(library: Library, reach: Reach, module: Module, node: ast.Import | ast.ImportFrom) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from flattener.entries import place_in_parts
 from flattener.errors import BuildError
 from flattener.facts import CONFIG_FOLDERS, Facts, called_name
-from flattener.file_uses import NamedFile, call_use, started_words
+from flattener.file_uses import ASKS, COPIES, PATTERNS, STARTS, NamedFile, call_use, started_words
 from flattener.library import Library
 from flattener.path_values import (
     MOST_FILES,
@@ -21,7 +21,7 @@ from flattener.path_values import (
     joined,
     matching,
 )
-from flattener.search_path import PROJECT_FILES, SearchPath, shown
+from flattener.search_path import PROJECT_FILES, SYSTEM, SearchPath, is_own_absolute, shown
 from flattener.source import Module, mentions, words
 from flattener.trees import child_nodes
 
@@ -29,12 +29,7 @@ MOST_BYTES = 200_000  # of one file
 MOST_LINES = 4  # of what is told of one place
 SETTINGS = words(".yaml .yml .toml .ini .cfg")  # what is named so is read, wherever its name stands
 JOINS = words("join joinpath Path PurePath")
-SYSTEM = ("/dev/", "/proc/", "/sys/", "/etc/", "/usr/", "/bin/", "/kaggle/")  # folders that are not the user's
 NO_PATHS = words("prog usage help description epilog metavar")  # texts for whoever runs the program
-PATTERNS = words("glob rglob")  # methods of a folder
-COPIES = words("copy copy2 copyfile copytree")
-ASKS = words("exists isfile is_file")
-STARTS = words("run call check_call check_output Popen system execv spawnv popen")
 # The kinds of nodes that `NamedFiles.visit` looks at.
 PATH_NODES = frozenset((
     *(ast.Call, ast.Constant, ast.JoinedStr, ast.BinOp, ast.Name, ast.Attribute, ast.Subscript, ast.Assign),
@@ -83,6 +78,7 @@ class NamedFiles:
         self.took: dict[str, list[Path]] = {}
         self.warnings: list[str] = []
         self.read: set[Path] = set()
+        self.left_out: dict[tuple[str, Path, str, str, str], list[tuple[Path, NamedFile]]] = {}
         near = search.entry.is_relative_to(search.here)
         self.bases = list(dict.fromkeys([*([search.here] if near else []), search.entry.parent]))
         self.asks_place = (
@@ -167,7 +163,7 @@ class NamedFiles:
     def note_values(self, node: ast.expr, use: str) -> bool:
         """Notes the files that an expression means, and whether it is a path; if it is used, also by its parameters."""
         value = self.values.of(self.module, node)
-        if use in ("read", "write", "ask") and (value is None or UNKNOWN_PART in value.text):
+        if use in ("read", "write", "list", "ask") and (value is None or UNKNOWN_PART in value.text):
             for each in self.values.all_of(self.module, node):
                 self.note(node, each, use, is_data=UNKNOWN_PART in each.text)
         if value:
@@ -222,17 +218,17 @@ class NamedFiles:
                 self.note(node, joined([each, pattern], "/"), "list")
 
     def note_config_path(self, node: ast.Constant, text: str, stays_relative: bool) -> None:
-        """Notes the folder of hydra's settings, which lies beside the file that names it."""
+        """Notes the folder of hydra's settings, beside the file that names it; or, as of hydra 0.11, a file of it."""
         path = self.values.file_of(self.module)
         if path is not None and not os.path.isabs(text) and "://" not in text:
-            folder = Path(os.path.normpath(path.parent / text))
-            self.config_folders.append((node, self.module.name, folder))
+            named = Path(os.path.normpath(path.parent / text))
+            self.config_folders.append((node, self.module.name, named))
             self.relative_paths |= {node} if stays_relative else set()
-            if folder.is_dir():
-                where = f"{self.module.label}:{node.lineno}"
-                self.note_files([folder], None, "read", path, where)
-                if folder.is_relative_to(self.search.entry.parent) and not self.module.is_entry:
-                    self.note_files([folder], self.search.entry.parent, "read", None, where)
+            where = f"{self.module.label}:{node.lineno}"
+            for each in [named.parent, named] if named.is_file() else [named] if named.is_dir() else []:
+                self.note_files([each], None, "read", path, where)
+                if each.is_relative_to(self.search.entry.parent) and not self.module.is_entry:
+                    self.note_files([each], self.search.entry.parent, "read", None, where)
 
     def note_argument(self, text: str) -> None:
         """Notes a file or folder that `--args` names."""
@@ -338,6 +334,7 @@ class NamedFiles:
             wanted = [each for each in all_namings if not self.is_shipped_with_package(each)]
             if wanted and self.is_shipped(path, wanted, path in asked):
                 shipped[path] = wanted
+        self.warn_of_left_out()
         by_file = [path for path, wanted in shipped.items() if self.by_entry(wanted)]
         self.place_entry(by_file or ([*shipped, *asked] if self.asks_place else []))
         for path, wanted in shipped.items():
@@ -365,21 +362,36 @@ class NamedFiles:
     def is_shipped(self, path: Path, namings: list[NamedFile], asked: bool) -> bool:
         """Whether a file that the program names is shipped; warns if not."""
         first = next((each for each in namings if each.use == "read"), namings[0])
-        size, name = path.stat().st_size, shown(path)
+        size = path.stat().st_size
         if asked or self.is_mount(path):
             return asked
-        verb = "reads" if first.use == "read" else "names"
         if os.path.isabs(first.target) or not path.is_relative_to(self.search.home) or first.target.startswith(".."):
-            outside = "which is not shipped, since it lies outside of the program's folder"
-            self.warn(first, f"{verb} {name}, {outside}", "put it into a Kaggle dataset, or beside the entry")
+            outside = ": outside of the program's folder"
+            self.leave_out(path, first, outside, "put it into a Kaggle dataset, or beside the entry")
         elif size > MOST_BYTES:
-            reason = f"{verb} {name}, which is not shipped: {size:,} bytes are more than {MOST_BYTES:,}"
-            self.warn(first, reason, "put it into a Kaggle dataset, and read it from /kaggle/input/NAME")
+            reason = f": {size:,} bytes are more than {MOST_BYTES:,}"
+            self.leave_out(path, first, reason, "put it into a Kaggle dataset, and read it from /kaggle/input/NAME")
         elif first.use != "read" or SECRET_NAMES.fullmatch(path.name):
-            self.warn(first, f"{verb} {name}, which is not shipped", f"--data {name}")
+            self.leave_out(path, first, "", "")
         else:
             return True
         return False
+
+    def leave_out(self, path: Path, naming: NamedFile, why: str, remedy: str) -> None:
+        """Notes a file that is named and not shipped; without a remedy it is `--data`."""
+        verb = "reads" if naming.use == "read" else "names"
+        self.left_out.setdefault((naming.where, path.parent, verb, why, remedy), []).append((path, naming))
+
+    def warn_of_left_out(self) -> None:
+        """Warns of the files that are named and not shipped; of many that a place names in one folder, by one line."""
+        for (_, folder, verb, why, remedy), pairs in self.left_out.items():
+            if len(pairs) > MOST_LINES:
+                reason = f"{verb} {len(pairs)} files of {shown(folder)}/, which are not shipped"
+                self.warn(pairs[0][1], reason + why, remedy or f"--data {shown(folder)}")
+                continue
+            for path, naming in pairs:
+                reason = f"{verb} {shown(path)}, which is not shipped{why}"
+                self.warn(naming, reason, remedy or f"--data {shown(path)}")
 
     def asked_for(self, data: list[Path]) -> dict[Path, str]:
         """The files that `--data` names, and where each goes: as it lies to the entry, or to the working folder."""
@@ -482,8 +494,3 @@ class NamedFiles:
         warning = f"{naming.where}: {reason}. Remedy: {remedy}."
         if warning not in self.warnings:
             self.warnings.append(warning)
-
-
-def is_own_absolute(path: Path) -> bool:
-    """Whether an absolute path leads to a file of the user's, not of the system's."""
-    return not path.as_posix().startswith(SYSTEM) and path.is_file()

@@ -18,6 +18,7 @@ LOADED_EARLY = words("""
     keyword reprlib warnings contextlib importlib runpy __future__ linecache zipimport
 """)
 ADDERS = words("append insert extend addsitedir")
+SYSTEM = ("/dev/", "/proc/", "/sys/", "/etc/", "/usr/", "/bin/", "/kaggle/")  # folders that are not the user's
 MOST_FOLDERS = 2000  # of a project that are searched for a module that no import finds
 
 
@@ -142,11 +143,16 @@ class SearchPath:
         places = [folder / top for folder in (*self.folders(), *self.possible)]
         return found or next((place for place in places if place.is_dir() and any(place.glob("*.py"))), None)
 
-    def lost(self, dotted: str) -> Path | None:
-        """The package or module of the project that an import may mean, although Python would not look there."""
+    def lost(self, dotted: str, beside: Path) -> Path | None:
+        """The package or module of the project that an import may mean, although Python would not look there.
+
+        Args:
+            dotted: the imported module.
+            beside: the folder of the file that imports it, in which it is looked for first.
+        """
         top, *rest = dotted.split(".")
         known = top in sys.stdlib_module_names or not top.isidentifier() or self.installed(top)
-        for folder in [] if known else self.holding_modules:
+        for folder in [] if known else [beside, *self.holding_modules]:
             path = folder.joinpath(top, *rest)
             is_there = path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file()
             if is_there or (rest and (folder / top / f"{rest[0]}.py").is_file()):
@@ -295,3 +301,8 @@ def is_sys_path(node: ast.AST) -> bool:
     if isinstance(node, ast.Attribute):
         return node.attr == "path" and isinstance(node.value, ast.Name) and node.value.id in ("sys", "_sys")
     return isinstance(node, ast.Name) and node.id == "path"
+
+
+def is_own_absolute(path: Path) -> bool:
+    """Whether an absolute path leads to a file of the user's, not of the system's."""
+    return not path.as_posix().startswith(SYSTEM) and path.is_file()

@@ -335,6 +335,27 @@ def test_a_file_that_is_read_if_it_is_there_and_else_written_is_warned_of(here, 
         assert (warning in capsys.readouterr().out) == said
 
 
+def test_a_module_that_this_python_cannot_read_is_named(here, capsys):
+    old = {"pkg/__init__.py": "", "pkg/old.py": "def f(x):\n    return x.cuda(async=True)\n"}
+    status, _ = build(here, {"main.py": "from pkg.old import f\nf(1)\n", **old})
+    said = capsys.readouterr().out
+    assert status == 0 and "main.py:1: imports pkg.old, which this Python cannot read" in said
+    assert "pkg/old.py:2: " in said.partition("cannot read")[2]
+
+
+def test_a_script_that_lies_in_a_package_is_not_said_to_lack_what_is_beside_it(here, capsys):
+    """All of a package is shipped where a file may be unpickled; a script there is run in its folder, or never."""
+    files = {"pkg/__init__.py": "", "pkg/a.py": "def f():\n    pass\n", "pkg/tools.py": "X = 1\n"}
+    files |= {"pkg/script.py": "from tools import X\n", "other/tools.py": ""}
+    entry = "import pickle\nfrom pkg.a import f\nf()\nprint(pickle.load(open('x.bin', 'rb')))\n"
+    status, _ = build(here, {"main.py": entry, **files})
+    assert status == 0 and "tools" not in capsys.readouterr().out
+    status, _ = build(here, {"main.py": entry + "import pkg.script\n", **files})
+    assert "pkg/script.py:1: tools is not where Python looks, and not shipped; it may be pkg/tools.py" in (
+        capsys.readouterr().out
+    )
+
+
 def test_the_settings_of_hydra_above_the_entry_are_found_by_their_folder_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "settings").mkdir()
@@ -353,6 +374,34 @@ def test_hydra_finds_its_settings_where_they_are_written(here):
     status, text = build(here, {"main.py": source, "conf/base.yaml": "a: 1\n", "conf/db/x.yaml": "b: 1\n"})
     assert status == 0 and '"conf/base.yaml": (' in text and '"conf/db/x.yaml": (' in text
     assert 'config_path=__import__("os").path.abspath("conf")' in text
+
+
+@pytest.mark.parametrize("folder", ["conf/", ""])
+def test_hydra_0_11_names_a_file_whose_folder_and_classes_are_shipped(folder, here):
+    source = f"import hydra\n@hydra.main(config_path='{folder}train.yaml')\ndef main(cfg):\n    print(cfg)\nmain()\n"
+    settings = {f"{folder}train.yaml": "class: agent.sac.Agent\n", "conf/agent/sac.yaml": "lr: 1\n"}
+    status, text = build(here, {"main.py": source, **settings, "agent/sac.py": "class Agent:\n    pass\n"})
+    assert status == 0 and f'"{folder}train.yaml": (' in text and "class Agent:" in text
+    assert ('"conf/agent/sac.yaml": (' in text) == bool(folder)
+    assert f'config_path=__import__("os").path.abspath("{folder}train.yaml")' in text
+
+
+@pytest.mark.parametrize("count", [3, 12])
+def test_a_pattern_that_a_function_of_the_program_looks_up_is_followed(count, here, monkeypatch, capsys):
+    source = "import glob\ndef find(path): return glob.glob(path)\nprint([open(n).read() for n in find('{}')])\n"
+    names = {f"names/{number}.txt": "a\n" for number in range(count)}
+    status, text = build(here, {"main.py": source.format("names/*.txt"), **names})
+    assert status == 0 and all(f'"{name}": (' in text for name in names)
+
+    (here / "src").mkdir()
+    monkeypatch.chdir(here / "src")
+    build(here / "src", {"main.py": source.format("../names/*.txt")})
+    said = capsys.readouterr().out
+    remedy = "outside of the program's folder. Remedy: put it into a Kaggle dataset, or beside the entry."
+    if count > 4:
+        assert f"main.py:2: reads {count} files of ../names/, which are not shipped: {remedy}" in said
+    else:
+        assert said.count(f"which is not shipped: {remedy}") == count
 
 
 @pytest.mark.parametrize(
@@ -407,3 +456,41 @@ def test_a_path_that_imports_hand_around_in_a_circle_is_not_known(here, capsys):
     }
     assert build(here, files)[0] == 0
     assert "pkg/b.py:2: pkg.a has no 'path'" in capsys.readouterr().out
+
+
+HEAD = "import argparse\nparser = argparse.ArgumentParser()\n"
+ASKED = {
+    "an argument": (HEAD + "parser.add_argument('data')\nparser.parse_args()\n", "main.py:3: `data` is"),
+    "that of a command": (
+        HEAD + "group = parser.add_subparsers()\none = group.add_parser('one')\none.add_argument('data')\n"
+        "parser.parse_args()\n",
+        "",
+    ),
+    "a command": (
+        HEAD + "group = parser.add_subparsers()\ngroup.required = True\none = group.add_parser('one')\n"
+        "two = group.add_parser('two')\nparser.parse_args()\n",
+        "main.py:4: a command (one, two) is",
+    ),
+    "a command by a keyword": (
+        HEAD + "group = parser.add_subparsers(required=True)\ngroup.add_parser('one')\nparser.parse_args()\n",
+        "main.py:3: a command (one) is",
+    ),
+    "a function that nothing calls": (
+        "import argparse\ndef other():\n    parser = argparse.ArgumentParser()\n    parser.add_argument('data')\n",
+        "",
+    ),
+    "a function that is called": (
+        "import argparse\ndef main():\n    parser = argparse.ArgumentParser()\n    parser.add_argument('data')\n"
+        "main()\n",
+        "main.py:4: `data` is",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_arguments_are_said_to_be_required_where_the_program_asks_for_them(case, here, capsys):
+    source, said = ASKED[case]
+    status, _ = build(here, {"main.py": source}, out="flat.ipynb")
+    told = capsys.readouterr().out
+    assert status == 0 and (f'{said} required on the command line: give it by --args "..."' in told if said else True)
+    assert told.count("required on the command line") == bool(said)
