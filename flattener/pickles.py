@@ -246,7 +246,7 @@ class Pickles:
             case ast.IfExp() | ast.BoolOp():
                 return self.is_state(module, parent, parts_too, seen)
             case ast.Assign(targets=[ast.Name(id=name)]) if parent.value is node:
-                return self.is_state_variable(module, self.values.around.get(parent), name, parts_too, seen)
+                return self.is_state_variable(module, parent, name, parts_too, seen)
             case ast.Assign(targets=[ast.Attribute(attr=name)]) if parent.value is node:
                 return self.is_state_attribute(name, parts_too, seen)
             case ast.For(target=ast.Name() | ast.Tuple()) if parent.iter is node:
@@ -291,16 +291,29 @@ class Pickles:
         imported = scope is None and self.is_imported(module, target.id)
         return not imported and all(self.is_data(module, each) for each in reads)
 
-    def is_state_variable(self, module: Module, function: Any, name: str, parts_too: bool, seen: set[Any]) -> bool:
-        """`is_state` for all places in which a variable is read."""
-        key = (module.name, function, name)
-        if key in seen:
+    def is_state_variable(
+        self, module: Module, bound_by: ast.Assign, name: str, parts_too: bool, seen: set[Any]
+    ) -> bool:
+        """`is_state` for all places in which a variable is read that an assignment binds."""
+        function = self.values.around.get(bound_by)
+        if bound_by in seen:
             return True
-        seen.add(key)
+        seen.add(bound_by)
         names = [node for node in walk(function or module.tree) if isinstance(node, ast.Name) and node.id == name]
         reads = [node for node in names if isinstance(node.ctx, ast.Load) and self.scope_of(module, node) is function]
+        reads = [node for node in reads if not self.is_read_before(node, bound_by)]
         harmless = all(self.is_state(module, node, parts_too, seen) for node in reads)
         return harmless and not (function is None and self.is_imported(module, name))
+
+    def is_read_before(self, node: ast.Name, statement: ast.Assign) -> bool:
+        """Whether a name is read before a statement gives it another value: `state = torch.load(state)`."""
+        around: ast.AST | None = statement
+        while around is not None and around is not self.values.around.get(statement):
+            if isinstance(around, ast.For | ast.AsyncFor | ast.While):
+                return False
+            around = self.parents.get(around)
+        is_here = self.values.around.get(node) is self.values.around.get(statement)
+        return is_here and (node.lineno, node.col_offset) < (statement.end_lineno or 0, statement.end_col_offset or 0)
 
     def is_state_attribute(self, name: str, parts_too: bool, seen: set[Any]) -> bool:
         """`is_state` for all places in which an attribute of some name is read."""

@@ -37,6 +37,9 @@ OPERATORS = words("__neg__ __pos__ __invert__") | {
     for kind in ("", "r", "i")
     for name in words("add sub mul matmul truediv floordiv mod pow lshift rshift and or xor")
 }
+TENSOR_OWNERS = ("torch", "torch.nn.functional", "torch.linalg", "torch.fft", "torch.special")
+TORCH_WRAPPERS = words("compile vmap cond script trace load no_grad enable_grad inference_mode")
+TENSOR_CLASSES = words("Tensor Parameter")  # of which a class of the packages may be one
 CLASS_MAKERS = words("namedtuple NamedTuple TypedDict make_dataclass NewType new_class")
 
 
@@ -233,6 +236,7 @@ class Values(Flows):
             named = self.module_named(module, function, node.func)
             if named is not None and not named[1]:
                 computes = named[0].partition(".")[0] in PLAIN_PACKAGES and name not in CONTAINER_MAKERS
+                computes |= self.makes_tensor(named[0])
                 yield from [] if computes or name in READERS else arguments
                 return
             if name in PLAIN_METHODS | READERS and not self.defined.get(name):
@@ -247,6 +251,21 @@ class Values(Flows):
         yield from arguments
         yield module, function, node.func
         yield from self.of_special(CALLERS)
+
+    def makes_tensor(self, dotted: str) -> bool:
+        """Whether a function of PyTorch returns a tensor, or numbers, of whatever it is given: `torch.sum`.
+
+        None does that is given a tensor of a class of the packages, which then may return one of these.
+        """
+        owner, _, name = dotted.rpartition(".")
+        is_function = name.islower() and name not in TORCH_WRAPPERS
+        overridden = bool(TENSOR_CLASSES & self.base_names) or "__torch_function__" in self.defined
+        return owner in TENSOR_OWNERS and is_function and not overridden
+
+    @functools.cached_property
+    def base_names(self) -> set[str]:
+        """The last parts of the names of all classes' bases."""
+        return {name for nodes in self.classes.values() for node in nodes for name in base_names(node)}
 
     def of_special(self, names: frozenset[str]) -> Iterator[Flow]:
         """What methods of the packages' classes return that are called without a call in sight."""

@@ -87,6 +87,14 @@ CHECKPOINTS = {
     "for epoch in range(3):\n    keep(epoch + 1)": set(),
     "keep = lambda net: torch.save(net, 'a')\nkeep(Net())": {"pkg/model.py"},
     "keep = [lambda net: torch.save(net, 'a')]\nkeep[0](Net())": {"pkg/model.py", "pkg/other.py"},
+    "def restore(path, net):\n    print(path)\n    path = torch.load(path, weights_only=False)\n"
+    "    net.load_state_dict(path['net'])\n    return path\n\n\nrestore('a', Net())": set(),
+    "def restore(path, net):\n    for _ in range(3):\n        print(path(3))\n"
+    "        path = torch.load('a', weights_only=False)\n\n\nrestore(print, Net())": {"pkg/model.py", "pkg/other.py"},
+    "net = torch.load('a', weights_only=False); print(net(3), Net)": {"pkg/model.py", "pkg/other.py"},
+    "net = Net()\ntorch.save({'centre': torch.sum(net(3), dim=0)}, 'a')": set(),
+    "net = torch.compile(Net())\ntorch.save(net, 'a')": {"pkg/model.py"},
+    "class Kept(torch.Tensor): pass\n\n\ntorch.save(torch.clone(Net()), 'a')": {"pkg/model.py"},
     "net = torch.load('a')\nprint(net(3), Net)": {"pkg/model.py", "pkg/other.py"},
     "net = torch.load('a', weights_only=False)['net']\nprint(net(3), Net)": {"pkg/model.py", "pkg/other.py"},
 }
