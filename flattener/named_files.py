@@ -176,9 +176,10 @@ class NamedFiles:
             return
         kind = "" if called in STARTS else call_use(node)
         if isinstance(node.func, ast.Attribute):
-            self.visit(node.func.value, kind)
-            if called in PATTERNS and not self.values.is_module(self.module, node.func.value, "glob"):
-                self.note_pattern(node, node.func.value)
+            is_pattern = called in PATTERNS and not self.values.is_module(self.module, node.func.value, "glob")
+            is_known = is_pattern and self.note_pattern(node, node.func.value)
+            self.visit(node.func.value, "" if is_known else kind)
+            if is_pattern:
                 return
         is_option = called == "add_argument" and ABOUT_SETTINGS.search(ast.dump(node.args[0]) if node.args else "")
         hydra_path = config_path_of(node)
@@ -210,12 +211,14 @@ class NamedFiles:
             about = is_marker or ABOUT_SETTINGS.search(keyword.arg or "") or (is_option and keyword.arg == "default")
             self.visit(keyword.value, kind or ("read" if about else ""))
 
-    def note_pattern(self, node: ast.Call, folder: ast.expr) -> None:
-        """Notes the files that `folder.glob("*.json")` means, if the folder is known."""
+    def note_pattern(self, node: ast.Call, folder: ast.expr) -> bool:
+        """Notes the files that `folder.glob("*.json")` means, if the folder is known; returns if the pattern is."""
         pattern = self.values.of(self.module, node.args[0]) if node.args else None
-        if pattern is not None:
-            for each in self.values.all_of(self.module, folder):
-                self.note(node, joined([each, pattern], "/"), "list")
+        if pattern is None:
+            return False
+        for each in self.values.all_of(self.module, folder):
+            self.note(node, joined([each, pattern], "/"), "list")
+        return True
 
     def note_config_path(self, node: ast.Constant, text: str, stays_relative: bool) -> None:
         """Notes the folder of hydra's settings, beside the file that names it; or, as of hydra 0.11, a file of it."""
