@@ -60,9 +60,15 @@ def find_required(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """The lines of a module that require an argument, each with the argument; not those of one command of several."""
     definitions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     commands, parsers, groups = find_commands(tree)
+    of_groups = [node for node in tree.body if isinstance(node, ast.FunctionDef) and is_command(node)]
+    skipped = {part for node in of_groups for each in [*node.decorator_list, node.args] for part in walk(each)}
+    if len(of_groups) > 1:
+        yield of_groups[0].lineno, f"a command ({', '.join(node.name for node in of_groups)})"
     lengths = [node for node in walk(tree) if isinstance(node, ast.Call) and called_name(node) == "len"]
     counts = any("argv" in ast.unparse(node) for node in lengths)
     for node in walk(tree):
+        if node in skipped and len(of_groups) > 1:
+            continue
         if isinstance(node, ast.Call):
             of_command = isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") in parsers
             about = "" if of_command else required_by_call(node, definitions)
@@ -75,8 +81,8 @@ def find_required(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"`sys.argv[{index}]`"
         elif isinstance(node, ast.Assign) and is_required_group(node, groups):
             yield node.lineno, commands
-        elif isinstance(node, ast.FunctionDef) and "app.command" in "".join(map(ast.unparse, node.decorator_list)):
-            yield from ((node.lineno, f"`{name}`") for name in without_default(node))
+        elif [node] == of_groups and "app.command" in "".join(map(ast.unparse, of_groups[0].decorator_list)):
+            yield from ((of_groups[0].lineno, f"`{name}`") for name in without_default(node))
 
 
 def find_commands(tree: ast.Module) -> tuple[str, set[str], set[str]]:
@@ -88,6 +94,13 @@ def find_commands(tree: ast.Module) -> tuple[str, set[str], set[str]]:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and called_name(node.value) in made:
             made[called_name(node.value)] |= {each.id for each in node.targets if isinstance(each, ast.Name)}
     return f"a command ({', '.join(names)})", made["add_parser"], made["add_subparsers"]
+
+
+def is_command(node: ast.FunctionDef) -> bool:
+    """Whether a function is a command of a group of click or typer: `@cli.command()`, not `@click.command()`."""
+    called = [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
+    found = [each for each in called if isinstance(each, ast.Attribute) and each.attr == "command"]
+    return any(getattr(each.value, "id", "click") not in ("click", "typer") for each in found)
 
 
 def is_required_group(node: ast.Assign, groups: set[str]) -> bool:

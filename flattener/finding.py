@@ -319,13 +319,15 @@ def check_imports(library: Library, reach: Reach) -> list[str]:
         for node, certainty in imports_of(module):
             todo += reach.imported(module, node) if certainty == "sure" else []
     warnings = []
+    lost: dict[str, list[str]] = {}  # what is to be said -> the places
     for name in ["__main__", *reach.modules]:
         module = library.source(name)
         for node, certainty in imports_of(module):
             if certainty == "optional":
                 continue
             where = f"{module.label}:{node.lineno}"
-            warnings += [f"{where}: {lost}" for lost in lost_modules(library, module, node, name in sure)]
+            for text in lost_modules(library, module, node, name in sure):
+                lost.setdefault(text, []).append(where)
             warnings += [f"{where}: {text}" for text in unreadable_modules(library, reach, module, node)]
             problem = missing(library, reach, module, node)
             if not problem:
@@ -333,6 +335,9 @@ def check_imports(library: Library, reach: Reach) -> list[str]:
             if certainty == "sure" and name in sure and "compiled" not in problem:
                 raise BuildError(where, problem, "correct the import, or catch its ImportError")
             warnings.append(f"{where}: {problem}. Remedy: correct the import, if it is ever run.")
+    for text, places in lost.items():
+        more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
+        warnings.append(f"{places[0]}{more}: {text}")
     return warnings
 
 
@@ -390,7 +395,10 @@ def lost_modules(library: Library, module: Module, node: ast.Import | ast.Import
     for dotted in library.named(module, node) if not getattr(node, "level", 0) else []:
         beside = path_of.parent if path_of else library.folder
         path = search.lost(dotted, beside) if search and not library.contains(dotted) else None
-        if path and (is_sure or path.parent != beside):
+        own = (
+            path is not None and path_of is not None and path_of.is_relative_to(path)
+        )  # a package that shares its name
+        if path and not own and (is_sure or path.parent != beside):
             remedy = f"Remedy: --package {shown(path)}, if it is this one."
             found.append(f"{dotted} is not where Python looks, and not shipped; it may be {shown(path)}. {remedy}")
     return found

@@ -32,7 +32,8 @@ class FlowTables:
         bound: module, function around and name -> what the name is bound to.
         imported: module, function around and name -> the module and the name there; None: the module itself.
         fed: module and name -> the values of calls such as `name.method(value)`.
-        attributes: name of an attribute -> what is assigned to it.
+        attributes: name of an attribute -> what is assigned to it, or given to its methods.
+        fed_attributes: node of an attribute, such as `a.b` -> the values of calls such as `a.b.method(value)`.
         of_self: class -> what is assigned to attributes of its objects.
         class_of: function -> the class whose method it is.
         home: function or class -> its module.
@@ -51,6 +52,7 @@ class FlowTables:
         self.imported: dict[tuple[str, Any, str], tuple[str, str | None]] = {}
         self.fed: dict[tuple[str, str], list[Flow]] = collections.defaultdict(list)
         self.attributes: dict[str, list[Flow]] = collections.defaultdict(list)
+        self.fed_attributes: dict[ast.Attribute, list[Flow]] = {}
         self.of_self: dict[ast.ClassDef, list[Flow]] = collections.defaultdict(list)
         self.class_of: dict[ast.AST, ast.ClassDef] = {}
         self.home: dict[ast.AST, Module] = {}
@@ -148,9 +150,11 @@ class ModuleFlows(FlowTables):
                 pairs = [(node.optional_vars, node.context_expr), (node.optional_vars, ast.Call(entered, [], []))]
             case ast.Call(func=ast.Attribute(value=receiver)):
                 values = [*node.args, *(keyword.value for keyword in node.keywords)]
-                pairs = [(receiver, value) for value in values if isinstance(receiver, ast.Attribute)]
+                flows = [(module, function, value) for value in values]
                 if isinstance(receiver, ast.Name):
-                    self.fed[module.name, receiver.id] += [(module, function, value) for value in values]
+                    self.fed[module.name, receiver.id] += flows
+                elif isinstance(receiver, ast.Attribute):
+                    self.fed_attributes[receiver] = flows
             case ast.Global():
                 self.declared += [(module.name, function, name) for name in node.names]
             case ast.ExceptHandler() if node.name:
@@ -212,6 +216,7 @@ class Flows(FlowTables):
         self.modules = {module.name: module for module in modules}
         for module in modules:
             self.add(module_flows(module, library.entry_package if module.is_entry else ""))
+        self.feed_attributes()
         self.add_renamed_calls()
 
     def add(self, other: ModuleFlows) -> None:
@@ -223,6 +228,16 @@ class Flows(FlowTables):
                     mine[key] += values
             else:
                 mine.update(more)
+
+    def feed_attributes(self) -> None:
+        """Adds what calls give to the methods of attributes; `torch.utils.data.DataLoader(x)` gives `data` nothing."""
+        for node, flows in self.fed_attributes.items():
+            module, function, _ = flows[0] if flows else (None, None, None)
+            named = self.module_named(module, function, node) if module else None
+            if named is None or named[1]:
+                self.attributes[node.attr] += flows
+                if isinstance(node.value, ast.Name) and function in self.class_of:
+                    self.of_self[self.class_of[function]] += flows
 
     def add_renamed_calls(self) -> None:
         """Adds the calls of what an import renames, `from pkg.a import save as keep`, to those of its first name."""

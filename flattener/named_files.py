@@ -193,8 +193,8 @@ class NamedFiles:
                 continue
             if copies:
                 self.visit(part, ("copy", "write", "")[min(position, 2)])
-            elif called in STARTS and isinstance(part, ast.Constant) and isinstance(part.value, str):
-                for word in started_words(part.value):
+            elif called in STARTS and (command := self.values.of(self.module, part)) and not command.source:
+                for word in started_words(command.text):
                     self.note(part, PathValue(word), "read" if word.endswith(".py") else "")
             elif called in STARTS and isinstance(part, ast.List):
                 for each in part.elts:
@@ -234,11 +234,11 @@ class NamedFiles:
                     self.note_files([each], self.search.entry.parent, "read", None, where)
 
     def note_argument(self, text: str) -> None:
-        """Notes a file or folder that `--args` names."""
-        for base in self.bases:
-            path = Path(os.path.normpath(base / text))
-            if text.strip("./") and path.exists():
-                self.note_files([path], base, "read", None, "--args")
+        """Notes a file or folder that `--args` names, or the files of a folder whose names begin so."""
+        for base in self.bases if text.strip("./") else []:
+            found = matching(base, text) or (matching(base, f"{text}*") if re.match(r"(\./)?\w.*/", text) else [])
+            if found:
+                self.note_files(found, base, "read", None, "--args")
                 return
 
     def note(self, node: ast.expr, value: PathValue, use: str, is_data: bool = False) -> None:

@@ -335,6 +335,20 @@ def test_a_file_that_is_read_if_it_is_there_and_else_written_is_warned_of(here, 
         assert (warning in capsys.readouterr().out) == said
 
 
+def test_files_that_begin_as_an_argument_does_are_shipped(here):
+    files = {"data/toy-map.json": "{}", "data/toy-walks.txt": "1\n", "data/other.txt": "2\n"}
+    source = "import sys\nprint(open(sys.argv[1] + '-map.json').read())\n"
+    status, text = build(here, {"main.py": source, **files}, "--args", "./data/toy")
+    assert status == 0 and '"data/toy-map.json": (' in text and '"data/toy-walks.txt": (' in text
+    assert "other.txt" not in text
+
+
+def test_a_script_that_a_command_with_arguments_starts_is_shipped(here):
+    source = "import os\nos.system('./plot.py {} &'.format(3))\nos.system(f'python tools/draw.py --x {3}')\n"
+    status, text = build(here, {"main.py": source, "plot.py": "print(1)\n", "tools/draw.py": "print(2)\n"})
+    assert status == 0 and '"plot.py": (' in text and '"tools/draw.py": (' in text
+
+
 def test_a_module_that_this_python_cannot_read_is_named(here, capsys):
     old = {"pkg/__init__.py": "", "pkg/old.py": "def f(x):\n    return x.cuda(async=True)\n"}
     status, _ = build(here, {"main.py": "from pkg.old import f\nf(1)\n", **old})
@@ -351,9 +365,11 @@ def test_a_script_that_lies_in_a_package_is_not_said_to_lack_what_is_beside_it(h
     status, _ = build(here, {"main.py": entry, **files})
     assert status == 0 and "tools" not in capsys.readouterr().out
     status, _ = build(here, {"main.py": entry + "import pkg.script\n", **files})
-    assert "pkg/script.py:1: tools is not where Python looks, and not shipped; it may be pkg/tools.py" in (
-        capsys.readouterr().out
-    )
+    told = "tools is not where Python looks, and not shipped; it may be pkg/tools.py"
+    assert f"pkg/script.py:1: {told}" in capsys.readouterr().out
+    more = {"pkg/second.py": "from tools import X\n", "pkg/script.py": "import tools\nfrom tools import X\n"}
+    status, _ = build(here, {"main.py": entry + "import pkg.script, pkg.second\n", **more})
+    assert f"pkg/script.py:1 (and 2 more): {told}" in capsys.readouterr().out
 
 
 def test_the_settings_of_hydra_above_the_entry_are_found_by_their_folder_alone(tmp_path, monkeypatch):
@@ -474,6 +490,15 @@ ASKED = {
     "a command by a keyword": (
         HEAD + "group = parser.add_subparsers(required=True)\ngroup.add_parser('one')\nparser.parse_args()\n",
         "main.py:3: a command (one) is",
+    ),
+    "a command of click": (
+        "import click\n@click.group()\ndef cli(): pass\n@cli.command()\n@click.option('--a', required=True)\n"
+        "def one(a): pass\n@cli.command()\n@click.argument('b')\ndef two(b): pass\ncli()\n",
+        "main.py:6: a command (one, two) is",
+    ),
+    "an argument of click": (
+        "import click\n@click.command()\n@click.argument('b')\ndef two(b): pass\ntwo()\n",
+        "main.py:3: `b` is",
     ),
     "a function that nothing calls": (
         "import argparse\ndef other():\n    parser = argparse.ArgumentParser()\n    parser.add_argument('data')\n",

@@ -94,6 +94,11 @@ CHECKPOINTS = {
     "net = torch.load('a', weights_only=False); print(net(3), Net)": {"pkg/model.py", "pkg/other.py"},
     "net = Net()\ntorch.save({'centre': torch.sum(net(3), dim=0)}, 'a')": set(),
     "net = torch.compile(Net())\ntorch.save(net, 'a')": {"pkg/model.py"},
+    "import torch.utils.data\nloader = torch.utils.data.DataLoader(Net())\n"
+    "torch.save({'loss': nn.L1Loss()(1, 2).data[0]}, 'a')": set(),
+    "class Run: pass\n\n\nrun = Run()\nrun.data = []\nrun.data.append(Net())\ntorch.save(run.data, 'a')": {
+        "pkg/model.py"
+    },
     "class Kept(torch.Tensor): pass\n\n\ntorch.save(torch.clone(Net()), 'a')": {"pkg/model.py"},
     "net = torch.load('a')\nprint(net(3), Net)": {"pkg/model.py", "pkg/other.py"},
     "net = torch.load('a', weights_only=False)['net']\nprint(net(3), Net)": {"pkg/model.py", "pkg/other.py"},
