@@ -238,8 +238,8 @@ PRESETS: dict[str, dict[str, object]] = {
         train_folds=(0,),
     ),
     # An hour on two cores, for two folds' models in parallel. EfficientNet-Lite2 makes three quarters of the passes of
-    # Lite0 and learns more from them, experiment (y); VGG-16 makes a fifth. A decoder of twice the width costs half as
-    # much again.
+    # Lite0: better where few fit, experiment (y), the same in a quiet hour, (z). VGG-16 makes a fifth. A decoder of
+    # twice the width costs half as much again.
     "cpu": dict(
         **STRONG_AUGMENTATION,
         model="encoder_unet",
