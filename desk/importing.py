@@ -35,8 +35,8 @@ from salt.stacks import Stack, all_sides, marked_pixels, subset
 from salt.submission import write_submission
 from salt.tables import read_rows
 
-CHECKED_TILES = 500  # with salt, on which another orientation is tried
-CHECKED_PIXELS = 2**26  # of them together, but no fewer than
+CHECKED_TILES = 500  # that hold something, on which another orientation is tried; fewer if they are large:
+CHECKED_PIXELS = 2**26  # of all that are tried, but of at least
 LEAST_CHECKED = 30  # tiles
 MARGIN = 0.05  # by which another orientation must score better to be named
 SHOWN = 5  # ids that a message names
@@ -92,14 +92,7 @@ def import_predictions(request: ImportRequest) -> pathlib.Path:
     check_ids(request.source, found.ids, test_ids if of_test else train_ids, of_test)
     place = {tile_id: row for row, tile_id in enumerate(train_ids)}
     truth = None if of_test else subset(masks, np.array([place[each] for each in found.ids]))
-    if truth is not None:
-        sides = all_sides(truth)
-    elif competition.size is None:
-        sides_of = read_test_sides(files)
-        sides = np.array([sides_of[each] for each in found.ids])
-    else:
-        sides = np.tile(competition.size, (len(found.ids), 1))
-    varied = competition.size is None
+    sides, varied = predicted_sides(files, found.ids, truth), competition.size is None
     probabilities = to_probabilities(found, sides, request.source, request.apply, request.logits, varied)
     origin = {
         "source": request.source.name,
@@ -155,6 +148,22 @@ def read_test_ids(files: CompetitionFiles) -> list[str]:
     return list(dict.fromkeys(row.tile for row in rows))
 
 
+def predicted_sides(files: CompetitionFiles, ids: list[str], truth: np.ndarray | None) -> np.ndarray:
+    """Height and width of each predicted tile, int `[N, 2]`.
+
+    Args:
+        files: of the competition.
+        ids: of the tiles.
+        truth: the masks of training tiles; None: they are test tiles.
+    """
+    if truth is not None:
+        return all_sides(truth)
+    if files.competition.size is not None:
+        return np.tile(files.competition.size, (len(ids), 1))
+    sides = read_test_sides(files)
+    return np.array([sides[each] for each in ids])
+
+
 def check_ids(source: pathlib.Path, ids: list[str], known: list[str], of_test: bool) -> None:
     """Tells which ids are missing.
 
@@ -201,7 +210,7 @@ def check_orientation(
 
         turned = given.of_same_sides(make) if isinstance(given, Stack) else Stack(make, given.shape)
         counts = pixels_from_level(cast(np.ndarray, turned), truth)
-        # At the level that predicts as much salt as there is: p = 0.5 says nothing of a model that is never that sure.
+        # At the level that predicts as much as there is: p = 0.5 says nothing of a model that is never that sure.
         predicted = counts.reshape(-1, 256).sum(axis=0, dtype=np.int64)[1:]
         place = int(np.abs(predicted - counts[..., 1, 0].sum(dtype=np.int64)).argmin())
         return float(scores_from_pixels(counts, competition.metric)[..., place].mean())
