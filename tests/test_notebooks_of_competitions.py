@@ -34,20 +34,27 @@ OWN = {
 def notebook(request, tmp_path_factory):
     """A competition's name, and the code and texts of its notebooks without the names of the package's files."""
     text = ""
-    for kernel in ("train", "predict"):
+    for kernel in ("train", "predict", "search"):
         folder = build_kernel.build_kernel(
             kernel, out=tmp_path_factory.mktemp("built"), competition=request.param, owner="somebody"
         )
         (path,) = folder.glob("*.ipynb")
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         text += "\n".join("".join(cell["source"]) for cell in cells)
-    for name in (r"\bsalt[/.]\w+", r"#salt-\w+", r'id="salt-\w+', r'f"salt-', r'package="salt"', r"import salt\b"):
-        text = re.sub(name, "", text)
+    names = (
+        r"\bsalt[/.]\w+",
+        r"#salt-\w+",
+        r'id="salt-\w+',
+        r'f"salt-',
+        r'(package|study_name)="salt"',
+        r"import salt\b",
+    )
+    text = re.sub("|".join(names), "", text)
     return request.param, text
 
 
 def test_a_notebook_holds_nothing_of_another_competition(notebook):
     name, text = notebook
     for other, words in OWN.items():
-        found = [word for word in words if re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text)]
+        found = [word for word in words if re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w-])", text)]
         assert other == name or not found, f"{other}'s own in the notebooks of {name}: {found}"
