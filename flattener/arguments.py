@@ -37,11 +37,11 @@ def required_arguments(modules: Sequence[Module]) -> list[str]:
     What a function asks for whose name the program does not mention is nothing that it will be asked for.
     """
     found = [(module, line, about) for module in modules for line, about in find_required(module.tree)]
-    named = mentioned_names(modules) if found else set[str]()
+    named = read_names(modules) if found else set[str]()
     return [f"{module.label}:{line}: {about}" for module, line, about in found if is_called(module.tree, line, named)]
 
 
-def mentioned_names(modules: Iterable[Module]) -> set[str]:
+def read_names(modules: Iterable[Module]) -> set[str]:
     """The names that a program reads or imports, also those of attributes."""
     found: set[str] = set()
     for module in modules:
