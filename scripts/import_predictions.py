@@ -3,11 +3,11 @@
     python scripts/import_predictions.py SOURCE --data DIR [--name N] [--folds FILE_OR_RUN]
 
 SOURCE is an `.npz` with `ids` and one array of predictions, an `.npy` (with `--ids FILE`), a folder of PNG or npy files
-named by id, or a `.csv` with the columns of a submission. Predictions are `[N, H, W]`, of several classes `[N, H, W, C]` or
-`[N, C, H, W]`: probabilities as float in [0, 1], uint8 or uint16, masks as bool, or logits with `--logits`. Large ones are
-read tile by tile from a folder of npy files, which may differ in size where the competition's images do. The ids say whether
-they are of training tiles, which makes a run for score_oof.py, compare.py, ensemble.py and report.py, or of test tiles,
-which makes one for submit.py.
+named by id, or a `.csv` with the columns of a submission. Predictions are `[N, H, W]`, of several classes
+`[N, H, W, C]` or `[N, C, H, W]`: probabilities as float in [0, 1], uint8 or uint16, masks as bool, or logits with
+`--logits`. Large ones are read tile by tile from a folder of npy files, which may differ in size where the
+competition's images do. The ids say whether they are of training tiles, which makes a run for score_oof.py, compare.py,
+ensemble.py and report.py, or of test tiles, which makes one for submit.py.
 
 Each tile's prediction must come from a model that was not trained on it, else every score is too high; nobody can check
 that here. `--folds` takes a table of the columns id and fold, or a run with the same folds, which `compare.py` and
